@@ -1,0 +1,240 @@
+"""From a table of rows to a `keras.Model`: one loop, and the arguments that every backbone shares."""
+
+import dataclasses
+import functools
+import inspect
+import itertools
+import math
+import operator
+import os
+import re
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict, get_args, get_type_hints
+
+import keras
+from keras import layers
+
+from kzoo import weights as checkpoints
+from kzoo.rows import Head, Net, Row, Tensor, channel_axis
+
+
+class Options(TypedDict, total=False):
+    """The arguments that every backbone shares. Names and meanings are keras.applications' own.
+
+    input_shape: (H, W, C), or (C, H, W) under "channels_first"; H and W at least 32, or None.
+    include_top: with the classifier, or only the features (N, H / 32, W / 32, C).
+    weights: None (random; the network is never touched), "imagenet" (keras.applications' files), or
+        the path of a .weights.h5, .h5, .keras, .pth, .safetensors or .tflite file.
+    input_tensor: a Keras tensor to build upon, in place of `input_shape`.
+    pooling: without top, "avg" or "max" gives features (N, C).
+    classes: number of classes.
+    classifier_activation: any Keras activation; None gives logits.
+    dropout_rate: in [0, 1), before the classifier.
+    preprocessing: "tf" takes pixels in [0, 255] and maps them to [-1, 1] inside the model; "torch"
+        takes pixels in [0, 255] and applies ImageNet's mean and standard deviation; None takes the
+        tensor as it is. With `weights` trained another way, theirs is used in place of "tf" or "torch".
+    padding: "same" (Keras) or "symmetric" (PyTorch). With `weights`, theirs is used.
+    output_stride: 32, 16 or 8: the last stages keep the resolution and are dilated instead.
+    norm_momentum: of batch normalization. .99 suits short runs; keras.applications has .999.
+    name: of the model.
+    """
+
+    input_shape: tuple[int | None, int | None, int]
+    include_top: bool
+    weights: str | os.PathLike | None
+    input_tensor: Any
+    pooling: Literal["avg", "max"] | None
+    classes: int
+    classifier_activation: Any
+    dropout_rate: float
+    preprocessing: Literal["tf", "torch"] | None
+    padding: Literal["same", "symmetric"]
+    output_stride: Literal[32, 16, 8]
+    norm_momentum: float
+    name: str | None
+
+
+# Scale and offset that take pixels in [0, 255] to what the weights were trained on.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of [0, 1]
+PREPROCESSING: dict[str, tuple[Any, Any]] = {
+    "tf": (1 / 127.5, -1.0),
+    "torch": (
+        [1 / (255 * std) for std in IMAGENET_STD],
+        [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
+    ),
+}
+POOLING = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+
+
+def strides(rows: tuple[Row, ...]) -> tuple[int, ...]:
+    """The total stride after each row."""
+    return tuple(itertools.accumulate((getattr(r, "stride", 1) for r in rows), operator.mul))
+
+
+def dilate(
+    rows: tuple[Row, ...], output_stride: int, padding: Literal["same", "symmetric"]
+) -> tuple[Row, ...]:
+    """Rows that go no further down than `output_stride`: strides beyond it become dilations.
+
+    The row that loses its stride keeps its own dilation in TensorFlow's nets, since its input has the
+    resolution that it was trained on; torchvision's dilate it already. As with padding, weights of
+    either kind want their own.
+    """
+    dilated = []
+    for row, total in zip(rows, strides(rows), strict=True):
+        if total > output_stride:
+            lost = total // output_stride
+            stride = getattr(row, "stride", 1)
+            before = lost if stride == 1 or padding == "symmetric" else lost // stride
+            own = {field.name for field in dataclasses.fields(row)}  # type: ignore[arg-type]
+            changed = {"stride": 1, "dilation": before}
+            row = dataclasses.replace(row, **{k: v for k, v in changed.items() if k in own})  # type: ignore[type-var]
+        dilated.append(row)
+    return tuple(dilated)
+
+
+def build(
+    model_name: str,
+    rows: tuple[Row, ...],
+    head: Head,
+    alpha: float = 1.0,
+    *,
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    include_top: bool = True,
+    weights: str | os.PathLike | None = None,
+    input_tensor: Tensor | None = None,
+    pooling: Literal["avg", "max"] | None = None,
+    classes: int = 1000,
+    classifier_activation: Any = "softmax",
+    dropout_rate: float = 0.2,
+    preprocessing: Literal["tf", "torch"] | None = "tf",
+    padding: Literal["same", "symmetric"] = "same",
+    output_stride: Literal[32, 16, 8] = 32,
+    norm_momentum: float = 0.99,
+    name: str | None = None,
+) -> keras.Model:
+    """Stack `rows`, then `head`. The layers of the i-th line of the table are called `row{i}_...`.
+
+    The arguments are those of `Options`. Raises ValueError for those that make no sense.
+    """
+    require("alpha", alpha, isinstance(alpha, int | float) and 0 < alpha < math.inf, "a number > 0")
+    require("classes", classes, isinstance(classes, int) and classes >= 1, "a whole number >= 1")
+    require("dropout_rate", dropout_rate, 0 <= dropout_rate < 1, "a number in [0, 1)")
+    require("norm_momentum", norm_momentum, 0 <= norm_momentum < 1, "a number in [0, 1)")
+    one_of("preprocessing", preprocessing, (*PREPROCESSING, None))
+    one_of("padding", padding, ("same", "symmetric"))
+    one_of("output_stride", output_stride, (32, 16, 8))
+    one_of("pooling", pooling, (*POOLING, None))
+
+    image = keras.Input(check_shape(input_shape), name="image") if input_tensor is None else input_tensor
+    if include_top and head.flatten:
+        sides = [side for side in image.shape[1:] if side is None]
+        require("input_shape", image.shape[1:], not sides, "fixed, since this head flattens the map")
+    checkpoint = None
+    net = Net(float(alpha), padding, norm_momentum)
+    if weights is not None:
+        checkpoint = checkpoints.open_checkpoint(weights, model_name, alpha, include_top=include_top)
+        net = dataclasses.replace(
+            net, padding=checkpoint.padding, norm_epsilon=checkpoint.norm_epsilon
+        )
+        preprocessing = preprocessing and checkpoint.preprocessing
+
+    x = preprocess(image, preprocessing) if preprocessing else image
+    for i, row in enumerate(dilate(rows, output_stride, net.padding)):
+        x = row(x, net, f"row{i}")
+    if include_top:
+        x = head(
+            x, net, classes=classes, dropout_rate=dropout_rate, activation=classifier_activation
+        )
+    elif pooling:
+        x = POOLING[pooling](name="features_pool")(x)
+
+    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name or model_name)
+    model.pyramid_outputs = pyramid(model)  # as keras-hub wants it
+    model.pyramid_level_inputs = {  # as keras-cv wants it
+        level: features._keras_history.operation.name
+        for level, features in model.pyramid_outputs.items()
+    }
+    if checkpoint:
+        checkpoints.assign(model, checkpoint)
+    return model
+
+
+def preprocess(image: Tensor, preprocessing: Literal["tf", "torch"]) -> Tensor:
+    """Pixels in [0, 255], scaled as the weights want them."""
+    scale, offset = PREPROCESSING[preprocessing]
+    n = image.shape[channel_axis()]
+    if isinstance(scale, list) and n != len(scale):
+        raise ValueError(
+            f'preprocessing="{preprocessing}" holds the mean and deviation of {len(scale)} channels, '
+            f'and the input has {n}. Use preprocessing="tf", or None and your own scaling.'
+        )
+    return layers.Rescaling(scale, offset, name="preprocessing")(image)
+
+
+def pyramid(model: keras.Model) -> dict[str, Tensor]:
+    """The last row's output at each stride: {"P1": (N, H / 2, W / 2, C), ..., "P5": (N, H / 32, ...)}.
+
+    Works on any model that holds a kzoo backbone, one loaded from a file too. With `output_stride=16`
+    the levels end at P4. Raises ValueError for other models.
+    """
+    levels, stride = {}, 1
+    for layer in model.layers:
+        row = re.fullmatch(r"row\d+_(\w+)", layer.name)
+        if not row:
+            continue
+        # `stride` is the largest on the way: a projection shortcut repeats that of the main path.
+        if hasattr(layer, "strides") and row[1] != "shortcut":
+            stride *= layer.strides[0]
+        if row[1] == "out":
+            levels[f"P{stride.bit_length() - 1}"] = layer.output
+    if not levels:
+        raise ValueError(
+            f"{model.name!r} has no layers called row0_out, row1_out, ...: pyramid() reads kzoo's "
+            "backbones. Pass the backbone itself, not a model that holds it as one layer."
+        )
+    return levels
+
+
+def check_shape(input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """The shape of one image, or ValueError."""
+    first = channel_axis() == 1
+    wanted = "(C, H, W)" if first else "(H, W, C)"
+    wanted += " with H and W at least 32 or None, and C at least 1"
+    shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    require("input_shape", input_shape, len(shape) == 3, wanted)
+    *sides, n = (shape[1], shape[2], shape[0]) if first else shape
+    fits = all(side is None or (isinstance(side, int) and side >= 32) for side in sides)
+    require("input_shape", input_shape, fits and isinstance(n, int) and n >= 1, wanted)
+    return shape
+
+
+def require(argument: str, value: Any, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{argument} must be {wanted}. Received: {argument}={value!r}")
+
+
+def one_of(argument: str, value: Any, allowed: tuple) -> None:
+    require(argument, value, value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
+def documented(builder: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+    """`builder(alpha, *, own, **options)` whose signature and help show the shared arguments too."""
+    shared = inspect.signature(build).parameters
+    own = inspect.signature(builder).parameters
+    parameters = [own["alpha"], *(shared[key] for key in get_type_hints(Options))]
+    parameters += [p for key, p in own.items() if key not in ("alpha", "options")]
+
+    @functools.wraps(builder)
+    def public(*args: Any, **kwargs: Any) -> keras.Model:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{builder.__name__}{signature}: {error}") from None
+        return builder(*args, **kwargs)
+
+    signature = inspect.Signature(parameters, return_annotation=keras.Model)
+    public.__signature__ = signature  # type: ignore[attr-defined]
+    public.__doc__ = f"{inspect.getdoc(builder)}\n\n{inspect.getdoc(Options)}"
+    return public
