@@ -1,21 +1,22 @@
-"""From a table of rows to a `keras.Model`: one loop, and the arguments that every backbone shares."""
+"""From a table of rows to a `keras.Model`: one loop, and the arguments all backbones share."""
 
 import dataclasses
 import functools
 import inspect
 import itertools
 import math
+import numbers
 import operator
 import os
 import re
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict, get_args, get_type_hints
+from typing import Any, Literal, TypedDict, TypeGuard, get_type_hints
 
 import keras
 from keras import layers
 
 from kzoo import weights as checkpoints
-from kzoo.rows import Head, Net, Row, Tensor, channel_axis
+from kzoo.rows import Head, Net, Row, Tensor, change, channel_axis
 
 
 class Options(TypedDict, total=False):
@@ -32,7 +33,7 @@ class Options(TypedDict, total=False):
     dropout_rate: in [0, 1), before the classifier.
     preprocessing: "tf" takes pixels in [0, 255] and maps them to [-1, 1] inside the model; "torch"
         takes pixels in [0, 255] and applies ImageNet's mean and standard deviation; None takes the
-        tensor as it is. With `weights` trained another way, theirs is used in place of "tf" or "torch".
+        tensor as it is. With `weights` trained another way, theirs replaces "tf" or "torch".
     padding: "same" (Keras) or "symmetric" (PyTorch). With `weights`, theirs is used.
     output_stride: 32, 16 or 8: the last stages keep the resolution and are dilated instead.
     norm_momentum: of batch normalization. .99 suits short runs; keras.applications has .999.
@@ -55,7 +56,7 @@ class Options(TypedDict, total=False):
 
 
 # Scale and offset that take pixels in [0, 255] to what the weights were trained on.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of [0, 1]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]
 PREPROCESSING: dict[str, tuple[Any, Any]] = {
     "tf": (1 / 127.5, -1.0),
     "torch": (
@@ -76,19 +77,17 @@ def dilate(
 ) -> tuple[Row, ...]:
     """Rows that go no further down than `output_stride`: strides beyond it become dilations.
 
-    The row that loses its stride keeps its own dilation in TensorFlow's nets, since its input has the
-    resolution that it was trained on; torchvision's dilate it already. As with padding, weights of
-    either kind want their own.
+    The row that loses its stride is not dilated by it in TensorFlow's nets, since its input still
+    has the resolution that it was trained on; torchvision's dilate it already. As with padding,
+    weights of either kind want their own.
     """
     dilated = []
     for row, total in zip(rows, strides(rows), strict=True):
         if total > output_stride:
             lost = total // output_stride
-            stride = getattr(row, "stride", 1)
-            before = lost if stride == 1 or padding == "symmetric" else lost // stride
-            own = {field.name for field in dataclasses.fields(row)}  # type: ignore[arg-type]
-            changed = {"stride": 1, "dilation": before}
-            row = dataclasses.replace(row, **{k: v for k, v in changed.items() if k in own})  # type: ignore[type-var]
+            if padding == "same":
+                lost //= getattr(row, "stride", 1)
+            row = change(row, stride=1, dilation=lost * getattr(row, "dilation", 1))
         dilated.append(row)
     return tuple(dilated)
 
@@ -117,23 +116,31 @@ def build(
 
     The arguments are those of `Options`. Raises ValueError for those that make no sense.
     """
-    require("alpha", alpha, isinstance(alpha, int | float) and 0 < alpha < math.inf, "a number > 0")
-    require("classes", classes, isinstance(classes, int) and classes >= 1, "a whole number >= 1")
-    require("dropout_rate", dropout_rate, 0 <= dropout_rate < 1, "a number in [0, 1)")
-    require("norm_momentum", norm_momentum, 0 <= norm_momentum < 1, "a number in [0, 1)")
+    require("alpha", alpha, is_number(alpha) and 0 < alpha < math.inf, "a number > 0")
+    require("classes", classes, is_whole(classes) and classes >= 1, "a whole number >= 1")
+    for argument, rate in (("dropout_rate", dropout_rate), ("norm_momentum", norm_momentum)):
+        require(argument, rate, is_number(rate) and 0 <= rate < 1, "a number in [0, 1)")
     one_of("preprocessing", preprocessing, (*PREPROCESSING, None))
     one_of("padding", padding, ("same", "symmetric"))
     one_of("output_stride", output_stride, (32, 16, 8))
     one_of("pooling", pooling, (*POOLING, None))
 
-    image = keras.Input(check_shape(input_shape), name="image") if input_tensor is None else input_tensor
+    if input_tensor is None:
+        image = keras.Input(check_shape("input_shape", input_shape), name="image")
+    else:
+        tensor = isinstance(input_tensor, keras.KerasTensor)
+        require("input_tensor", input_tensor, tensor, "a Keras tensor, such as keras.Input gives")
+        check_shape("input_tensor", input_tensor.shape[1:])
+        image = input_tensor
     if include_top and head.flatten:
-        sides = [side for side in image.shape[1:] if side is None]
-        require("input_shape", image.shape[1:], not sides, "fixed, since this head flattens the map")
+        fixed = None not in image.shape[1:]
+        require("input_shape", image.shape[1:], fixed, "fixed, since this head flattens the map")
     checkpoint = None
     net = Net(float(alpha), padding, norm_momentum)
     if weights is not None:
-        checkpoint = checkpoints.open_checkpoint(weights, model_name, alpha, include_top=include_top)
+        checkpoint = checkpoints.open_checkpoint(
+            weights, model_name, alpha, include_top=include_top
+        )
         net = dataclasses.replace(
             net, padding=checkpoint.padding, norm_epsilon=checkpoint.norm_epsilon
         )
@@ -165,19 +172,22 @@ def preprocess(image: Tensor, preprocessing: Literal["tf", "torch"]) -> Tensor:
     """Pixels in [0, 255], scaled as the weights want them."""
     scale, offset = PREPROCESSING[preprocessing]
     n = image.shape[channel_axis()]
-    if isinstance(scale, list) and n != len(scale):
-        raise ValueError(
-            f'preprocessing="{preprocessing}" holds the mean and deviation of {len(scale)} channels, '
-            f'and the input has {n}. Use preprocessing="tf", or None and your own scaling.'
-        )
+    if isinstance(scale, list):
+        if n != len(scale):
+            raise ValueError(
+                f'preprocessing="{preprocessing}" is for {len(scale)} channels, and the input has '
+                f'{n}. Use preprocessing="tf", or None and your own scaling.'
+            )
+        if channel_axis() == 1:  # Rescaling itself would line up the scale, and not the offset
+            scale, offset = [[[[s]] for s in scale], [[[o]] for o in offset]]
     return layers.Rescaling(scale, offset, name="preprocessing")(image)
 
 
 def pyramid(model: keras.Model) -> dict[str, Tensor]:
-    """The last row's output at each stride: {"P1": (N, H / 2, W / 2, C), ..., "P5": (N, H / 32, ...)}.
+    """The last row's output at each stride: {"P1": (N, H / 2, W / 2, C), ..., "P5": ...}.
 
-    Works on any model that holds a kzoo backbone, one loaded from a file too. With `output_stride=16`
-    the levels end at P4. Raises ValueError for other models.
+    Works on any model that holds a kzoo backbone, one loaded from a file too. With
+    `output_stride=16` the levels end at P4. Raises ValueError for other models.
     """
     levels, stride = {}, 1
     for layer in model.layers:
@@ -197,17 +207,25 @@ def pyramid(model: keras.Model) -> dict[str, Tensor]:
     return levels
 
 
-def check_shape(input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+def check_shape(argument: str, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """The shape of one image, or ValueError."""
     first = channel_axis() == 1
     wanted = "(C, H, W)" if first else "(H, W, C)"
     wanted += " with H and W at least 32 or None, and C at least 1"
     shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
-    require("input_shape", input_shape, len(shape) == 3, wanted)
+    require(argument, input_shape, len(shape) == 3, wanted)
     *sides, n = (shape[1], shape[2], shape[0]) if first else shape
-    fits = all(side is None or (isinstance(side, int) and side >= 32) for side in sides)
-    require("input_shape", input_shape, fits and isinstance(n, int) and n >= 1, wanted)
+    fits = all(side is None or (is_whole(side) and side >= 32) for side in sides)
+    require(argument, input_shape, fits and is_whole(n) and n >= 1, wanted)
     return shape
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # numpy's too
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def require(argument: str, value: Any, holds: bool, wanted: str) -> None:
@@ -220,7 +238,7 @@ def one_of(argument: str, value: Any, allowed: tuple) -> None:
 
 
 def documented(builder: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
-    """`builder(alpha, *, own, **options)` whose signature and help show the shared arguments too."""
+    """`builder(alpha, *, own, **options)` whose signature and help show the shared arguments."""
     shared = inspect.signature(build).parameters
     own = inspect.signature(builder).parameters
     parameters = [own["alpha"], *(shared[key] for key in get_type_hints(Options))]

@@ -19,9 +19,10 @@ TABLE = (
     (6, 320, 1, 1),
 )  # fmt: skip
 
+# `whole` is keras.applications' rule, for V2's blocks only: 16 * 0.56 = 8.96 becomes 8, in V3 16.
 ROWS: tuple[Row, ...] = (
     Conv(3, 32, 2),
-    *(Bneck(3, t, c, s if i == 0 else 1) for t, c, n, s in TABLE for i in range(n)),
+    *(Bneck(3, t, c, s if i == 0 else 1, whole=True) for t, c, n, s in TABLE for i in range(n)),
     Conv(1, 1280, scale="up"),
 )
 

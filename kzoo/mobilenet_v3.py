@@ -1,12 +1,11 @@
 """MobileNetV3, Large and Small: https://arxiv.org/abs/1905.02244, Tables 1 and 2."""
 
-import dataclasses
 from typing import Unpack
 
 import keras
 
 from kzoo.build import Options, build, documented, strides
-from kzoo.rows import Bneck, Conv, Expand, Head, Row, SqueezeExcite
+from kzoo.rows import Bneck, Conv, Expand, Head, Row, SqueezeExcite, change
 
 RE, HS, SE = "relu", "hard_swish", SqueezeExcite()
 
@@ -51,18 +50,13 @@ SMALL: tuple[Row, ...] = (
 
 def minimalist(row: Row) -> Row:
     """The row without squeeze-excite, hard-swish and 5 x 5 kernels (the paper's repository)."""
-    plain = {"act": RE, "se": None, "kernel": 3}
-    own = {field.name for field in dataclasses.fields(row)}
-    changed = {key: value for key, value in plain.items() if key in own}
-    if getattr(row, "kernel", None) != 5:
-        changed.pop("kernel", None)
-    return dataclasses.replace(row, **changed)
+    return change(row, act=RE, se=None, kernel=min(3, getattr(row, "kernel", 3)))
 
 
 def halve_tail(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """Half the channels in the rows at stride 32, as SSDLite has them (section 6.3)."""
     return tuple(
-        dataclasses.replace(row, out=row.out // 2) if stride == 32 and isinstance(row, Bneck) else row
+        change(row, out=row.out // 2) if isinstance(row, Bneck) and stride == 32 else row
         for row, stride in zip(rows, strides(rows), strict=True)
     )
 
@@ -87,8 +81,8 @@ def MobileNetV3Large(
 ) -> keras.Model:  # fmt: skip
     """MobileNetV3-Large. 5,483,032 parameters at alpha 1, 3,993,528 at 0.75.
 
-    `minimalistic` leaves out squeeze-excite, hard-swish and 5 x 5 kernels; `reduced_tail` halves the
-    channels of the last stage, for SSDLite.
+    `minimalistic` leaves out squeeze-excite, hard-swish and 5 x 5 kernels; `reduced_tail` halves
+    the channels of the last stage, for SSDLite.
 
     Source: https://arxiv.org/abs/1905.02244, Table 1; widths and weights as in keras.applications.
     """
@@ -104,8 +98,8 @@ def MobileNetV3Small(
 ) -> keras.Model:  # fmt: skip
     """MobileNetV3-Small. 2,542,856 parameters at alpha 1.
 
-    `minimalistic` leaves out squeeze-excite, hard-swish and 5 x 5 kernels; `reduced_tail` halves the
-    channels of the last stage, for SSDLite.
+    `minimalistic` leaves out squeeze-excite, hard-swish and 5 x 5 kernels; `reduced_tail` halves
+    the channels of the last stage, for SSDLite.
 
     Source: https://arxiv.org/abs/1905.02244, Table 2; widths and weights as in keras.applications.
     """

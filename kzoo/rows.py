@@ -1,13 +1,13 @@
 """The vocabulary of an architecture table: rows that build themselves.
 
-A row is a frozen dataclass whose fields are the columns of a paper's table. `row(x, net, name)` takes
-a feature map `x` (N, H, W, C), the `Net` that all rows share and a name prefix, and returns the next
-feature map. Its last layer is called `{name}_out`: heads find their taps by these names.
+A row is a frozen dataclass whose fields are the columns of a paper's table. `row(x, net, name)`
+takes a feature map `x` (N, H, W, C), the `Net` that all rows share and a name prefix, and returns
+the next feature map. Its last layer is called `{name}_out`: heads find their taps by these names.
 A new kind of row is a new class with that call; nothing else has to know of it.
 """
 
 import dataclasses
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import keras
 from keras import layers
@@ -29,8 +29,9 @@ def channels(x: Tensor) -> int:
 class Net:
     """What every row of one net shares: width multiplier, padding and batch normalization.
 
-    `padding` is "same" (TensorFlow and Keras: the odd pixel of a stride-2 convolution is added at the
-    bottom and the right) or "symmetric" (PyTorch: kernel // 2 on each side). It belongs to the weights.
+    `padding` is "same" (TensorFlow and Keras: the odd pixel of a stride-2 convolution is added at
+    the bottom and the right) or "symmetric" (PyTorch: kernel // 2 on each side). It belongs to the
+    weights.
     """
 
     alpha: float = 1.0
@@ -43,9 +44,10 @@ class Net:
         rounded = max(8, int(channels + 4) // 8 * 8)
         return rounded + 8 if rounded < 0.9 * channels else rounded
 
-    def width(self, channels: float) -> int:
-        """Channels of the table, scaled by alpha and rounded."""
-        return self.round(channels * self.alpha)
+    def width(self, channels: float, *, whole: bool = False) -> int:
+        """Channels of the table, scaled by alpha (cut to a `whole` number) and rounded."""
+        scaled = channels * self.alpha
+        return self.round(int(scaled) if whole else scaled)
 
     def activate(self, x: Tensor, act: str | None, name: str) -> Tensor:
         return layers.Activation(act, name=name)(x) if act else x
@@ -60,18 +62,18 @@ class Net:
         )(x)
         return self.activate(x, act, out or f"{prefix}_act")
 
-    def pad(self, x: Tensor, kernel: int, stride: int, dilation: int, name: str) -> tuple:
-        """(`x` padded where Keras' "same" would not do, the `padding` of the layer that follows)."""
+    def pad(self, x: Tensor, kernel: int, stride: int, name: str) -> tuple[Tensor, str]:
+        """(`x`, padded where Keras' "same" would not do; the `padding` of the layer to come)."""
         if self.padding == "same" or stride == 1:
-            return x, "same"  # at stride 1 both conventions pad alike
-        return layers.ZeroPadding2D(dilation * (kernel // 2), name=f"{name}_pad")(x), "valid"
+            return x, "same"  # at stride 1, dilated or not, both conventions pad alike
+        return layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
 
     def conv(
         self, x: Tensor, out: int, kernel: int = 1, stride: int = 1, act: str | None = None, *,
         name: str, last: str | None = None,
     ) -> Tensor:  # fmt: skip
         """Convolution without bias, batch norm, activation; the last layer is called `last`."""
-        x, padding = self.pad(x, kernel, stride, 1, name)
+        x, padding = self.pad(x, kernel, stride, name)
         x = layers.Conv2D(out, kernel, stride, padding=padding, use_bias=False, name=name)(x)
         return self.norm_act(x, act, name, last)
 
@@ -80,7 +82,7 @@ class Net:
         dilation: int = 1, name: str,
     ) -> Tensor:  # fmt: skip
         """Depthwise convolution without bias, batch norm, activation."""
-        x, padding = self.pad(x, kernel, stride, dilation, name)
+        x, padding = self.pad(x, kernel, stride, name)
         x = layers.DepthwiseConv2D(
             kernel, stride, padding=padding, dilation_rate=dilation, use_bias=False, name=name
         )(x)
@@ -88,9 +90,17 @@ class Net:
 
 
 class Row(Protocol):
-    """Anything that turns a feature map into the next one."""
+    """A dataclass that turns a feature map into the next one."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __call__(self, x: Tensor, net: Net, name: str) -> Tensor: ...
+
+
+def change(row: Row, **columns: Any) -> Row:
+    """`row` with other values in these columns, in so far as it has them."""
+    own = {field.name for field in dataclasses.fields(row)}
+    return dataclasses.replace(row, **{key: columns[key] for key in own & columns.keys()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +115,7 @@ class Conv:
     stride: int = 1
     act: str | None = "relu6"
     scale: Literal["always", "up", "never"] = "always"
-    norm: bool = True
+    norm: bool = True  # False: a bare convolution, without bias too
 
     def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
         widths = {
@@ -117,9 +127,11 @@ class Conv:
         if self.norm:
             name = f"{name}_conv"
             return net.conv(x, out, self.kernel, self.stride, self.act, name=name, last=name_out)
-        x, padding = net.pad(x, self.kernel, self.stride, 1, name)
+        x, padding = net.pad(x, self.kernel, self.stride, name)
         name = f"{name}_conv" if self.act else name_out
-        x = layers.Conv2D(out, self.kernel, self.stride, padding=padding, name=name)(x)
+        x = layers.Conv2D(
+            out, self.kernel, self.stride, padding=padding, use_bias=False, name=name
+        )(x)
         return net.activate(x, self.act, name_out)
 
 
@@ -171,13 +183,14 @@ class Bneck:
     act: str = "relu6"
     se: SqueezeExcite | None = None
     dilation: int = 1  # of the depthwise convolution
+    whole: bool = False  # out * alpha is cut to a whole number before it is rounded to eights
     # What the published nets do not use, but others have drawn:
     expand_always: bool = False  # a 1x1 expansion even where `expand` is 1
     shortcut: Literal["identity", "projection"] = "identity"  # 1x1 conv and BN where shapes differ
     sum_act: str | None = None  # after the sum
 
     def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
-        shortcut, c_in, c_out = x, channels(x), net.width(self.out)
+        shortcut, c_in, c_out = x, channels(x), net.width(self.out, whole=self.whole)
         if self.expand != 1 or self.expand_always:
             x = net.conv(x, net.round(c_in * self.expand), act=self.act, name=f"{name}_expand")
         x = net.depthwise(
@@ -200,8 +213,8 @@ class Bneck:
 class Head:
     """From the last feature map to one score per class: pool, (wide 1x1 layer,) dropout, logits.
 
-    `wide` is the layer between pooling and logits; only alpha > 1 widens it. With `flatten` the whole
-    map is read instead of its mean. Class scores are called `predictions`, raw ones `head_logits`.
+    `wide` is the layer between pooling and logits; only alpha > 1 widens it. With `flatten` the
+    whole map is read instead of its mean. Scores are called `predictions`, raw ones `head_logits`.
     """
 
     wide: int | None = None
