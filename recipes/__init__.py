@@ -1,0 +1,1 @@
+"""Programs: the only room with image files, flags, progress bars and plots."""

@@ -1,2 +1,134 @@
-def main():
-    print("ok")
+"""The command line: `kzoo COMMAND --help` tells what each command takes.
+
+Libraries that take seconds to import are imported by the command that needs them.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command. Returns 0, or 1 after one line that says what was wrong."""
+    parser = argparse.ArgumentParser(prog="kzoo", description="MobileNets for your own pictures.")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Command
+    )
+    for name, add in COMMANDS.items():
+        text = (add.__doc__ or "").strip()
+        commands.add_parser(name, help=text, description=text, add=add)
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
+    try:
+        given.run(given)
+    except KeyboardInterrupt:
+        print("kzoo: stopped. The same command goes on from the last epoch.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if given.traceback or not isinstance(error, ValueError | OSError):
+            raise
+        print(f"kzoo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+Run = Callable[[argparse.Namespace], None]
+
+
+class Command(argparse.ArgumentParser):
+    """One command's parser, which learns its flags when it is asked to parse them."""
+
+    def __init__(self, *, add: Callable[[argparse.ArgumentParser], Run], **options):
+        super().__init__(**options)
+        self.add = add
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.set_defaults(run=self.add(self))
+        return super().parse_known_args(args, namespace)
+
+
+def demo(command: argparse.ArgumentParser) -> Run:
+    """draw pictures, train on them, end with a verified int8 file: about two minutes"""
+    command.add_argument("--out", default="runs/demo", help="folder (default: runs/demo)")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.demo import demo
+
+        print(demo(given.out))
+
+    return run
+
+
+def classify(command: argparse.ArgumentParser) -> Run:
+    """fine-tune a net on a folder of photos, and convert it"""
+    from kzoo.recipes.classify import Config, classify
+    from kzoo.recipes.options import add_flags, from_flags
+
+    add_flags(command, Config)
+
+    def run(given: argparse.Namespace) -> None:
+        print(classify(**from_flags(Config, given)))
+
+    return run
+
+
+def predict(command: argparse.ArgumentParser) -> Run:
+    """say what pictures show, by a run, a .keras or a .tflite file"""
+    command.add_argument("model", help="run folder, .keras or .tflite file")
+    command.add_argument("images", nargs="+", help="picture files")
+    command.add_argument("--top", type=int, default=3, help="classes to name (default: 3)")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.predict import predict
+
+        for path, said in predict(given.model, given.images, top=given.top):
+            print(f"{path}: {said}")
+
+    return run
+
+
+def compare(command: argparse.ArgumentParser) -> Run:
+    """a run's float model and its int8 file on the validation pictures"""
+    command.add_argument("run", help="run folder")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.predict import compare_run
+
+        print(compare_run(Path(given.run)))
+
+    return run
+
+
+def list_models(command: argparse.ArgumentParser) -> Run:
+    """the nets, with parameters and multiply-accumulates"""
+    command.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1)")
+    command.add_argument("--size", type=int, default=224, help="input side in px (default: 224)")
+
+    def run(given: argparse.Namespace) -> None:
+        import kzoo
+
+        print(
+            f"{'model':34}{'parameters':>12}{'M MACs':>10}"
+            f"   at alpha {given.alpha:g} and {given.size} px"
+        )
+        for name in kzoo.list_models():
+            net = kzoo.get_model(name)(given.alpha, input_shape=(given.size, given.size, 3))
+            profile = kzoo.profile(net)
+            print(f"{name:34}{profile.trainable:12,}{profile.macs / 1e6:10.1f}")
+
+    return run
+
+
+COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
+    "demo": demo,
+    "classify": classify,
+    "predict": predict,
+    "compare": compare,
+    "list": list_models,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Batches of pictures, augmented.
+
+What a model sees in an epoch is a function of seed and epoch alone, so that a run that was killed
+goes on exactly where it was.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from PIL import Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """How far a training picture is moved and recoloured; 0 everywhere leaves it as it is."""
+
+    zoom: float = 0.25  # shows down to 1 - zoom of each side
+    stretch: float = 0.1  # of one side against the other
+    turn: float = 10.0  # degrees, either way
+    flip: bool = True  # left and right
+    colour: float = 0.25  # brightness, contrast and saturation, as factors 1 +- colour
+
+    def __call__(self, picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        """uint8 (side, side, 3) -> float32 (size, size, 3) in [0, 255]."""
+        side = picture.shape[0]
+        shown = side * rng.uniform(1 - self.zoom, 1)
+        stretch = np.exp(rng.uniform(-self.stretch, self.stretch) / 2)
+        scale = (
+            np.array([shown * stretch, shown / stretch]).clip(max=side) / size
+        )  # px of picture per px
+        centre = side / 2 + rng.uniform(-0.5, 0.5, 2) * (side - scale * size)
+        angle = np.deg2rad(rng.uniform(-self.turn, self.turn))
+        mirror = -1 if self.flip and rng.random() < 0.5 else 1
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = turn * scale * [mirror, 1]
+        offset = centre - matrix @ [size / 2, size / 2]
+        moved = Image.fromarray(picture).transform(
+            (size, size),
+            Image.Transform.AFFINE,
+            (*matrix[0], offset[0], *matrix[1], offset[1]),
+            Image.Resampling.BILINEAR,
+            fillcolor=(128, 128, 128),
+        )
+        return self.recolour(np.asarray(moved, dtype="float32"), rng)
+
+    def recolour(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        brightness, contrast, saturation = rng.uniform(1 - self.colour, 1 + self.colour, 3)
+        picture = picture * brightness
+        mean = picture.mean()
+        picture = (picture - mean) * contrast + mean
+        grey = picture.mean(axis=-1, keepdims=True)
+        return np.clip((picture - grey) * saturation + grey, 0, 255).astype("float32")
+
+
+class Batches(keras.utils.PyDataset):
+    """One epoch of (examples (N, ...) float32, one-hot targets (N, classes)), in order.
+
+    `examples` are pictures, uint8 (side, side, 3), or any other rows of numbers; with `augment`
+    they come as float32 (size, size, 3). `shuffled` gives the order and augmentation of an epoch.
+    """
+
+    def __init__(
+        self, examples: Sequence | np.ndarray, targets: np.ndarray, *, classes: int,
+        batch_size: int, augment: Augment | None = None, size: int = 0,
+    ):  # fmt: skip
+        super().__init__(workers=2, max_queue_size=8)
+        self.examples, self.targets, self.classes = examples, targets, classes
+        self.batch_size, self.augment, self.size = batch_size, augment, size
+        self.order, self.seed = np.arange(len(examples)), (0, 0)
+
+    def shuffled(self, seed: int, epoch: int) -> "Batches":
+        """The same examples as they come in that epoch."""
+        shuffled = copy.copy(self)
+        shuffled.seed = (seed, epoch)
+        shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.examples))
+        return shuffled
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        examples = np.stack([self.example(j) for j in chosen])
+        return examples, np.eye(self.classes, dtype="float32")[self.targets[chosen]]
+
+    def example(self, j: int) -> np.ndarray:
+        if self.augment is None:
+            return self.examples[j].astype("float32")
+        return self.augment(self.examples[j], self.size, np.random.default_rng((*self.seed, j)))

@@ -1,0 +1,145 @@
+"""Fine-tune a MobileNet on a folder of photos, and turn it into a verified int8 file for the phone.
+
+    kzoo classify PHOTOS --model mobilenet_v3_small --weights imagenet --out runs/photos
+
+PHOTOS has one folder per class, or train/ and val/ of those, or is a CSV. The run folder ends with
+model.keras, model.tflite, labels.txt and report.html; killed, the same command goes on.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import kzoo
+from kzoo.recipes.augment import Augment, Batches
+from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
+from kzoo.recipes.files import write_json
+from kzoo.recipes.fit import Row, Stage, balanced, features, fit, once, split_at
+from kzoo.recipes.options import option
+from kzoo.recipes.report import write_report
+from kzoo.recipes.run import Results, open_run
+from kzoo.tflite import Runner, compare, convert
+
+CALIBRATION_PICTURES = 256
+MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees them
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a classification run is made of; every field is a flag of `kzoo classify`."""
+
+    data: str = option("folder with one folder per class, or with train/ and val/, or a CSV file")
+    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
+    alpha: float = option("width multiplier", 1.0)
+    size: int = option("side of the pictures that the net sees, in px", 224)
+    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
+    head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
+    epochs: int = option("epochs of the whole network", 15)
+    batch_size: int = option("pictures per step", 32)
+    learning_rate: float = option("highest learning rate of the whole network", 5e-4)
+    label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
+    patience: int = option("epochs without a better one before a stage ends", 10)
+    val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
+    precision: str = option("float32, mixed_bfloat16 or mixed_float16", "float32")
+    seed: int = option("of the split, the order, the augmentation and new weights", 0)
+    out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
+
+
+def classify(data: str | Path, **options) -> Results:
+    """`kzoo classify` as a function; `options` are the fields of `Config`.
+
+    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    """
+    config = Config(str(data), **options)
+    dataset = read_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
+    open_run(folder, config, dataset.labels)
+    print(f"{dataset}\nThe run is kept in {folder}")
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+
+    # The net, then its new head on frozen features, then all of it: each kept when it is done.
+    net = kzoo.get_model(config.model)(
+        config.alpha,
+        input_shape=(config.size, config.size, 3),
+        classes=len(dataset.labels),
+        weights=None if config.weights == "none" else config.weights,
+    )
+    state, history = folder / "checkpoint", []
+    if config.weights != "none" and config.head_epochs:
+        net, rows = once(state / "1-head.keras", lambda: train_head(net, dataset, config, state))
+        history += rows
+    if config.epochs:
+        net, rows = once(state / "2-whole.keras", lambda: train_whole(net, dataset, config, state))
+        history += rows
+    net.save(folder / "model.keras")
+    write_json(folder / "history.json", history)
+
+    # The int8 file, and what it makes of the pictures that neither model was trained on.
+    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
+    calibration = Pictures([dataset.train.paths[i] for i in some], config.size)[:]
+    file = convert(net, folder / "model.tflite", calibration=calibration, labels=dataset.labels)
+    val = Pictures(dataset.val.paths, config.size)[:]
+    comparison = compare(net, file, val, labels=dataset.val.targets)
+    scores = {"float": net.predict(val.astype("float32"), verbose=0), "int8": Runner(file)(val)}
+    return write_report(folder, dataset, history, scores, comparison)
+
+
+def batches(split: Split, config: Config, dataset: Dataset, **options) -> Batches:
+    """The pictures of a split as the net sees them; `options` as of `Batches`."""
+    side = round(config.size * MARGIN) if options.get("augment") else config.size
+    return Batches(
+        Pictures(split.paths, side),
+        split.targets,
+        classes=len(dataset.labels),
+        batch_size=config.batch_size,
+        **options,
+    )
+
+
+def train_head(
+    net: keras.Model, dataset: Dataset, config: Config, state: Path
+) -> tuple[keras.Model, list[Row]]:
+    """The new layers alone. The frozen rest is run once over the pictures and its output kept."""
+    new = net.loaded_weights.new
+    body, head = split_at(net, "head_wide" if "head_wide" in new else "head_dropout")
+    seen = {
+        name: batches(split, config, dataset)
+        for name, split in (("train", dataset.train), ("val", dataset.val))
+    }
+    for name, plain in seen.items():
+        plain.examples = features(body, plain, state / f"features-{name}.npy")
+    head, history = fit(
+        head,
+        Stage("head", config.head_epochs, 1e-3, label_smoothing=config.label_smoothing),
+        lambda epoch: seen["train"].shuffled(config.seed, epoch),
+        seen["val"],
+        state,
+        class_weight=balanced(dataset.train.targets, len(dataset.labels)),
+    )
+    for layer in head.layers:
+        net.get_layer(layer.name).set_weights(layer.get_weights())
+    return net, history
+
+
+def train_whole(
+    net: keras.Model, dataset: Dataset, config: Config, state: Path
+) -> tuple[keras.Model, list[Row]]:
+    """The whole network on augmented pictures."""
+    train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
+    return fit(
+        net,
+        Stage(
+            "whole",
+            config.epochs,
+            config.learning_rate,
+            label_smoothing=config.label_smoothing,
+            patience=config.patience,
+        ),
+        lambda epoch: train.shuffled(config.seed, epoch),
+        batches(dataset.val, config, dataset),
+        state,
+        class_weight=balanced(dataset.train.targets, len(dataset.labels)),
+    )

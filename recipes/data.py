@@ -1,0 +1,264 @@
+"""A person's pictures: which files, which labels, which of them cannot be used, and why.
+
+Photos are read by Pillow, turned as their EXIF says and stretched to a square, which is what
+MediaPipe's ImageClassifier does to them on the phone.
+"""
+
+import csv
+import dataclasses
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+TRAIN, VAL = ("train", "training"), ("val", "valid", "validation")
+SMALLEST_SIDE = 8  # px; below, a file holds no picture of anything
+CACHE_BYTES = 2 << 30  # decoded pictures kept in memory, at the most
+
+
+@dataclasses.dataclass(frozen=True)
+class Defect:
+    """A file or folder that was not used as it stands, and what was done about it."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Pictures and the index of each one's label."""
+
+    paths: tuple[Path, ...]
+    targets: np.ndarray  # (N,) int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a folder or a CSV file offers to learn from."""
+
+    labels: tuple[str, ...]
+    train: Split
+    val: Split
+    defects: tuple[Defect, ...] = ()
+
+    def __str__(self) -> str:
+        counts = Counter(self.train.targets.tolist())
+        names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
+        text = f"{len(self.train)} pictures to train on, {len(self.val)} to validate ({names})"
+        return text + (f"; {len(self.defects)} not used as they stand" if self.defects else "")
+
+
+def read_dataset(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
+    """The pictures below `data`, every one opened once to see that it is a picture.
+
+    `data` is a folder with one folder per class, a folder with `train/` and `val/` of those, or a
+    CSV file with the columns file, label and, if wanted, split (train or val); its file names are
+    relative to its own folder.
+    Without a given split, `val_fraction` of each class is drawn by `seed`.
+    Raises ValueError where nothing can be learnt from what is there, saying why.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(
+            f"There is no {data}. DATA is a folder with one folder per class, or a CSV."
+        )
+    defects: list[Defect] = []
+    found = read_csv(data) if data.is_file() else read_folder(data, defects)
+    rows = list(without_bad(found, defects))
+    known = sorted({label for _, label, split in rows if split != "val"})
+    for label in sorted({label for _, label, _ in rows} - set(known)):
+        raise ValueError(f"{data}: class {label!r} has pictures to validate, but none to train on.")
+    if len(known) < 2:
+        left = f" ({len(defects)} files were left out, first: {defects[0]})" if defects else ""
+        raise ValueError(
+            f"{data} holds {f'only the class {known[0]!r}' if known else 'no pictures'}{left}. "
+            "A classifier needs at least two classes: one folder of pictures per class, or a CSV "
+            "with the columns file,label."
+        )
+    if all(split is None for *_, split in rows):
+        rows = split_rows(rows, val_fraction, seed)
+    index = {label: i for i, label in enumerate(known)}
+
+    def select(wanted: str) -> Split:
+        chosen = [
+            (path, index[label]) for path, label, split in rows if (split or "train") == wanted
+        ]
+        return Split(tuple(p for p, _ in chosen), np.array([t for _, t in chosen], dtype="int64"))
+
+    dataset = Dataset(tuple(known), select("train"), select("val"), tuple(defects))
+    if not len(dataset.val):
+        raise ValueError(f"{data}: no picture is left to validate on. Raise val_fraction.")
+    return dataset
+
+
+Found = tuple[Path, str, str | None]  # file, label, split (train, val or None: not given)
+
+
+def read_folder(data: Path, defects: list[Defect]) -> Iterable[Found]:
+    """Every file below the class folders of `data`, in the order of their names."""
+    parts: dict[str | None, Path] = {}
+    for split, names in (("train", TRAIN), ("val", VAL)):
+        for name in names:
+            if (data / name).is_dir():
+                parts[split] = data / name
+    if parts and "train" not in parts:
+        raise ValueError(f"{data} holds {parts['val'].name}/ but no train/.")
+    for split, part in (parts or {None: data}).items():
+        for folder in sorted(part.iterdir()):
+            if folder.name.startswith((".", "__")):
+                continue
+            if not folder.is_dir():
+                if folder.suffix.lower() in SUFFIXES:
+                    defects.append(Defect(folder, "stands beside the class folders: left out"))
+                continue
+            pictures = sorted(path for path in folder.rglob("*") if is_candidate(path))
+            if not pictures:
+                defects.append(Defect(folder, "holds no pictures: the class is left out"))
+            yield from ((path, folder.name, split) for path in pictures)
+
+
+def is_candidate(path: Path) -> bool:
+    """Whether a file or folder claims by its name to be a picture."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_csv(table: Path) -> Iterable[Found]:
+    """The rows of a CSV file with the columns file, label and, if wanted, split."""
+    allowed = dict.fromkeys(TRAIN, "train") | dict.fromkeys(VAL, "val") | {"": None}
+    with table.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines)
+        try:
+            columns = rows.fieldnames or []
+            if not {"file", "label"} <= set(columns):
+                raise ValueError(
+                    f"{table}: the first line must name the columns file,label and, if wanted, "
+                    f"split. It says: {','.join(columns)[:80]!r}"
+                )
+            for row in rows:
+                split, label = (
+                    (row.get("split") or "").strip().lower(),
+                    (row["label"] or "").strip(),
+                )
+                where = f"{table}, line {rows.line_num}"
+                if split not in allowed:
+                    raise ValueError(f"{where}: split must be train or val. It says: {split!r}")
+                if not label or not row["file"]:
+                    raise ValueError(f"{where}: a row needs a file and a label. It says: {row}")
+                yield table.parent / row["file"].strip(), label, allowed[split]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{table} is no CSV file in UTF-8: {error}") from error
+
+
+def without_bad(found: Iterable[Found], defects: list[Defect]) -> Iterable[Found]:
+    """The rows whose file is a picture; the others are added to `defects`."""
+    rows = list(found)
+    with ThreadPoolExecutor(2) as pool:
+        for row, reason in zip(rows, pool.map(lambda row: defect(row[0]), rows), strict=True):
+            if reason:
+                defects.append(Defect(row[0], f"{reason}: left out"))
+            else:
+                yield row
+
+
+def defect(path: Path) -> str | None:
+    """Why a picture cannot be used, or None."""
+    try:
+        read_picture(path, SMALLEST_SIDE)
+    except BadPictureError as error:
+        return str(error)
+    return None
+
+
+def split_rows(rows: list[Found], val_fraction: float, seed: int) -> list[Found]:
+    """Draws `val_fraction` of each class, at least one picture where the class has two."""
+    rng = np.random.default_rng(seed)
+    chosen: set[Path] = set()
+    for label in sorted({label for _, label, _ in rows}):
+        own = [path for path, other, _ in rows if other == label]
+        count = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
+        chosen.update(own[i] for i in rng.permutation(len(own))[:count])
+    return [(path, label, "val" if path in chosen else "train") for path, label, _ in rows]
+
+
+class BadPictureError(ValueError):
+    """A file that is not a usable picture; the message says why."""
+
+
+def read_picture(path: str | Path, side: int) -> np.ndarray:
+    """The picture as uint8 (side, side, 3), RGB, upright, stretched to a square.
+
+    Of an animation the first frame is read; transparent pixels become white; 16 bits become 8.
+    Raises BadPictureError for what is no picture, or one of under 8 pixels a side.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise BadPictureError("a folder, not a picture")
+    if not path.exists():
+        raise BadPictureError("missing")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if min(image.size) < SMALLEST_SIDE:
+                    raise BadPictureError(f"only {image.width} x {image.height} px")
+                image.draft(
+                    "RGB", (2 * side, 2 * side)
+                )  # lets JPEG decode at a fraction of its size
+                upright = ImageOps.exif_transpose(image)
+                return np.asarray(to_rgb(upright).resize((side, side), Image.Resampling.BILINEAR))
+    except BadPictureError:
+        raise
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise BadPictureError("empty" if empty else "not a picture that Pillow can read") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadPictureError("too many pixels (a decompression bomb?)") from None
+    except PermissionError:
+        raise BadPictureError("no permission to read it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
+        raise BadPictureError(f"damaged ({error})") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any of Pillow's modes as RGB."""
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion saturates at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype("uint8")).convert(
+            "RGB"
+        )
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+class Pictures(Sequence):
+    """Files as uint8 pictures (side, side, 3), kept in memory as far as `CACHE_BYTES` goes."""
+
+    def __init__(self, paths: Sequence[Path], side: int):
+        self.paths, self.side = paths, side
+        self.kept: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return np.stack([self[j] for j in range(*i.indices(len(self)))])
+        if i in self.kept:
+            return self.kept[i]
+        picture = read_picture(self.paths[i], self.side)
+        if (len(self.kept) + 1) * picture.nbytes <= CACHE_BYTES:
+            self.kept[i] = picture
+        return picture

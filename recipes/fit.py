@@ -1,0 +1,169 @@
+"""Training in stages that survive being killed.
+
+After every epoch a stage keeps its model with the optimizer's state, its best weights and its
+history in one folder, which gets its name when it is whole. Called again, it goes on from there.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kzoo.recipes.augment import Batches
+from kzoo.recipes.files import replacing
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One leg of a training run: AdamW on a cosine from `learning_rate` to 0 after a warm-up."""
+
+    name: str
+    epochs: int
+    learning_rate: float
+    warmup: float = 0.1  # fraction of all steps
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    patience: int = 10  # epochs without a better one before the stage ends
+
+
+Row = dict[str, Any]  # one epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, seconds
+
+
+def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
+    """Optimizer, loss and metrics of a classifier's stage that takes `steps` steps in all."""
+    warmup = max(1, int(steps * stage.warmup))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        stage.learning_rate / warmup,
+        max(1, steps - warmup),
+        warmup_target=stage.learning_rate,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=stage.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=stage.label_smoothing)
+    model.compile(
+        optimizer, loss, metrics=["accuracy"], jit_compile=keras.backend.backend() == "jax"
+    )
+
+
+def fit(
+    model: keras.Model,
+    stage: Stage,
+    train: Callable[[int], Batches],
+    val: Batches,
+    folder: Path,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+) -> tuple[keras.Model, list[Row]]:
+    """(The model with the weights of its best epoch, the history): trained, or taken up again.
+
+    `train(epoch)` gives that epoch's batches. The best epoch has the highest accuracy on `val`, and
+    of equal ones the lowest loss. What is kept in `folder` goes before `model`.
+    """
+    kept = latest(folder, stage)
+    if kept:
+        model = keras.saving.load_model(kept / "model.keras")
+        history = json.loads((kept / "history.json").read_text())
+    else:
+        compile_stage(model, stage, stage.epochs * len(train(0)))
+        history = []
+    for epoch in range(len(history), stage.epochs):
+        if history and len(history) - 1 - best_epoch(history) >= stage.patience:
+            break
+        start = time.perf_counter()
+        fitted = model.fit(
+            train(epoch),
+            validation_data=val,
+            epochs=epoch + 1,
+            initial_epoch=epoch,
+            class_weight=dict(class_weight) if class_weight else None,
+            verbose=1 if sys.stderr.isatty() else 2,
+        )
+        values = {key: float(value[-1]) for key, value in fitted.history.items()}
+        if not np.isfinite(values["loss"]):
+            raise ValueError(f"Stage {stage.name}: the loss is {values['loss']}. Lower the rate.")
+        seconds = round(time.perf_counter() - start, 2)
+        history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
+        kept = keep(model, history, folder / f"{stage.name}-{epoch:04d}", kept)
+    if kept:
+        model.load_weights(kept / "best.weights.h5")
+    return model, history
+
+
+def best_epoch(history: list[Row]) -> int:
+    return max(
+        range(len(history)), key=lambda i: (history[i]["val_accuracy"], -history[i]["val_loss"])
+    )
+
+
+def latest(folder: Path, stage: Stage) -> Path | None:
+    """The last epoch of a stage that was kept whole."""
+    kept = sorted(folder.glob(f"{stage.name}-[0-9][0-9][0-9][0-9]"))
+    return kept[-1] if kept else None
+
+
+def keep(model: keras.Model, history: list[Row], target: Path, previous: Path | None) -> Path:
+    """Writes one epoch's state; the folder gets its name when all is in it."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    model.save(part / "model.keras")
+    if previous is None or best_epoch(history) == len(history) - 1:
+        model.save_weights(part / "best.weights.h5")
+    else:
+        shutil.copy2(previous / "best.weights.h5", part)
+    (part / "history.json").write_text(json.dumps(history, indent=1))
+    os.replace(part, target)
+    if previous:
+        shutil.rmtree(previous, ignore_errors=True)
+    return target
+
+
+def once(
+    path: Path, make: Callable[[], tuple[keras.Model, list[Row]]]
+) -> tuple[keras.Model, list[Row]]:
+    """What `make` gives, made once: from then on read from `path` and the .json beside it."""
+    record = path.with_suffix(".json")
+    if not path.exists():
+        model, history = make()
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(history, indent=1))
+        with replacing(path) as part:
+            model.save(part)
+    return keras.saving.load_model(path), json.loads(record.read_text())
+
+
+def balanced(targets: np.ndarray, classes: int) -> dict[int, float]:
+    """The class weights that give every class the same share of the loss."""
+    counts = np.bincount(targets, minlength=classes)
+    return {i: len(targets) / (classes * max(1, count)) for i, count in enumerate(counts.tolist())}
+
+
+def split_at(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
+    """(The model up to layer `name`, a copy of the chain of layers from there on)."""
+    cut = model.get_layer(name)
+    body = keras.Model(model.input, cut.input)
+    tail = keras.Sequential([keras.Input(cut.input.shape[1:])])
+    for layer in model.layers[model.layers.index(cut) :]:
+        copy = type(layer).from_config(layer.get_config())
+        tail.add(copy)
+        copy.set_weights(layer.get_weights())
+    return body, tail
+
+
+def features(body: keras.Model, examples: Batches, file: Path) -> np.ndarray:
+    """What a frozen body makes of the examples, computed once and kept in `file`."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        values = body.predict(examples, verbose=1 if sys.stderr.isatty() else 2)
+        with replacing(file) as part, part.open("wb") as out:
+            np.save(out, values)
+    return np.load(file)

@@ -1,0 +1,61 @@
+"""A run's folder: what was asked for, what came of it, and how either is read again.
+
+config.json   labels.txt   history.json   results.json   report.html   predictions.csv   predictions.png
+checkpoint/   what a killed run goes on from
+model.keras   the float model      model.tflite   the int8 file
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from kzoo.recipes.files import write_json, write_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a classification run reached on its validation pictures; accuracies in [0, 1]."""
+
+    folder: Path
+    float_accuracy: float
+    int8_accuracy: float
+    agreement: float
+    sqnr_db: float
+
+    def __str__(self) -> str:
+        return (
+            f"accuracy {self.float_accuracy:.3f} float, {self.int8_accuracy:.3f} int8; they agree "
+            f"on {self.agreement:.1%} of the pictures (SQNR of the logits {self.sqnr_db:.1f} dB)\n"
+            f"Model:  {self.folder / 'model.tflite'}\nReport: {self.folder / 'report.html'}"
+        )
+
+
+def open_run(folder: Path, config: Any, labels: tuple[str, ...]) -> Path:
+    """Makes the run's folder, or finds the same run begun there; ValueError for any other."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    wanted = {**settings, "labels": list(labels)}
+    file = folder / "config.json"
+    if file.exists():
+        begun = json.loads(file.read_text(encoding="utf-8"))
+        keys = [key for key in wanted if begun.get(key) != wanted[key]]
+        if keys:
+            changes = ", ".join(f"{key}={begun.get(key)!r}, not {wanted[key]!r}" for key in keys)
+            raise ValueError(
+                f"{folder} holds a run with other settings ({changes}). Give the settings of that "
+                "run to go on with it, or another --out."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is no run of kzoo. Choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(file, wanted)
+    write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings of a run. Raises ValueError where there is no run."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{folder} is no run folder: it holds no config.json.")
+    return json.loads(file.read_text(encoding="utf-8"))
