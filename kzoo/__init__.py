@@ -4,6 +4,7 @@ from kzoo.build import build, pyramid
 from kzoo.mobilenet_v2 import MobileNetV2
 from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 from kzoo.profile import profile
+from kzoo.weights import load_weights
 from kzoo.zoo import get_model, list_models
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "build",
     "get_model",
     "list_models",
+    "load_weights",
     "profile",
     "pyramid",
 ]

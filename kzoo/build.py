@@ -142,9 +142,11 @@ def build(
             weights, model_name, alpha, include_top=include_top
         )
         net = dataclasses.replace(
-            net, padding=checkpoint.padding, norm_epsilon=checkpoint.norm_epsilon
+            net,
+            padding=checkpoint.padding or padding,
+            norm_epsilon=checkpoint.norm_epsilon or net.norm_epsilon,
         )
-        preprocessing = preprocessing and checkpoint.preprocessing
+        preprocessing = preprocessing and (checkpoint.preprocessing or preprocessing)
 
     x = preprocess(image, preprocessing) if preprocessing else image
     for i, row in enumerate(dilate(rows, output_stride, net.padding)):
@@ -164,7 +166,7 @@ def build(
         for level, features in model.pyramid_outputs.items()
     }
     if checkpoint:
-        checkpoints.assign(model, checkpoint)
+        model.loaded_weights = checkpoints.assign(model, checkpoint)
     return model
 
 

@@ -1,0 +1,369 @@
+"""What a .tflite file holds, read with bounds checked: tensors, operators, buffers, signatures.
+
+`read_tflite(path)` needs neither TensorFlow nor an interpreter, and a damaged file raises ValueError.
+Field numbers are those of the schema, version 3:
+https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/compiler/mlir/lite/schema/schema.fbs
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import os
+import pathlib
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+IDENTIFIER = b"TFL3"  # at byte 4 of every file
+
+# enum BuiltinOperator, in order from 0.
+OPERATORS = """
+ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE
+EMBEDDING_LOOKUP FLOOR FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D
+LOCAL_RESPONSE_NORMALIZATION LOGISTIC LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1 RELU6
+RESHAPE RESIZE_BILINEAR RNN SOFTMAX SPACE_TO_DEPTH SVDF TANH CONCAT_EMBEDDINGS SKIP_GRAM CALL CUSTOM
+EMBEDDING_LOOKUP_SPARSE PAD UNIDIRECTIONAL_SEQUENCE_RNN GATHER BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND
+TRANSPOSE MEAN SUB DIV SQUEEZE UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE BIDIRECTIONAL_SEQUENCE_RNN
+EXP TOPK_V2 SPLIT LOG_SOFTMAX DELEGATE BIDIRECTIONAL_SEQUENCE_LSTM CAST PRELU MAXIMUM ARG_MAX MINIMUM
+LESS NEG PADV2 GREATER GREATER_EQUAL LESS_EQUAL SELECT SLICE SIN TRANSPOSE_CONV SPARSE_TO_DENSE TILE
+EXPAND_DIMS EQUAL NOT_EQUAL LOG SUM SQRT RSQRT SHAPE POW ARG_MIN FAKE_QUANT REDUCE_PROD REDUCE_MAX
+PACK LOGICAL_OR ONE_HOT LOGICAL_AND LOGICAL_NOT UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE
+ZEROS_LIKE FILL FLOOR_MOD RANGE RESIZE_NEAREST_NEIGHBOR LEAKY_RELU SQUARED_DIFFERENCE MIRROR_PAD ABS
+SPLIT_V UNIQUE CEIL REVERSE_V2 ADD_N GATHER_ND COS WHERE RANK ELU REVERSE_SEQUENCE MATRIX_DIAG
+QUANTIZE MATRIX_SET_DIAG ROUND HARD_SWISH IF WHILE NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5
+SCATTER_ND SELECT_V2 DENSIFY SEGMENT_SUM BATCH_MATMUL PLACEHOLDER_FOR_GREATER_OP_CODES CUMSUM
+CALL_ONCE BROADCAST_TO RFFT2D CONV_3D IMAG REAL COMPLEX_ABS HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT
+HASHTABLE_SIZE REDUCE_ALL CONV_3D_TRANSPOSE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE BROADCAST_ARGS
+RANDOM_STANDARD_NORMAL BUCKETIZE RANDOM_UNIFORM MULTINOMIAL GELU DYNAMIC_UPDATE_SLICE RELU_0_TO_1
+UNSORTED_SEGMENT_PROD UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_SUM ATAN2 UNSORTED_SEGMENT_MIN SIGN
+BITCAST BITWISE_XOR RIGHT_SHIFT STABLEHLO_LOGISTIC STABLEHLO_ADD STABLEHLO_DIVIDE STABLEHLO_MULTIPLY
+STABLEHLO_MAXIMUM STABLEHLO_RESHAPE STABLEHLO_CLAMP STABLEHLO_CONCATENATE STABLEHLO_BROADCAST_IN_DIM
+STABLEHLO_CONVOLUTION STABLEHLO_SLICE STABLEHLO_CUSTOM_CALL STABLEHLO_REDUCE STABLEHLO_ABS
+STABLEHLO_AND STABLEHLO_COSINE STABLEHLO_EXPONENTIAL STABLEHLO_FLOOR STABLEHLO_LOG STABLEHLO_MINIMUM
+STABLEHLO_NEGATE STABLEHLO_OR STABLEHLO_POWER STABLEHLO_REMAINDER STABLEHLO_RSQRT STABLEHLO_SELECT
+STABLEHLO_SUBTRACT STABLEHLO_TANH STABLEHLO_SCATTER STABLEHLO_COMPARE STABLEHLO_CONVERT
+STABLEHLO_DYNAMIC_SLICE STABLEHLO_DYNAMIC_UPDATE_SLICE STABLEHLO_PAD STABLEHLO_IOTA
+STABLEHLO_DOT_GENERAL STABLEHLO_REDUCE_WINDOW STABLEHLO_SORT STABLEHLO_WHILE STABLEHLO_GATHER
+STABLEHLO_TRANSPOSE DILATE STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE
+STABLEHLO_SHIFT_LEFT STABLEHLO_CBRT STABLEHLO_CASE
+""".split()
+
+# enum TensorType, in order from 0. numpy has no name for those that `TfliteModel.array` refuses.
+DTYPES = """
+float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource
+variant uint32 uint16 int4 bfloat16 int2 uint4
+""".split()
+
+PADDINGS, ACTIVATIONS = (
+    ("same", "valid"),
+    ("none", "relu", "relu_n1_to_1", "relu6", "tanh", "sign_bit"),
+)
+
+# operator: {option: (field number, struct format, default or the names of an enum)}
+STRIDES = {"stride_w": (1, "i", 0), "stride_h": (2, "i", 0)}
+OPTIONS: dict[str, dict[str, tuple[int, str, Any]]] = {
+    "ADD": {"activation": (0, "b", ACTIVATIONS)},
+    "SUB": {"activation": (0, "b", ACTIVATIONS)},
+    "MUL": {"activation": (0, "b", ACTIVATIONS)},
+    "DIV": {"activation": (0, "b", ACTIVATIONS)},
+    "FULLY_CONNECTED": {"activation": (0, "b", ACTIVATIONS)},
+    "CONCATENATION": {"axis": (0, "i", 0), "activation": (1, "b", ACTIVATIONS)},
+    "SOFTMAX": {"beta": (0, "f", 0.0)},
+    "MEAN": {"keep_dims": (0, "?", False)},
+    "RESIZE_BILINEAR": {"align_corners": (2, "?", False), "half_pixel_centers": (3, "?", False)},
+    "CONV_2D": {
+        "padding": (0, "b", PADDINGS), **STRIDES, "activation": (3, "b", ACTIVATIONS),
+        "dilation_w": (4, "i", 1), "dilation_h": (5, "i", 1),
+    },
+    "DEPTHWISE_CONV_2D": {
+        "padding": (0, "b", PADDINGS), **STRIDES, "depth_multiplier": (3, "i", 0),
+        "activation": (4, "b", ACTIVATIONS), "dilation_w": (5, "i", 1), "dilation_h": (6, "i", 1),
+    },
+    **{
+        pool: {
+            "padding": (0, "b", PADDINGS), **STRIDES, "filter_w": (3, "i", 0),
+            "filter_h": (4, "i", 0), "activation": (5, "b", ACTIVATIONS),
+        }
+        for pool in ("AVERAGE_POOL_2D", "MAX_POOL_2D")
+    },
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class TfliteTensor:
+    """Real value = scale * (stored value - zero point); no scales where it is not quantized.
+
+    With more than one scale, they run along `axis`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    buffer: int
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    axis: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TfliteOperator:
+    """`inputs` and `outputs` are tensor indices, -1 for an optional input that is left out."""
+
+    name: str  # as in OPERATORS; of a custom operator the name it goes by
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, Any]  # those of OPTIONS
+    custom: bool = False
+    custom_options: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class TfliteGraph:
+    name: str
+    tensors: tuple[TfliteTensor, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    operators: tuple[TfliteOperator, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TfliteSignature:
+    key: str
+    inputs: Mapping[str, int]  # name: tensor index
+    outputs: Mapping[str, int]
+    graph: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TfliteModel:
+    description: str
+    graphs: tuple[TfliteGraph, ...]
+    buffers: tuple[memoryview, ...] = dataclasses.field(repr=False)
+    metadata: Mapping[str, int]  # name: buffer
+    signatures: tuple[TfliteSignature, ...]
+
+    def array(self, tensor: TfliteTensor) -> np.ndarray | None:
+        """The values of a constant as they are stored, or None where the graph computes them."""
+        data = self.buffers[tensor.buffer]
+        if tensor.buffer == 0 or not data.nbytes:
+            return None
+        if tensor.dtype not in np.sctypeDict or tensor.dtype in ("string", "bool"):
+            raise ValueError(
+                f"Tensor {tensor.name!r}: constants of type {tensor.dtype} are not read."
+            )
+        dtype = np.dtype(tensor.dtype).newbyteorder("<")
+        if math.prod(tensor.shape) * dtype.itemsize != data.nbytes:
+            raise ValueError(
+                f"Tensor {tensor.name!r} of shape {tensor.shape} and type {tensor.dtype} has "
+                f"{data.nbytes} bytes: the file is damaged."
+            )
+        return np.frombuffer(data, dtype).reshape(tensor.shape)
+
+    def real(self, tensor: TfliteTensor) -> np.ndarray | None:
+        """The real values (float32) of a constant, or None where the graph computes them."""
+        stored = self.array(tensor)
+        if stored is None or not tensor.scales:
+            return None if stored is None else stored.astype("float32")
+        scales, zeros = np.array(tensor.scales), np.array(tensor.zero_points or (0,))
+        if len(scales) > 1:
+            along = [1] * stored.ndim
+            along[tensor.axis] = -1
+            scales = scales.reshape(along)
+            zeros = zeros.reshape(along) if len(zeros) > 1 else zeros
+        return ((stored.astype("float64") - zeros) * scales).astype("float32")
+
+
+class Reader:
+    """Reads of a flatbuffer, none of which leaves it.
+
+    Tables can point at each other in any way: a small damaged file could otherwise unfold to no end.
+    An honest file has well over a quarter of a byte for each element that is read (tables share vtables).
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.allowance = memoryview(data), 4 * len(data) + 4096
+
+    def scalar(self, form: str, at: int) -> Any:
+        self.check(at, struct.calcsize(f"<{form}"), 1)
+        return struct.unpack_from(f"<{form}", self.data, at)[0]
+
+    def span(self, at: int, count: int, size: int) -> memoryview:
+        self.check(at, count * size, count)
+        return self.data[at : at + count * size]
+
+    def check(self, at: int, size: int, elements: int) -> None:
+        self.allowance -= elements
+        if at < 0 or size < 0 or at + size > len(self.data) or self.allowance < 0:
+            raise ValueError(
+                f"This .tflite file is cut off or damaged: it points at byte {at} of {len(self.data)}."
+            )
+
+
+class Table:
+    """A flatbuffer table: numbered fields, each of which may be missing."""
+
+    def __init__(self, file: Reader, at: int) -> None:
+        self.file, self.at = file, at
+        vtable = at - file.scalar("i", at)
+        size = file.scalar("H", vtable)
+        self.fields = np.frombuffer(file.span(vtable + 4, max(size - 4, 0) // 2, 2), "<u2").tolist()
+
+    def where(self, field: int) -> int:
+        """The field's position in the file, 0 where it is missing."""
+        offset = self.fields[field] if field < len(self.fields) else 0
+        return self.at + offset if offset else 0
+
+    def scalar(self, field: int, form: str, default: Any) -> Any:
+        at = self.where(field)
+        return self.file.scalar(form, at) if at else default
+
+    def table(self, field: int) -> "Table | None":
+        at = self.where(field)
+        return Table(self.file, at + self.file.scalar("I", at)) if at else None
+
+    def span(self, field: int, size: int) -> memoryview:
+        """A vector's bytes, `size` an element; empty where it is missing."""
+        at = self.where(field)
+        if not at:
+            return memoryview(b"")
+        at += self.file.scalar("I", at)
+        return self.file.span(at + 4, self.file.scalar("I", at), size)
+
+    def vector(self, field: int, dtype: str) -> tuple:
+        return tuple(np.frombuffer(self.span(field, np.dtype(dtype).itemsize), dtype).tolist())
+
+    def text(self, field: int) -> str:
+        return bytes(self.span(field, 1)).decode("utf-8", "replace")
+
+    def tables(self, field: int) -> "tuple[Table, ...]":
+        at = self.where(field)
+        first = at + self.file.scalar("I", at) + 4 if at else 0
+        return tuple(
+            Table(self.file, first + 4 * i + offset)
+            for i, offset in enumerate(self.vector(field, "<u4"))
+        )
+
+
+def pick(names: list[str] | tuple[str, ...], index: int, what: str) -> str:
+    """The name of an enum's value."""
+    return names[index] if 0 <= index < len(names) else f"{what}_{index}"
+
+
+def read_tflite(file: str | os.PathLike | bytes) -> TfliteModel:
+    """Read a .tflite file, or its bytes. Raises ValueError where it is none, cut off or damaged."""
+    data = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
+    if data[4:8] != IDENTIFIER:
+        raise ValueError(
+            f"This is no .tflite file: its bytes 4 to 7 are {data[4:8]!r}, not {IDENTIFIER!r}."
+        )
+    reader = Reader(data)
+    root = Table(reader, reader.scalar("I", 0))
+    codes = [operator_code(table) for table in root.tables(1)]
+    model = TfliteModel(
+        description=root.text(3),
+        graphs=tuple(graph(table, codes) for table in root.tables(2)),
+        buffers=tuple(map(buffer, root.tables(4))),
+        metadata={table.text(0): table.scalar(1, "I", 0) for table in root.tables(6)},
+        signatures=tuple(map(signature, root.tables(7))),
+    )
+    check_indices(model)
+    return model
+
+
+def check_indices(model: TfliteModel) -> None:
+    """Every index points at something; the rest of the program need not ask again."""
+    indices = [("buffer", i, len(model.buffers), 0) for i in model.metadata.values()]
+    indices += [("subgraph", s.graph, len(model.graphs), 0) for s in model.signatures]
+    indices += [("subgraph", 0, len(model.graphs), 0)]  # there is at least one
+    for g in model.graphs:
+        indices += [("buffer", t.buffer, len(model.buffers), 0) for t in g.tensors]
+        indices += [
+            ("axis", t.axis, max(len(t.shape), 1), 0) for t in g.tensors if len(t.scales) > 1
+        ]
+        ends = [(op.inputs, op.outputs) for op in g.operators]
+        for i in itertools.chain(g.inputs, g.outputs, *itertools.chain(*ends)):
+            indices.append(("tensor", i, len(g.tensors), -1))
+    for s in model.signatures:
+        if 0 <= s.graph < len(model.graphs):
+            n = len(model.graphs[s.graph].tensors)
+            indices += [("tensor", i, n, 0) for i in (*s.inputs.values(), *s.outputs.values())]
+    for what, i, length, least in indices:
+        if not least <= i < length:
+            raise ValueError(
+                f"This .tflite file is damaged: it names {what} {i}, and there are {length}."
+            )
+
+
+def operator_code(table: Table) -> tuple[str, int, bool]:
+    """(name, version, whether it is custom). Files of before 2020 have the first field only."""
+    code = max(table.scalar(0, "b", 0), table.scalar(3, "i", 0))
+    name = pick(OPERATORS, code, "OPERATOR")
+    custom = name == "CUSTOM"
+    return (table.text(1) if custom else name), table.scalar(2, "i", 1), custom
+
+
+def graph(table: Table, codes: list[tuple[str, int, bool]]) -> TfliteGraph:
+    return TfliteGraph(
+        name=table.text(4),
+        tensors=tuple(map(tensor, table.tables(0))),
+        inputs=table.vector(1, "<i4"),
+        outputs=table.vector(2, "<i4"),
+        operators=tuple(map(functools.partial(operator, codes=codes), table.tables(3))),
+    )
+
+
+def tensor(table: Table) -> TfliteTensor:
+    shape = table.vector(0, "<i4")
+    if any(side < 0 for side in shape):
+        raise ValueError(f"This .tflite file is damaged: a tensor has the shape {shape}.")
+    quantization = table.table(4)
+    scales = quantization.vector(2, "<f4") if quantization else ()
+    zeros = quantization.vector(3, "<i8") if quantization else ()
+    axis = quantization.scalar(6, "i", 0) if quantization else 0
+    if len(scales) > 1 and not (
+        0 <= axis < len(shape) and len(scales) == shape[axis] and len(zeros) in (0, 1, len(scales))
+    ):
+        raise ValueError(
+            f"This .tflite file is damaged: a tensor of shape {shape} has {len(scales)} scales and "
+            f"{len(zeros)} zero points along axis {axis}."
+        )
+    dtype = pick(DTYPES, table.scalar(1, "b", 0), "type")
+    return TfliteTensor(table.text(3), shape, dtype, table.scalar(2, "I", 0), scales, zeros, axis)
+
+
+def operator(table: Table, codes: list[tuple[str, int, bool]]) -> TfliteOperator:
+    code = table.scalar(0, "I", 0)
+    if code >= len(codes):
+        raise ValueError(
+            f"This .tflite file is damaged: it names operator code {code} of {len(codes)}."
+        )
+    name, version, custom = codes[code]
+    options, fields = {}, table.table(4)
+    for key, (field, form, default) in OPTIONS.get("" if custom else name, {}).items():
+        enum = isinstance(default, tuple)
+        value = (
+            fields.scalar(field, form, 0 if enum else default) if fields else 0 if enum else default
+        )
+        options[key] = pick(default, value, key) if enum else value
+    return TfliteOperator(
+        name, version, table.vector(1, "<i4"), table.vector(2, "<i4"), options, custom,
+        bytes(table.span(5, 1)),
+    )  # fmt: skip
+
+
+def buffer(table: Table) -> memoryview:
+    """The bytes of a buffer; large files keep them behind the flatbuffer, by offset and size."""
+    offset, size = table.scalar(1, "Q", 0), table.scalar(2, "Q", 0)
+    return table.file.span(offset, size, 1) if offset > 1 else table.span(0, 1)
+
+
+def signature(table: Table) -> TfliteSignature:
+    inputs, outputs = (
+        {entry.text(0): entry.scalar(1, "I", 0) for entry in table.tables(field)}
+        for field in (0, 1)
+    )
+    return TfliteSignature(table.text(2), inputs, outputs, table.scalar(4, "I", 0))

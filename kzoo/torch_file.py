@@ -1,0 +1,196 @@
+"""The tensors of a PyTorch file (.pth, .pt) or a .safetensors file, without PyTorch.
+
+A .pth is a pickle, and a pickle can run any program. The reader here knows four names: what plain
+tensors are made of. A file that holds any other name is refused, and nothing of it is run.
+Formats: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/serialization.py (the zip of PyTorch 1.6,
+and the plain stream of before, which torchvision's first files are still in) and
+https://github.com/huggingface/safetensors#format.
+"""
+
+import collections
+import dataclasses
+import io
+import json
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+STREAM_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number, pickled
+STORAGES = {
+    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8",
+    "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1",
+    "BoolStorage": "?",
+}  # fmt: skip
+SAFETENSORS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
+    "U8": "<u1", "BOOL": "?",
+}  # fmt: skip
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """A run of numbers of one type, which tensors are views of."""
+
+    dtype: str
+    key: str
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self, data: bytes) -> np.ndarray:
+        """The tensor in its storage's bytes. Raises ValueError where it would leave them."""
+        numbers = (self.offset, *self.shape, *self.strides)
+        plain = len(self.shape) == len(self.strides) and all(
+            isinstance(n, int) and n >= 0 for n in numbers
+        )
+        size = math.prod(self.shape) if plain else 0
+        last = sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=False))
+        dtype = np.dtype(self.storage.dtype)
+        # A view that repeats elements (stride 0) could unfold to any size: `size` bounds it.
+        if not plain or max(self.offset + last + 1, size) * dtype.itemsize > len(data):
+            raise ValueError(
+                f"A tensor of shape {self.shape} lies outside its storage of {len(data)} bytes: the "
+                "file is cut off or damaged."
+            )
+        flat = np.frombuffer(data, dtype)[self.offset :]
+        steps = tuple(step * dtype.itemsize for step in self.strides)
+        return np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False).copy()
+
+
+class TensorUnpickler(pickle.Unpickler):
+    """Knows an ordered dict, tensors, parameters and storages; refuses any other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): self.tensor,
+            ("torch._utils", "_rebuild_parameter"): self.parameter,
+            **{("torch", storage): dtype for storage, dtype in STORAGES.items()},
+        }
+        if (module, name) not in known:
+            raise ValueError(
+                f"The file holds {module}.{name}, which is no part of a plain state_dict: refused, and "
+                "nothing of it was run. Save the weights alone: torch.save(model.state_dict(), path)."
+            )
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        kind, dtype, key, _, length, *_ = pid
+        if kind != "storage" or dtype not in STORAGES.values():
+            raise ValueError(f"The file refers to a {kind!r} that is no storage of plain numbers.")
+        return Storage(dtype, str(key), int(length))
+
+    def tensor(self, storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> View:
+        return View(storage, offset, tuple(shape), tuple(strides))
+
+    def parameter(self, data: View, *_: Any) -> View:
+        return data
+
+
+def unpickle(stream: io.BufferedIOBase | io.BytesIO, unpickler: type[pickle.Unpickler]) -> Any:
+    """One object of the stream. Whatever a damaged pickle raises becomes a ValueError."""
+    try:
+        return unpickler(stream).load()
+    except ValueError:
+        raise
+    except Exception as error:  # the unpickler raises nearly any type on damaged bytes
+        raise ValueError(f"The pickle is cut off or damaged ({error}).") from error
+
+
+def arrays(state: Any, data: Callable[[Storage], bytes]) -> Arrays:
+    """A state_dict's tensors; one level of nesting ({"state_dict": ...}) is looked through."""
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    views = state.items() if isinstance(state, Mapping) else ()
+    return {
+        str(name): view.array(data(view.storage)) for name, view in views if isinstance(view, View)
+    }
+
+
+def read_zip(data: bytes) -> Arrays:
+    """The format of PyTorch 1.6 and later."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        names = archive.namelist()
+        (pickled,) = (name for name in names if name.rpartition("/")[2] == "data.pkl")
+        folder = pickled.removesuffix("data.pkl")
+        if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+            raise ValueError("The file was written on a big-endian machine; this is not read.")
+        state = unpickle(io.BytesIO(archive.read(pickled)), TensorUnpickler)
+        return arrays(state, lambda storage: archive.read(f"{folder}data/{storage.key}"))
+    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"The zip of the .pth is cut off or damaged ({error}).") from error
+
+
+def read_stream(data: bytes) -> Arrays:
+    """The format of before PyTorch 1.6: five pickles, then each storage's length and bytes."""
+    stream = io.BytesIO(data)
+    _magic, _version, machine, state, keys = (unpickle(stream, TensorUnpickler) for _ in range(5))
+    if not isinstance(machine, dict) or not machine.get("little_endian"):
+        raise ValueError("The file was written on a big-endian machine; this is not read.")
+    used: dict[str, Storage] = {}
+    views = list(state.values()) if isinstance(state, Mapping) else []
+    for inner in views:
+        views.extend(inner.values() if isinstance(inner, Mapping) else ())
+        if isinstance(inner, View):
+            used[inner.storage.key] = inner.storage
+    contents = {}
+    for key in map(str, keys):
+        if key not in used:
+            raise ValueError(
+                f"No tensor uses storage {key}: the file is damaged, or holds more than tensors."
+            )
+        head = stream.read(8)
+        size = used[key].length * np.dtype(used[key].dtype).itemsize
+        contents[key] = stream.read(max(size, 0))
+        if (
+            len(head) < 8
+            or struct.unpack("<q", head)[0] != used[key].length
+            or len(contents[key]) != size
+        ):
+            raise ValueError(
+                f"The .pth is cut off or damaged at byte {stream.tell()} of {len(data)}."
+            )
+    return arrays(state, lambda storage: contents[storage.key])
+
+
+def is_safetensors(data: bytes) -> bool:
+    """By content: the length of a JSON header, then the header."""
+    return (
+        len(data) > 9 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
+    )
+
+
+def read_safetensors(data: bytes) -> Arrays:
+    """bfloat16 has no NumPy type: it is widened to float32."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8:start])
+        found = {}
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = entry["data_offsets"]
+            shape, raw = tuple(entry["shape"]), data[start + begin : start + end]
+            if begin < 0 or len(raw) != end - begin:
+                raise ValueError(f"{name} lies outside the file")
+            if entry["dtype"] == "BF16":
+                raw = (np.frombuffer(raw, "<u2").astype("<u4") << 16).tobytes()
+            dtype = {**SAFETENSORS, "BF16": "<f4"}[entry["dtype"]]
+            found[name] = np.frombuffer(raw, dtype).reshape(shape)
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"The .safetensors file is cut off or damaged ({error}).") from error
