@@ -1,0 +1,224 @@
+"""What a .tflite file computes, in which numbers, and what of it XNNPACK takes.
+
+The file is read with bounds checked first; only then is it opened, in a process of its own.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from kzoo.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
+from kzoo.tflite.run import Port, Trial, trial
+
+LINEAR = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}  # (x, weights, bias)
+# What may follow the last quantized tensor in float32: these lose too much in int8, and cost little.
+LAST = {"SOFTMAX", "LOGISTIC", "RESHAPE", "DEQUANTIZE", "TFLite_Detection_PostProcess"}
+QUANTIZED = {"int8", "uint8", "int16", "int4"}
+
+# XNNPACK prepares an operator only where its requantization factor lies in these bounds; a factor of a
+# convolution past its bound makes LiteRT 2.3 refuse the file, or kills the process at the first invoke.
+# https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/delegates/xnnpack/xnnpack_delegate.cc
+LINEAR_LIMIT = 256.0
+ADD_LIMITS = (2.0**-10, 2.0**8)
+MUL_LIMITS = (2.0**-16, 2.0**8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """Operators are named "12 CONV_2D": the place in the file's order, and the kind."""
+
+    path: Path
+    bytes: Mapping[str, int]  # "weights", "biases", "other", "structure"; together the file
+    operators: tuple[str, ...]  # kinds, in the order they run
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    signatures: tuple[str, ...]
+    float_ops: tuple[
+        str, ...
+    ]  # that compute in floats; not counting LAST after the last quantized one
+    tail: tuple[str, ...]  # those LAST ones
+    custom_ops: tuple[str, ...]
+    flex_ops: tuple[str, ...]
+    per_channel: tuple[int, int]  # weights with a scale for each output channel, quantized weights
+    risks: tuple[str, ...]  # operators whose scales XNNPACK does not take
+    run: Trial | None  # None if it was not tried, or failed
+    failure: str | None  # why it could not be run
+
+    @property
+    def census(self) -> dict[str, int]:
+        """How many operators there are of each kind, the most frequent first."""
+        return dict(collections.Counter(self.operators).most_common())
+
+    @property
+    def partitions(self) -> int | None:
+        """How many pieces XNNPACK cuts the file into; None if it was not tried."""
+        return self.run.partitions if self.run else None
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Operators that XNNPACK leaves to slower kernels."""
+        return tuple(f"{i} {self.operators[i]}" for i in self.run.outside) if self.run else ()
+
+    def __str__(self) -> str:
+        return "\n".join(f"{key:<12} {text}" for key, text in self._lines() if text)
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        size = sum(self.bytes.values())
+        yield "file", f"{self.path.name}, {size:,} bytes"
+        yield "bytes", ", ".join(f"{key} {n:,}" for key, n in self.bytes.items())
+        for key, ports in (("input", self.inputs), ("output", self.outputs)):
+            for port in ports:
+                yield key, str(port)
+        yield "signatures", ", ".join(self.signatures) or "none"
+        census = ", ".join(f"{n} {kind}" for kind, n in self.census.items())
+        yield "operators", f"{len(self.operators)}: {census}"
+        yield "float", listed(self.float_ops)
+        yield "float tail", listed(self.tail)
+        yield "custom", listed(self.custom_ops)
+        yield "flex", listed(self.flex_ops)
+        channelwise, quantized = self.per_channel
+        yield (
+            "weights",
+            f"{channelwise} of {quantized} per channel" if quantized else "not quantized",
+        )
+        yield "risks", listed(self.risks)
+        if self.run:
+            yield (
+                "XNNPACK",
+                f"{self.run.partitions} partition(s), {len(self.outside)} operators outside",
+            )
+            yield "outside", listed(self.outside)
+        yield "failure", self.failure or ""
+
+
+def listed(names: tuple[str, ...], most: int = 12) -> str:
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
+    """Read a .tflite file and, with `run`, open and invoke it once in a process of its own.
+
+    Raises ValueError for a damaged file. One that is sound but cannot be run is told by `failure`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    model = read_tflite(path)
+    graph = model.graphs[0]
+    floats, tail = float_operators(model, graph)
+    tried, failure = None, None
+    if run:
+        try:
+            tried = trial(path)
+        except ValueError as error:
+            failure = str(error)
+    custom = tuple(named(i, op) for i, op in enumerate(graph.operators) if op.custom)
+    return Audit(
+        path=path,
+        bytes=bytes_by_kind(model, path.stat().st_size),
+        operators=tuple(op.name for op in graph.operators),
+        inputs=tuple(port(graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(port(graph.tensors[i]) for i in graph.outputs),
+        signatures=tuple(
+            f"{s.key}({', '.join(s.inputs)}) -> {', '.join(s.outputs)}" for s in model.signatures
+        ),
+        float_ops=floats,
+        tail=tail,
+        custom_ops=tuple(name for name in custom if " Flex" not in name),
+        flex_ops=tuple(name for name in custom if " Flex" in name),
+        per_channel=channelwise(model, graph),
+        risks=tuple(risks(graph)),
+        run=tried,
+        failure=failure,
+    )
+
+
+def named(index: int, operator: TfliteOperator) -> str:
+    return f"{index} {operator.name}"
+
+
+def port(tensor: TfliteTensor) -> Port:
+    scale = tensor.scales[0] if tensor.scales else 0.0
+    zero_point = tensor.zero_points[0] if tensor.zero_points else 0
+    return Port(tensor.name, tensor.shape, tensor.dtype, scale, zero_point)
+
+
+def constant(model: TfliteModel, tensor: TfliteTensor) -> bool:
+    return tensor.buffer != 0 and model.buffers[tensor.buffer].nbytes > 0
+
+
+def computed(model: TfliteModel, graph: TfliteGraph) -> set[int]:
+    """Tensors that depend on the input: not constants, nor float16 constants made float32."""
+    known = set(graph.inputs)
+    for op in graph.operators:
+        if known.intersection(op.inputs):
+            known.update(op.outputs)
+    return known
+
+
+def float_operators(
+    model: TfliteModel, graph: TfliteGraph
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(Operators that return floats they computed, those among them that only finish the outputs)."""
+    known, floats, last_quantized = computed(model, graph), [], -1
+    for i, op in enumerate(graph.operators):
+        outputs = [graph.tensors[t].dtype for t in op.outputs if t in known]
+        if any(dtype in QUANTIZED for dtype in outputs):
+            last_quantized = i
+        elif op.name not in ("DEQUANTIZE", "CAST") and any(d.startswith("float") for d in outputs):
+            floats.append(i)
+    name = {i: named(i, graph.operators[i]) for i in floats}
+    if last_quantized < 0:
+        return tuple(name.values()), ()
+    tail = [i for i in floats if i > last_quantized and graph.operators[i].name in LAST]
+    return tuple(name[i] for i in floats if i not in tail), tuple(name[i] for i in tail)
+
+
+def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
+    kinds: dict[int, str] = {}  # of buffers, which tensors may share
+    for graph in model.graphs:
+        origin = {op.outputs[0]: op.inputs[0] for op in graph.operators if op.name == "DEQUANTIZE"}
+        for op in graph.operators:
+            for place, index in enumerate(op.inputs):
+                kind = {1: "weights", 2: "biases"}.get(place, "other")
+                index = origin.get(index, index)  # float16 weights pass through a DEQUANTIZE
+                if op.name in LINEAR and index >= 0:
+                    kinds.setdefault(graph.tensors[index].buffer, kind)
+    result = dict.fromkeys(("weights", "biases", "other"), 0)
+    for i, content in enumerate(model.buffers):
+        result[kinds.get(i, "other")] += content.nbytes
+    return result | {"structure": size - sum(result.values())}
+
+
+def channelwise(model: TfliteModel, graph: TfliteGraph) -> tuple[int, int]:
+    weights = [graph.tensors[op.inputs[1]] for op in graph.operators if op.name in LINEAR]
+    quantized = [w for w in weights if w.scales and constant(model, w)]
+    return sum(len(w.scales) > 1 for w in quantized), len(quantized)
+
+
+def risks(graph: TfliteGraph) -> Iterator[str]:
+    """Operators on int8 or uint8 whose scales are past what XNNPACK takes, with the factor."""
+    for i, op in enumerate(graph.operators):
+        x = [graph.tensors[t] for t in op.inputs if t >= 0]
+        y = graph.tensors[op.outputs[0]] if op.outputs else None
+        if y is None or y.dtype not in ("int8", "uint8") or not y.scales or len(x) < 2:
+            continue
+        if not x[0].scales or not x[1].scales:
+            continue
+        scale_in, scale_more, scale_out = x[0].scales[0], np.array(x[1].scales), y.scales[0]
+        if op.name in LINEAR:
+            factor, low, high = scale_in * scale_more.max() / scale_out, 0.0, LINEAR_LIMIT
+        elif op.name == "MUL":
+            factor, (low, high) = scale_in * scale_more.max() / scale_out, MUL_LIMITS
+        elif op.name == "ADD":
+            (low, high), ratios = ADD_LIMITS, (scale_in / scale_out, scale_more[0] / scale_out)
+            factor = next((r for r in ratios if not low <= r < high), ratios[0])
+        else:
+            continue
+        if not low <= factor < high:
+            yield f"{named(i, op)} (factor {factor:.3g}, XNNPACK takes {low:.2g} to {high:g})"

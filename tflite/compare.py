@@ -1,0 +1,184 @@
+"""How far a .tflite file is from the model it was made of, on pictures."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kzoo.flatbuffer import TfliteModel, TfliteOperator, read_tflite
+from kzoo.tflite.run import Runner
+
+LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One output of both. Arrays may have any number of axes; classes are along the last."""
+
+    name: str
+    values: (
+        str  # what was compared: "outputs", or "log-probabilities" where the model ends in softmax
+    )
+    agreement: float  # how often the largest value is at the same place
+    distinct: tuple[
+        int, int
+    ]  # places it takes in the model and the file: of a constant, agreement is 1
+    sqnr_db: float  # 10 log10(power of the model's values / power of the difference)
+    quantum: (
+        float  # step of the file's last quantized tensor before this output, 0 if there is none
+    )
+    quanta: tuple[float, float]  # mean and largest difference in it; nan without
+    accuracy: tuple[float, float] | None  # of model and file, where labels were given
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name}: agreement {self.agreement:.4f}, SQNR {self.sqnr_db:.1f} dB ({self.values})",
+            f"  classes seen: model {self.distinct[0]}, file {self.distinct[1]}",
+        ]
+        if self.quantum:
+            mean, largest = self.quanta
+            lines.append(
+                f"  difference in quanta of {self.quantum:.4g}: {mean:.2f}, max {largest:.1f}"
+            )
+        if self.accuracy:
+            lines.append("  accuracy: model {:.4f}, file {:.4f}".format(*self.accuracy))
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    pictures: int
+    outputs: tuple[Output, ...]
+
+    @property
+    def agreement(self) -> float:
+        """The lowest of all outputs."""
+        return min(output.agreement for output in self.outputs)
+
+    @property
+    def sqnr_db(self) -> float:
+        """The lowest of all outputs."""
+        return min(output.sqnr_db for output in self.outputs)
+
+    @property
+    def accuracy(self) -> tuple[float, float] | None:
+        """Of model and file, for the first output."""
+        return self.outputs[0].accuracy
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.pictures} pictures", *map(str, self.outputs)])
+
+
+def compare(
+    model: keras.Model | str | os.PathLike,
+    path: str | os.PathLike,
+    pictures: np.ndarray,
+    labels: Sequence[int] | np.ndarray | None = None,
+    *,
+    batch_size: int = 32,
+) -> Comparison:
+    """Run both on `pictures` (N, H, W, C), uint8 or float, in the model's input range.
+
+    `model` is a Keras model, or the path of a .keras or another .tflite file. `labels` are class numbers
+    (N, ...), for the first output. Probabilities are compared by their logarithms, less the mean over
+    classes, which are the logits less their mean: a difference that softmax would flatten shows.
+    """
+    pictures = np.asarray(pictures)
+    runner = Runner(path)
+    got = by_name(runner(pictures), [port.name for port in runner.outputs])
+    want = predict(model, pictures, list(got), batch_size)
+    file = read_tflite(path)
+    results = []
+    for name, b in got.items():
+        a = want[name]
+        if a.shape != b.shape:
+            raise ValueError(
+                f"Output {name!r} is {a.shape} in the model and {b.shape} in {path}: the file was made "
+                "from another model."
+            )
+        results.append(measure(name, a, b, *last_step(file, runner, name), labels))
+        labels = None
+    return Comparison(len(pictures), tuple(results))
+
+
+def measure(
+    name: str, a: np.ndarray, b: np.ndarray, quantum: float, softmax: bool,
+    labels: Sequence[int] | np.ndarray | None,
+) -> Output:  # fmt: skip
+    """`a` of the model, `b` of the file, both (N, ..., classes)."""
+    top_a, top_b = a.argmax(-1), b.argmax(-1)
+    accuracy = None
+    if labels is not None:
+        truth = np.asarray(labels)
+        if truth.shape != top_a.shape:
+            raise ValueError(
+                f"labels must be class numbers of shape {top_a.shape}. Received: shape {truth.shape}"
+            )
+        accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
+    if softmax:
+        a, b = centered_logarithm(a), centered_logarithm(b)
+    noise = np.mean(np.square(a - b, dtype=np.float64))
+    signal = np.mean(np.square(a, dtype=np.float64))
+    steps = np.abs(a - b) / quantum if quantum else np.array(np.nan)
+    return Output(
+        name=name,
+        values="log-probabilities" if softmax else "outputs",
+        agreement=float((top_a == top_b).mean()),
+        distinct=(len(np.unique(top_a)), len(np.unique(top_b))),
+        sqnr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
+        quantum=quantum,
+        quanta=(float(steps.mean()), float(steps.max())),
+        accuracy=accuracy,
+    )
+
+
+def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
+    logs = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+    return logs - logs.mean(-1, keepdims=True)
+
+
+def predict(
+    model: keras.Model | str | os.PathLike, pictures: np.ndarray, names: list[str], batch_size: int
+) -> dict[str, np.ndarray]:
+    """The model's outputs, by the file's names."""
+    if not isinstance(model, keras.Model):
+        if Path(model).suffix == ".tflite":
+            return by_name(Runner(model)(pictures), names)
+        model = keras.saving.load_model(model, compile=False)
+    return by_name(model.predict(pictures, batch_size=batch_size, verbose=0), names)
+
+
+def by_name(outputs: dict | Sequence | np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    """Outputs of Keras or of `Runner`, as {name: array}."""
+    if not isinstance(outputs, dict | list | tuple):
+        outputs = [outputs]
+    if not isinstance(outputs, dict):
+        outputs = dict(zip(names, outputs, strict=True))
+    if set(outputs) != set(names):
+        raise ValueError(
+            f"The model's outputs are {sorted(outputs)}, the file's are {sorted(names)}."
+        )
+    return {name: np.asarray(outputs[name]) for name in names}
+
+
+def last_step(file: TfliteModel, runner: Runner, name: str) -> tuple[float, bool]:
+    """(Step of the last quantized tensor on the way to this output or 0, whether a softmax follows)."""
+    graph = file.graphs[0]
+    tensor = file.signatures[0].outputs[name] if file.signatures else None
+    if tensor is None:
+        tensor = next(i for i in graph.outputs if graph.tensors[i].name == name)
+    producer: dict[int, TfliteOperator] = {t: op for op in graph.operators for t in op.outputs}
+    softmax = False
+    while True:
+        found, op = graph.tensors[tensor], producer.get(tensor)
+        ends = found.scales and not softmax_of(op)
+        if ends or op is None or op.name not in ("DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"):
+            return (found.scales[0] if found.scales else 0.0), softmax
+        softmax, tensor = softmax or softmax_of(op), op.inputs[0]
+
+
+def softmax_of(op: TfliteOperator | None) -> bool:
+    return op is not None and op.name == "SOFTMAX"

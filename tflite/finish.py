@@ -1,0 +1,104 @@
+"""The last step of a conversion, on the flatbuffer: names, a signature, and the input's dtype.
+
+Conversion from a concrete function freezes the variables as nothing else does, but calls outputs
+"Identity" and writes no signature, without which several outputs cannot be told apart.
+"""
+
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+SIGNATURE = "serving_default"
+
+
+def finish(
+    content: bytes, *, input_name: str, output_names: list[str], io: str = "float32"
+) -> bytes:
+    """The file with named tensors, a signature, and an input of dtype `io`.
+
+    A uint8 or int8 input takes over the scale and zero point of the QUANTIZE operator that the float
+    input went through. Raises ValueError where there is none.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content)
+    graph = model.subgraphs[0]
+    outputs = in_order(graph)
+    if len(graph.inputs) != 1 or len(outputs) != len(output_names):
+        raise ValueError(
+            f"The converter returned {len(graph.inputs)} inputs and {len(outputs)} outputs, the model "
+            f"has 1 and {len(output_names)} ({', '.join(output_names)})."
+        )
+    if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
+        take_bytes(model, io)
+    names = {int(graph.inputs[0]): input_name, **dict(zip(outputs, output_names, strict=True))}
+    for i, tensor in enumerate(graph.tensors):
+        if i in names:
+            tensor.name = names[i]
+        elif decoded(tensor.name) in names.values():
+            tensor.name = f"{decoded(tensor.name)}_inner"  # names of inputs and outputs are unique
+    graph.outputs = np.array(outputs, np.int32)
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+    signature.inputs = [tensor_map(schema, input_name, graph.inputs[0])]
+    signature.outputs = [
+        tensor_map(schema, name, index) for name, index in zip(output_names, outputs, strict=True)
+    ]
+    model.signatureDefs = [signature]
+    builder = AlignedBuilder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def in_order(graph: Any) -> list[int]:
+    """The output tensors as the model lists them: TensorFlow calls them Identity, Identity_1, ..."""
+
+    def position(index: int) -> int:
+        number = decoded(graph.tensors[index].name).partition("Identity")[2].lstrip("_")
+        return int(number) if number.isdigit() else 0
+
+    return sorted((int(i) for i in graph.outputs), key=position)
+
+
+def take_bytes(model: Any, io: str) -> None:
+    """Turn the float32 input into `io`, uint8 or int8."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    source = graph.inputs[0]
+    readers = [op for op in graph.operators if source in op.inputs]
+    codes = [model.operatorCodes[op.opcodeIndex].builtinCode for op in readers]
+    if codes != [schema.BuiltinOperator.QUANTIZE]:
+        raise ValueError(
+            f'io="{io}" needs a quantized graph right behind the input, and the input feeds '
+            f'{len(readers)} operators that read floats. Use io="float32".'
+        )
+    quantize, tensor = readers[0], graph.tensors[source]
+    inner = graph.tensors[quantize.outputs[0]]
+    if io == "int8":
+        graph.inputs = np.array([quantize.outputs[0]], np.int32)
+        graph.operators = [op for op in graph.operators if op is not quantize]
+        return
+    tensor.type = schema.TensorType.UINT8
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale = inner.quantization.scale
+    tensor.quantization.zeroPoint = inner.quantization.zeroPoint + 128
+
+
+def tensor_map(schema: Any, name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, int(index)
+    return entry
+
+
+def decoded(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+class AlignedBuilder(flatbuffers.Builder):
+    """Aligns byte vectors to 16, as the schema's force_align says and Python's builder forgets."""
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
+        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)

@@ -1,0 +1,226 @@
+"""Run a .tflite file: pictures in, float arrays out.
+
+`python -P tflite/run.py FILE` opens and invokes a file once and prints what XNNPACK took, as JSON: a bad
+file can abort the process, so `trial` has that done in a child. Hence no import here but numpy and,
+inside the functions, ai_edge_litert.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TRIAL_SECONDS = 120  # opening and running a MobileNet takes less than one
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """An input or output of a file; real value = scale * (stored - zero_point), scale 0 for floats."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+
+    def __str__(self) -> str:
+        grid = f", {self.scale:.6g} * (q - {self.zero_point})" if self.scale else ""
+        return f"{self.name}: {self.dtype} {list(self.shape)}{grid}"
+
+
+def port(name: str, detail: dict[str, Any]) -> Port:
+    shape = tuple(int(n) for n in detail["shape"])
+    scale, zero_point = detail["quantization"]
+    return Port(name, shape, np.dtype(detail["dtype"]).name, float(scale), int(zero_point))
+
+
+def from_pixels(pictures: np.ndarray, dtype: str) -> np.ndarray:
+    """Pictures with values in [0, 255] as an input of that dtype stores them.
+
+    A byte of the camera is the stored uint8 value, whatever scale the file declares, and 128 less in
+    int8: what Android hands over, and what every image model with such an input was made for.
+    A float input takes its pictures as they are.
+    """
+    if dtype == "float32":
+        return pictures.astype(np.float32)
+    if dtype not in PIXEL_OFFSET:
+        raise ValueError(
+            f"The file's input is {dtype}; pictures can be given to one of float32, "
+            f"{', '.join(PIXEL_OFFSET)}. Convert it with another io=."
+        )
+    if pictures.dtype != np.uint8:
+        low, high = float(pictures.min()), float(pictures.max())
+        if low < 0 or high > 255 or (high <= 1 and np.any(pictures % 1)):
+            raise ValueError(
+                f"The file's input is {dtype}: it takes pictures with values in [0, 255]. "
+                f"Received values in [{low:g}, {high:g}]. Pass the pixels as they are, unscaled."
+            )
+        pictures = np.rint(pictures)
+    return (pictures.astype(np.int16) - PIXEL_OFFSET[dtype]).astype(dtype)
+
+
+PIXEL_OFFSET = {"uint8": 0, "int8": 128}
+
+
+class Runner:
+    """`Runner(path)(pictures)`: the outputs as floats, scales and zero points applied.
+
+    Pictures are (H, W, C) or (N, H, W, C), uint8 or float, in the range that the model took in Keras:
+    [0, 255] unless it was built with preprocessing=None. Returns an array (N, ...), or a dict of them by
+    name where the file has several outputs. Raises ValueError for a file that cannot be opened and for
+    pictures that do not fit.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, threads: int = 1):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"There is no file {str(self.path)!r}.")
+        self._interpreter = open_interpreter(self.path, threads)
+        inputs, outputs = ports(self._interpreter)
+        if len(inputs) != 1:
+            names = ", ".join(name for name, _ in inputs)
+            raise ValueError(f"{self.path} has {len(inputs)} inputs ({names}); Runner feeds one.")
+        ((name, detail),) = inputs
+        self.input, self._input_index = port(name, detail), detail["index"]
+        self.outputs = tuple(port(name, detail) for name, detail in outputs)
+        self._output_indices = tuple(detail["index"] for _, detail in outputs)
+
+    def __call__(self, pictures: np.ndarray) -> Any:
+        batch = self._batch(np.asarray(pictures))
+        results: list[list[np.ndarray]] = [[] for _ in self.outputs]
+        for picture in batch:
+            self._interpreter.set_tensor(self._input_index, picture[None])
+            self._interpreter.invoke()
+            for values, output, index in zip(
+                results, self.outputs, self._output_indices, strict=True
+            ):
+                values.append(dequantize(self._interpreter.get_tensor(index), output))
+        stacked = {
+            output.name: np.concatenate(values)
+            for output, values in zip(self.outputs, results, strict=True)
+        }
+        return stacked if len(stacked) > 1 else stacked[self.outputs[0].name]
+
+    def _batch(self, pictures: np.ndarray) -> np.ndarray:
+        """(N, H, W, C), as the input stores it."""
+        wanted = self.input.shape[1:]
+        if self.input.shape[0] != 1:
+            raise ValueError(
+                f"{self.path} takes batches of {self.input.shape[0]}; Runner feeds pictures one by one. "
+                "Convert it with a batch of 1."
+            )
+        single = pictures.shape == wanted
+        if not single and (pictures.ndim != len(wanted) + 1 or pictures.shape[1:] != wanted):
+            raise ValueError(
+                f"{self.path} takes pictures of shape {wanted} or (N, {str(wanted)[1:]}. "
+                f"Received: shape {pictures.shape}."
+            )
+        if pictures.dtype.kind not in "uif":
+            raise ValueError(f"Pictures must be numbers. Received: dtype {pictures.dtype}.")
+        if len(pictures) == 0:
+            raise ValueError(f"There is no picture. Received: shape {pictures.shape}.")
+        return from_pixels(pictures[None] if single else pictures, self.input.dtype)
+
+
+def dequantize(stored: np.ndarray, output: Port) -> np.ndarray:
+    if not output.scale:
+        return stored.copy()
+    return (stored.astype(np.float32) - output.zero_point) * np.float32(output.scale)
+
+
+def open_interpreter(path: str | os.PathLike, threads: int = 1) -> Any:
+    """A LiteRT interpreter with its tensors allocated, XNNPACK included. ValueError if it refuses."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"LiteRT cannot open {str(path)!r}: {error}") from error
+    return interpreter
+
+
+def ports(interpreter: Any) -> tuple[list[tuple[str, dict]], list[tuple[str, dict]]]:
+    """Inputs and outputs, each as (name, detail), by the signature's names where there is one.
+
+    A file may hold its outputs in any order; what order the signature has is what the model had.
+    """
+    signatures = interpreter.get_signature_list()
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(signatures) != 1:
+        return [(d["name"], d) for d in inputs], [(d["name"], d) for d in outputs]
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    return list(runner.get_input_details().items()), list(runner.get_output_details().items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a file did when it was opened and invoked once, on one thread with XNNPACK."""
+
+    partitions: int  # of XNNPACK; 1 is a whole file without a way out and back
+    outside: tuple[int, ...]  # operators, by index, that XNNPACK left to the reference kernels
+    load_ms: float
+
+
+def trial(path: str | os.PathLike) -> Trial:
+    """Open and invoke a file in a process of its own. Raises ValueError if it does not come through."""
+    command = [sys.executable, "-P", __file__, str(path)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{path} did not come to an end within {TRIAL_SECONDS} s.") from None
+    if done.returncode != 0:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"{path} cannot be run, the process that tried ended with {how}: {last}")
+    values = json.loads(done.stdout.splitlines()[-1])
+    return Trial(values["partitions"], tuple(values["outside"]), values["load_ms"])
+
+
+def try_here(path: str) -> dict[str, Any]:
+    start = time.perf_counter()
+    interpreter = open_interpreter(path)
+    load_ms = 1e3 * (time.perf_counter() - start)
+    for detail in interpreter.get_input_details():
+        # Mid-range: all-zero bytes would be a black picture, which leaves half the net unused.
+        value = {"uint8": 128, "int8": 0}.get(np.dtype(detail["dtype"]).name, 0)
+        interpreter.set_tensor(
+            detail["index"], np.full(detail["shape"], value, dtype=detail["dtype"])
+        )
+    interpreter.invoke()
+    partitions, outside = delegated(interpreter._get_ops_details())
+    return {"partitions": partitions, "outside": outside, "load_ms": load_ms}
+
+
+def delegated(operators: list[dict[str, Any]]) -> tuple[int, list[int]]:
+    """(Partitions, operators outside them), from an interpreter's list: the file's, then DELEGATEs.
+
+    LiteRT does not say what a DELEGATE replaced: it is what lies between its outputs and its inputs.
+    """
+    own = [op for op in operators if op["op_name"] != "DELEGATE"]
+    producer = {int(t): op for op in own for t in op["outputs"]}
+    partitions = [op for op in operators if op["op_name"] == "DELEGATE"]
+    inside = set()
+    for partition in partitions:
+        stop = {int(t) for t in partition["inputs"]}
+        todo = [int(t) for t in partition["outputs"]]
+        while todo:
+            tensor = todo.pop()
+            op = producer.get(tensor)
+            if tensor in stop or op is None or op["index"] in inside:
+                continue
+            inside.add(op["index"])
+            todo += [int(t) for t in op["inputs"]]
+    return len(partitions), [op["index"] for op in own if op["index"] not in inside]
+
+
+if __name__ == "__main__":
+    print(json.dumps(try_here(sys.argv[1])))
