@@ -138,8 +138,9 @@ def build(
     checkpoint = None
     net = Net(float(alpha), padding, norm_momentum)
     if weights is not None:
+        sides = image.shape[2:] if channel_axis() == 1 else image.shape[1:-1]
         checkpoint = checkpoints.open_checkpoint(
-            weights, model_name, alpha, include_top=include_top
+            weights, model_name, alpha, include_top=include_top, sides=sides
         )
         net = dataclasses.replace(
             net,

@@ -2,8 +2,8 @@
 
 A .pth is a pickle, and a pickle can run any program. The reader here knows four names: what plain
 tensors are made of. A file that holds any other name is refused, and nothing of it is run.
-Formats: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/serialization.py (the zip of PyTorch 1.6,
-and the plain stream of before, which torchvision's first files are still in) and
+Formats: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/serialization.py (the zip of PyTorch
+1.6, and the stream of before, which torchvision's first files are still in) and
 https://github.com/huggingface/safetensors#format.
 """
 
@@ -13,6 +13,7 @@ import io
 import json
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -61,8 +62,8 @@ class View:
         # A view that repeats elements (stride 0) could unfold to any size: `size` bounds it.
         if not plain or max(self.offset + last + 1, size) * dtype.itemsize > len(data):
             raise ValueError(
-                f"A tensor of shape {self.shape} lies outside its storage of {len(data)} bytes: the "
-                "file is cut off or damaged."
+                f"A tensor of shape {self.shape} lies outside its storage of {len(data)} bytes: "
+                "the file is cut off or damaged."
             )
         flat = np.frombuffer(data, dtype)[self.offset :]
         steps = tuple(step * dtype.itemsize for step in self.strides)
@@ -81,8 +82,9 @@ class TensorUnpickler(pickle.Unpickler):
         }
         if (module, name) not in known:
             raise ValueError(
-                f"The file holds {module}.{name}, which is no part of a plain state_dict: refused, and "
-                "nothing of it was run. Save the weights alone: torch.save(model.state_dict(), path)."
+                f"The file holds {module}.{name}, which is no part of a plain state_dict: refused, "
+                "and nothing of it was run. Save only the weights: "
+                "torch.save(model.state_dict(), path)."
             )
         return known[module, name]
 
@@ -99,10 +101,17 @@ class TensorUnpickler(pickle.Unpickler):
         return data
 
 
-def unpickle(stream: io.BufferedIOBase | io.BytesIO, unpickler: type[pickle.Unpickler]) -> Any:
+def unpickle(stream: io.BytesIO) -> Any:
     """One object of the stream. Whatever a damaged pickle raises becomes a ValueError."""
     try:
-        return unpickler(stream).load()
+        start, size = stream.tell(), stream.seek(0, io.SEEK_END)
+        stream.seek(start)
+        for op, argument, _ in pickletools.genops(stream):
+            # The unpickler's memo is as long as its largest index: a few bytes could ask for 64 GB.
+            if "PUT" in op.name and argument is not None and argument > size:
+                raise ValueError(f"The pickle numbers an object {argument}: the file is damaged.")
+        stream.seek(start)
+        return TensorUnpickler(stream).load()
     except ValueError:
         raise
     except Exception as error:  # the unpickler raises nearly any type on damaged bytes
@@ -125,11 +134,13 @@ def read_zip(data: bytes) -> Arrays:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         names = archive.namelist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("Its zip is compressed, which PyTorch never does: refused.")
         (pickled,) = (name for name in names if name.rpartition("/")[2] == "data.pkl")
         folder = pickled.removesuffix("data.pkl")
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
             raise ValueError("The file was written on a big-endian machine; this is not read.")
-        state = unpickle(io.BytesIO(archive.read(pickled)), TensorUnpickler)
+        state = unpickle(io.BytesIO(archive.read(pickled)))
         return arrays(state, lambda storage: archive.read(f"{folder}data/{storage.key}"))
     except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"The zip of the .pth is cut off or damaged ({error}).") from error
@@ -138,7 +149,7 @@ def read_zip(data: bytes) -> Arrays:
 def read_stream(data: bytes) -> Arrays:
     """The format of before PyTorch 1.6: five pickles, then each storage's length and bytes."""
     stream = io.BytesIO(data)
-    _magic, _version, machine, state, keys = (unpickle(stream, TensorUnpickler) for _ in range(5))
+    _magic, _version, machine, state, keys = (unpickle(stream) for _ in range(5))
     if not isinstance(machine, dict) or not machine.get("little_endian"):
         raise ValueError("The file was written on a big-endian machine; this is not read.")
     used: dict[str, Storage] = {}

@@ -1,16 +1,18 @@
-"""Weights into models: what fits, what does not and why, and what the weights ask of their model."""
+"""Weights into models: what fits, what does not and why, and what weights ask of their model."""
 
 import dataclasses
 import functools
 import os
 import re
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import layers
 
-from kzoo.formats import Checkpoint, Unit, read_checkpoint
+from kzoo import imagenet
+from kzoo.checkpoint import Checkpoint, Unit
+from kzoo.formats import read_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +43,31 @@ class Target:
 
 
 def open_checkpoint(
-    weights: str | os.PathLike, model_name: str, alpha: float, *, include_top: bool
+    weights: str | os.PathLike,
+    model_name: str,
+    alpha: float,
+    *,
+    include_top: bool,
+    sides: Sequence[int | None],
 ) -> Checkpoint:
-    """What `weights` names: "imagenet" or a file. Raises ValueError for what cannot be read."""
+    """What `weights` names: a file, or "imagenet", which depends on model and image size."""
     if weights == "imagenet":
-        raise NotImplementedError
+        wanted = imagenet.official(model_name, alpha, include_top=include_top, sides=sides)
+        weights = imagenet.fetch(wanted)
     return read_checkpoint(weights)
 
 
 def load_weights(model: keras.Model, weights: str | os.PathLike) -> Loaded:
     """Load a weight file into a model that kzoo has built, its backbone, or a task model around it.
 
-    Raises ValueError where they do not fit, also where the weights want another padding or scaling of
-    the input than the model has: building it with `weights=` sets both.
+    Raises ValueError where they do not fit, also where the weights want another padding or scaling
+    of the input than the model has: building it with `weights=` sets both.
     """
+    if weights == "imagenet":
+        raise ValueError(
+            'load_weights takes the path of a file. For "imagenet", build the model with it: '
+            'MobileNetV2(weights="imagenet").'
+        )
     checkpoint = read_checkpoint(weights)
     check_traits(model, checkpoint)
     return assign(model, checkpoint)
@@ -79,8 +92,8 @@ def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
         wanted = getattr(checkpoint, trait)
         if value and wanted and value != wanted:
             raise ValueError(
-                f"{model.name!r} has {trait}={value!r}, and the weights of {checkpoint.source!r} are made "
-                f"for {trait}={wanted!r}: it would predict badly. Build the model with "
+                f"{model.name!r} has {trait}={value!r}, and {checkpoint.source!r} was trained with "
+                f"{trait}={wanted!r}: it would predict badly. Build the model with "
                 f"weights={checkpoint.source!r}, which sets both, or with {trait}={wanted!r}."
             )
 
@@ -102,8 +115,8 @@ def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
     head = [target for target in found if target.layer.name.startswith("head_")]
     if not rows:
         raise ValueError(
-            f"{model.name!r} has no layers called row0_conv, row1_...: weights are loaded into kzoo's "
-            "models. Pass the backbone itself, not a model that holds it as one layer."
+            f"{model.name!r} has no layers called row0_conv, row1_...: weights are loaded into "
+            "kzoo's models. Pass the backbone itself, not a model that holds it as one layer."
         )
     return rows, head
 
@@ -115,53 +128,62 @@ def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
     """
     rows, head = targets(model)
     body, top = checkpoint.units[: len(rows)], checkpoint.units[len(rows) :]
-    if head and top:
-        rows, body = rows + head, body + top
-    if len(body) != len(rows) or len(top) > MOST_TOP:
-        mismatch(model, checkpoint, rows, body + top)
-    pairs = []
-    for target, unit in zip(rows, body, strict=True):
-        last = bool(top) and unit is body[-1] and target in head
-        if last:
-            unit = without_background(unit, target.shape)
-        if unit.kernel.shape != target.shape:
-            if last and unit.kernel.shape[:3] == target.shape[:3]:
-                continue  # other classes: the classifier stays new
-            mismatch(model, checkpoint, rows, body)
-        pairs.append((target, values(target, unit)))
-    for _, assignments in pairs:
-        for variable, value in assignments:
-            variable.assign(value)
+    wanted = rows + head if top else rows
+    units = body + top if head or len(top) > MOST_TOP else body
+    if head and top and len(units) == len(wanted):
+        units = (*units[:-1], fit_classes(units[-1], wanted[-1].shape))
+    if [unit.kernel.shape for unit in units] != [target.shape for target in wanted]:
+        if not (head and top and same_but_classes(units, wanted)):
+            raise ValueError(mismatch(model, checkpoint, wanted, units))
+        wanted, units = wanted[:-1], units[:-1]
+    pairs = list(zip(wanted, units, strict=True))
+    for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
+        variable.assign(value)
     loaded = tuple(target.layer.name for target, _ in pairs)
-    new = tuple(t.layer.name for t in head if t.layer.name not in loaded)
+    new = tuple(target.layer.name for target in head if target.layer.name not in loaded)
     return Loaded(checkpoint.source, loaded, new)
 
 
-MOST_TOP = 2  # units of the largest head, V3's: the wide layer and the logits
-
-
-def without_background(unit: Unit, shape: tuple[int, ...]) -> Unit:
-    """TF-slim's classifiers have 1,001 classes, the first of which is background."""
-    if unit.kernel.shape[-1] != 1001 or shape[-1] != 1000:
+def fit_classes(unit: Unit, shape: tuple[int, ...]) -> Unit:
+    """TF-slim's classifiers have 1,001 classes, the first of which is background: left out."""
+    if (unit.kernel.shape[-1], shape[-1]) != (1001, 1000):
         return unit
     bias = None if unit.bias is None else unit.bias[1:]
     return dataclasses.replace(unit, kernel=unit.kernel[..., 1:], bias=bias)
 
 
-def values(target: Target, unit: Unit) -> list[tuple[Any, np.ndarray]]:
-    """The variables of a target with the values that make it compute what the unit does."""
+def same_but_classes(units: tuple[Unit, ...], wanted: list[Target]) -> bool:
+    """Equal shapes but for the number of classes, which is the last kernel's last."""
+    shapes = [unit.kernel.shape for unit in units], [target.shape for target in wanted]
+    found, asked = ([*all_[:-1], all_[-1][:3]] for all_ in shapes)
+    return found == asked
+
+
+def values(
+    target: Target, unit: Unit, epsilon: float | None
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """The variables of a target, with the values that make it compute what the unit does.
+
+    `epsilon` is that of the unit's normalization; None for the target's own.
+    """
     layer, norm = target.layer, target.norm
     width = unit.kernel.shape[2 if isinstance(layer, layers.DepthwiseConv2D) else 3]
     bias = np.zeros(width, "float32") if unit.bias is None else unit.bias
     result = [(layer.kernel, unit.kernel.reshape(layer.kernel.shape))]
     if layer.use_bias:
         result.append((layer.bias, bias))
+    elif norm is None and bias.any():
+        raise ValueError(f"{unit.name!r} has a bias, and {layer.name!r} has none to load it into.")
+    if unit.norm and norm is None:
+        raise ValueError(f"{unit.name!r} is normalized, and {layer.name!r} is not.")
     if norm is not None:
-        # A folded normalization is one with mean 0 and variance 1 whose epsilon is undone by gamma.
-        gamma = np.full(width, np.sqrt(1 + norm.epsilon), "float32")
-        gamma, beta, mean, variance = unit.norm or (
-            gamma, bias, np.zeros(width, "float32"), np.ones(width, "float32"),
-        )  # fmt: skip
+        one = np.ones(width, "float32")
+        # One that was folded into kernel and bias has mean 0 and variance 1, and no epsilon.
+        gamma, beta, mean, variance = unit.norm or (one, bias, 0 * one, one)
+        theirs = 0.0 if not unit.norm else norm.epsilon if epsilon is None else epsilon
+        if theirs != norm.epsilon:
+            ratio = (variance.astype("float64") + norm.epsilon) / (variance + theirs)
+            gamma = gamma * np.sqrt(ratio)
         variables = (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         result += list(zip(variables, (gamma, beta, mean, variance), strict=True))
     return result
@@ -169,5 +191,66 @@ def values(target: Target, unit: Unit) -> list[tuple[Any, np.ndarray]]:
 
 def mismatch(
     model: keras.Model, checkpoint: Checkpoint, wanted: list[Target], units: tuple[Unit, ...]
-) -> None:
-    raise ValueError("mismatch")
+) -> str:
+    """What differs first between a model and a file, and what the file looks like."""
+    differ = [
+        i for i, (t, u) in enumerate(zip(wanted, units, strict=False)) if t.shape != u.kernel.shape
+    ]
+    i = differ[0] if differ else min(len(wanted), len(units))
+    has = (
+        f"{units[i].name!r} of shape {units[i].kernel.shape}" if i < len(units) else "nothing more"
+    )
+    wants = (
+        f"{wanted[i].layer.name!r} of shape {wanted[i].shape}"
+        if i < len(wanted)
+        else "nothing more"
+    )
+    return (
+        f"{checkpoint.source!r} does not fit {model.name!r}: kernel {i} is {has} in the file and "
+        f"{wants} in the model. {looks_like(checkpoint)}"
+    )
+
+
+@functools.cache
+def shapes(model_name: str, alpha: float) -> tuple[tuple[int, ...], ...]:
+    """The kernels of a model of the zoo."""
+    from kzoo.zoo import get_model  # the zoo imports build, which imports this module
+
+    rows, head = targets(get_model(model_name)(alpha))
+    return tuple(target.shape for target in rows + head)
+
+
+def kinds(found: Sequence[tuple[int, ...]]) -> list[tuple[int, int, bool]]:
+    """What of a net's kernels does not depend on its width: sizes, and which are depthwise."""
+    return [(h, w, last == 1) for h, w, _, last in found]
+
+
+def depth(found: Sequence[tuple[int, ...]]) -> int:
+    return sum(channels for _, _, channels, last in found if last == 1)
+
+
+def looks_like(checkpoint: Checkpoint) -> str:
+    """Which model of the zoo, at which alpha, a file could be of."""
+    from kzoo.zoo import list_models
+
+    found = [unit.kernel.shape for unit in checkpoint.units]
+    for name in list_models():
+        plain = shapes(name, 1.0)
+        n = min(len(found), len(plain))
+        if abs(len(found) - len(plain)) > MOST_TOP or kinds(found[:n]) != kinds(plain[:n]):
+            continue
+        ratio = depth(found) / depth(plain)
+        for alpha in sorted(ALPHAS, key=lambda alpha: abs(alpha - ratio))[:2]:
+            if list(shapes(name, alpha)[: n - 1]) == found[: n - 1]:  # the classes may be others
+                return f"The file looks like {name} at alpha {alpha}."
+        why = OTHER_WIDTHS.get(checkpoint.kind, "The widths may be its own.")
+        return f"The file looks like {name} at about alpha {ratio:.2f}. {why}"
+    return f"The file looks like none of {', '.join(list_models())}."
+
+
+MOST_TOP = 2  # kernels of the largest classifier, V3's: the wide layer and the logits
+ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0)  # published somewhere
+OTHER_WIDTHS = {
+    "torchvision": "torchvision scales the paper's expanded widths, kzoo (as Keras and TF-slim) "
+    "expands the scaled ones: at alphas other than 1.0 they round differently and do not fit.",
+}

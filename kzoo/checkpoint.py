@@ -1,0 +1,46 @@
+"""What a weight file holds, in one form: the convolutions of a net, in graph order.
+
+A reader names no model and no layer of ours: it returns units, and what else the weights fix: how
+their net pads, normalizes and scales its input. `kzoo.weights` matches units with a model.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """One convolution, and the batch normalization behind it. A dense layer is a 1 x 1 convolution.
+
+    kernel: (H, W, C_in, C_out); of a depthwise convolution (H, W, C, 1).
+    norm: gamma, beta, moving mean, moving variance, each (C_out,); None where there is none, or
+        where it was folded into kernel and bias.
+    """
+
+    name: str  # in its file
+    kernel: np.ndarray
+    bias: np.ndarray | None = None
+    norm: tuple[np.ndarray, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The weights of one file. None stands for what the file does not tell."""
+
+    source: str
+    kind: str
+    units: tuple[Unit, ...]
+    padding: Literal["same", "symmetric"] | None = None
+    norm_epsilon: float | None = None
+    preprocessing: Literal["tf", "torch"] | None = None
+
+
+def scaling(offset: Any) -> Literal["tf", "torch"] | None:
+    """Which preprocessing takes a pixel of 0 to `offset`."""
+    from kzoo.build import PREPROCESSING  # build imports this module
+
+    names: tuple[Literal["tf", "torch"], ...] = ("tf", "torch")
+    fits = [name for name in names if np.allclose(offset, PREPROCESSING[name][1], atol=0.02)]
+    return fits[0] if fits else None

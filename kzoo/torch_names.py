@@ -1,0 +1,125 @@
+"""torchvision's and timm's tensors by name, in PyTorch's layouts, into units."""
+
+import json
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Literal
+
+from kzoo.checkpoint import Checkpoint, Unit
+from kzoo.torch_file import Arrays
+
+
+def read_torch(read: Callable[[bytes], Arrays]) -> Callable[[bytes, pathlib.Path], Checkpoint]:
+    """A reader of files with PyTorch's names and layouts, torchvision's or timm's."""
+
+    def reader(data: bytes, file: pathlib.Path) -> Checkpoint:
+        arrays = read(data)
+        if "conv_stem.weight" in arrays:
+            return from_timm(arrays, file)
+        if "features.0.0.weight" in arrays:
+            return from_torchvision(arrays, file)
+        raise ValueError(
+            "Its tensors are named as by neither torchvision (features.0.0.weight, ...) nor timm "
+            f"(conv_stem.weight, ...): {', '.join(sorted(arrays)[:3]) or 'there are none'}."
+        )
+
+    return reader
+
+
+def torch_unit(arrays: Arrays, conv: str, norm: str | None, first: bool) -> Unit:
+    kernel = arrays[f"{conv}.weight"].astype("float32")  # (out, in / groups, H, W) or (out, in)
+    kernel = kernel.reshape(*kernel.shape, *[1] * (4 - kernel.ndim))
+    depthwise = kernel.shape[1] == 1 and not first  # the stem of a gray net has one channel as well
+    kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+    bias = arrays.get(f"{conv}.bias")
+    parts = ("weight", "bias", "running_mean", "running_var")
+    values = tuple(arrays[f"{norm}.{part}"].astype("float32") for part in parts) if norm else None
+    return Unit(conv, kernel, None if bias is None else bias.astype("float32"), values)
+
+
+def torch_units(arrays: Arrays, pairs: list[tuple[str, str | None]]) -> tuple[Unit, ...]:
+    return tuple(torch_unit(arrays, conv, norm, i == 0) for i, (conv, norm) in enumerate(pairs))
+
+
+def from_torchvision(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
+    """torchvision's MobileNetV2, V3-Large and V3-Small, with or without the classifier."""
+
+    def place(module: str) -> tuple:
+        numbered = [(not p.isdigit(), int(p) if p.isdigit() else p) for p in module.split(".")[1:]]
+        return not module.startswith("features"), *numbered
+
+    modules = sorted({name.rpartition(".")[0] for name in arrays}, key=place)
+    pairs: list[tuple[str, str | None]] = []
+    for module in modules:
+        if f"{module}.running_var" not in arrays:
+            pairs.append((module, None))
+        elif pairs and pairs[-1][1] is None:
+            pairs[-1] = pairs[-1][0], module
+        else:
+            raise ValueError(f"{module!r} normalizes no convolution: the file is damaged.")
+    v3 = any(".block." in name for name in arrays)
+    # torchvision/models/mobilenetv3.py sets eps=0.001; mobilenetv2.py leaves PyTorch's 1e-5.
+    return Checkpoint(
+        str(file),
+        "torchvision",
+        torch_units(arrays, pairs),
+        "symmetric",
+        1e-3 if v3 else 1e-5,
+        "torch",
+    )
+
+
+# The convolutions of a timm block and the norms behind them, by the one that tells its kind.
+TIMM_BLOCKS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "conv_pwl": (
+        ("conv_pw", "bn1"), ("conv_dw", "bn2"), ("se.conv_reduce", None), ("se.conv_expand", None),
+        ("conv_pwl", "bn3"),
+    ),
+    "conv_dw": (
+        ("conv_dw", "bn1"), ("se.conv_reduce", None), ("se.conv_expand", None), ("conv_pw", "bn2"),
+    ),
+    "conv": (("conv", "bn1"),),
+}  # fmt: skip
+
+
+def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
+    """timm's mobilenetv2 and mobilenetv3 families.
+
+    The tf_ variants pad "same", with eps 1e-3 and inputs in [-1, 1]. Tensors do not show it, but
+    the `config.json` that the hub puts beside them does; without one, the plain variants are meant.
+    """
+    pairs: list[tuple[str, str | None]] = [("conv_stem", "bn1")]
+    found = {match[1] for name in arrays if (match := re.match(r"(blocks\.\d+\.\d+)\.", name))}
+    for block in sorted(found, key=lambda name: tuple(map(int, name.split(".")[1:]))):
+        kinds = [kind for kind in TIMM_BLOCKS if f"{block}.{kind}.weight" in arrays]
+        if not kinds:
+            raise ValueError(f"{block!r} is no block of MobileNetV2 or V3.")
+        pairs += [
+            (f"{block}.{conv}", norm and f"{block}.{norm}")
+            for conv, norm in TIMM_BLOCKS[kinds[0]]
+            if f"{block}.{conv}.weight" in arrays
+        ]
+    if "conv_head.weight" in arrays:
+        pairs.append(("conv_head", "bn2" if "bn2.weight" in arrays else None))
+    if "classifier.weight" in arrays:
+        pairs.append(("classifier", None))
+    try:
+        units = torch_units(arrays, pairs)
+    except KeyError as error:
+        raise ValueError(f"The file has no {error}.") from error
+
+    card = file.with_name("config.json")
+    config = json.loads(card.read_text()) if card.is_file() else {}
+    tf = str(config.get("architecture", "")).startswith("tf_")
+    mean = config.get("pretrained_cfg", {}).get("mean", [0.485, 0.456, 0.406])
+    scalings: dict[tuple, Literal["tf", "torch"]] = {
+        (0.5, 0.5, 0.5): "tf",
+        (0.485, 0.456, 0.406): "torch",
+    }
+    if tuple(mean) not in scalings:
+        raise ValueError(f"Its config.json has a mean of {mean}; read are {list(scalings)}.")
+    return Checkpoint(
+        str(file), "timm", units, "same" if tf else "symmetric", 1e-3 if tf else 1e-5,
+        scalings[tuple(mean)],
+    )  # fmt: skip
