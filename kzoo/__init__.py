@@ -4,6 +4,7 @@ from kzoo.build import build, pyramid
 from kzoo.mobilenet_v2 import MobileNetV2
 from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 from kzoo.profile import profile
+from kzoo.qat import quantize
 from kzoo.weights import load_weights
 from kzoo.zoo import get_model, list_models
 
@@ -17,4 +18,5 @@ __all__ = [
     "load_weights",
     "profile",
     "pyramid",
+    "quantize",
 ]

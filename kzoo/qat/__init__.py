@@ -1,0 +1,6 @@
+"""Quantization: an int8 model that is trained, saved and converted like any other."""
+
+from kzoo.qat.layers import FakeQuant, Gate, QuantConv2D, QuantDense, QuantDepthwiseConv2D
+from kzoo.qat.quantize import quantize
+
+__all__ = ["FakeQuant", "Gate", "QuantConv2D", "QuantDense", "QuantDepthwiseConv2D", "quantize"]

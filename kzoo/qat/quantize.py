@@ -1,0 +1,85 @@
+"""`quantize`: from a float model to one that computes what its int8 file will."""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from kzoo.qat import ranges as ranges_
+from kzoo.qat.emit import emit, tensors_of
+from kzoo.qat.lower import HARD_SWISH, lower
+from kzoo.qat.read import read
+
+BATCH = 16
+
+
+def quantize(
+    model: keras.Model, *, calibration: Any = None, hard_swish: Literal["split", "op"] = "split",
+    keep_float: Collection[str] = (), ranges: ranges_.Method = "mse",
+) -> keras.Model:  # fmt: skip
+    """A copy of `model` that rounds weights and activations as the int8 TFLite file does.
+
+    It is ready for conversion (post-training quantization) and for training (quantization-aware
+    training: compile and fit it as any model, at a tenth of the usual learning rate). Batch
+    normalization is folded into the convolutions, its statistics with it. `model` stays as it was.
+
+    calibration: pictures such as the model is for, from which the ranges of activations are taken;
+        100 or more. An array (N, H, W, C) in the model's own input range, or an iterable of batches
+        (a tf.data.Dataset, a keras.utils.PyDataset, a list), of which labels are ignored.
+    hard_swish: "split" computes it as x * relu6(x + 3), which XNNPACK runs in int8, the 1/6 in the
+        weights of the layer after; "op" keeps one operation, for accelerators that have it.
+    keep_float: names of layers to leave in float, as model.summary() prints them.
+    ranges: "mse" for the least squared error, "minmax", or the share of values to cut off at each
+        end, such as 1e-4.
+
+    Raises ValueError for a layer that has no int8 form, with its name.
+    """
+    if hard_swish not in HARD_SWISH:
+        allowed = ", ".join(map(repr, HARD_SWISH))
+        raise ValueError(
+            f"hard_swish must be one of {allowed}. Received: hard_swish={hard_swish!r}"
+        )
+    if ranges not in ("mse", "minmax") and not (isinstance(ranges, float) and 0 < ranges < 0.5):
+        raise ValueError(
+            f'ranges must be "mse", "minmax" or a share in (0, 0.5). Received: ranges={ranges!r}'
+        )
+    if calibration is None:
+        raise ValueError(
+            "quantize() takes the ranges of activations from pictures: pass about 100 of those the "
+            "model was trained on, calibration=pictures (N, H, W, C)."
+        )
+    batches = list(batched(calibration)) if isinstance(calibration, Iterator) else calibration
+    graph = read(model, keep_float)
+    graph = lower(graph, hard_swish=hard_swish, bytes_in=holds_bytes(batched(batches)))
+    placed = grids, rounded = ranges_.place(graph)
+    inputs, tensors = tensors_of(graph, None)
+    names = [name for name in graph.ops if name in rounded]
+    taps = keras.Model(list(inputs.values()), [tensors[name] for name in names])
+    histograms = ranges_.observe(taps, names, grids, batched(batches))
+    plan = ranges_.make_plan(graph, placed, histograms, ranges)
+    return emit(graph, plan, name=model.name)
+
+
+def batched(calibration: Any) -> Iterator[np.ndarray]:
+    """The pictures of a calibration set, a batch at a time."""
+    if isinstance(calibration, np.ndarray):
+        for i in range(0, len(calibration), BATCH):
+            yield calibration[i : i + BATCH].astype(np.float32)
+        return
+    if not isinstance(calibration, Iterable):
+        raise ValueError(
+            f"calibration must be an array (N, H, W, C) or an iterable of batches. Received: "
+            f"{type(calibration).__name__}"
+        )
+    for batch in calibration:
+        pictures = batch[0] if isinstance(batch, tuple | list) else batch
+        yield keras.ops.convert_to_numpy(pictures).astype(np.float32)
+
+
+def holds_bytes(batches: Iterator[np.ndarray]) -> bool:
+    """Whether pictures are bytes, 0 to 255, by their values."""
+    low, high = np.inf, -np.inf
+    for batch in batches:
+        low, high = min(low, batch.min()), max(high, batch.max())
+    return bool(low >= 0 and 1 < high <= 255)
