@@ -1,8 +1,20 @@
 """Export: .tflite files made, read, run, compared and timed."""
 
 from kzoo.tflite.audit import Audit, audit
+from kzoo.tflite.benchmark import Benchmark, benchmark
 from kzoo.tflite.compare import Comparison, compare
-from kzoo.tflite.convert import SCHEMES, convert
+from kzoo.tflite.convert import convert
 from kzoo.tflite.run import Runner
+from kzoo.tflite.translate import SCHEMES
 
-__all__ = ["SCHEMES", "Audit", "Comparison", "Runner", "audit", "compare", "convert"]
+__all__ = [
+    "SCHEMES",
+    "Audit",
+    "Benchmark",
+    "Comparison",
+    "Runner",
+    "audit",
+    "benchmark",
+    "compare",
+    "convert",
+]

@@ -9,22 +9,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from kzoo.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
-from kzoo.tflite.run import Port, Trial, trial
+from kzoo.tflite.limits import LINEAR, risks
+from kzoo.tflite.run import Port, Trial, port, trial
 
-LINEAR = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}  # (x, weights, bias)
-# What may follow the last quantized tensor in float32: these lose too much in int8, and cost little.
+# What may follow the last quantized tensor in float32: in int8 it loses much and gains little.
 LAST = {"SOFTMAX", "LOGISTIC", "RESHAPE", "DEQUANTIZE", "TFLite_Detection_PostProcess"}
 QUANTIZED = {"int8", "uint8", "int16", "int4"}
-
-# XNNPACK prepares an operator only where its requantization factor lies in these bounds; a factor of a
-# convolution past its bound makes LiteRT 2.3 refuse the file, or kills the process at the first invoke.
-# https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/delegates/xnnpack/xnnpack_delegate.cc
-LINEAR_LIMIT = 256.0
-ADD_LIMITS = (2.0**-10, 2.0**8)
-MUL_LIMITS = (2.0**-16, 2.0**8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +62,8 @@ class Audit:
         yield "file", f"{self.path.name}, {size:,} bytes"
         yield "bytes", ", ".join(f"{key} {n:,}" for key, n in self.bytes.items())
         for key, ports in (("input", self.inputs), ("output", self.outputs)):
-            for port in ports:
-                yield key, str(port)
+            for end in ports:
+                yield key, str(end)
         yield "signatures", ", ".join(self.signatures) or "none"
         census = ", ".join(f"{n} {kind}" for kind, n in self.census.items())
         yield "operators", f"{len(self.operators)}: {census}"
@@ -122,8 +113,8 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
         path=path,
         bytes=bytes_by_kind(model, path.stat().st_size),
         operators=tuple(op.name for op in graph.operators),
-        inputs=tuple(port(graph.tensors[i]) for i in graph.inputs),
-        outputs=tuple(port(graph.tensors[i]) for i in graph.outputs),
+        inputs=tuple(port(graph.tensors[i].name, graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(port(graph.tensors[i].name, graph.tensors[i]) for i in graph.outputs),
         signatures=tuple(
             f"{s.key}({', '.join(s.inputs)}) -> {', '.join(s.outputs)}" for s in model.signatures
         ),
@@ -142,12 +133,6 @@ def named(index: int, operator: TfliteOperator) -> str:
     return f"{index} {operator.name}"
 
 
-def port(tensor: TfliteTensor) -> Port:
-    scale = tensor.scales[0] if tensor.scales else 0.0
-    zero_point = tensor.zero_points[0] if tensor.zero_points else 0
-    return Port(tensor.name, tensor.shape, tensor.dtype, scale, zero_point)
-
-
 def constant(model: TfliteModel, tensor: TfliteTensor) -> bool:
     return tensor.buffer != 0 and model.buffers[tensor.buffer].nbytes > 0
 
@@ -164,7 +149,7 @@ def computed(model: TfliteModel, graph: TfliteGraph) -> set[int]:
 def float_operators(
     model: TfliteModel, graph: TfliteGraph
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(Operators that return floats they computed, those among them that only finish the outputs)."""
+    """(Operators that compute floats, those of them that only finish the outputs)."""
     known, floats, last_quantized = computed(model, graph), [], -1
     for i, op in enumerate(graph.operators):
         outputs = [graph.tensors[t].dtype for t in op.outputs if t in known]
@@ -199,26 +184,3 @@ def channelwise(model: TfliteModel, graph: TfliteGraph) -> tuple[int, int]:
     weights = [graph.tensors[op.inputs[1]] for op in graph.operators if op.name in LINEAR]
     quantized = [w for w in weights if w.scales and constant(model, w)]
     return sum(len(w.scales) > 1 for w in quantized), len(quantized)
-
-
-def risks(graph: TfliteGraph) -> Iterator[str]:
-    """Operators on int8 or uint8 whose scales are past what XNNPACK takes, with the factor."""
-    for i, op in enumerate(graph.operators):
-        x = [graph.tensors[t] for t in op.inputs if t >= 0]
-        y = graph.tensors[op.outputs[0]] if op.outputs else None
-        if y is None or y.dtype not in ("int8", "uint8") or not y.scales or len(x) < 2:
-            continue
-        if not x[0].scales or not x[1].scales:
-            continue
-        scale_in, scale_more, scale_out = x[0].scales[0], np.array(x[1].scales), y.scales[0]
-        if op.name in LINEAR:
-            factor, low, high = scale_in * scale_more.max() / scale_out, 0.0, LINEAR_LIMIT
-        elif op.name == "MUL":
-            factor, (low, high) = scale_in * scale_more.max() / scale_out, MUL_LIMITS
-        elif op.name == "ADD":
-            (low, high), ratios = ADD_LIMITS, (scale_in / scale_out, scale_more[0] / scale_out)
-            factor = next((r for r in ratios if not low <= r < high), ratios[0])
-        else:
-            continue
-        if not low <= factor < high:
-            yield f"{named(i, op)} (factor {factor:.3g}, XNNPACK takes {low:.2g} to {high:g})"

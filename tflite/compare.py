@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from kzoo.flatbuffer import TfliteModel, TfliteOperator, read_tflite
-from kzoo.tflite.run import Runner
+from kzoo.tflite.run import Runner, names
 
+PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"}  # between that tensor and the output
 LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
 
 
@@ -27,22 +28,20 @@ class Output:
         int, int
     ]  # places it takes in the model and the file: of a constant, agreement is 1
     sqnr_db: float  # 10 log10(power of the model's values / power of the difference)
-    quantum: (
-        float  # step of the file's last quantized tensor before this output, 0 if there is none
-    )
+    quantum: float  # step of the last quantized tensor before this output in the file, or 0
     quanta: tuple[float, float]  # mean and largest difference in it; nan without
     accuracy: tuple[float, float] | None  # of model and file, where labels were given
 
     def __str__(self) -> str:
+        top, sqnr = f"agreement {self.agreement:.4f}", f"SQNR {self.sqnr_db:.1f} dB"
         lines = [
-            f"{self.name}: agreement {self.agreement:.4f}, SQNR {self.sqnr_db:.1f} dB ({self.values})",
-            f"  classes seen: model {self.distinct[0]}, file {self.distinct[1]}",
+            f"{self.name}: {top}, {sqnr} of {self.values}",
+            "  classes seen: model {}, file {}".format(*self.distinct),
         ]
         if self.quantum:
             mean, largest = self.quanta
-            lines.append(
-                f"  difference in quanta of {self.quantum:.4g}: {mean:.2f}, max {largest:.1f}"
-            )
+            unit = f"quanta of {self.quantum:.4g}"
+            lines.append(f"  difference: mean {mean:.2f}, largest {largest:.1f} {unit}")
         if self.accuracy:
             lines.append("  accuracy: model {:.4f}, file {:.4f}".format(*self.accuracy))
         return "\n".join(lines)
@@ -82,13 +81,13 @@ def compare(
 ) -> Comparison:
     """Run both on `pictures` (N, H, W, C), uint8 or float, in the model's input range.
 
-    `model` is a Keras model, or the path of a .keras or another .tflite file. `labels` are class numbers
-    (N, ...), for the first output. Probabilities are compared by their logarithms, less the mean over
-    classes, which are the logits less their mean: a difference that softmax would flatten shows.
+    `model` is a Keras model, or the path of a .keras or another .tflite file. `labels` are class
+    numbers (N, ...), for the first output. Probabilities are compared by their logarithms, less the
+    mean over classes, which are the logits less their mean: differences show that softmax flattens.
     """
     pictures = np.asarray(pictures)
     runner = Runner(path)
-    got = by_name(runner(pictures), [port.name for port in runner.outputs])
+    got = by_name(runner(pictures), [output.name for output in runner.outputs])
     want = predict(model, pictures, list(got), batch_size)
     file = read_tflite(path)
     results = []
@@ -96,10 +95,10 @@ def compare(
         a = want[name]
         if a.shape != b.shape:
             raise ValueError(
-                f"Output {name!r} is {a.shape} in the model and {b.shape} in {path}: the file was made "
-                "from another model."
+                f"Output {name!r} is {a.shape} in the model and {b.shape} in {path}: the file was "
+                "made from another model."
             )
-        results.append(measure(name, a, b, *last_step(file, runner, name), labels))
+        results.append(measure(name, a, b, *last_step(file, name), labels))
         labels = None
     return Comparison(len(pictures), tuple(results))
 
@@ -115,7 +114,7 @@ def measure(
         truth = np.asarray(labels)
         if truth.shape != top_a.shape:
             raise ValueError(
-                f"labels must be class numbers of shape {top_a.shape}. Received: shape {truth.shape}"
+                f"labels must be class numbers {top_a.shape}. Received: shape {truth.shape}"
             )
         accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
     if softmax:
@@ -141,41 +140,38 @@ def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    model: keras.Model | str | os.PathLike, pictures: np.ndarray, names: list[str], batch_size: int
+    model: keras.Model | str | os.PathLike, pictures: np.ndarray, wanted: list[str], batch_size: int
 ) -> dict[str, np.ndarray]:
     """The model's outputs, by the file's names."""
     if not isinstance(model, keras.Model):
         if Path(model).suffix == ".tflite":
-            return by_name(Runner(model)(pictures), names)
+            return by_name(Runner(model)(pictures), wanted)
         model = keras.saving.load_model(model, compile=False)
-    return by_name(model.predict(pictures, batch_size=batch_size, verbose=0), names)
+    return by_name(model.predict(pictures, batch_size=batch_size, verbose=0), wanted)
 
 
-def by_name(outputs: dict | Sequence | np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+def by_name(outputs: dict | Sequence | np.ndarray, wanted: list[str]) -> dict[str, np.ndarray]:
     """Outputs of Keras or of `Runner`, as {name: array}."""
     if not isinstance(outputs, dict | list | tuple):
         outputs = [outputs]
     if not isinstance(outputs, dict):
-        outputs = dict(zip(names, outputs, strict=True))
-    if set(outputs) != set(names):
+        outputs = dict(zip(wanted, outputs, strict=True))
+    if set(outputs) != set(wanted):
         raise ValueError(
-            f"The model's outputs are {sorted(outputs)}, the file's are {sorted(names)}."
+            f"The model's outputs are {sorted(outputs)}, the file's are {sorted(wanted)}."
         )
-    return {name: np.asarray(outputs[name]) for name in names}
+    return {name: np.asarray(outputs[name]) for name in wanted}
 
 
-def last_step(file: TfliteModel, runner: Runner, name: str) -> tuple[float, bool]:
-    """(Step of the last quantized tensor on the way to this output or 0, whether a softmax follows)."""
-    graph = file.graphs[0]
-    tensor = file.signatures[0].outputs[name] if file.signatures else None
-    if tensor is None:
-        tensor = next(i for i in graph.outputs if graph.tensors[i].name == name)
+def last_step(file: TfliteModel, name: str) -> tuple[float, bool]:
+    """(Step of the last quantized tensor before this output or 0, whether a softmax follows)."""
+    graph, tensor = file.graphs[0], names(file)[1][name]
     producer: dict[int, TfliteOperator] = {t: op for op in graph.operators for t in op.outputs}
     softmax = False
     while True:
         found, op = graph.tensors[tensor], producer.get(tensor)
         ends = found.scales and not softmax_of(op)
-        if ends or op is None or op.name not in ("DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"):
+        if ends or op is None or op.name not in PASSED:
             return (found.scales[0] if found.scales else 0.0), softmax
         softmax, tensor = softmax or softmax_of(op), op.inputs[0]
 

@@ -1,69 +1,23 @@
-"""From a Keras model to a .tflite file that has been read back, opened and run before it gets its name."""
+"""From a Keras model to a .tflite file, which is read back and run before it gets its name."""
 
 import contextlib
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import numpy as np
 
 from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.finish import finish
-from kzoo.tflite.prepare import Grid, absorb_preprocessing, copy_in_float32
-
-
-@dataclasses.dataclass(frozen=True)
-class Scheme:
-    """How numbers are held in the file. `inputs`: the dtypes the input can have, its own first."""
-
-    about: str
-    inputs: tuple[str, ...]
-    operators: str = "TFLITE_BUILTINS"  # of tf.lite.OpsSet
-    optimize: bool = True
-    calibrated: bool = False
-    float_ops: tuple[str, ...] = ()  # operators that stay in float32
-    weights: str | None = None  # the dtype that halves them
-
-    def __str__(self) -> str:
-        return self.about
-
-
-# Speeds are of MobileNetV2 1.0 at 224 px, one thread of an AVX512-VNNI x86 core, against float32.
-SCHEMES = {
-    "float32": Scheme("as trained", ("float32", "uint8"), optimize=False),
-    "float16": Scheme(
-        "weights in float16, half the bytes, computes in float32",
-        ("float32", "uint8"),
-        weights="float16",
-    ),
-    "dynamic": Scheme(
-        "weights in int8, activations in float32: a quarter of the bytes, but 2.9x slower",
-        ("float32", "uint8"),
-    ),
-    "int8": Scheme(
-        "weights and activations in int8: a quarter of the bytes and twice as fast",
-        ("uint8", "float32", "int8"),
-        operators="TFLITE_BUILTINS_INT8",
-        calibrated=True,
-        float_ops=("SOFTMAX",),
-    ),
-    "int16x8": Scheme(
-        "weights in int8, activations in int16: close to float32 and slow (reference kernels)",
-        ("float32",),
-        operators="EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
-        calibrated=True,
-    ),
-}
-FAKE_QUANT = "FakeQuantWithMinMax"  # begins the name of TensorFlow's operators for it
+from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32
+from kzoo.tflite.translate import SCHEMES, has_ranges, trace, translate
 
 
 def convert(
@@ -78,22 +32,23 @@ def convert(
 ) -> Path:
     """Write `model` to the file `out`, for one picture at a time, and return its path.
 
-    model: a functional or sequential Keras model of one picture, or the path of a .keras file. Under
-        JAX and PyTorch, TensorFlow converts it in a process of its own.
+    model: a functional or sequential Keras model of one picture, or the path of a .keras file.
+        Under JAX and PyTorch, TensorFlow converts it in a process of its own.
     scheme: see `SCHEMES`.
-    io: dtype of the input. None means uint8 for int8 and float32 for the other schemes. A uint8 input
-        takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's front
-        becomes the input's scale and zero point. Outputs are float32, and so is a softmax: an int8
-        one has steps of 1/256, too coarse for many classes.
-    calibration: pictures (N, H, W, C), uint8 or float, in the model's input range; some 100 to 500 that
-        are like those it will see. Needed for int8 and int16x8, unless the model holds the ranges that
-        `kzoo.quantize` gave it.
+    io: dtype of the input. None means uint8 for int8, and float32 for the other schemes. A uint8
+        input takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's
+        front becomes the input's scale and zero point. Outputs are float32, and so is a softmax: an
+        int8 one has steps of 1/256, too coarse for many classes.
+    calibration: pictures (N, H, W, C), uint8 or float, in the model's input range; some 100 to 500
+        that are like those it will see. Needed for int8 and int16x8, unless the model holds the
+        ranges that `kzoo.quantize` gave it.
     labels: names of the classes, written to labels.txt beside the file.
-    image_size: (H, W) for a model whose input leaves them open.
+    image_size: (H, W), for a model whose input leaves them open.
 
-    The file appears whole or not at all. Raises ValueError for what cannot be converted, with the layer.
+    The file appears whole or not at all. Raises ValueError for what cannot be converted, and why.
     """
-    request = Request(Path(out), scheme, io, labels and tuple(labels), image_size)
+    lines = None if labels is None else tuple(labels)
+    request = Request(Path(out), scheme, io, lines, image_size)
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
     if keras.backend.backend() != "tensorflow":
@@ -149,18 +104,16 @@ def lower(model: keras.Model, request: Request, calibration: np.ndarray | None) 
     if scheme.calibrated and request.io in ("uint8", "int8"):
         body, grid = absorb_preprocessing(body)
     graph = trace(body, shape, from_bytes=request.io == "uint8" and not scheme.calibrated)
-    if not any(op.type.startswith(FAKE_QUANT) for op in operations(graph)):
-        pictures = calibration_set(calibration, shape, request) if scheme.calibrated else None
-        content = translate(graph, scheme, pictures, grid)
-    elif request.scheme == "int8":
-        content = translate(
-            graph, dataclasses.replace(scheme, operators="TFLITE_BUILTINS"), None, None
-        )
-    else:
+    pictures = None
+    if not has_ranges(graph):
+        if scheme.calibrated:
+            pictures = calibration_set(calibration, shape, request)
+    elif request.scheme != "int8":
         raise ValueError(
-            f'The model holds int8 ranges (kzoo.quantize): convert it with scheme="int8", or the float '
-            f'model it was made from. Received: scheme="{request.scheme}"'
+            'The model holds int8 ranges (kzoo.quantize): convert it with scheme="int8", or the '
+            f'float model that it was made from. Received: scheme="{request.scheme}"'
         )
+    content = translate(graph, scheme, pictures, grid)
     return finish(
         content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32"
     )
@@ -178,8 +131,9 @@ def picture_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tup
     for layer in model._flatten_layers():
         if getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
-                f'Layer {layer.name!r} is "channels_first"; TFLite computes on (N, H, W, C). Build the '
-                'model with keras.config.set_image_data_format("channels_last"): weights move over.'
+                f'Layer {layer.name!r} is "channels_first"; TFLite computes on (N, H, W, C). Build '
+                'the model under keras.config.set_image_data_format("channels_last") and load the '
+                "same weights."
             )
     _, height, width, channels = inputs[0].shape
     given = tuple(image_size) if image_size else (height, width)
@@ -210,34 +164,13 @@ def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str
     return names
 
 
-def trace(model: keras.Model, shape: tuple[int, int, int], *, from_bytes: bool) -> Any:
-    """A concrete function of one picture (1, H, W, C), float32 or bytes, that runs the model."""
-    import tensorflow as tf
-
-    dtype = tf.uint8 if from_bytes else tf.float32
-
-    @tf.function(input_signature=[tf.TensorSpec((1, *shape), dtype, name="image")])
-    def run(image: Any) -> Any:
-        return model(tf.cast(image, tf.float32), training=False)
-
-    return run.get_concrete_function()
-
-
-def operations(graph: Any) -> Iterator[Any]:
-    """Every operation of a concrete function, those of the functions that it calls included."""
-    yield from graph.graph.get_operations()
-    for function in graph.graph._functions.values():
-        inner = getattr(function, "graph", None)
-        yield from inner.get_operations() if inner else ()
-
-
 def calibration_set(
     calibration: np.ndarray | None, shape: tuple[int, int, int], request: Request
 ) -> np.ndarray:
     if calibration is None:
         raise ValueError(
-            f'scheme="{request.scheme}" needs calibration=pictures, (N, H, W, C), some 100 to 500 that '
-            "are like those the model will see; or a model that kzoo.quantize has given its ranges."
+            f'scheme="{request.scheme}" needs calibration=pictures, (N, H, W, C), some 100 to 500 '
+            "that are like those the model will see; or a model that kzoo.quantize gave its ranges."
         )
     pictures = np.asarray(calibration)
     if pictures.shape[1:] != shape or not len(pictures) or pictures.dtype.kind not in "uif":
@@ -246,82 +179,6 @@ def calibration_set(
             f"Received: {pictures.dtype} {pictures.shape}"
         )
     return pictures
-
-
-def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Grid | None) -> bytes:
-    """TensorFlow's converter on a concrete function, with float32 input and outputs."""
-    import tensorflow as tf
-
-    def samples() -> Iterator[list[np.ndarray]]:
-        assert pictures is not None
-        for i, picture in enumerate(pictures):
-            picture = np.array(picture[None], np.float32)
-            if grid and i == 0:
-                # The input's range is that of all bytes, whether or not these pictures have them.
-                picture[0, 0, :2] = [[0.0], [255.0]]
-            yield [grid.real(picture) if grid else picture]
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
-    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, scheme.operators)]
-    if scheme.optimize:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if scheme.weights:
-        converter.target_spec.supported_types = [getattr(tf, scheme.weights)]
-    with warnings.catch_warnings(), quiet():
-        warnings.simplefilter(
-            "ignore"
-        )  # of tf.lite itself: deprecations, ranges it did not look for
-        try:
-            if pictures is None:
-                return converter.convert()
-            converter.representative_dataset = samples
-            if not scheme.float_ops:
-                return converter.convert()
-            # The debugger is tf.lite's public way to leave an operator in float32.
-            options = tf.lite.experimental.QuantizationDebugOptions(
-                denylisted_ops=list(scheme.float_ops)
-            )
-            return tf.lite.experimental.QuantizationDebugger(
-                converter=converter, debug_dataset=samples, debug_options=options
-            ).get_nondebug_quantized_model()
-        except Exception as error:
-            raise explained(error) from error
-
-
-def explained(error: Exception) -> Exception:
-    """The converter's error, with the layers whose operators TFLite does not have."""
-    found = {}
-    for detail in getattr(error, "errors", ()):
-        places = [call.name for call in detail.location.call if call.name]
-        if detail.operator.name and places:
-            found[detail.operator.name.removeprefix("tf.")] = places[0]
-    if not found:
-        return ValueError(f"TensorFlow's converter could not translate the model: {error}")
-    ops = "; ".join(f"{op} in layer {layer_of(place)!r} ({place})" for op, place in found.items())
-    return ValueError(
-        f"TFLite has no operator for: {ops}. Replace the layer by one that it has, or end the model "
-        "before it and compute the rest in the app."
-    )
-
-
-def layer_of(place: str) -> str:
-    """The layer in a node's path, model/layer/operation: TensorFlow appends _1 to scopes it re-enters."""
-    parts = place.split("/")
-    return re.sub(r"_\d+$", "", parts[1] if len(parts) > 2 else parts[0])
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without what the converter's C++ prints: pages of locations, all of which its error repeats."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def write(content: bytes, request: Request) -> None:

@@ -17,8 +17,8 @@ def finish(
 ) -> bytes:
     """The file with named tensors, a signature, and an input of dtype `io`.
 
-    A uint8 or int8 input takes over the scale and zero point of the QUANTIZE operator that the float
-    input went through. Raises ValueError where there is none.
+    A uint8 or int8 input takes over the scale and zero point of the QUANTIZE operator that the
+    float input went through. Raises ValueError where there is none.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -27,8 +27,8 @@ def finish(
     outputs = in_order(graph)
     if len(graph.inputs) != 1 or len(outputs) != len(output_names):
         raise ValueError(
-            f"The converter returned {len(graph.inputs)} inputs and {len(outputs)} outputs, the model "
-            f"has 1 and {len(output_names)} ({', '.join(output_names)})."
+            f"The converter returned {len(graph.inputs)} inputs and {len(outputs)} outputs, the "
+            f"model has 1 and {len(output_names)} ({', '.join(output_names)})."
         )
     if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
         take_bytes(model, io)
@@ -53,7 +53,7 @@ def finish(
 
 
 def in_order(graph: Any) -> list[int]:
-    """The output tensors as the model lists them: TensorFlow calls them Identity, Identity_1, ..."""
+    """The output tensors as the model lists them: Identity, Identity_1, ... in TensorFlow."""
 
     def position(index: int) -> int:
         number = decoded(graph.tensors[index].name).partition("Identity")[2].lstrip("_")
@@ -100,5 +100,5 @@ def decoded(name: bytes | str) -> str:
 class AlignedBuilder(flatbuffers.Builder):
     """Aligns byte vectors to 16, as the schema's force_align says and Python's builder forgets."""
 
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)

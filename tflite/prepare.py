@@ -1,10 +1,12 @@
-"""A Keras model made ready for conversion: float32 throughout, its preprocessing taken off the front.
+"""A Keras model made ready to convert: all of it float32, its preprocessing taken off the front.
 
-A uint8 input tensor says real = scale * (byte - zero_point), which is what a Rescaling of pixels says
-too, so the camera's bytes need no operator. A zero point is a whole number, though, and [-1, 1] wants
-127.5; ImageNet's mean and deviation want one pair for each channel. What is left over goes into the
-first convolution: a factor per input channel into its kernel, an offset into its bias. That is exact
-but where the kernel reaches over the picture's edge, which is padded with the zero point.
+A uint8 input tensor says real = scale * (byte - zero_point), which is what a Rescaling of pixels
+says too, so the camera's bytes need no operator. A zero point is a whole number, though, and [-1,
+1] wants 127.5; ImageNet's mean and deviation want one pair for each channel. What is left over
+goes into the first convolution: a factor per input channel into its kernel, an offset into its
+bias. That is exact but where the kernel reaches over the picture's edge, which is padded with the
+zero point. With V2's pretrained weights, on photos, this edge is 66 dB ("tf") or 50 dB ("torch",
+torchvision's weights) below the logits, where int8 itself is 22 and 12 dB below them.
 """
 
 import dataclasses
@@ -50,7 +52,7 @@ def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
     conv = sole_consumer(rescaling.output)
     if isinstance(conv, layers.ZeroPadding2D):
         conv = sole_consumer(conv.output)
-    if type(conv) is not layers.Conv2D or conv.groups != 1:
+    if conv is None or type(conv) is not layers.Conv2D or conv.groups != 1:
         return model, None
 
     def with_bias(layer: keras.Layer) -> keras.Layer:
@@ -72,7 +74,7 @@ def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
 
 def sole_consumer(tensor: Any) -> keras.Layer | None:
     """The one layer of a functional graph that reads `tensor`, None if there are more or none."""
-    producer, index, _ = tensor._keras_history
+    producer = tensor._keras_history.operation
     nodes = producer._outbound_nodes
     readers = [n.operation for n in nodes if any(x is tensor for x in n.input_tensors)]
     return readers[0] if len(readers) == 1 else None

@@ -1,8 +1,8 @@
 """Run a .tflite file: pictures in, float arrays out.
 
-`python -P tflite/run.py FILE` opens and invokes a file once and prints what XNNPACK took, as JSON: a bad
-file can abort the process, so `trial` has that done in a child. Hence no import here but numpy and,
-inside the functions, ai_edge_litert.
+`python -P tflite/run.py FILE` opens and invokes a file once and prints what XNNPACK took, as JSON:
+a bad file can abort the process, so `trial` has that done in a child, which shall start fast.
+Hence the imports inside functions.
 """
 
 import dataclasses
@@ -12,16 +12,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kzoo.flatbuffer import TfliteModel, TfliteTensor
 
 TRIAL_SECONDS = 120  # opening and running a MobileNet takes less than one
 
 
 @dataclasses.dataclass(frozen=True)
 class Port:
-    """An input or output of a file; real value = scale * (stored - zero_point), scale 0 for floats."""
+    """An input or output: real value = scale * (stored - zero_point), scale 0 for floats."""
 
     name: str
     shape: tuple[int, ...]
@@ -34,18 +37,18 @@ class Port:
         return f"{self.name}: {self.dtype} {list(self.shape)}{grid}"
 
 
-def port(name: str, detail: dict[str, Any]) -> Port:
-    shape = tuple(int(n) for n in detail["shape"])
-    scale, zero_point = detail["quantization"]
-    return Port(name, shape, np.dtype(detail["dtype"]).name, float(scale), int(zero_point))
+def port(name: str, tensor: "TfliteTensor") -> Port:
+    scale = tensor.scales[0] if tensor.scales else 0.0
+    zero_point = tensor.zero_points[0] if tensor.zero_points else 0
+    return Port(name, tensor.shape, tensor.dtype, scale, zero_point)
 
 
 def from_pixels(pictures: np.ndarray, dtype: str) -> np.ndarray:
     """Pictures with values in [0, 255] as an input of that dtype stores them.
 
-    A byte of the camera is the stored uint8 value, whatever scale the file declares, and 128 less in
-    int8: what Android hands over, and what every image model with such an input was made for.
-    A float input takes its pictures as they are.
+    A camera's byte is the stored uint8 value, whatever scale the file declares, and 128 less in
+    int8: that is what Android hands over, and what image models with such an input are made for. A
+    float input takes its pictures as they are.
     """
     if dtype == "float32":
         return pictures.astype(np.float32)
@@ -71,25 +74,33 @@ PIXEL_OFFSET = {"uint8": 0, "int8": 128}
 class Runner:
     """`Runner(path)(pictures)`: the outputs as floats, scales and zero points applied.
 
-    Pictures are (H, W, C) or (N, H, W, C), uint8 or float, in the range that the model took in Keras:
-    [0, 255] unless it was built with preprocessing=None. Returns an array (N, ...), or a dict of them by
-    name where the file has several outputs. Raises ValueError for a file that cannot be opened and for
-    pictures that do not fit.
+    Pictures are (H, W, C) or (N, H, W, C), uint8 or float, in the range that the model took in
+    Keras: [0, 255] unless it was built with preprocessing=None. Returns an array (N, ...), or a
+    dict of them by name where the file has several outputs. Raises ValueError for a file that is
+    damaged or cannot be opened, and for pictures that do not fit.
     """
 
     def __init__(self, path: str | os.PathLike, *, threads: int = 1):
+        from kzoo.flatbuffer import read_tflite
+        from kzoo.tflite.limits import risks
+
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"There is no file {str(self.path)!r}.")
-        self._interpreter = open_interpreter(self.path, threads)
-        inputs, outputs = ports(self._interpreter)
+        file = read_tflite(self.path)
+        graph = file.graphs[0]
+        if found := list(risks(graph)):
+            raise ValueError(f"{self.path} can kill the process that runs it: {', '.join(found)}.")
+        inputs, outputs = names(file)
         if len(inputs) != 1:
-            names = ", ".join(name for name, _ in inputs)
-            raise ValueError(f"{self.path} has {len(inputs)} inputs ({names}); Runner feeds one.")
-        ((name, detail),) = inputs
-        self.input, self._input_index = port(name, detail), detail["index"]
-        self.outputs = tuple(port(name, detail) for name, detail in outputs)
-        self._output_indices = tuple(detail["index"] for _, detail in outputs)
+            raise ValueError(
+                f"{self.path} has {len(inputs)} inputs ({', '.join(inputs)}); Runner feeds one."
+            )
+        ((name, self._input_index),) = inputs.items()
+        self.input = port(name, graph.tensors[self._input_index])
+        self.outputs = tuple(port(name, graph.tensors[i]) for name, i in outputs.items())
+        self._output_indices = tuple(outputs.values())
+        self._interpreter = open_interpreter(self.path, threads)
 
     def __call__(self, pictures: np.ndarray) -> Any:
         batch = self._batch(np.asarray(pictures))
@@ -107,13 +118,17 @@ class Runner:
         }
         return stacked if len(stacked) > 1 else stacked[self.outputs[0].name]
 
+    def invoke(self) -> None:
+        """Run the file on the picture it was given last: what `benchmark` times."""
+        self._interpreter.invoke()
+
     def _batch(self, pictures: np.ndarray) -> np.ndarray:
         """(N, H, W, C), as the input stores it."""
         wanted = self.input.shape[1:]
         if self.input.shape[0] != 1:
             raise ValueError(
-                f"{self.path} takes batches of {self.input.shape[0]}; Runner feeds pictures one by one. "
-                "Convert it with a batch of 1."
+                f"{self.path} takes batches of {self.input.shape[0]}; Runner feeds pictures one by "
+                "one. Convert it with a batch of 1."
             )
         single = pictures.shape == wanted
         if not single and (pictures.ndim != len(wanted) + 1 or pictures.shape[1:] != wanted):
@@ -135,7 +150,7 @@ def dequantize(stored: np.ndarray, output: Port) -> np.ndarray:
 
 
 def open_interpreter(path: str | os.PathLike, threads: int = 1) -> Any:
-    """A LiteRT interpreter with its tensors allocated, XNNPACK included. ValueError if it refuses."""
+    """A LiteRT interpreter with its tensors allocated. Raises ValueError where it refuses."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -146,17 +161,18 @@ def open_interpreter(path: str | os.PathLike, threads: int = 1) -> Any:
     return interpreter
 
 
-def ports(interpreter: Any) -> tuple[list[tuple[str, dict]], list[tuple[str, dict]]]:
-    """Inputs and outputs, each as (name, detail), by the signature's names where there is one.
+def names(file: "TfliteModel") -> tuple[dict[str, int], dict[str, int]]:
+    """({name: tensor} of the inputs, of the outputs), as the signature has them where there is one.
 
-    A file may hold its outputs in any order; what order the signature has is what the model had.
+    The graph may hold its outputs in any order.
     """
-    signatures = interpreter.get_signature_list()
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(signatures) != 1:
-        return [(d["name"], d) for d in inputs], [(d["name"], d) for d in outputs]
-    runner = interpreter.get_signature_runner(next(iter(signatures)))
-    return list(runner.get_input_details().items()), list(runner.get_output_details().items())
+    graph = file.graphs[0]
+    if len(file.signatures) == 1 and file.signatures[0].graph == 0:
+        return dict(file.signatures[0].inputs), dict(file.signatures[0].outputs)
+    inputs, outputs = (
+        {graph.tensors[i].name: i for i in ends} for ends in (graph.inputs, graph.outputs)
+    )
+    return inputs, outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +185,7 @@ class Trial:
 
 
 def trial(path: str | os.PathLike) -> Trial:
-    """Open and invoke a file in a process of its own. Raises ValueError if it does not come through."""
+    """Open and invoke a file in a process of its own. Raises ValueError if that one fails."""
     command = [sys.executable, "-P", __file__, str(path)]
     try:
         done = subprocess.run(
@@ -201,9 +217,10 @@ def try_here(path: str) -> dict[str, Any]:
 
 
 def delegated(operators: list[dict[str, Any]]) -> tuple[int, list[int]]:
-    """(Partitions, operators outside them), from an interpreter's list: the file's, then DELEGATEs.
+    """(Partitions, operators outside them), from a list of the file's own and then DELEGATEs.
 
-    LiteRT does not say what a DELEGATE replaced: it is what lies between its outputs and its inputs.
+    LiteRT does not say what a DELEGATE replaced: it is what lies between its inputs and its
+    outputs.
     """
     own = [op for op in operators if op["op_name"] != "DELEGATE"]
     producer = {int(t): op for op in own for t in op["outputs"]}

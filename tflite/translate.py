@@ -1,0 +1,169 @@
+"""TensorFlow's converter: a Keras model in, the bytes of a .tflite file out.
+
+Always a concrete function of one picture: its variables freeze, its batch is static, and no
+operator is left to ask for shapes.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kzoo.tflite.prepare import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """How numbers are held in the file. `inputs`: the dtypes the input can have, its own first."""
+
+    about: str
+    inputs: tuple[str, ...]
+    operators: str = "TFLITE_BUILTINS"  # of tf.lite.OpsSet, when calibrated
+    optimize: bool = True
+    calibrated: bool = False
+    float_ops: tuple[str, ...] = ()  # operators that stay in float32
+    weights: str | None = None  # the dtype that halves them
+
+    def __str__(self) -> str:
+        return self.about
+
+
+# Speeds: MobileNetV2 1.0 at 224 px against float32, one thread of an x86 core with AVX512-VNNI.
+SCHEMES = {
+    "float32": Scheme("as trained", ("float32", "uint8"), optimize=False),
+    "float16": Scheme(
+        "weights in float16, half the bytes, computes in float32",
+        ("float32", "uint8"),
+        weights="float16",
+    ),
+    "dynamic": Scheme(
+        "weights in int8, activations in float32: a quarter of the bytes, but 2.9x slower",
+        ("float32", "uint8"),
+    ),
+    "int8": Scheme(
+        "weights and activations in int8: a quarter of the bytes and twice as fast",
+        ("uint8", "float32", "int8"),
+        operators="TFLITE_BUILTINS_INT8",
+        calibrated=True,
+        float_ops=("SOFTMAX",),
+    ),
+    "int16x8": Scheme(
+        "weights in int8, activations in int16: slow, reference kernels; no HARD_SWISH",
+        ("float32",),
+        operators="EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+        calibrated=True,
+    ),
+}
+FAKE_QUANT = "FakeQuantWithMinMax"  # begins the name of TensorFlow's operators for it
+
+
+def trace(model: keras.Model, shape: tuple[int, int, int], *, from_bytes: bool) -> Any:
+    """A concrete function of one picture (1, H, W, C), float32 or bytes, that runs the model."""
+    import tensorflow as tf
+
+    dtype = tf.uint8 if from_bytes else tf.float32
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *shape), dtype, name="image")])
+    def run(image: Any) -> Any:
+        return model(tf.cast(image, tf.float32), training=False)
+
+    return run.get_concrete_function()
+
+
+def operations(graph: Any) -> Iterator[Any]:
+    """Every operation of a concrete function, those of the functions that it calls included."""
+    yield from graph.graph.get_operations()
+    for function in graph.graph._functions.values():
+        inner = getattr(function, "graph", None)
+        yield from inner.get_operations() if inner else ()
+
+
+def has_ranges(graph: Any) -> bool:
+    """Whether the model brings its int8 ranges along, as fake-quantization."""
+    return any(op.type.startswith(FAKE_QUANT) for op in operations(graph))
+
+
+def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Grid | None) -> bytes:
+    """A concrete function as a file with float32 input and outputs.
+
+    `pictures` calibrate it. Without them "int8" takes the ranges that the graph has, and the
+    operators must not be pinned to int8: TensorFlow then asks for pictures.
+    """
+    import tensorflow as tf
+
+    def samples() -> Iterator[list[np.ndarray]]:
+        assert pictures is not None
+        for i, picture in enumerate(pictures):
+            picture = np.array(picture[None], np.float32)
+            if grid and i == 0:
+                # The input's range is that of all bytes, whether or not these pictures have them.
+                picture[0, 0, :2] = [[0.0], [255.0]]
+            yield [grid.real(picture) if grid else picture]
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
+    operators = scheme.operators if pictures is not None else "TFLITE_BUILTINS"
+    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, operators)]
+    if scheme.optimize:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if scheme.weights:
+        converter.target_spec.supported_types = [getattr(tf, scheme.weights)]
+    with warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")  # tf.lite's, about itself
+        try:
+            if pictures is None:
+                return converter.convert()
+            converter.representative_dataset = samples
+            if not scheme.float_ops:
+                return converter.convert()
+            # The debugger is tf.lite's public way to leave an operator in float32.
+            options = tf.lite.experimental.QuantizationDebugOptions(
+                denylisted_ops=list(scheme.float_ops)
+            )
+            return tf.lite.experimental.QuantizationDebugger(
+                converter=converter, debug_dataset=samples, debug_options=options
+            ).get_nondebug_quantized_model()
+        except Exception as error:
+            raise explained(error) from error
+
+
+def explained(error: Exception) -> Exception:
+    """The converter's error, with the layers whose operators TFLite does not have."""
+    found = {}
+    for detail in getattr(error, "errors", ()):
+        places = [call.name for call in detail.location.call if call.name]
+        if detail.operator.name and places:
+            found[detail.operator.name.removeprefix("tf.")] = places[0]
+    if not found:
+        return ValueError(f"TensorFlow's converter could not translate the model: {error}")
+    ops = "; ".join(f"{op} in layer {layer_of(place)!r} ({place})" for op, place in found.items())
+    return ValueError(
+        f"TFLite has no operator for {ops}. Replace the layer, or end the model before it and "
+        "compute the rest in the app."
+    )
+
+
+def layer_of(place: str) -> str:
+    """The layer in a node's path, model/layer/operation, where scopes entered again end in _1."""
+    parts = place.split("/")
+    return re.sub(r"_\d+$", "", parts[1] if len(parts) > 2 else parts[0])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the converter's C++ prints: pages of locations, which its error repeats."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
