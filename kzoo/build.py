@@ -159,8 +159,8 @@ def build(
     elif pooling:
         x = POOLING[pooling](name="features_pool")(x)
 
-    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(inputs, x, name=name or model_name)
+    sources = keras.utils.get_source_inputs(image)
+    model = keras.Model(sources if len(sources) > 1 else sources[0], x, name=name or model_name)
     model.pyramid_outputs = pyramid(model)  # as keras-hub wants it
     model.pyramid_level_inputs = {  # as keras-cv wants it
         level: features._keras_history.operation.name
