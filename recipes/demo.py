@@ -16,7 +16,7 @@ from kzoo.recipes.classify import classify
 from kzoo.recipes.run import Results
 
 SIDE = 128  # px
-PER_CLASS = {"train": 120, "val": 40}
+PER_CLASS = {"train": 300, "val": 40}
 
 
 def polygon(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
@@ -44,11 +44,11 @@ def draw(shape: str, rng: np.random.Generator) -> Image.Image:
     """One picture of a shape: any colour, size, place and turn, on a mottled ground."""
     mottle = rng.integers(0, 256, (6, 6, 3), dtype="uint8")
     image = Image.fromarray(mottle).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    image = Image.blend(image, Image.new("RGB", image.size, tuple(rng.integers(0, 256, 3))), 0.5)
+    image = Image.blend(image, Image.new("RGB", image.size, tuple(rng.integers(0, 256, 3))), 0.7)
     ground = np.asarray(image).mean(axis=(0, 1))
-    while np.abs((colour := rng.integers(0, 256, 3)) - ground).max() < 90:
+    while np.abs((colour := rng.integers(0, 256, 3)) - ground).max() < 110:
         pass  # too near the ground's colour to be seen
-    radius, turn = SIDE * rng.uniform(0.18, 0.38), rng.uniform(0, 2 * math.pi)
+    radius, turn = SIDE * rng.uniform(0.25, 0.42), rng.uniform(0, 2 * math.pi)
     centre = rng.uniform(radius, SIDE - radius, 2)
     spin = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     points = np.array(SHAPES[shape]) @ spin * radius + centre

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,12 @@ from kzoo.recipes.files import replacing
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One leg of a training run: AdamW on a cosine from `learning_rate` to 0 after a warm-up."""
+    """One leg of a training run: Adam on a cosine from `learning_rate` to 0 after a warm-up."""
 
     name: str
     epochs: int
     learning_rate: float
     warmup: float = 0.1  # fraction of all steps
-    weight_decay: float = 1e-4
     label_smoothing: float = 0.1
     patience: int = 10  # epochs without a better one before the stage ends
 
@@ -46,8 +46,7 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
         warmup_target=stage.learning_rate,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=stage.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = keras.optimizers.Adam(schedule)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=stage.label_smoothing)
     model.compile(
         optimizer, loss, metrics=["accuracy"], jit_compile=keras.backend.backend() == "jax"
@@ -85,6 +84,8 @@ def fit(
             epochs=epoch + 1,
             initial_epoch=epoch,
             class_weight=dict(class_weight) if class_weight else None,
+            shuffle=False,  # of batches, by a generator that no seed here reaches
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=partial(reseed, model))],
             verbose=1 if sys.stderr.isatty() else 2,
         )
         values = {key: float(value[-1]) for key, value in fitted.history.items()}
@@ -96,6 +97,13 @@ def fit(
     if kept:
         model.load_weights(kept / "best.weights.h5")
     return model, history
+
+
+def reseed(model: keras.Model, epoch: int, _: Any = None) -> None:
+    """Gives dropout the random numbers of that epoch; a saved model does not hold its place in them."""
+    for i, layer in enumerate(model.layers):
+        if hasattr(layer, "seed_generator"):
+            layer.seed_generator.state.assign([epoch, i])
 
 
 def best_epoch(history: list[Row]) -> int:

@@ -1,0 +1,155 @@
+"""Training stages: stopped anywhere, they go on and end as if nothing had happened."""
+
+import keras
+import numpy as np
+import pytest
+
+from kzoo.recipes import fit as fitting
+from kzoo.recipes.augment import Augment, Batches
+from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, latest, once, split_at
+
+STAGE = Stage("toy", epochs=4, learning_rate=0.3, patience=10)
+
+
+def data(count=48, seed=0):
+    """Three clusters in the plane that a linear model can tell apart."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 3, count)
+    centres = np.array([[0, 2], [2, -1], [-2, -1]], dtype="float32")
+    examples = centres[targets] + rng.normal(0, 0.5, (count, 2)).astype("float32")
+    return Batches(examples, targets, classes=3, batch_size=8)
+
+
+def net():
+    keras.utils.set_random_seed(0)
+    chain = [keras.Input((2,)), keras.layers.Dropout(0.2, seed=3), keras.layers.Dense(3)]
+    return keras.Sequential([*chain, keras.layers.Activation("softmax")])
+
+
+class StoppedError(Exception):
+    pass
+
+
+def run(folder, stop_at=None):
+    train = data()
+
+    def epoch_data(epoch):
+        if epoch == stop_at:
+            raise StoppedError
+        return train.shuffled(0, epoch)
+
+    return fit(net(), STAGE, epoch_data, data(seed=1), folder)
+
+
+@pytest.mark.backend
+def test_a_stopped_stage_ends_as_it_would_have(tmp_path):
+    whole, expected = run(tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run(tmp_path / "stopped", stop_at=2)
+    kept = latest(tmp_path / "stopped", STAGE)
+    assert kept.name == "toy-0001"
+    resumed, history = run(tmp_path / "stopped")
+    for got, want in zip(history, expected, strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert got[key] == pytest.approx(want[key], rel=1e-5), (key, got["epoch"])
+    for got, want in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert expected[-1]["val_accuracy"] > 0.9  # and it learnt something
+
+
+@pytest.mark.backend
+def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch):
+    def full(source, target):
+        if source.name == "toy-0001.part":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    replace = fitting.os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(tmp_path)
+    assert latest(tmp_path, STAGE).name == "toy-0000"
+    _, history = run(tmp_path)
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+
+
+def test_the_best_epoch_is_the_most_accurate_then_the_one_of_least_loss():
+    rows = [(0.5, 1.0), (0.9, 0.5), (0.9, 0.4), (0.8, 0.1)]
+    assert best_epoch([{"val_accuracy": a, "val_loss": b} for a, b in rows]) == 2
+
+
+def test_patience_ends_a_stage(tmp_path):
+    stage = Stage("still", epochs=9, learning_rate=0.0, patience=2)
+    train = data()
+    _, history = fit(net(), stage, lambda e: train.shuffled(0, e), data(seed=1), tmp_path)
+    assert len(history) == 3  # the first, and two that are no better
+
+
+def test_once_makes_a_thing_once(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return net(), [{"epoch": 0}]
+
+    for _ in range(2):
+        model, history = once(tmp_path / "a.keras", make)
+        assert model.count_params() == 9
+        assert history == [{"epoch": 0}]
+    assert len(calls) == 1
+
+
+def test_class_weights_give_each_class_the_same_share():
+    targets = np.array([0] * 6 + [1] * 3 + [2])
+    weights = balanced(targets, 3)
+    shares = [weights[i] * (targets == i).sum() for i in range(3)]
+    assert shares == pytest.approx([10 / 3] * 3)  # sklearn's "balanced": N / (classes * count)
+
+
+@pytest.mark.backend
+def test_a_split_model_computes_the_same():
+    import kzoo
+
+    keras.utils.set_random_seed(1)
+    for build in (kzoo.MobileNetV2, kzoo.MobileNetV3Small):
+        model = build(0.35, input_shape=(32, 32, 3), classes=4)
+        body, tail = split_at(model, "head_dropout")
+        x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+        whole = model.predict(x, verbose=0)
+        parts = tail.predict(body.predict(x, verbose=0), verbose=0)
+        np.testing.assert_allclose(parts, whole, rtol=1e-5)
+        # The copy is apart: training it leaves the model alone.
+        tail.set_weights([w + 1 for w in tail.get_weights()])
+        np.testing.assert_allclose(model.predict(x, verbose=0), whole, rtol=1e-5)
+
+
+class TestAugment:
+    picture = np.arange(40 * 40 * 3, dtype="uint8").reshape(40, 40, 3)
+
+    def test_zero_changes_nothing(self):
+        still = Augment(zoom=0, stretch=0, turn=0, flip=False, colour=0)
+        same = still(self.picture, 40, np.random.default_rng(0))
+        np.testing.assert_allclose(same, self.picture, atol=1)
+
+    def test_flip_mirrors(self):
+        flip = Augment(zoom=0, stretch=0, turn=0, flip=True, colour=0)
+        seen = [flip(self.picture, 40, np.random.default_rng(seed)) for seed in range(8)]
+        mirrored = [np.allclose(s, self.picture[:, ::-1], atol=1) for s in seen]
+        upright = [np.allclose(s, self.picture, atol=1) for s in seen]
+        assert any(mirrored)
+        assert any(upright)
+        assert all(a or b for a, b in zip(mirrored, upright, strict=True))
+
+    def test_the_same_seed_and_epoch_give_the_same_picture(self):
+        pictures = np.stack([self.picture] * 6)
+        batches = Batches(
+            pictures, np.arange(6) % 2, classes=2, batch_size=4, augment=Augment(), size=24
+        )
+        a, b, c = batches.shuffled(0, 1)[0], batches.shuffled(0, 1)[0], batches.shuffled(0, 2)[0]
+        np.testing.assert_array_equal(a[0], b[0])
+        assert not np.array_equal(a[0], c[0])
+        assert a[0].shape == (4, 24, 24, 3)
+        assert a[0].dtype == np.float32
+        assert a[0].min() >= 0
+        assert a[0].max() <= 255
