@@ -78,6 +78,12 @@ class Batches(keras.utils.PyDataset):
         shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.examples))
         return shuffled
 
+    def replaced(self, examples: np.ndarray) -> "Batches":
+        """The same targets with other examples, such as what a frozen net makes of these."""
+        replaced = copy.copy(self)
+        replaced.examples = examples
+        return replaced
+
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
 

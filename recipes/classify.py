@@ -22,6 +22,8 @@ from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, open_run
 from kzoo.tflite import Runner, compare, convert
 
+LEAST = {"head_epochs": 0, "epochs": 0, "batch_size": 1, "learning_rate": 0, "patience": 1}
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CALIBRATION_PICTURES = 256
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
 MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees them
@@ -47,6 +49,16 @@ class Config:
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}. Received: {getattr(self, name)}"
+                )
+        if self.precision not in PRECISIONS:
+            allowed = ", ".join(PRECISIONS)
+            raise ValueError(f"precision must be one of {allowed}. Received: {self.precision!r}")
+
 
 def classify(data: str | Path, **options) -> Results:
     """`kzoo classify` as a function; `options` are the fields of `Config`.
@@ -55,13 +67,8 @@ def classify(data: str | Path, **options) -> Results:
     """
     config = Config(str(data), **options)
     dataset = read_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed)
-    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
-    open_run(folder, config, dataset.labels)
-    print(f"{dataset}\nThe run is kept in {folder}")
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-
-    # The net, then its new head on frozen features, then all of it: each kept when it is done.
     net = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
@@ -69,6 +76,11 @@ def classify(data: str | Path, **options) -> Results:
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
     )
+    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
+    open_run(folder, config, dataset.labels)
+    print(f"{dataset}\nThe run is kept in {folder}")
+
+    # The new head on frozen features, then all of the net: each kept when it is done.
     state, history = folder / "checkpoint", []
     if config.weights != "none" and config.head_epochs:
         net, rows = once(state / "1-head.keras", lambda: train_head(net, dataset, config, state))
@@ -76,13 +88,15 @@ def classify(data: str | Path, **options) -> Results:
     if config.epochs:
         net, rows = once(state / "2-whole.keras", lambda: train_whole(net, dataset, config, state))
         history += rows
+    net.trainable = True  # as its user will want it
     net.save(folder / "model.keras")
     write_json(folder / "history.json", history)
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
     some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
     calibration = Pictures([dataset.train.paths[i] for i in some], config.size)[:]
-    file = convert(net, folder / "model.tflite", calibration=calibration, labels=dataset.labels)
+    int8 = kzoo.quantize(net, calibration=calibration)
+    file = convert(int8, folder / "model.tflite", labels=dataset.labels)
     val = Pictures(dataset.val.paths, config.size)[:]
     comparison = compare(net, file, val, labels=dataset.val.targets)
     scores = {"float": net.predict(val.astype("float32"), verbose=0), "int8": Runner(file)(val)}
@@ -107,12 +121,10 @@ def train_head(
     """The new layers alone. The frozen rest is run once over the pictures and its output kept."""
     new = net.loaded_weights.new
     body, head = split_at(net, "head_wide" if "head_wide" in new else "head_dropout")
-    seen = {
-        name: batches(split, config, dataset)
-        for name, split in (("train", dataset.train), ("val", dataset.val))
-    }
-    for name, plain in seen.items():
-        plain.examples = features(body, plain, state / f"features-{name}.npy")
+    seen = {}
+    for name, split in (("train", dataset.train), ("val", dataset.val)):
+        plain = batches(split, config, dataset)
+        seen[name] = plain.replaced(features(body, plain, state / f"features-{name}.npy"))
     head, history = fit(
         head,
         Stage("head", config.head_epochs, 1e-3, label_smoothing=config.label_smoothing),

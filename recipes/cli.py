@@ -102,6 +102,60 @@ def compare(command: argparse.ArgumentParser) -> Run:
     return run
 
 
+def convert(command: argparse.ArgumentParser) -> Run:
+    """a .keras file to a .tflite file"""
+    command.add_argument("model", help=".keras file")
+    command.add_argument("out", help=".tflite file to write")
+    command.add_argument(
+        "--scheme", default="int8", help="int8 (default), float32, float16, dynamic, int16x8"
+    )
+    command.add_argument("--io", help="input dtype: uint8, float32 or int8 (default: the scheme's)")
+    command.add_argument("--calibration", help="folder of pictures like those the model will see")
+    command.add_argument("--labels", help="file with one class name per line")
+    command.add_argument("--size", type=int, help="input side in px, if the model leaves it open")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.convert import convert_file
+
+        print(
+            convert_file(
+                given.model,
+                given.out,
+                scheme=given.scheme,
+                io=given.io,
+                calibration=given.calibration,
+                labels=given.labels,
+                size=given.size,
+            )
+        )
+
+    return run
+
+
+def audit(command: argparse.ArgumentParser) -> Run:
+    """what is in a .tflite file, and what will run slowly"""
+    command.add_argument("file", help=".tflite file, anyone's")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.tflite import audit
+
+        print(audit(given.file))
+
+    return run
+
+
+def benchmark(command: argparse.ArgumentParser) -> Run:
+    """CPU time of .tflite files, side by side"""
+    command.add_argument("files", nargs="+", help=".tflite files; ratios are to the first")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.tflite import benchmark
+
+        print(benchmark(given.files))
+
+    return run
+
+
 def list_models(command: argparse.ArgumentParser) -> Run:
     """the nets, with parameters and multiply-accumulates"""
     command.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1)")
@@ -127,6 +181,9 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "classify": classify,
     "predict": predict,
     "compare": compare,
+    "convert": convert,
+    "audit": audit,
+    "benchmark": benchmark,
     "list": list_models,
 }
 

@@ -114,7 +114,7 @@ def read_folder(data: Path, defects: list[Defect]) -> Iterable[Found]:
                 parts[split] = data / name
     if parts and "train" not in parts:
         raise ValueError(f"{data} holds {parts['val'].name}/ but no train/.")
-    for split, part in (parts or {None: data}).items():
+    for given, part in (parts or {None: data}).items():
         for folder in sorted(part.iterdir()):
             if folder.name.startswith((".", "__")):
                 continue
@@ -125,7 +125,7 @@ def read_folder(data: Path, defects: list[Defect]) -> Iterable[Found]:
             pictures = sorted(path for path in folder.rglob("*") if is_candidate(path))
             if not pictures:
                 defects.append(Defect(folder, "holds no pictures: the class is left out"))
-            yield from ((path, folder.name, split) for path in pictures)
+            yield from ((path, folder.name, given) for path in pictures)
 
 
 def is_candidate(path: Path) -> bool:

@@ -100,7 +100,7 @@ def fit(
 
 
 def reseed(model: keras.Model, epoch: int, _: Any = None) -> None:
-    """Gives dropout the random numbers of that epoch; a saved model does not hold its place in them."""
+    """Gives dropout the random numbers of that epoch; a saved model forgets its place in them."""
     for i, layer in enumerate(model.layers):
         if hasattr(layer, "seed_generator"):
             layer.seed_generator.state.assign([epoch, i])

@@ -45,7 +45,7 @@ def scorer(file: Path):
         model = keras.saving.load_model(file)
         return lambda x: model.predict(x.astype("float32"), verbose=0), model.input_shape[1]
     runner = Runner(file)
-    return runner, runner.input_shape[1]
+    return runner, runner.input.shape[1]
 
 
 def compare_run(folder: Path) -> Comparison:

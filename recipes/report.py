@@ -114,8 +114,8 @@ def results_table(results: Results, folder: Path, comparison: Any) -> str:
     )
     return (
         '<table><tr><th></th><th class="n">accuracy</th><th class="n">size</th><th></th></tr>'
-        f"{rows}</table><p>Measured on the validation pictures; the int8 file was run by the TFLite "
-        f"interpreter.</p><pre>{html.escape(str(comparison))}</pre>"
+        f"{rows}</table><p>Measured on the validation pictures; the int8 file was run by the "
+        f"TFLite interpreter.</p><pre>{html.escape(str(comparison))}</pre>"
     )
 
 

@@ -1,8 +1,10 @@
 """A run's folder: what was asked for, what came of it, and how either is read again.
 
-config.json   labels.txt   history.json   results.json   report.html   predictions.csv   predictions.png
-checkpoint/   what a killed run goes on from
-model.keras   the float model      model.tflite   the int8 file
+config.json, labels.txt               what was asked for
+checkpoint/                           what a killed run goes on from
+model.keras, model.tflite             the float model, the int8 file
+history.json, results.json            epochs and figures
+report.html, predictions.csv, .png    the same for people
 """
 
 import dataclasses

@@ -1,0 +1,210 @@
+"""The recipe from pictures to a verified int8 file, as a person runs it."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from kzoo.recipes import demo
+from kzoo.recipes.cli import main
+from kzoo.tflite import Runner, audit
+
+QUICK = ["--model", "mobilenet_v3_small", "--alpha", "0.35", "--size", "48", "--weights", "none"]
+QUICK += ["--epochs", "3", "--batch-size", "16", "--learning-rate", "0.003"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """60 circles and crosses, and some files that are none."""
+    folder = tmp_path_factory.mktemp("data") / "my pictures"
+    rng = np.random.default_rng(0)
+    for shape in ("circle", "cross"):
+        (folder / shape).mkdir(parents=True)
+        for i in range(30):
+            demo.draw(shape, rng).save(folder / shape / f"{i}.jpg")
+    (folder / "cross" / "broken.jpg").write_bytes(b"\xff\xd8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory):
+    """A finished run's folder."""
+    folder = tmp_path_factory.mktemp("runs") / "quick"
+    assert main(["classify", str(pictures), *QUICK, "--out", str(folder)]) == 0
+    return folder
+
+
+def command(*arguments, **options):
+    words = [sys.executable, "-m", "kzoo.recipes.cli", *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.slow
+class TestRun:
+    def test_leaves_everything_in_its_folder(self, run):
+        files = {path.name for path in run.iterdir()}
+        assert files == {
+            "checkpoint", "config.json", "history.json", "labels.txt", "model.keras",
+            "model.tflite", "predictions.csv", "predictions.png", "report.html", "results.json",
+        }  # fmt: skip
+        assert (run / "labels.txt").read_text().split() == ["circle", "cross"]
+        assert len(json.loads((run / "history.json").read_text())) == 3
+
+    def test_the_file_is_int8_between_bytes_and_scores(self, run):
+        found = audit(run / "model.tflite")
+        assert not found.float_ops
+        assert not found.custom_ops + found.flex_ops
+
+    def test_the_results_are_those_of_the_files(self, run, pictures):
+        rows = (run / "predictions.csv").read_text().splitlines()[1:]
+        assert len(rows) == 12
+        results = json.loads((run / "results.json").read_text())
+        cells = [row.rsplit(",", 5) for row in rows]  # file, label, float, probability, int8, ...
+        for name, column in (("float_accuracy", 2), ("int8_accuracy", 4)):
+            right = np.mean([cell[1] == cell[column] for cell in cells])
+            assert results[name] == pytest.approx(right)
+
+    def test_the_report_stands_alone_and_lists_what_was_left_out(self, run):
+        page = (run / "report.html").read_text()
+        assert "broken.jpg" in page
+        assert 'src="data:image/svg+xml;base64,' in page
+        assert "http://" not in page
+        assert "https://" not in page
+
+    def test_predict_by_run_file_and_keras(self, run, pictures, capsys):
+        picture = str(pictures / "circle" / "0.jpg")
+        broken = str(pictures / "cross" / "broken.jpg")
+        for model in (run, run / "model.tflite", run / "model.keras"):
+            assert main(["predict", str(model), picture, broken]) == 0
+            first, second = capsys.readouterr().out.splitlines()[-2:]
+            assert first.startswith(f"{picture}: c")
+            assert "cannot be read: not a picture" in second
+
+    def test_compare_and_audit_and_benchmark(self, run, capsys):
+        for words in (["compare", run], ["audit", run / "model.tflite"]):
+            assert main([*map(str, words)]) == 0
+        out = capsys.readouterr().out
+        assert "12 pictures" in out
+        assert "agreement" in out
+
+    def test_the_model_file_needs_no_kzoo(self, run):
+        """Anyone with Keras can open model.keras."""
+        code = (
+            "import sys, keras, numpy as np; sys.modules['kzoo'] = None;"
+            f"m = keras.saving.load_model({str(run / 'model.keras')!r});"
+            "print(m.predict(np.zeros((1, 48, 48, 3)), verbose=0).shape)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip().endswith("(1, 2)"), done.stderr
+
+    def test_again_changes_nothing(self, run, pictures):
+        before = (run / "model.tflite").read_bytes()
+        assert main(["classify", str(pictures), *QUICK, "--out", str(run)]) == 0
+        assert (run / "model.tflite").read_bytes() == before
+
+    def test_other_settings_are_refused(self, run, pictures, capsys):
+        words = ["classify", str(pictures), *QUICK, "--out", str(run), "--seed", "1"]
+        assert main(words) == 1
+        assert "seed=0, not 1" in capsys.readouterr().err
+
+    def test_killed_it_goes_on_and_ends_as_it_would_have(self, run, pictures, tmp_path):
+        words = ["classify", str(pictures), *QUICK, "--out", str(tmp_path / "killed")]
+        process = command(*words)
+        kept = tmp_path / "killed" / "checkpoint" / "whole-0000"
+        for _ in range(1800):
+            if kept.exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert kept.exists()
+        assert not (tmp_path / "killed" / "model.keras").exists()
+        assert main(words) == 0
+        rows, expected = (
+            json.loads((folder / "history.json").read_text())
+            for folder in (tmp_path / "killed", run)
+        )
+        for got, want in zip(rows, expected, strict=True):
+            assert got["loss"] == pytest.approx(want["loss"], rel=1e-3)
+        x = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), dtype="uint8")
+        np.testing.assert_allclose(
+            Runner(tmp_path / "killed" / "model.tflite")(x),
+            Runner(run / "model.tflite")(x),
+            atol=0.1,
+        )
+
+    def test_a_full_disk_is_one_line_and_no_half_file(self, pictures, tmp_path):
+        def small_files():  # as on a full disk, a write fails in its middle
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+        out = tmp_path / "full"
+        process = command("classify", pictures, *QUICK, "--out", out, preexec_fn=small_files)
+        error = process.communicate()[1].decode()
+        assert process.returncode == 1
+        assert "Traceback" not in error
+        assert error.splitlines()[-1].startswith("kzoo: ")
+        assert not [p for p in out.rglob("*") if p.suffix in (".keras", ".tflite", ".h5")] or all(
+            ".part" in str(p) for p in out.rglob("*.keras")
+        )
+
+
+class TestErrors:
+    """One line that says what to do, and nothing left behind."""
+
+    @pytest.mark.parametrize(
+        ("words", "complaint"),
+        [
+            (["nowhere"], "There is no"),
+            (["DATA", "--model", "mobilenet_v9"], "There is no model 'mobilenet_v9'. Choose one"),
+            (["DATA", "--weights", "nowhere.h5"], "nowhere.h5"),
+            (["DATA", "--alpha", "-1"], "alpha must be a number > 0"),
+            (["DATA", "--size", "8"], "at least 32"),
+            (["DATA", "--epochs", "-1"], "epochs must be at least 0"),
+            (["DATA", "--batch-size", "0"], "batch_size must be at least 1"),
+            (["DATA", "--precision", "int4"], "precision must be one of"),
+        ],
+    )
+    def test_settings(self, pictures, tmp_path, capsys, words, complaint):
+        words = [str(pictures) if word == "DATA" else word for word in words]
+        flags = [*words, "--out", str(tmp_path / "run")]
+        if "--weights" not in words:
+            flags += ["--weights", "none"]
+        assert main(["classify", *flags]) == 1
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert len(error.strip().splitlines()) == 1
+        assert not (tmp_path / "run").exists()
+
+    def test_a_folder_that_cannot_be_written(self, pictures, tmp_path, capsys):
+        (tmp_path / "file").touch()
+        words = ["classify", str(pictures), *QUICK, "--out", str(tmp_path / "file" / "run")]
+        assert main(words) == 1
+        assert "kzoo: " in capsys.readouterr().err
+
+    def test_a_folder_of_something_else_is_left_alone(self, pictures, tmp_path, capsys):
+        (tmp_path / "thesis.txt").write_text("years of work")
+        assert main(["classify", str(pictures), *QUICK, "--out", str(tmp_path)]) == 1
+        assert "is no run of kzoo" in capsys.readouterr().err
+        assert os.listdir(tmp_path) == ["thesis.txt"]
+
+    def test_predict_and_compare_without_a_run(self, tmp_path, capsys):
+        assert main(["predict", str(tmp_path / "none"), "a.jpg"]) == 1
+        assert main(["compare", str(tmp_path)]) == 1
+        assert "holds no config.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_learns_and_its_file_agrees(tmp_path):
+    results = demo.demo(tmp_path / "demo")
+    assert results.float_accuracy > 0.85  # of five classes; a guess is .2
+    assert results.int8_accuracy > results.float_accuracy - 0.05
+    assert results.agreement > 0.9
+    again = keras.saving.load_model(results.folder / "model.keras")
+    assert again.output_shape == (None, 5)
