@@ -1,0 +1,180 @@
+"""The rooms of the tree: which way imports go, what each may use, and what is packed."""
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STANDARD = frozenset(sys.stdlib_module_names)
+PROGRAMS_ONLY = frozenset({"argparse", "getpass", "optparse"})  # of the standard library
+
+# room: (folder, packages it may import, those it may import inside a function only)
+ROOMS = {
+    "kzoo": ("kzoo", {"keras", "numpy", "kzoo"}, {"h5py"}),
+    "kzoo.tflite": (
+        "tflite",
+        {"keras", "numpy", "kzoo", "kzoo.tflite", "flatbuffers"},  # TensorFlow's own dependency
+        {"tensorflow", "ai_edge_litert"},
+    ),
+    "kzoo.recipes": (
+        "recipes",
+        {"keras", "numpy", "kzoo", "kzoo.tflite", "kzoo.recipes", "PIL", "matplotlib", "tqdm"},
+        set(),
+    ),
+}
+FILES = [
+    pytest.param(room, path, id=str(path.relative_to(ROOT)))
+    for room, (folder, _, _) in ROOMS.items()
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if not {"recipes", "tflite"} & set(path.relative_to(ROOT / folder).parts)  # the symlinks
+]
+
+
+def room_of(module: str) -> str:
+    """kzoo.tflite.audit -> kzoo.tflite, kzoo.rows -> kzoo, PIL.Image -> PIL."""
+    inside = next(
+        (room for room in ROOMS if f"{module}.".startswith(f"{room}.") and "." in room), ""
+    )
+    return inside or module.split(".")[0]
+
+
+def imports(path: Path) -> list[tuple[str, bool, int]]:
+    """(module, whether it is imported inside a function, line) of every import in a file."""
+    found = []
+
+    def visit(node: ast.AST, lazy: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, lazy, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: from kzoo.x import y, not from .x"
+            found.append((node.module, lazy, node.lineno))
+            if node.module == "kzoo":  # from kzoo import tflite
+                found.extend((f"kzoo.{alias.name}", lazy, node.lineno) for alias in node.names)
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, lazy)
+
+    visit(ast.parse(path.read_text()), False)
+    return found
+
+
+@pytest.mark.parametrize(("room", "path"), FILES)
+def test_imports_go_one_way(room, path):
+    _, at_once, lazily = ROOMS[room]
+    for module, lazy, line in imports(path):
+        package = room_of(module)
+        fits = package in at_once or (lazy and package in lazily) or package in STANDARD
+        assert fits, f"{path.name}:{line} imports {module}; DESIGN.md, 'Rooms': {room} must not"
+        assert not module.startswith("keras.src"), f"{path.name}:{line}: keras.src is private"
+
+
+@pytest.mark.parametrize(("room", "path"), FILES)
+def test_only_programs_talk_to_a_terminal(room, path):
+    if room == "kzoo.recipes":
+        return
+    for module, _, line in imports(path):
+        assert module not in PROGRAMS_ONLY, f"{path.name}:{line} imports {module}"
+    module = ast.parse(path.read_text())
+    # Under `if __name__ == "__main__"` a process of its own answers the one that started it.
+    module.body = [node for node in module.body if "__main__" not in ast.unparse(node)]
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("print", "input"), f"{path.name}:{node.lineno} prints"
+
+
+def test_the_readers_of_imports_see_them(tmp_path):
+    file = tmp_path / "example.py"
+    file.write_text(
+        "import keras.ops\nfrom kzoo import tflite\n\ndef f():\n    import tensorflow as tf\n"
+    )
+    assert imports(file) == [
+        ("keras.ops", False, 1),
+        ("kzoo", False, 2),
+        ("kzoo.tflite", False, 2),
+        ("tensorflow", True, 5),
+    ]
+    rooms = [room_of(module) for module, _, _ in imports(file)]
+    assert rooms == ["keras", "kzoo", "kzoo.tflite", "tensorflow"]
+
+
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_kzoo_costs_keras_and_numpy():
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed: TensorFlow or PyTorch would be loaded by Keras itself")
+    code = "import sys, kzoo; kzoo.MobileNetV2; print(*sorted(sys.modules))"
+    loaded = set(run(code, KERAS_BACKEND="jax").split())
+    # Keras itself imports h5py, and Pillow where it is installed.
+    heavy = {"tensorflow", "torch", "ai_edge_litert", "matplotlib", "tqdm", "argparse"}
+    by_keras = set(run("import sys, keras; print(*sys.modules)", KERAS_BACKEND="jax").split())
+    assert not heavy & (loaded - by_keras)
+    assert not {"tensorflow", "torch"} & loaded
+    assert not [name for name in loaded if room_of(name) in ("kzoo.tflite", "kzoo.recipes")]
+
+
+def test_the_list_of_packages_is_the_tree():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    tree = set()
+    for room, (folder, _, _) in ROOMS.items():
+        for path in (ROOT / folder).rglob("__init__.py"):
+            inside = path.parent.relative_to(ROOT / folder).parts
+            if not {"recipes", "tflite"} & set(inside):
+                tree.add(".".join((room, *inside)))
+    assert sorted(settings["packages"]) == sorted(tree)
+    assert settings["package-dir"] == {room: folder for room, (folder, _, _) in ROOMS.items()}
+    for link in ("recipes", "tflite"):
+        assert (ROOT / "kzoo" / link).readlink() == Path("..") / link
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
+    """kzoo's tflite/ folder must not overwrite PyPI's package of that name, nor that one kzoo's."""
+    build = [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT]
+    built = subprocess.run(build, capture_output=True, text=True)
+    if built.returncode and "Could not find a version" in built.stdout + built.stderr:
+        pytest.skip("no package index to get setuptools from")
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,), (sdist,) = (tmp_path / "dist").glob("*.whl"), (tmp_path / "dist").glob("*.tar.gz")
+
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    expected = {path.relative_to(ROOT) for _, path in (case.values for case in FILES)}
+    expected = {str(p if p.parts[0] == "kzoo" else "kzoo" / p) for p in expected}
+    assert expected | {"kzoo/py.typed"} == {name for name in packed if name.startswith("kzoo/")}
+    assert not [name for name in packed if name.startswith(("tests", "tflite", "recipes"))]
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "tflite/__init__.py", "recipes/cli.py"} <= names
+
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    (site / "parent.pth").write_text(  # keras and the rest from here, in seconds
+        "\n".join(p for p in sys.path if p.endswith("site-packages"))
+    )
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
+    code = "import kzoo, kzoo.tflite, kzoo.recipes, tflite; print(kzoo.__file__, tflite.Model)"
+    for order in ((wheel, "tflite"), ("tflite", sdist)):
+        for package in order:
+            done = subprocess.run([*install, package], capture_output=True, text=True)
+            if package == "tflite" and done.returncode:
+                pytest.skip(f"no package index to get tflite from: {done.stderr.strip()[-200:]}")
+            assert done.returncode == 0, done.stderr
+        found = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert str(site) in found.stdout, found.stderr  # and not the checkout
