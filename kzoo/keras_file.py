@@ -82,6 +82,11 @@ def legacy_arrays(group: Any) -> list[np.ndarray]:
     return [group[text(name)][()] for name in group.attrs["weight_names"]]
 
 
+def layer_name(key: str, group: Any) -> str:
+    """Groups are called by class and number; the layer's own name is an attribute of `vars`."""
+    return text(group["vars"].attrs.get("name", key)) if "vars" in group else key
+
+
 def layer_arrays(group: Any) -> list[np.ndarray]:
     variables = group.get("vars", {})
     return [variables[str(i)][()] for i in range(len(variables))]
@@ -123,7 +128,7 @@ def position(name: str) -> tuple[float, ...] | None:
 
 def by_name(group: Any) -> list[tuple[str, list[np.ndarray]]]:
     """The layers with weights of a .weights.h5, in graph order."""
-    named = {text(part.attrs.get("name", key)): layer_arrays(part) for key, part in group.items()}
+    named = {layer_name(key, part): layer_arrays(part) for key, part in group.items()}
     weighted = {name: arrays for name, arrays in named.items() if arrays}
     strange = [name for name in weighted if position(name) is None]
     if strange:
@@ -143,9 +148,7 @@ def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
             config = json.loads(archive.read("config.json"))
             stored = archive.read("model.weights.h5")
         with h5py.File(io.BytesIO(stored), "r") as root:
-            named = {
-                text(part.attrs.get("name", key)): part for key, part in root["layers"].items()
-            }
+            named = {layer_name(key, part): part for key, part in root["layers"].items()}
             order = [layer["config"]["name"] for layer in config["config"]["layers"]]
             units = keras_units(
                 (name, layer_arrays(named[name])) for name in order if name in named

