@@ -446,6 +446,16 @@ def test_tflite_classifiers_on_the_interpreter(name, correlation, agreement):
     assert (found.argmax(1) == expected.argmax(1)).mean() >= agreement
 
 
+def converter_of(model: keras.Model):
+    """TensorFlow's own converter, on a frozen graph for one picture."""
+    tf = pytest.importorskip("tensorflow")
+    freeze = pytest.importorskip("tensorflow.python.framework.convert_to_constants")
+    function = tf.function(lambda image: model(image, training=False))
+    spec = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
+    frozen = freeze.convert_variables_to_constants_v2(function.get_concrete_function(spec))
+    return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8"])
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"])
@@ -455,11 +465,7 @@ def test_tflite_conversions(tmp_path, name, scheme):
     theirs = settled(KERAS[name](input_shape=(64, 64, 3), alpha=1.0, weights=None))
     x = pixels(count=4)
     x_theirs = scaled(x) if name == "mobilenet_v2" else x
-    function = tf.function(lambda image: theirs(image, training=False))
-    spec = tf.TensorSpec((1, 64, 64, 3), tf.float32)
-    freeze = pytest.importorskip("tensorflow.python.framework.convert_to_constants")
-    frozen = freeze.convert_variables_to_constants_v2(function.get_concrete_function(spec))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    converter = converter_of(theirs)
     if scheme != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "float16":
@@ -475,6 +481,34 @@ def test_tflite_conversions(tmp_path, name, scheme):
     # Of the spread of the logits; int8 weights have 1/254 of their channel's range as rounding.
     bound = {"float32": 1e-4, "float16": 0.01, "dynamic": 0.3, "int8": 0.5}[scheme]
     assert np.sqrt(np.mean((found - expected) ** 2)) < bound * np.std(expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"padding": "symmetric", "preprocessing": "torch"}, ("symmetric", "torch")),
+        ({"padding": "symmetric", "preprocessing": None}, ("symmetric", "torch")),
+        ({"preprocessing": "torch"}, ("same", "torch")),
+        ({}, ("same", "tf")),
+    ],
+)
+def test_tflite_tells_padding_and_preprocessing(tmp_path, asked, found):
+    # At odd sizes the two paddings are one, and the converter writes "same" for both.
+    model = kzoo.MobileNetV2(0.35, input_shape=(64, 64, 3), classes=4, **asked)
+    (tmp_path / "net.tflite").write_bytes(converter_of(settled(model)).convert())
+    checkpoint = read_checkpoint(tmp_path / "net.tflite")
+    assert (checkpoint.padding, checkpoint.preprocessing) == found
+
+
+def test_a_hard_swish_taken_apart_is_refused(tmp_path):
+    """As kzoo exports int8 V3: the 1/6 is in the next convolution, where a reader cannot see it."""
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(16, 3, 2, padding="same")(image)
+    x = x * keras.ops.relu6(x + 3)
+    model = settled(keras.Model(image, keras.layers.Conv2D(8, 1)(x)))
+    (tmp_path / "net.tflite").write_bytes(converter_of(model).convert())
+    with pytest.raises(ValueError, match=r"hard-swish is taken apart.*load the model that it was"):
+        kzoo.MobileNetV3Small(weights=tmp_path / "net.tflite")
 
 
 # Refusals
