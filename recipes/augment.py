@@ -67,7 +67,7 @@ class Batches(keras.utils.PyDataset):
         batch_size: int, augment: Augment | None = None, size: int = 0,
     ):  # fmt: skip
         super().__init__(workers=2, max_queue_size=8)
-        self.examples, self.targets, self.classes = examples, targets, classes
+        self.examples, self.targets = examples, np.eye(classes, dtype="float32")[targets]
         self.batch_size, self.augment, self.size = batch_size, augment, size
         self.order, self.seed = np.arange(len(examples)), (0, 0)
 
@@ -84,13 +84,20 @@ class Batches(keras.utils.PyDataset):
         replaced.examples = examples
         return replaced
 
+    def taught(self, teacher: keras.Model) -> "Batches":
+        """The same examples, with what `teacher` says of them, as they come here, as targets."""
+        taught = copy.copy(self)
+        taught.targets = np.empty_like(self.targets)
+        taught.targets[self.order] = teacher.predict(self, verbose=0)
+        return taught
+
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
         examples = np.stack([self.example(j) for j in chosen])
-        return examples, np.eye(self.classes, dtype="float32")[self.targets[chosen]]
+        return examples, self.targets[chosen]
 
     def example(self, j: int) -> np.ndarray:
         if self.augment is None:

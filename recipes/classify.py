@@ -22,10 +22,18 @@ from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, open_run
 from kzoo.tflite import Runner, compare, convert
 
-LEAST = {"head_epochs": 0, "epochs": 0, "batch_size": 1, "learning_rate": 0, "patience": 1}
+LEAST = {
+    "head_epochs": 0,
+    "epochs": 0,
+    "qat_epochs": 0,
+    "batch_size": 1,
+    "learning_rate": 0,
+    "patience": 1,
+}
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CALIBRATION_PICTURES = 256
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
+QAT_LEARNING_RATE = 3e-5
 MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees them
 
 
@@ -40,6 +48,7 @@ class Config:
     weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
     epochs: int = option("epochs of the whole network", 12)
+    qat_epochs: int = option("epochs of the quantized network, taught by the float one", 6)
     batch_size: int = option("pictures per step", 32)
     learning_rate: float = option("highest learning rate of the whole network", 4e-4)
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
@@ -90,12 +99,17 @@ def classify(data: str | Path, **options) -> Results:
         history += rows
     net.trainable = True  # as its user will want it
     net.save(folder / "model.keras")
-    write_json(folder / "history.json", history)
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
     some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
     calibration = Pictures([dataset.train.paths[i] for i in some], config.size)[:]
     int8 = kzoo.quantize(net, calibration=calibration)
+    if config.qat_epochs:
+        int8, rows = once(
+            state / "3-qat.keras", lambda: train_int8(int8, net, dataset, config, state)
+        )
+        history += rows
+    write_json(folder / "history.json", history)
     file = convert(int8, folder / "model.tflite", labels=dataset.labels)
     val = Pictures(dataset.val.paths, config.size)[:]
     comparison = compare(net, file, val, labels=dataset.val.targets)
@@ -163,4 +177,18 @@ def train_whole(
         batches(dataset.val, config, dataset),
         state,
         class_weight=balanced(dataset.train.targets, len(dataset.labels)),
+    )
+
+
+def train_int8(
+    int8: keras.Model, net: keras.Model, dataset: Dataset, config: Config, state: Path
+) -> tuple[keras.Model, list[Row]]:
+    """The quantized network, whose targets are what the float one says of the same pictures."""
+    train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
+    return fit(
+        int8,
+        Stage("qat", config.qat_epochs, QAT_LEARNING_RATE, label_smoothing=0),
+        lambda epoch: train.shuffled(config.seed, epoch).taught(net),
+        batches(dataset.val, config, dataset),
+        state,
     )

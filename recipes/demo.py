@@ -82,11 +82,11 @@ def demo(out: str | Path = "runs/demo", *, epochs: int = 14, seed: int = 0) -> R
     return classify(
         pictures,
         model="mobilenet_v3_small",
-        alpha=0.5,
+        alpha=0.75,
         size=96,
         weights="none",
         epochs=epochs,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         seed=seed,
         out=str(out / "run"),
     )

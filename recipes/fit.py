@@ -72,14 +72,16 @@ def fit(
         model = keras.saving.load_model(kept / "model.keras")
         history = json.loads((kept / "history.json").read_text())
     else:
-        compile_stage(model, stage, stage.epochs * len(train(0)))
         history = []
     for epoch in range(len(history), stage.epochs):
         if history and len(history) - 1 - best_epoch(history) >= stage.patience:
             break
         start = time.perf_counter()
+        shown = train(epoch)
+        if epoch == 0:
+            compile_stage(model, stage, stage.epochs * len(shown))
         fitted = model.fit(
-            train(epoch),
+            shown,
             validation_data=val,
             epochs=epoch + 1,
             initial_epoch=epoch,

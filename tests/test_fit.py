@@ -74,6 +74,13 @@ def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch):
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
 
 
+def test_a_teacher_is_asked_about_the_very_pictures_that_come():
+    shown = data().shuffled(0, 3)
+    teacher = net()
+    for examples, targets in (shown.taught(teacher)[i] for i in range(len(shown))):
+        np.testing.assert_allclose(targets, teacher.predict(examples, verbose=0), rtol=1e-5)
+
+
 def test_the_best_epoch_is_the_most_accurate_then_the_one_of_least_loss():
     rows = [(0.5, 1.0), (0.9, 0.5), (0.9, 0.4), (0.8, 0.1)]
     assert best_epoch([{"val_accuracy": a, "val_loss": b} for a, b in rows]) == 2
