@@ -4,7 +4,7 @@ from kzoo.build import build, pyramid
 from kzoo.mobilenet_v2 import MobileNetV2
 from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 from kzoo.profile import profile
-from kzoo.qat import quantize
+from kzoo.qat import distill, quantize
 from kzoo.weights import load_weights
 from kzoo.zoo import get_model, list_models
 
@@ -13,6 +13,7 @@ __all__ = [
     "MobileNetV3Large",
     "MobileNetV3Small",
     "build",
+    "distill",
     "get_model",
     "list_models",
     "load_weights",

@@ -1,6 +1,15 @@
 """Quantization: an int8 model that is trained, saved and converted like any other."""
 
+from kzoo.qat.distill import distill
 from kzoo.qat.layers import FakeQuant, Gate, QuantConv2D, QuantDense, QuantDepthwiseConv2D
 from kzoo.qat.quantize import quantize
 
-__all__ = ["FakeQuant", "Gate", "QuantConv2D", "QuantDense", "QuantDepthwiseConv2D", "quantize"]
+__all__ = [
+    "FakeQuant",
+    "Gate",
+    "QuantConv2D",
+    "QuantDense",
+    "QuantDepthwiseConv2D",
+    "distill",
+    "quantize",
+]

@@ -84,21 +84,22 @@ class Quantized:
             trainable=False,
         )
 
-    def rounded(self) -> tuple[Any, Any]:
-        """Kernel and bias as the int8 file holds them."""
-        kernel = self.kernel  # type: ignore[attr-defined]
-        n = self.bias.shape[0]  # type: ignore[attr-defined]
-        # The output channels last, a depthwise kernel's too: JAX and PyTorch know no other axis.
-        head = kernel.shape[: -2 if len(kernel.shape) == 4 else -1]
-        flat = ops.reshape(kernel, (*head, -1, n))
-        span = ops.max(ops.abs(ops.stop_gradient(flat)), axis=tuple(range(len(flat.shape) - 1)))
+    def save_own_variables(self, store: Any) -> None:
+        # Not what Conv2D and Dense do: they name the variables they know of.
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        keras.layers.Layer.load_own_variables(self, store)
+
+    def rounded(self, kernel: Any) -> tuple[Any, Any]:
+        """Kernel, given with the output channels last, and bias as the int8 file holds them."""
+        span = ops.max(ops.abs(ops.stop_gradient(kernel)), axis=tuple(range(len(kernel.shape) - 1)))
         # A hair more than the largest weight, or rounding puts that outside: without a gradient.
         span = ops.clip(span * (1 + 2**-20), self.limits[0], self.limits[1])
-        flat = fake_quant(flat, -span, span, narrow_range=True, axis=len(flat.shape) - 1)
+        kernel = fake_quant(kernel, -span, span, narrow_range=True, axis=len(kernel.shape) - 1)
         step = self.input_scale * span / WEIGHT_LEVELS
         bias = self.bias  # type: ignore[attr-defined]
-        bias = bias + ops.stop_gradient(ops.round(bias / step) * step - bias)
-        return ops.reshape(flat, kernel.shape), bias
+        return kernel, bias + ops.stop_gradient(ops.round(bias / step) * step - bias)
 
 
 @register
@@ -106,7 +107,7 @@ class QuantConv2D(Quantized, keras.layers.Conv2D):
     """Conv2D with int8 weights."""
 
     def call(self, x: Any) -> Any:
-        kernel, bias = self.rounded()
+        kernel, bias = self.rounded(self.kernel)
         return self.convolution_op(x, kernel) + bias
 
 
@@ -115,7 +116,11 @@ class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
     """DepthwiseConv2D with int8 weights."""
 
     def call(self, x: Any) -> Any:
-        kernel, bias = self.rounded()
+        # One scale per channel of the output: for that, JAX and PyTorch want them on the last axis.
+        height, width, channels, multiplier = self.kernel.shape
+        flat = ops.reshape(self.kernel, (height, width, 1, channels * multiplier))
+        flat, bias = self.rounded(flat)
+        kernel = ops.reshape(flat, self.kernel.shape)
         y = ops.depthwise_conv(
             x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate
         )
@@ -124,8 +129,14 @@ class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
 
 @register
 class QuantDense(Quantized, keras.layers.Dense):
-    """Dense with int8 weights."""
+    """Dense with int8 weights.
+
+    Computed as a 1 x 1 convolution: TFLite's converter (2.21) fails on a matrix product whose
+    weights have a scale per output channel.
+    """
 
     def call(self, x: Any, training: bool = False) -> Any:
-        kernel, bias = self.rounded()
-        return ops.matmul(x, kernel) + bias
+        inputs, units = self.kernel.shape
+        kernel, bias = self.rounded(ops.reshape(self.kernel, (1, 1, inputs, units)))
+        y = ops.conv(ops.reshape(x, (-1, 1, 1, inputs)), kernel, data_format="channels_last") + bias
+        return ops.reshape(y, (-1, *x.shape[1:-1], units))

@@ -16,7 +16,7 @@ BATCH = 16
 
 def quantize(
     model: keras.Model, *, calibration: Any = None, hard_swish: Literal["split", "op"] = "split",
-    keep_float: Collection[str] = (), ranges: ranges_.Method = "mse",
+    keep_float: Collection[str] = (), ranges: ranges_.Method = 3e-4,
 ) -> keras.Model:  # fmt: skip
     """A copy of `model` that rounds weights and activations as the int8 TFLite file does.
 
@@ -30,8 +30,10 @@ def quantize(
     hard_swish: "split" computes it as x * relu6(x + 3), which XNNPACK runs in int8, the 1/6 in the
         weights of the layer after; "op" keeps one operation, for accelerators that have it.
     keep_float: names of layers to leave in float, as model.summary() prints them.
-    ranges: "mse" for the least squared error, "minmax", or the share of values to cut off at each
-        end, such as 1e-4.
+    ranges: the share of values to cut off at each end of an activation's range, "mse" for the
+        least squared error, or "minmax" for none. Signal to noise of the logits of a V3-Small on
+        photos: 5.9 dB with "minmax", 8.9 with "mse", 10.5, 10.6 and 9.4 with 1e-4, 3e-4 and 1e-3;
+        of a V2 15.3, 15.4, 15.4, 15.2 and 14.3.
 
     Raises ValueError for a layer that has no int8 form, with its name.
     """

@@ -101,12 +101,12 @@ class Histogram:
         self.zeros = 0
 
     def add(self, values: np.ndarray) -> None:
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
-        if not np.isfinite(self.high - self.low):
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(high - low):
             raise ValueError(
                 "The model computes values that are not finite on the calibration set."
             )
+        self.low, self.high = min(self.low, low), max(self.high, high)
         while self.limit < max(-self.low, self.high):
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(pairs, self.BINS // 4)

@@ -1,6 +1,7 @@
 """From a functional Keras model, nested models included, to a `Graph`."""
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -104,9 +105,8 @@ class Reader:
 
     def unused(self, name: str) -> str:
         """`name`, numbered if a layer is called twice or two nested models share names."""
-        return next(
-            n for n in (name, *(f"{name}_{i}" for i in range(1, 10**6))) if n not in self.ops
-        )
+        numbered = (f"{name}_{i}" for i in itertools.count(1))
+        return name if name not in self.ops else next(n for n in numbered if n not in self.ops)
 
 
 def unsupported(op: Any) -> str:

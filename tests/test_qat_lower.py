@@ -1,0 +1,123 @@
+"""The float rewrites of quantize(), held against the models they rewrite."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from qat_nets import NETS, net, pictures, randomized
+
+from kzoo.qat.emit import emit
+from kzoo.qat.graph import Activation, Affine, Linear
+from kzoo.qat.lower import lower
+from kzoo.qat.read import read
+
+pytestmark = pytest.mark.backend
+
+
+def lowered(model, *, hard_swish="split", bytes_in=False):
+    graph = lower(read(model), hard_swish=hard_swish, bytes_in=bytes_in)
+    return graph, emit(graph, name=model.name)
+
+
+def difference(model, other, x):
+    """The largest difference of outputs, against the spread of the first model's."""
+    y = keras.ops.convert_to_numpy(model.predict_on_batch(x))
+    z = keras.ops.convert_to_numpy(other.predict_on_batch(x))
+    assert y.std() > 0.1, "the net computes nothing"
+    return np.abs(y - z).max() / np.abs(y).max()
+
+
+def functions(graph):
+    return {op.function for op in graph.ops.values() if isinstance(op, Activation)}
+
+
+@pytest.mark.parametrize("hard_swish", ["split", "op"])
+@pytest.mark.parametrize("name", NETS)
+def test_the_lowering_computes_what_the_model_does(name, hard_swish):
+    model, x = net(name), pictures(4).astype("float32")
+    graph, other = lowered(model, hard_swish=hard_swish)
+    assert difference(model, other, x) < 1e-4
+    assert "hard_sigmoid" not in functions(graph)
+    assert ("hard_swish" in functions(graph)) == (hard_swish == "op" and name != "v2")
+
+
+def test_the_residual_of_a_hard_swish_stays_six_times_larger():
+    """V3-Large adds the stem's hard-swish to row 0's projection: nothing divides in between."""
+    graph, _ = lowered(net("v3-large"))
+    assert not any(isinstance(op, Affine) for op in graph.ops.values())
+    plain, _ = lowered(net("v3-large"), hard_swish="op")
+    project, before = (g.ops["row1_project"].kernel for g in (graph, plain))
+    np.testing.assert_allclose(project, 6 * before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("preprocessing", ["tf", "torch"])
+def test_pixels_go_into_the_first_convolution(preprocessing):
+    """Away from the edges, where zero padding stands for a whole pixel, nothing changes."""
+    image = keras.Input((32, 32, 3), name="image")
+    scale, offset = {
+        "tf": (1 / 127.5, -1.0),
+        "torch": ([0.0171, 0.0175, 0.0174], [-2.118, -2.036, -1.804]),
+    }[preprocessing]
+    x = layers.Rescaling(scale, offset, name="preprocessing")(image)
+    x = layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="conv")(x)
+    model = randomized(keras.Model(image, x))
+    graph, other = lowered(model, bytes_in=True)
+    first = graph.ops["image"]
+    assert isinstance(first.zero, int)
+    assert 100 < first.zero < 130
+    assert not any(isinstance(op, Affine) for op in graph.ops.values())
+    y, z = (m.predict_on_batch(pictures(2, size=32)) for m in (model, other))
+    np.testing.assert_allclose(y[:, :-1, :-1], z[:, :-1, :-1], atol=1e-5)
+    assert np.abs(y - z).max() < 0.1 * np.abs(y).max()
+
+
+def tower(*stack, shape=(16, 16, 8)):
+    image = keras.Input(shape, name="image")
+    x = image
+    for layer in stack:
+        x = layer(x)
+    return randomized(keras.Model(image, x))
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "MobileNetV2"])
+def test_keras_applications(name):
+    model = getattr(keras.applications, name)((64, 64, 3), alpha=0.5, weights=None)
+    model = randomized(model)
+    model = keras.Model(model.input, model.layers[-2].output)  # before the softmax
+    graph, other = lowered(model)
+    assert difference(model, other, pictures(4).astype("float32")) < 1e-4
+    linear = [op for op in graph.ops.values() if isinstance(op, Linear)]
+    convs = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    assert len(linear) == len(convs) + name.startswith("MobileNetV3")  # its Rescaling
+
+
+def test_a_model_within_a_model_and_batch_norms_of_all_kinds():
+    inner = tower(layers.Conv2D(6, 3, name="conv"), layers.BatchNormalization(name="bn"))
+    image = keras.Input((16, 16, 8), name="image")
+    x = layers.BatchNormalization(name="first")(image)  # nothing before it, padding after it
+    x = layers.Activation("relu", name="act")(x)
+    x = layers.Add(name="three")([inner(x), inner(x), inner(x)])
+    x = layers.SeparableConv2D(5, 3, activation="hard_swish", name="separable")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.BatchNormalization(name="flat")(x)  # into the Dense after
+    x = layers.Dense(4, name="dense")(x)
+    model = keras.Model(image, x)
+    for layer in model.layers:
+        if hasattr(layer, "moving_mean"):
+            randomized(keras.Sequential([layer]))
+    x = np.random.default_rng(0).normal(0, 1, (4, 16, 16, 8)).astype("float32")
+    _, other = lowered(model)
+    y, z = model.predict_on_batch(x), other.predict_on_batch(x)
+    np.testing.assert_allclose(y, z, rtol=1e-4, atol=1e-5)
+
+
+def test_a_hard_swish_that_nothing_linear_follows_is_divided_again():
+    model = tower(
+        layers.Conv2D(8, 1, name="conv"),
+        layers.Activation("hard_swish", name="swish"),
+        layers.Activation("hard_swish", name="again"),
+    )
+    graph, other = lowered(model)
+    assert sum(isinstance(op, Affine) for op in graph.ops.values()) == 2
+    x = np.random.default_rng(0).normal(0, 2, (2, 16, 16, 8)).astype("float32")
+    assert difference(model, other, x) < 1e-5

@@ -1,0 +1,121 @@
+"""quantize(): what it promises of a model, and how it says no."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from qat_nets import net, pictures, randomized
+
+import kzoo
+from kzoo.qat import FakeQuant
+
+pytestmark = pytest.mark.backend
+
+
+@pytest.fixture(scope="module")
+def small():
+    return net("v3-small")
+
+
+@pytest.fixture(scope="module")
+def quantized(small):
+    return kzoo.quantize(small, calibration=pictures())
+
+
+def test_the_float_model_stays_as_it_was(small):
+    x = pictures(2).astype("float32")
+    before, weights = small.predict_on_batch(x), [np.array(w) for w in small.get_weights()]
+    kzoo.quantize(small, calibration=pictures(4))
+    np.testing.assert_array_equal(before, small.predict_on_batch(x))
+    for was, now in zip(weights, small.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+    assert all(len(layer._inbound_nodes) == 1 for layer in small.layers)
+
+
+def test_the_quantized_model_is_near_the_float_one(small, quantized):
+    x = pictures(16, seed=1).astype("float32")
+    y, z = small.predict_on_batch(x), quantized.predict_on_batch(x)
+    noise = np.sum((y - z) ** 2) / np.sum((y - y.mean(axis=0)) ** 2)
+    assert 1e-6 < noise < 0.3
+
+
+def test_saved_and_loaded_it_computes_the_same(quantized, tmp_path):
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = pictures(2).astype("float32")
+    np.testing.assert_array_equal(quantized.predict_on_batch(x), loaded.predict_on_batch(x))
+
+
+def test_calibration_comes_in_any_form(small):
+    def ranges(calibration):
+        model = kzoo.quantize(small, calibration=calibration)
+        return [
+            w for layer in model.layers if isinstance(layer, FakeQuant) for w in layer.get_weights()
+        ]
+
+    x = pictures(8)
+    array = ranges(x)
+    labelled = ranges([(x[:5].astype("float32"), np.zeros(5)), (x[5:], np.zeros(3))])
+    streamed = ranges(iter([keras.ops.convert_to_tensor(x)]))
+    np.testing.assert_allclose(array, labelled, rtol=1e-5)
+    np.testing.assert_allclose(array, streamed, rtol=1e-5)
+
+
+def test_zero_is_a_level_of_every_range(quantized):
+    for layer in quantized.layers:
+        if isinstance(layer, FakeQuant):
+            low, high = (float(w) for w in layer.get_weights())
+            zero = -low / ((high - low) / 255)
+            assert abs(zero - round(zero)) < 1e-3
+            assert low <= 0 <= high
+
+
+def test_layers_kept_in_float_lose_nothing():
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(4, 3, name="conv")(image)
+    x = layers.LayerNormalization(name="odd")(x)
+    model = randomized(keras.Model(image, layers.Conv2D(2, 1, name="last")(x)))
+    with pytest.raises(
+        ValueError, match=r"no int8 form for 'odd' \(LayerNormalization.*keep_float"
+    ):
+        kzoo.quantize(model, calibration=pictures(4, size=16))
+    kept = kzoo.quantize(model, calibration=pictures(4, size=16), keep_float=["odd", "last"])
+    assert type(kept.get_layer("last")) is layers.Conv2D
+    names = [layer.name for layer in kept.layers if isinstance(layer, FakeQuant)]
+    assert names == ["image_quant", "conv_quant"]
+    np.testing.assert_array_equal(kept.get_layer("last").kernel, model.get_layer("last").kernel)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibration": None}, "pass about 100 of those"),
+        ({"calibration": 3}, r"must be an array \(N, H, W, C\).*Received: int"),
+        ({"calibration": []}, "calibration set is empty"),
+        ({"hard_swish": "fused"}, "must be one of 'split', 'op'. Received: hard_swish='fused'"),
+        ({"ranges": 0.7}, r"a share in \(0, 0.5\). Received: ranges=0.7"),
+        ({"keep_float": ["row99"]}, "does not have: row99"),
+    ],
+)
+def test_arguments_that_make_no_sense(small, options, message):
+    with pytest.raises(ValueError, match=message):
+        kzoo.quantize(small, **{"calibration": pictures(2)} | options)
+
+
+def test_subclassed_and_quantized_models_are_refused(quantized):
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="functional and sequential models that are built"):
+        kzoo.quantize(Own(), calibration=pictures(2))
+    with pytest.raises(ValueError, match="no int8 form for 'image_quant'"):
+        kzoo.quantize(quantized, calibration=pictures(2))
+
+
+def test_values_that_are_not_finite_are_reported():
+    image = keras.Input((8, 8, 3), name="image")
+    model = keras.Model(image, layers.Conv2D(2, 1, bias_initializer="ones", name="conv")(image))
+    model.get_layer("conv").kernel.assign(np.full((1, 1, 3, 2), np.nan))
+    with pytest.raises(ValueError, match="not finite on the calibration set"):
+        kzoo.quantize(model, calibration=pictures(2, size=8))
