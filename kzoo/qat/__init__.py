@@ -3,6 +3,7 @@
 from kzoo.qat.distill import distill
 from kzoo.qat.layers import FakeQuant, Gate, QuantConv2D, QuantDense, QuantDepthwiseConv2D
 from kzoo.qat.quantize import quantize
+from kzoo.qat.sensitivity import Sensitivity, sensitivity
 
 __all__ = [
     "FakeQuant",
@@ -10,6 +11,8 @@ __all__ = [
     "QuantConv2D",
     "QuantDense",
     "QuantDepthwiseConv2D",
+    "Sensitivity",
     "distill",
     "quantize",
+    "sensitivity",
 ]

@@ -19,8 +19,10 @@ class Distilled(keras.Model):
         super().__init__(name=f"{student.name}_distilled")
         if not 0 < weight <= 1:
             raise ValueError(f"weight must be a number in (0, 1]. Received: weight={weight!r}")
-        self.student, self.teacher, self.weight = student, teacher, weight
-        teacher.trainable = False
+        self.student, self.weight = student, weight
+        self.teacher = keras.models.clone_model(teacher)  # a copy, since it is frozen
+        self.teacher.set_weights(teacher.get_weights())
+        self.teacher.trainable = False
         self.teacher_loss = keras.losses.get(loss) if loss else soft_crossentropy(student)
 
     def call(self, x: Any, training: bool | None = None) -> Any:

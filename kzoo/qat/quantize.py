@@ -8,6 +8,7 @@ import numpy as np
 
 from kzoo.qat import ranges as ranges_
 from kzoo.qat.emit import emit, tensors_of
+from kzoo.qat.graph import Graph
 from kzoo.qat.lower import HARD_SWISH, lower
 from kzoo.qat.read import read
 
@@ -51,16 +52,25 @@ def quantize(
             "quantize() takes the ranges of activations from pictures: pass about 100 of those the "
             "model was trained on, calibration=pictures (N, H, W, C)."
         )
-    batches = list(batched(calibration)) if isinstance(calibration, Iterator) else calibration
+    graph, plan = planned(model, calibration, hard_swish, keep_float, ranges)
+    return emit(graph, plan, name=model.name)
+
+
+def planned(
+    model: keras.Model, calibration: Any, hard_swish: str, keep_float: Collection[str],
+    ranges: ranges_.Method,
+) -> tuple[Graph, ranges_.Plan]:  # fmt: skip
+    """The graph of the model in its int8 form, and what quantization adds to it."""
+    if isinstance(calibration, Iterator):
+        calibration = list(batched(calibration))  # it is read twice
     graph = read(model, keep_float)
-    graph = lower(graph, hard_swish=hard_swish, bytes_in=holds_bytes(batched(batches)))
+    graph = lower(graph, hard_swish=hard_swish, bytes_in=holds_bytes(batched(calibration)))
     placed = grids, rounded = ranges_.place(graph)
     inputs, tensors = tensors_of(graph, None)
     names = [name for name in graph.ops if name in rounded]
     taps = keras.Model(list(inputs.values()), [tensors[name] for name in names])
-    histograms = ranges_.observe(taps, names, grids, batched(batches))
-    plan = ranges_.make_plan(graph, placed, histograms, ranges)
-    return emit(graph, plan, name=model.name)
+    histograms = ranges_.observe(taps, names, grids, batched(calibration))
+    return graph, ranges_.make_plan(graph, placed, histograms, ranges)
 
 
 def batched(calibration: Any) -> Iterator[np.ndarray]:

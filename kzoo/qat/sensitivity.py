@@ -1,0 +1,101 @@
+"""Which layers lose most in int8: each one quantized alone, the rest in float."""
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kzoo.qat.emit import emit
+from kzoo.qat.graph import Activation, Graph, Input, Linear, Op
+from kzoo.qat.quantize import planned
+from kzoo.qat.ranges import Method, Plan, is_float
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """Signal to noise of the first output, in decibels, with one layer quantized and no other."""
+
+    decibels: dict[str, float]  # by layer of the float model, the worst first
+
+    def __str__(self) -> str:
+        width = max(map(len, self.decibels))
+        return "\n".join(
+            f"{name:{width}}  {value:6.1f} dB" for name, value in self.decibels.items()
+        )
+
+
+def sensitivity(
+    model: keras.Model, *, calibration: Any, pictures: np.ndarray, hard_swish: str = "split",
+    keep_float: Collection[str] = (), ranges: Method = 3e-4,
+) -> Sensitivity:  # fmt: skip
+    """Measure, on some 32 `pictures` (N, H, W, C), what each layer of `model` costs in int8.
+
+    The other arguments are those of `quantize`; what it is given as keep_float counts as float.
+    The first layers of the result are the ones to name in keep_float. A model of class scores is
+    best measured without its softmax.
+    """
+    graph, plan = planned(model, calibration, hard_swish, keep_float, ranges)
+    run = Run(graph, plan, emit(graph, name="float"), emit(graph, plan, name="quantized"))
+    exact = run(pictures.astype(np.float32))
+    target = keras.tree.flatten(graph.outputs)[0]
+    signal = keras.ops.convert_to_numpy(exact[target])
+    power = np.sum((signal - signal.mean(axis=0)) ** 2)
+    found = {}
+    for name, ops in layers(graph, plan, {op.name for op in model.layers}).items():
+        noisy = keras.ops.convert_to_numpy(run(pictures, ops, exact)[target])
+        noise = np.sum((noisy - signal) ** 2)
+        found[name] = float(10 * np.log10(power / noise)) if noise else np.inf
+    return Sensitivity(dict(sorted(found.items(), key=lambda item: item[1])))
+
+
+def layers(graph: Graph, plan: Plan, names: Collection[str]) -> dict[str, set[str]]:
+    """The operations that each layer of the float model has become, those that are int8."""
+    found: dict[str, set[str]] = {}
+    for op in graph.ops.values():
+        if (op.name in plan.fake_quants or isinstance(op, Linear)) and not is_float(op):
+            name = op.name
+            while name not in names and "_" in name:  # row3_act_gate: part of row3_act
+                name = name.rpartition("_")[0]
+            found.setdefault(name, set()).add(op.name)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Runs a graph operation by operation, those of choice in int8."""
+
+    graph: Graph
+    plan: Plan
+    exact: keras.Model
+    quantized: keras.Model
+
+    def __call__(
+        self, pictures: Any, quantized: Collection[str] = (), known: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Every operation's output; `known` are those of a run in float, to start from."""
+        values = dict(known or {})
+        changed: set[str] = set()
+        for op in self.graph.ops.values():
+            if known and op.name not in quantized and not changed.intersection(op.inputs):
+                continue
+            values[op.name] = self.output(op, values, pictures, op.name in quantized)
+            changed.add(op.name)
+        return values
+
+    def output(self, op: Op, values: dict[str, Any], pictures: Any, quantized: bool) -> Any:
+        inputs = [values[name] for name in op.inputs]
+        y = inputs if len(inputs) > 1 else (inputs or [pictures])[0]
+        for layer in self.stack(op, quantized):
+            y = layer(y)
+        return y
+
+    def stack(self, op: Op, quantized: bool) -> Iterator[keras.layers.Layer]:
+        if not isinstance(op, Input):
+            own = quantized and not isinstance(op, Activation)  # "unit" is in the float model only
+            yield (self.quantized if own else self.exact).get_layer(op.name)
+        elif op.zero is not None:
+            yield self.exact.get_layer("preprocessing")
+        if quantized and op.name in self.plan.fake_quants:
+            yield self.quantized.get_layer(f"{self.plan.grids[op.name]}_quant")

@@ -1,0 +1,35 @@
+"""The sensitivity table, on a net of which it is known where the noise is."""
+
+import keras
+import numpy as np
+from keras import layers
+from qat_nets import pictures, randomized
+
+from kzoo.qat import sensitivity
+
+
+def test_the_layer_that_int8_cannot_hold_comes_first():
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, -1, name="preprocessing")(image)
+    x = layers.Conv2D(8, 3, name="fine")(x)
+    x = layers.Activation("hard_swish", name="swish")(x)
+    x = layers.Conv2D(8, 1, name="wide")(x)
+    x = layers.Conv2D(8, 1, use_bias=False, name="last")(x)
+    model = randomized(keras.Model(image, layers.GlobalAveragePooling2D(name="pool")(x)))
+    # One channel of "wide" is 300 times the others and then ignored: its levels are lost to them.
+    kernel, bias = model.get_layer("wide").get_weights()
+    kernel[..., 0] *= 300
+    model.get_layer("wide").set_weights([kernel, bias])
+    last = np.array(model.get_layer("last").kernel)
+    last[:, :, 0] = 0
+    model.get_layer("last").kernel.assign(last)
+
+    x = pictures(16, size=16)
+    found = sensitivity(model, calibration=x, pictures=x[:8])
+    assert next(iter(found.decibels)) == "wide"
+    assert found.decibels["wide"] < 20 < found.decibels["last"]
+    assert set(found.decibels) == {"image", "fine", "swish", "wide", "last", "pool"}
+    assert str(found).startswith("wide ")
+
+    kept = sensitivity(model, calibration=x, pictures=x[:8], keep_float=["wide"])
+    assert "wide" not in kept.decibels
