@@ -15,6 +15,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from kzoo.qat.layers import FakeQuant
+
 Shape = tuple[int, ...]  # without the batch
 
 
@@ -43,6 +45,7 @@ MACS: dict[type, Callable[[Any, Shape], int]] = {
     layers.BatchNormalization: elementwise,
     layers.LayerNormalization: elementwise,
     layers.Normalization: elementwise,
+    FakeQuant: elementwise,
 }
 
 

@@ -1,7 +1,9 @@
 """Parameters and MACs against keras.applications', and against layers counted by hand."""
 
 import keras
+import numpy as np
 import pytest
+from golden.backends import fill
 from keras import layers
 
 import kzoo
@@ -137,6 +139,14 @@ def test_counting_leaves_the_model_as_it_was():
     assert ([len(layer._outbound_nodes) for layer in model.layers], model.to_json()) == before
 
 
+def test_a_quantized_model_multiplies_as_often_and_trains_what_folding_leaves():
+    model = kzoo.MobileNetV3Small(0.35, input_shape=(32, 32, 3), classes=4)
+    pictures = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    quantized = kzoo.profile(kzoo.quantize(fill(model), calibration=pictures))
+    float_ = kzoo.profile(model)
+    assert (quantized.macs, quantized.trainable) == (float_.macs, float_.folded)
+
+
 def test_a_frozen_model_has_nothing_to_train():
     model = kzoo.MobileNetV2(0.35, input_shape=(64, 64, 3))
     model.trainable = False
@@ -168,5 +178,5 @@ def test_the_table_reads_row_by_row():
     assert lines[2].split() == ["row0", "112", "x", "112", "x", "16", "496", "448", "5.419"]
     assert lines[-1].split() == ["total", "5,507,432", "5,470,832", "216.590"]
     assert len(lines) == 2 + 17 + 2  # two lines of heading, 17 rows, the head, the total
-    layer = kzoo.profile(kzoo.MobileNetV3Large()).layers[2]
+    layer = kzoo.profile(kzoo.MobileNetV3Large()).layers[1]
     assert str(layer) == "row0_conv (Conv2D): 432 parameters, 5,419,008 MACs"
