@@ -7,51 +7,13 @@ HARD_SWISH runs outside XNNPACK: V3-Large takes 6.8 ms with it, 1.7 ms without.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable
-from typing import Any
 
-import keras
 import numpy as np
 from keras import layers
 
+from kzoo.qat.gains import carry_gains
 from kzoo.qat.graph import Activation, Affine, Graph, Input, Join, Linear, Op, Plain
-
-# A rule gets an operation and the `Rewrite` under way, and returns the operations that take its
-# place, or the name of an earlier one whose output stands for its own.
-Result = tuple[Op, ...] | str
-Rule = Callable[[Op, "Rewrite"], Result]
-
-
-class Rewrite:
-    """One pass over a graph, in order."""
-
-    def __init__(self, graph: Graph):
-        self.done: dict[str, Op] = {}
-        self.users = graph.users()
-        self.alias: dict[str, str] = {}
-
-    def sole(self, name: str, kind: type) -> Any:
-        """The operation `name` if it is a `kind` whose output nobody else reads, else None."""
-        op = self.done[name]
-        return op if isinstance(op, kind) and self.users[name] == 1 else None
-
-    def put(self, op: Op, result: Result) -> None:
-        if isinstance(result, str):
-            self.alias[op.name] = result
-            self.users[result] = self.users[op.name]
-        else:
-            self.done.update({new.name: new for new in result})
-
-
-def rewrite(graph: Graph, rule: Rule) -> Graph:
-    """Apply `rule` to every operation."""
-    run = Rewrite(graph)
-    for op in graph.ops.values():
-        inputs = tuple(run.alias.get(name, name) for name in op.inputs)
-        op = dataclasses.replace(op, inputs=inputs)
-        run.put(op, rule(op, run))
-    return Graph(run.done, graph.inputs, renamed(graph.outputs, run.alias))
+from kzoo.qat.rewrite import Result, Rewrite, Rule, rewrite
 
 
 def lower(graph: Graph, *, hard_swish: str, bytes_in: bool) -> Graph:
@@ -222,82 +184,6 @@ def pads_nothing(op: Linear) -> bool:
     return bool(small or op.config.get("padding") == "valid")
 
 
-def carry_gains(graph: Graph) -> Graph:
-    """Carry the factors of split hard-swishes down to linear layers, which divide by them."""
-    gain: dict[str, float] = {}  # an operation's output is so many times what the float model has
-
-    def rule(op: Op, run: Rewrite) -> Result:
-        if isinstance(op, Join) and op.layer is not layers.Multiply:
-            raise_to_largest(op, run, gain)
-        gains = [gain[name] for name in op.inputs]
-        undone: tuple[Op, ...] = ()
-        if isinstance(op, Linear):
-            op, gain[op.name] = op.fed_with(1 / gains[0]) if gains[0] != 1 else op, 1.0
-        elif isinstance(op, Join) and op.layer is layers.Multiply and op.gain == 1:
-            gain[op.name] = math.prod(gains)
-        elif gains and homogeneous(op) and len(set(gains)) == 1:
-            gain[op.name] = gains[0]
-        else:
-            undone = tuple(
-                divided(run.done[n], g) for n, g in zip(op.inputs, gains, strict=True) if g != 1
-            )
-            gain.update({new.name: 1.0 for new in undone})
-            names = {new.inputs[0]: new.name for new in undone}
-            op = dataclasses.replace(op, inputs=tuple(names.get(n, n) for n in op.inputs))
-            gain[op.name] = op.gain if isinstance(op, Join) else 1.0
-        return (*undone, op)
-
-    graph = rewrite(graph, rule)
-    ends = {n: divided(graph.ops[n], gain[n]) for n in flatten(graph.outputs) if gain[n] != 1}
-    ops = graph.ops | {end.name: end for end in ends.values()}
-    return Graph(
-        ops, graph.inputs, renamed(graph.outputs, {n: end.name for n, end in ends.items()})
-    )
-
-
-def homogeneous(op: Op) -> bool:
-    """f(a * x) = a * f(x) for a > 0."""
-    relu = isinstance(op, Activation) and op.function == "relu"
-    return relu or isinstance(op, Plain) or (isinstance(op, Join) and op.gain == 1)
-
-
-def divided(op: Op, gain: float) -> Affine:
-    return Affine(
-        f"{op.name}_ungained", (op.name,), np.float32(1 / gain), np.float32(0), shape=op.shape
-    )
-
-
-def raise_to_largest(op: Op, run: Rewrite, gain: dict[str, float]) -> None:
-    """Give all inputs of a sum the largest gain among them, where their own weights can do it.
-
-    The first row of V3-Large adds the stem's split hard-swish to a projection: that becomes six
-    times larger, and so does the sum.
-    """
-    largest = max(gain[name] for name in op.inputs)
-    lower = [name for name in op.inputs if gain[name] < largest]
-    paths = [path_from_linear(name, run) for name in lower]
-    if not all(paths):
-        return
-    for path in paths:
-        factor = largest / gain[path[0]]
-        gain.update({name: gain[name] * factor for name in path})
-        run.done[path[-1]] = run.done[path[-1]].scaled(factor)  # type: ignore[attr-defined]
-
-
-def path_from_linear(name: str, run: Rewrite) -> list[str]:
-    """`name` and what leads to it, back to the linear layer whose weights scale nothing else."""
-    path = []
-    while run.users[name] == 1:
-        op = run.done[name]
-        path.append(name)
-        if isinstance(op, Linear):
-            return path
-        if isinstance(op, Join) or not homogeneous(op):
-            break
-        name = op.inputs[0]
-    return []
-
-
 def settle(graph: Graph) -> Graph:
     """Affine operations that found no place become depthwise convolutions; mere factors stay."""
 
@@ -325,11 +211,3 @@ def settle(graph: Graph) -> Graph:
 
 def is_factor(op: Affine) -> bool:
     return np.ndim(op.scale) == 0 and not np.any(op.offset)
-
-
-def flatten(structure: Any) -> list[str]:
-    return keras.tree.flatten(structure)
-
-
-def renamed(structure: Any, alias: dict[str, str]) -> Any:
-    return keras.tree.map_structure(lambda name: alias.get(name, name), structure)
