@@ -82,7 +82,7 @@ def compare(
     """Run both on `pictures` (N, H, W, C), uint8 or float, in the model's input range.
 
     `model` is a Keras model, or the path of a .keras or another .tflite file. `labels` are class
-    numbers (N, ...), for the first output. Probabilities are compared by their logarithms, less the
+    numbers (N, ...), for the first output. Float probabilities are compared by logarithms, less the
     mean over classes, which are the logits less their mean: differences show that softmax flattens.
     """
     pictures = np.asarray(pictures)
@@ -170,11 +170,6 @@ def last_step(file: TfliteModel, name: str) -> tuple[float, bool]:
     softmax = False
     while True:
         found, op = graph.tensors[tensor], producer.get(tensor)
-        ends = found.scales and not softmax_of(op)
-        if ends or op is None or op.name not in PASSED:
+        if found.scales or op is None or op.name not in PASSED:
             return (found.scales[0] if found.scales else 0.0), softmax
-        softmax, tensor = softmax or softmax_of(op), op.inputs[0]
-
-
-def softmax_of(op: TfliteOperator | None) -> bool:
-    return op is not None and op.name == "SOFTMAX"
+        softmax, tensor = softmax or op.name == "SOFTMAX", op.inputs[0]

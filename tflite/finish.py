@@ -1,4 +1,4 @@
-"""The last step of a conversion, on the flatbuffer: names, a signature, and the input's dtype.
+"""The last step of a conversion, on the flatbuffer: names, signature, softmax, input dtype.
 
 Conversion from a concrete function freezes the variables as nothing else does, but calls outputs
 "Identity" and writes no signature, without which several outputs cannot be told apart.
@@ -30,6 +30,7 @@ def finish(
             f"The converter returned {len(graph.inputs)} inputs and {len(outputs)} outputs, the "
             f"model has 1 and {len(output_names)} ({', '.join(output_names)})."
         )
+    softmax_in_float(model)
     if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
         take_bytes(model, io)
     names = {int(graph.inputs[0]): input_name, **dict(zip(outputs, output_names, strict=True))}
@@ -60,6 +61,27 @@ def in_order(graph: Any) -> list[int]:
         return int(number) if number.isdigit() else 0
 
     return sorted((int(i) for i in graph.outputs), key=position)
+
+
+def softmax_in_float(model: Any) -> None:
+    """Turn logits -> SOFTMAX -> DEQUANTIZE around: int8 probabilities have steps of 1/256."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    operators = model.subgraphs[0].operators
+    kinds = [model.operatorCodes[op.opcodeIndex].builtinCode for op in operators]
+    for i, op in enumerate(operators):
+        readers = [j for j, other in enumerate(operators) if op.outputs[0] in other.inputs]
+        if kinds[i] != schema.BuiltinOperator.SOFTMAX or len(readers) != 1:
+            continue
+        j = readers[0]
+        if kinds[j] != schema.BuiltinOperator.DEQUANTIZE:
+            continue
+        softmax, dequantize, middle = op, operators[j], op.outputs[0]
+        softmax.inputs, dequantize.inputs = dequantize.inputs, softmax.inputs
+        softmax.outputs, dequantize.outputs = dequantize.outputs, softmax.outputs
+        operators[i], operators[j] = dequantize, softmax
+        tensor = model.subgraphs[0].tensors[middle]
+        tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
 
 
 def take_bytes(model: Any, io: str) -> None:

@@ -56,10 +56,7 @@ def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
         return model, None
 
     def with_bias(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        return type(layer).from_config(
-            config | {"use_bias": True} if layer.name == conv.name else config
-        )
+        return copied(layer, **({"use_bias": True} if layer.name == conv.name else {}))
 
     changed = keras.models.clone_model(body, clone_function=with_bias)
     for old, new in zip(body.layers, changed.layers, strict=True):
@@ -83,9 +80,15 @@ def sole_consumer(tensor: Any) -> keras.Layer | None:
 def copy_in_float32(model: keras.Model) -> keras.Model:
     """A model of its own with the same weights, every layer computing in float32."""
 
-    def recast(layer: keras.Layer) -> keras.Layer:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    clone = keras.models.clone_model(model, clone_function=recast, recursive=True)
+    clone = keras.models.clone_model(
+        model, clone_function=lambda layer: copied(layer, dtype="float32"), recursive=True
+    )
     clone.set_weights(model.get_weights())
     return clone
+
+
+def copied(layer: keras.Layer, **changes: Any) -> keras.Layer:
+    """The layer anew, with other arguments; a Lambda as it is, for Keras makes none from a config."""
+    if isinstance(layer, layers.Lambda):
+        return layer
+    return type(layer).from_config(layer.get_config() | changes)

@@ -28,7 +28,6 @@ class Scheme:
     operators: str = "TFLITE_BUILTINS"  # of tf.lite.OpsSet, when calibrated
     optimize: bool = True
     calibrated: bool = False
-    float_ops: tuple[str, ...] = ()  # operators that stay in float32
     weights: str | None = None  # the dtype that halves them
 
     def __str__(self) -> str:
@@ -52,7 +51,6 @@ SCHEMES = {
         ("uint8", "float32", "int8"),
         operators="TFLITE_BUILTINS_INT8",
         calibrated=True,
-        float_ops=("SOFTMAX",),
     ),
     "int16x8": Scheme(
         "weights in int8, activations in int16: slow, reference kernels; no HARD_SWISH",
@@ -114,39 +112,32 @@ def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Gri
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme.weights:
         converter.target_spec.supported_types = [getattr(tf, scheme.weights)]
+    if pictures is not None:
+        converter.representative_dataset = samples
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # tf.lite's, about itself
         try:
-            if pictures is None:
-                return converter.convert()
-            converter.representative_dataset = samples
-            if not scheme.float_ops:
-                return converter.convert()
-            # The debugger is tf.lite's public way to leave an operator in float32.
-            options = tf.lite.experimental.QuantizationDebugOptions(
-                denylisted_ops=list(scheme.float_ops)
-            )
-            return tf.lite.experimental.QuantizationDebugger(
-                converter=converter, debug_dataset=samples, debug_options=options
-            ).get_nondebug_quantized_model()
+            return converter.convert()
         except Exception as error:
-            raise explained(error) from error
+            raise explained(error) from None  # it repeats types, tens of thousands of characters
 
 
-def explained(error: Exception) -> Exception:
-    """The converter's error, with the layers whose operators TFLite does not have."""
-    found = {}
+def explained(error: Exception) -> ValueError:
+    """The converter's error in short, with the layers whose operators TFLite does not have."""
+    missing, others = [], [str(error).partition("\n")[0][:300]]
     for detail in getattr(error, "errors", ()):
-        places = [call.name for call in detail.location.call if call.name]
-        if detail.operator.name and places:
-            found[detail.operator.name.removeprefix("tf.")] = places[0]
-    if not found:
-        return ValueError(f"TensorFlow's converter could not translate the model: {error}")
-    ops = "; ".join(f"{op} in layer {layer_of(place)!r} ({place})" for op, place in found.items())
-    return ValueError(
-        f"TFLite has no operator for {ops}. Replace the layer, or end the model before it and "
-        "compute the rest in the app."
-    )
+        place = next((call.name for call in detail.location.call if call.name), "")
+        what = f"{detail.operator.name} in layer {layer_of(place)!r} ({place})"
+        if detail.operator.name.startswith("tf."):
+            missing.append(what.removeprefix("tf."))
+        elif place:
+            others.append(what)
+    if missing:
+        return ValueError(
+            f"TFLite has no operator for {'; '.join(missing)}. Replace the layer, or end the model "
+            "before it and compute the rest in the app."
+        )
+    return ValueError(f"TensorFlow's converter could not translate the model: {'; '.join(others)}")
 
 
 def layer_of(place: str) -> str:

@@ -1,0 +1,106 @@
+"""The audit, on files made here and on other people's, whose contents are known."""
+
+import os
+import signal
+from pathlib import Path
+
+import keras
+import pytest
+
+from kzoo.flatbuffer import TfliteGraph, TfliteOperator, TfliteTensor
+from kzoo.tflite import audit, benchmark, convert
+from kzoo.tflite.limits import risks
+from kzoo.tflite.run import trial
+
+WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
+others = pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"{WEIGHTS} is not here")
+makes_files = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
+)
+
+# name: operators, quantized weights per channel, of all; dtype of the input; operators that follow
+KNOWN = {
+    "mobilenet_v2_1.0_224_quant": (66, (0, 53), "uint8", ()),
+    "tf2_mobilenet_v2_1.0_224_ptq": (68, (53, 53), "uint8", ()),
+    "mobilenet_v1_0.25_224_float": (31, (0, 0), "float32", None),
+    "coral_deeplabv3_mnv2_dm05_pascal_quant": (72, (0, 55), "uint8", ()),
+    "keras_mobilenet_v3_small_1.0_224_dynrange_int8": (111, (47, 47), "float32", None),
+}
+
+
+@others
+@pytest.mark.parametrize("name", KNOWN)
+def test_other_peoples_files(name):
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = WEIGHTS / f"{name}.tflite"
+    found = audit(path)
+    operators, per_channel, dtype, floats = KNOWN[name]
+    assert len(found.operators) == operators
+    assert found.per_channel == per_channel
+    assert found.inputs[0].dtype == dtype
+    assert sum(found.bytes.values()) == path.stat().st_size
+    assert (found.custom_ops, found.flex_ops, found.risks, found.failure) == ((), (), (), None)
+    if floats is not None:
+        assert found.float_ops == floats
+    # The interpreter's own list, without any delegate, has the same operators in the same order.
+    from ai_edge_litert.interpreter import OpResolverType
+
+    plain = Interpreter(
+        str(path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    assert found.operators == tuple(op["op_name"] for op in plain._get_ops_details())
+
+
+@makes_files
+def test_a_readable_page(tiny, tmp_path):
+    page = str(audit(convert(tiny, tmp_path / "a.tflite", scheme="float32")))
+    assert "serving_default(image) -> predictions" in page
+    assert "CONV_2D" in page
+    assert "not quantized" in page
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        audit(tmp_path / "none.tflite")
+    (tmp_path / "empty.tflite").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no \.tflite file"):
+        audit(tmp_path / "empty.tflite")
+
+
+def conv(scale_out: float, kind: str = "CONV_2D") -> TfliteGraph:
+    tensors = (
+        TfliteTensor("x", (1, 4, 4, 2), "int8", 0, (0.5,), (0,)),
+        TfliteTensor("w", (2, 1, 1, 2), "int8", 1, (0.25, 4.0), (0, 0)),
+        TfliteTensor("y", (1, 4, 4, 2), "int8", 0, (scale_out,), (0,)),
+    )
+    return TfliteGraph("main", tensors, (0,), (2,), (TfliteOperator(kind, 1, (0, 1), (2,), {}),))
+
+
+def test_factors_out_of_bounds_by_hand():
+    assert list(risks(conv(0.01))) == []  # .5 * 4 / .01 = 200
+    assert list(risks(conv(0.005))) == ["0 CONV_2D (factor 400, XNNPACK takes 0 to 256)"]
+    assert list(risks(conv(0.0005, "ADD"))) != []
+    assert list(risks(conv(0.005, "MEAN"))) == []
+
+
+def test_a_process_that_dies_is_told_by_its_signal(tmp_path, monkeypatch):
+    killer = tmp_path / "killer.py"
+    killer.write_text(f"import os; os.kill(os.getpid(), {int(signal.SIGABRT)})")
+    monkeypatch.setattr("kzoo.tflite.run.__file__", os.fspath(killer))
+    with pytest.raises(ValueError, match="signal 6"):
+        trial(tmp_path / "any.tflite")
+
+
+@makes_files
+@pytest.mark.slow
+def test_benchmark_takes_turns(tiny, unseen, tmp_path):
+    small = convert(tiny, tmp_path / "int8.tflite", calibration=unseen[0][:20])
+    large = convert(tiny, tmp_path / "float.tflite", scheme="float32")
+    found = benchmark([large, small], rounds=2, seconds=0.02)
+    assert found[0].ratio == 1
+    assert found[1].bytes < found[0].bytes
+    assert "int8.tflite" in str(found)
+    with pytest.raises(ValueError, match="Received: none"):
+        benchmark([])

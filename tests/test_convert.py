@@ -1,0 +1,277 @@
+"""Written files, held against the Keras model by the interpreter that apps use."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import beginning
+
+import kzoo
+from kzoo.tflite import SCHEMES, Runner, audit, compare, convert
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(unseen):
+    return unseen[0][:40]
+
+
+@pytest.fixture(scope="module")
+def int8_v2(v2, pictures, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("v2") / "v2.tflite"
+    return convert(v2, out, calibration=pictures)
+
+
+@pytest.mark.parametrize("name", ["v2", "v3"])
+def test_float32_file_computes_what_keras_does(name, request, unseen, tmp_path):
+    model = request.getfixturevalue(name)
+    found = compare(
+        model, convert(model, tmp_path / "a.tflite", scheme="float32"), unseen[0], unseen[1]
+    )
+    assert found.accuracy[0] > 0.9  # the net has learnt: agreement means something
+    assert found.agreement == 1
+    assert found.sqnr_db > 100  # 1e-5 of the logits
+
+
+def test_int8_file_agrees_with_a_net_that_has_learnt(v2, int8_v2, unseen):
+    found = compare(v2, int8_v2, *unseen)
+    assert found.accuracy[0] > 0.9
+    assert found.outputs[0].distinct == (6, 6)
+    assert found.agreement > 0.9
+
+
+def test_int8_file_holds_no_float_but_the_softmax(int8_v2):
+    found = audit(int8_v2)
+    assert found.float_ops == ()
+    assert [op.split()[1] for op in found.tail] == ["SOFTMAX"]
+    assert found.per_channel[0] == found.per_channel[1] == 53
+    assert found.partitions == 1
+    # The camera's bytes: no operator for the preprocessing but the step from uint8 to int8.
+    assert found.outside == ("0 QUANTIZE",)
+    assert found.operators[1] == "CONV_2D"
+    assert not {"SHAPE", "PACK", "STRIDED_SLICE", "RESHAPE", "MUL"} & set(found.operators)
+    assert found.inputs[0].shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("preprocessing", ["tf", "torch"])
+def test_preprocessing_vanishes_into_the_input(
+    classifier, preprocessing, pictures, unseen, tmp_path
+):
+    model = classifier(beginning, preprocessing=preprocessing, padding="symmetric")
+    out = convert(model, tmp_path / "a.tflite", io="int8", calibration=pictures)
+    assert audit(out).operators[0] in ("PAD", "CONV_2D")
+    found = compare(model, out, *unseen)
+    assert found.accuracy[0] > 0.9
+    assert found.agreement > 0.9
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_and_input(scheme, tiny, pictures, unseen, tmp_path):
+    for io in SCHEMES[scheme].inputs:
+        out = convert(tiny, tmp_path / f"{io}.tflite", scheme=scheme, io=io, calibration=pictures)
+        found = audit(out)
+        assert (found.inputs[0].dtype, found.outputs[0].dtype) == (io, "float32")
+        assert compare(tiny, out, unseen[0][:60]).agreement > 0.9
+        assert bool(found.float_ops) == (scheme in ("float32", "float16", "dynamic"))
+    if scheme == "int16x8":
+        kinds = {t.dtype for t in read_tensors(out)}
+        assert "int16" in kinds
+
+
+def read_tensors(path):
+    from kzoo.flatbuffer import read_tflite
+
+    return read_tflite(path).graphs[0].tensors
+
+
+def test_sizes_by_scheme(tiny, pictures, tmp_path):
+    weights = {
+        scheme: audit(
+            convert(tiny, tmp_path / f"{scheme}.tflite", scheme=scheme, calibration=pictures),
+            run=False,
+        ).bytes["weights"]
+        for scheme in ("float32", "float16", "int8")
+    }
+    whole = weights["float32"]
+    assert weights["float16"] == whole // 2
+    assert weights["int8"] == whole // 4
+
+
+def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
+    quantized = kzoo.quantize(v3, calibration=pictures)
+    out = convert(quantized, tmp_path / "a.tflite")  # no calibration
+    found = audit(out)
+    assert found.float_ops == ()
+    assert "HARD_SWISH" not in found.census
+    assert (found.partitions, found.outside) == (1, ("0 QUANTIZE",))
+    compared = compare(quantized, out, *unseen)
+    assert compared.accuracy[0] > 0.9
+    assert compared.agreement > 0.95
+    with pytest.raises(ValueError, match=r'convert it with scheme="int8"'):
+        convert(quantized, tmp_path / "b.tflite", scheme="float16")
+
+
+def test_model_from_a_file_labels_and_a_folder_with_odd_letters(tiny, pictures, unseen, tmp_path):
+    folder = tmp_path / "mein Ordner ö 写"
+    folder.mkdir()
+    tiny.save(folder / "model.keras")
+    labels = ["Hülle", "b", "c", "d", "e", "f"]
+    out = convert(
+        folder / "model.keras", folder / "ä b.tflite", calibration=pictures, labels=labels
+    )
+    assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == labels
+    assert Runner(out)(unseen[0][:3]).shape == (3, 6)
+    assert sorted(p.name for p in folder.iterdir()) == ["labels.txt", "model.keras", "ä b.tflite"]
+
+
+def test_same_model_same_bytes(tiny, tmp_path):
+    a, b = (
+        convert(tiny, tmp_path / name, scheme="float32").read_bytes()
+        for name in ("a.tflite", "b.tflite")
+    )
+    assert a == b
+
+
+def test_open_input_size(tmp_path, tiny):
+    model = beginning(0.35, input_shape=(None, None, 3), classes=6)
+    model.set_weights(tiny.get_weights())
+    with pytest.raises(ValueError, match=r"image_size=\(224, 224\)"):
+        convert(model, tmp_path / "a.tflite", scheme="float32")
+    out = convert(model, tmp_path / "a.tflite", scheme="float32", image_size=(96, 64))
+    assert audit(out).inputs[0].shape == (1, 96, 64, 3)
+
+
+def test_several_outputs_keep_their_names_and_order(tmp_path, unseen):
+    image = keras.Input((64, 64, 3), name="photo")
+    x = keras.layers.Conv2D(4, 3, strides=4, name="zeta")(image)
+    outputs = [
+        keras.layers.Conv2D(n, 1, name=name)(x) for name, n in (("b", 2), ("a", 3), ("c", 5))
+    ]
+    model = keras.Model(image, outputs)
+    out = convert(model, tmp_path / "a.tflite", scheme="float32")
+    got = Runner(out)(unseen[0][:4])
+    want = dict(zip("bac", model.predict(unseen[0][:4], verbose=0), strict=True))
+    assert list(got) == ["b", "a", "c"]
+    for name, values in want.items():
+        np.testing.assert_allclose(got[name], values, rtol=1e-4, atol=1e-3)
+    assert audit(out, run=False).signatures == ("serving_default(photo) -> b, a, c",)
+
+
+def test_mixed_precision_exports_in_float32(tmp_path, unseen):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = beginning(0.35, input_shape=(64, 64, 3), classes=6)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    out = convert(model, tmp_path / "a.tflite", scheme="float32")
+    assert {t.dtype for t in read_tensors(out)} <= {"float32", "int32"}
+
+
+def test_an_operator_that_tflite_lacks_is_named_with_its_layer(tmp_path):
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3)(image)
+    odd = keras.layers.Lambda(lambda t: keras.ops.erfinv(t), name="odd_one")(x)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(odd))
+    with pytest.raises(ValueError, match=r"no operator for Erfinv in layer 'odd_one'"):
+        convert(model, tmp_path / "a.tflite", scheme="float32")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_would_kill_its_process_is_not_written(tmp_path, pictures):
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(2, 1, name="saturating")(image)
+    model = keras.Model(image, keras.layers.ReLU(6)(x))
+    # Factor: input step 1 x weight step 1e4 / 127 over output step 6 / 255 = 3346.
+    weights = np.full((1, 1, 3, 2), 1e4, "f4")
+    model.get_layer("saturating").set_weights([weights, np.zeros(2, "f4")])
+    out = tmp_path / "a.tflite"
+    out.write_bytes(b"the file of before")
+    with pytest.raises(ValueError, match=r"was not written.*XNNPACK's bounds.*kzoo.quantize"):
+        convert(model, out, calibration=pictures)
+    assert out.read_bytes() == b"the file of before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tflite"]
+
+
+def test_an_error_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert(tiny, tmp_path / "a.tflite", scheme="float32", labels=list("abcdef"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scheme": "int4"}, r"scheme must be one of float32, .*Received: 'int4'"),
+        ({"io": "int16"}, r"io must be one of uint8, float32, int8 .*Received: 'int16'"),
+        ({"scheme": "float32", "io": "int8"}, r"io must be one of float32, uint8"),
+        ({}, r"needs calibration=pictures"),
+        ({"calibration": np.zeros((4, 32, 32, 3))}, r"calibration must be .*\(N, 64, 64, 3\)"),
+        ({"labels": ["a", "b"], "scheme": "float32"}, r"6 classes apart, and there are 2 labels"),
+        ({"labels": ["a\nb"] * 6, "scheme": "float32"}, r"one line of text"),
+        ({"image_size": (96, 96), "scheme": "float32"}, r"does not fit the model's input"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments, message, tiny, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        convert(tiny, tmp_path / "a.tflite", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_are_not_there(tiny, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        convert(tiny, tmp_path / "none" / "a.tflite", scheme="float32")
+    with pytest.raises(FileNotFoundError, match="no model file"):
+        convert(tmp_path / "none.keras", tmp_path / "a.tflite", scheme="float32")
+
+
+def test_models_that_are_not_of_one_picture(tmp_path):
+    vector = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=re.escape("one input (N, H, W, C)")):
+        convert(vector, tmp_path / "a.tflite", scheme="float32")
+    image = keras.Input((3, 32, 32))
+    first = keras.layers.GlobalAveragePooling2D(data_format="channels_first", name="pool")(image)
+    with pytest.raises(ValueError, match="'pool' is \"channels_first\""):
+        convert(keras.Model(image, first), tmp_path / "a.tflite", scheme="float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax"])
+def test_a_process_of_another_backend_exports(backend, v3, unseen, tmp_path):
+    pytest.importorskip(backend)
+    v3.save(tmp_path / "model.keras")
+    np.save(tmp_path / "pictures.npy", unseen[0][:40])
+    program = """
+import sys, keras, numpy as np
+from kzoo.tflite import compare, convert
+model = keras.saving.load_model("model.keras", compile=False)
+pictures = np.load("pictures.npy")
+assert "tensorflow" not in sys.modules  # kzoo's doing; Keras itself imports it to save a model
+convert(model, "a.tflite", calibration=pictures, labels=list("abcdef"))
+found = compare(model, "a.tflite", pictures)
+assert found.agreement > 0.9, found
+try:
+    convert(model, "b.tflite")
+except ValueError as error:
+    assert "needs calibration=pictures" in str(error), error
+else:
+    raise AssertionError("no error")
+"""
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "labels.txt").read_text().split() == list("abcdef")
