@@ -102,6 +102,20 @@ def compare(command: argparse.ArgumentParser) -> Run:
     return run
 
 
+def sensitivity(command: argparse.ArgumentParser) -> Run:
+    """which layers of a run's model lose most in int8"""
+    command.add_argument("run", help="run folder")
+    command.add_argument("--top", type=int, default=20, help="layers to name (default: 20)")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.predict import run_sensitivity
+
+        for line in str(run_sensitivity(Path(given.run))).splitlines()[: given.top]:
+            print(line)
+
+    return run
+
+
 def convert(command: argparse.ArgumentParser) -> Run:
     """a .keras file to a .tflite file"""
     command.add_argument("model", help=".keras file")
@@ -181,6 +195,7 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "classify": classify,
     "predict": predict,
     "compare": compare,
+    "sensitivity": sensitivity,
     "convert": convert,
     "audit": audit,
     "benchmark": benchmark,

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kzoo.qat import Sensitivity, sensitivity
 from kzoo.recipes.data import BadPictureError, Pictures, read_dataset, read_picture
 from kzoo.recipes.run import read_config
 from kzoo.tflite import Comparison, Runner
@@ -55,3 +56,17 @@ def compare_run(folder: Path) -> Comparison:
     pictures = Pictures(dataset.val.paths, config["size"])[:]
     model = keras.saving.load_model(folder / "model.keras")
     return compare_files(model, folder / "model.tflite", pictures, labels=dataset.val.targets)
+
+
+def run_sensitivity(folder: Path) -> Sensitivity:
+    """What each layer of a run's float model costs in int8, the worst first."""
+    config = read_config(folder)
+    dataset = read_dataset(config["data"], val_fraction=config["val_fraction"], seed=config["seed"])
+    model = keras.saving.load_model(folder / "model.keras")
+    logits = keras.Model(model.input, model.get_layer("predictions").input)
+    calibration = Pictures(dataset.train.paths, config["size"])
+    return sensitivity(
+        logits,
+        calibration=calibration[:: max(1, len(calibration) // 128)],
+        pictures=Pictures(dataset.val.paths, config["size"])[:32],
+    )
