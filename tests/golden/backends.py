@@ -33,12 +33,13 @@ def fill(model: keras.Model, seed: int = SEED) -> keras.Model:
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         for weight in layer.weights:
             rng = np.random.default_rng([seed, *f"{layer.name}/{weight.name}".encode()])
+            shape = tuple(weight.shape)  # TensorFlow's and PyTorch's own types differ when empty
             if weight.name in ("gamma", "moving_variance"):
-                values.append(rng.uniform(0.5, 1.5, weight.shape))
+                values.append(rng.uniform(0.5, 1.5, shape))
             else:
-                window = weight.shape[: 2 if depthwise else -1]  # () for biases, offsets, means
+                window = shape[: 2 if depthwise else -1]  # () for biases, offsets and means
                 fan_in = np.prod(window) if window else 100
-                values.append(rng.normal(size=weight.shape) * np.sqrt(1.5 / fan_in))
+                values.append(rng.normal(size=shape) * np.sqrt(1.5 / fan_in))
         if values:
             layer.set_weights(values)
     return model
