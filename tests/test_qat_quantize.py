@@ -61,6 +61,21 @@ def test_calibration_comes_in_any_form(small):
     np.testing.assert_allclose(array, streamed, rtol=1e-5)
 
 
+def test_bias_correction_takes_off_what_int8_shifts():
+    """Every pixel rounds the same way: without correction the whole output is shifted."""
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 1, name="first")(image)
+    model = randomized(keras.Model(image, layers.Conv2D(4, 1, name="last")(x)))
+    x = np.full((4, 8, 8, 3), 0.1234, "float32")
+    x[:, 0, 0] = [5.0, -5.0, 3.0]
+    y = model.predict_on_batch(x)
+    shifts = []
+    for bias_correction in (False, True):
+        z = kzoo.quantize(model, calibration=x, bias_correction=bias_correction).predict_on_batch(x)
+        shifts.append(np.abs((z - y).mean(axis=(0, 1, 2))).max())
+    assert shifts[1] < shifts[0]
+
+
 def test_zero_is_a_level_of_every_range(quantized):
     for layer in quantized.layers:
         if isinstance(layer, FakeQuant):

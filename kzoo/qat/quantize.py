@@ -7,17 +7,19 @@ import keras
 import numpy as np
 
 from kzoo.qat import ranges as ranges_
+from kzoo.qat.correct import correct_biases
 from kzoo.qat.emit import emit, tensors_of
 from kzoo.qat.graph import Graph
 from kzoo.qat.lower import HARD_SWISH, lower
 from kzoo.qat.read import read
 
 BATCH = 16
+CORRECTED = 64  # pictures that biases are corrected on; 32 do nearly as well
 
 
 def quantize(
     model: keras.Model, *, calibration: Any = None, hard_swish: Literal["split", "op"] = "split",
-    keep_float: Collection[str] = (), ranges: ranges_.Method = 3e-4,
+    keep_float: Collection[str] = (), ranges: ranges_.Method = 1e-4, bias_correction: bool = True,
 ) -> keras.Model:  # fmt: skip
     """A copy of `model` that rounds weights and activations as the int8 TFLite file does.
 
@@ -38,6 +40,8 @@ def quantize(
         least squared error, or "minmax" for none. Signal to noise of the logits of a V3-Small on
         photos: 5.9 dB with "minmax", 8.9 with "mse", 10.5, 10.6 and 9.4 with 1e-4, 3e-4 and 1e-3;
         of a V2 15.3, 15.4, 15.4, 15.2 and 14.3.
+    bias_correction: take off each bias what int8 shifts its channel by, on average. On the same
+        V3-Small 11.7 dB in place of 10.6, and 94 % of classes as in float in place of 90 %.
 
     Raises ValueError for a layer that has no int8 form, with its name.
     """
@@ -55,7 +59,12 @@ def quantize(
             "quantize() takes the ranges of activations from pictures: pass about 100 of those the "
             "model was trained on, calibration=pictures (N, H, W, C)."
         )
+    if isinstance(calibration, Iterator):
+        calibration = list(batched(calibration))  # it is read more than once
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges)
+    if bias_correction:
+        graph = correct_biases(graph, plan, first(calibration, CORRECTED))
+        plan = ranges_.with_limits(graph, plan)
     return emit(graph, plan, name=model.name)
 
 
@@ -64,8 +73,6 @@ def planned(
     ranges: ranges_.Method,
 ) -> tuple[Graph, ranges_.Plan]:  # fmt: skip
     """The graph of the model in its int8 form, and what quantization adds to it."""
-    if isinstance(calibration, Iterator):
-        calibration = list(batched(calibration))  # it is read twice
     graph = read(model, keep_float)
     graph = lower(graph, hard_swish=hard_swish, bytes_in=holds_bytes(batched(calibration)))
     placed = grids, rounded = ranges_.place(graph)
@@ -90,6 +97,16 @@ def batched(calibration: Any) -> Iterator[np.ndarray]:
     for batch in calibration:
         pictures = batch[0] if isinstance(batch, tuple | list) else batch
         yield keras.ops.convert_to_numpy(pictures).astype(np.float32)
+
+
+def first(calibration: Any, n: int) -> np.ndarray:
+    """The first `n` pictures, or as many as there are."""
+    found: list[np.ndarray] = []
+    for batch in batched(calibration):
+        found.append(batch)
+        if sum(map(len, found)) >= n:
+            break
+    return np.concatenate(found)[:n]
 
 
 def holds_bytes(batches: Iterator[np.ndarray]) -> bool:

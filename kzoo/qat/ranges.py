@@ -200,6 +200,11 @@ def make_plan(
     ranges = {key: exact_zero(bounds) for key, bounds in ranges.items()}
     plan = Plan(grids, rounded, ranges, {})
     widen(graph, plan, fixed)
+    return with_limits(graph, plan)
+
+
+def with_limits(graph: Graph, plan: Plan) -> Plan:
+    """The plan with the limits of the graph's weights and biases."""
     linear = [op for op in graph.ops.values() if isinstance(op, Linear) and not is_float(op)]
     return dataclasses.replace(plan, limits={op.name: limits(op, graph, plan) for op in linear})
 

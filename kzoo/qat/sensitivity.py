@@ -1,16 +1,17 @@
 """Which layers lose most in int8: each one quantized alone, the rest in float."""
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import keras
 import numpy as np
 
 from kzoo.qat.emit import emit
-from kzoo.qat.graph import Activation, Graph, Input, Linear, Op
+from kzoo.qat.graph import Graph, Linear
 from kzoo.qat.quantize import planned
 from kzoo.qat.ranges import Method, Plan, is_float
+from kzoo.qat.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Sensitivity:
 
 def sensitivity(
     model: keras.Model, *, calibration: Any, pictures: np.ndarray, hard_swish: str = "split",
-    keep_float: Collection[str] = (), ranges: Method = 3e-4,
+    keep_float: Collection[str] = (), ranges: Method = 1e-4,
 ) -> Sensitivity:  # fmt: skip
     """Measure, on some 32 `pictures` (N, H, W, C), what each layer of `model` costs in int8.
 
@@ -60,42 +61,3 @@ def layers(graph: Graph, plan: Plan, names: Collection[str]) -> dict[str, set[st
                 name = name.rpartition("_")[0]
             found.setdefault(name, set()).add(op.name)
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Runs a graph operation by operation, those of choice in int8."""
-
-    graph: Graph
-    plan: Plan
-    exact: keras.Model
-    quantized: keras.Model
-
-    def __call__(
-        self, pictures: Any, quantized: Collection[str] = (), known: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Every operation's output; `known` are those of a run in float, to start from."""
-        values = dict(known or {})
-        changed: set[str] = set()
-        for op in self.graph.ops.values():
-            if known and op.name not in quantized and not changed.intersection(op.inputs):
-                continue
-            values[op.name] = self.output(op, values, pictures, op.name in quantized)
-            changed.add(op.name)
-        return values
-
-    def output(self, op: Op, values: dict[str, Any], pictures: Any, quantized: bool) -> Any:
-        inputs = [values[name] for name in op.inputs]
-        y = inputs if len(inputs) > 1 else (inputs or [pictures])[0]
-        for layer in self.stack(op, quantized):
-            y = layer(y)
-        return y
-
-    def stack(self, op: Op, quantized: bool) -> Iterator[keras.layers.Layer]:
-        if not isinstance(op, Input):
-            own = quantized and not isinstance(op, Activation)  # "unit" is in the float model only
-            yield (self.quantized if own else self.exact).get_layer(op.name)
-        elif op.zero is not None:
-            yield self.exact.get_layer("preprocessing")
-        if quantized and op.name in self.plan.fake_quants:
-            yield self.quantized.get_layer(f"{self.plan.grids[op.name]}_quant")

@@ -40,7 +40,9 @@ def main() -> None:
             if name != "v2":
                 one = kzoo.quantize(model, calibration=calibration, hard_swish="op")
                 add(f"{name}-int8-op", one)
-        usual = keras.applications.MobileNetV3Large(weights=None, classifier_activation=None)
+        usual = keras.applications.MobileNetV3Large(
+            (224, 224, 3), weights=None, classifier_activation=None
+        )
         add("keras-v3-large-usual", randomized(usual), calibration=calibration)
         table = benchmark(list(files.values()))
     print(table)
