@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
     try:
-        given.run(given)
+        given.action(given)
     except KeyboardInterrupt:
         print("kzoo: stopped. The same command goes on from the last epoch.", file=sys.stderr)
         return 130
@@ -46,7 +46,7 @@ class Command(argparse.ArgumentParser):
         self.add = add
 
     def parse_known_args(self, args=None, namespace=None):
-        self.set_defaults(run=self.add(self))
+        self.set_defaults(action=self.add(self))
         return super().parse_known_args(args, namespace)
 
 

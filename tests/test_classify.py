@@ -17,7 +17,7 @@ from kzoo.recipes.cli import main
 from kzoo.tflite import Runner, audit
 
 QUICK = ["--model", "mobilenet_v3_small", "--alpha", "0.35", "--size", "48", "--weights", "none"]
-QUICK += ["--epochs", "3", "--batch-size", "16", "--learning-rate", "0.003"]
+QUICK += ["--epochs", "3", "--batch-size", "16", "--learning-rate", "0.003", "--qat-epochs", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class TestRun:
             "model.tflite", "predictions.csv", "predictions.png", "report.html", "results.json",
         }  # fmt: skip
         assert (run / "labels.txt").read_text().split() == ["circle", "cross"]
-        assert len(json.loads((run / "history.json").read_text())) == 3
+        assert len(json.loads((run / "history.json").read_text())) == 3 + 1
 
     def test_the_file_is_int8_between_bytes_and_scores(self, run):
         found = audit(run / "model.tflite")
