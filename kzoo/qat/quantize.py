@@ -78,7 +78,8 @@ def planned(
     placed = grids, rounded = ranges_.place(graph)
     inputs, tensors = tensors_of(graph, None)
     names = [name for name in graph.ops if name in rounded]
-    taps = keras.Model(list(inputs.values()), [tensors[name] for name in names])
+    images = keras.tree.map_structure(inputs.__getitem__, graph.inputs)
+    taps = keras.Model(images, [tensors[name] for name in names])
     histograms = ranges_.observe(taps, names, grids, batched(calibration))
     return graph, ranges_.make_plan(graph, placed, histograms, ranges)
 
