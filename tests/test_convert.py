@@ -105,6 +105,7 @@ def test_sizes_by_scheme(tiny, pictures, tmp_path):
     assert weights["int8"] == whole // 4
 
 
+@pytest.mark.slow
 def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
     quantized = kzoo.quantize(v3, calibration=pictures)
     out = convert(quantized, tmp_path / "a.tflite")  # no calibration
@@ -248,9 +249,9 @@ def test_models_that_are_not_of_one_picture(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax"])
-def test_a_process_of_another_backend_exports(backend, v3, unseen, tmp_path):
+def test_a_process_of_another_backend_exports(backend, tiny, unseen, tmp_path):
     pytest.importorskip(backend)
-    v3.save(tmp_path / "model.keras")
+    tiny.save(tmp_path / "model.keras")
     np.save(tmp_path / "pictures.npy", unseen[0][:40])
     program = """
 import sys, keras, numpy as np

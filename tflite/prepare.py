@@ -88,7 +88,7 @@ def copy_in_float32(model: keras.Model) -> keras.Model:
 
 
 def copied(layer: keras.Layer, **changes: Any) -> keras.Layer:
-    """The layer anew, with other arguments; a Lambda as it is, for Keras makes none from a config."""
+    """The layer anew, with other arguments; a Lambda as it is: Keras makes none from a config."""
     if isinstance(layer, layers.Lambda):
         return layer
     return type(layer).from_config(layer.get_config() | changes)

@@ -2,9 +2,9 @@
 
     python tests/bench/speed.py [--size 224] [--alpha 1.0]
 
-Takes about five minutes. Weights are random with settled batch statistics: they do for speed and bytes;
-agreement and SQNR are of such nets, on noise, and say little about trained ones. "usual" is what
-TensorFlow's converter makes of the float model, "quantize" what it makes of kzoo.quantize's.
+Takes about five minutes. Weights are random, with settled batch statistics: fit for speed, size;
+SQNR is of such nets, on noise, and says little about trained ones. "usual" is what TensorFlow's
+converter makes of the float model, "quantize" what it makes of the model from kzoo.quantize.
 """
 
 import argparse
