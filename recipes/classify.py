@@ -33,7 +33,7 @@ LEAST = {
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CALIBRATION_PICTURES = 256
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
-QAT_LEARNING_RATE = 3e-5
+QAT_LEARNING_RATE = 1e-4
 MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees them
 
 

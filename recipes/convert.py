@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 
-import kzoo
 from kzoo.recipes.data import BadPictureError, is_candidate, read_picture
 from kzoo.tflite import Audit, audit, convert
 
@@ -28,8 +27,6 @@ def convert_file(
     names = Path(labels).read_text(encoding="utf-8").splitlines() if labels else None
     side = size or net.input_shape[1]
     pictures = None if calibration is None else sample(Path(calibration), side)
-    if scheme == "int8" and pictures is not None:
-        net, pictures = kzoo.quantize(net, calibration=pictures), None
     file = convert(
         net, out, scheme=scheme, io=io, calibration=pictures, labels=names,
         image_size=(side, side) if size else None,

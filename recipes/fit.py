@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from kzoo.recipes.augment import Batches
-from kzoo.recipes.files import replacing
+from kzoo.tflite.files import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ def once(
         record.write_text(json.dumps(history, indent=1))
         with replacing(path) as part:
             model.save(part)
-    return keras.saving.load_model(path), json.loads(record.read_text())
+    return keras.saving.load_model(path, compile=False), json.loads(record.read_text())
 
 
 def balanced(targets: np.ndarray, classes: int) -> dict[int, float]:

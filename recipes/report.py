@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kzoo.recipes.data import Dataset, read_picture
-from kzoo.recipes.files import replacing, write_json, write_text
+from kzoo.recipes.files import write_json, write_text
 from kzoo.recipes.fit import Row
 from kzoo.recipes.run import Results, read_config
+from kzoo.tflite.files import replacing
 
 GALLERY = 24  # pictures shown
 THUMBNAIL = 160  # px

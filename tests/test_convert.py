@@ -27,7 +27,7 @@ def pictures(unseen):
 @pytest.fixture(scope="module")
 def int8_v2(v2, pictures, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("v2") / "v2.tflite"
-    return convert(v2, out, calibration=pictures)
+    return convert(v2, out, calibration=pictures, calibrator="tensorflow")
 
 
 @pytest.mark.parametrize("name", ["v2", "v3"])
@@ -66,7 +66,9 @@ def test_preprocessing_vanishes_into_the_input(
     classifier, preprocessing, pictures, unseen, tmp_path
 ):
     model = classifier(beginning, preprocessing=preprocessing, padding="symmetric")
-    out = convert(model, tmp_path / "a.tflite", io="int8", calibration=pictures)
+    out = convert(
+        model, tmp_path / "a.tflite", io="int8", calibration=pictures, calibrator="tensorflow"
+    )
     assert audit(out).operators[0] in ("PAD", "CONV_2D")
     found = compare(model, out, *unseen)
     assert found.accuracy[0] > 0.9
@@ -80,7 +82,10 @@ def test_every_scheme_and_input(scheme, tiny, pictures, unseen, tmp_path):
         found = audit(out)
         assert (found.inputs[0].dtype, found.outputs[0].dtype) == (io, "float32")
         assert compare(tiny, out, unseen[0][:60]).agreement > 0.9
-        assert bool(found.float_ops) == (scheme in ("float32", "float16", "dynamic"))
+        if scheme == "int8":  # floats are scaled as floats, bytes by the input's own grid
+            assert found.float_ops == (("0 MUL", "1 ADD") if io == "float32" else ())
+        else:
+            assert bool(found.float_ops) == (scheme != "int16x8")
     if scheme == "int16x8":
         kinds = {t.dtype for t in read_tensors(out)}
         assert "int16" in kinds
@@ -113,6 +118,8 @@ def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
     assert found.float_ops == ()
     assert "HARD_SWISH" not in found.census
     assert (found.partitions, found.outside) == (1, ("0 QUANTIZE",))
+    itself = convert(v3, tmp_path / "c.tflite", calibration=pictures)
+    assert itself.read_bytes() == out.read_bytes()  # convert() quantizes as quantize() does
     compared = compare(quantized, out, *unseen)
     assert compared.accuracy[0] > 0.9
     assert compared.agreement > 0.95
@@ -196,7 +203,7 @@ def test_a_file_that_would_kill_its_process_is_not_written(tmp_path, pictures):
     out = tmp_path / "a.tflite"
     out.write_bytes(b"the file of before")
     with pytest.raises(ValueError, match=r"was not written.*XNNPACK's bounds.*kzoo.quantize"):
-        convert(model, out, calibration=pictures)
+        convert(model, out, calibration=pictures, calibrator="tensorflow")
     assert out.read_bytes() == b"the file of before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.tflite"]
 
@@ -218,6 +225,7 @@ def test_an_error_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
         ({"io": "int16"}, r"io must be one of uint8, float32, int8 .*Received: 'int16'"),
         ({"scheme": "float32", "io": "int8"}, r"io must be one of float32, uint8"),
         ({}, r"needs calibration=pictures"),
+        ({"calibrator": "keras"}, r'calibrator must be "kzoo" or "tensorflow".*keras'),
         ({"calibration": np.zeros((4, 32, 32, 3))}, r"calibration must be .*\(N, 64, 64, 3\)"),
         ({"labels": ["a", "b"], "scheme": "float32"}, r"6 classes apart, and there are 2 labels"),
         ({"labels": ["a\nb"] * 6, "scheme": "float32"}, r"one line of text"),

@@ -1,20 +1,22 @@
 """From a Keras model to a .tflite file, which is read back and run before it gets its name."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import keras
 import numpy as np
 
+import kzoo
+from kzoo.qat import FakeQuant
 from kzoo.tflite.audit import Audit, audit
+from kzoo.tflite.files import replacing
 from kzoo.tflite.finish import finish
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32
 from kzoo.tflite.translate import SCHEMES, has_ranges, trace, translate
@@ -27,6 +29,7 @@ def convert(
     scheme: Literal["float32", "float16", "dynamic", "int8", "int16x8"] = "int8",
     io: Literal["uint8", "float32", "int8"] | None = None,
     calibration: np.ndarray | None = None,
+    calibrator: Literal["kzoo", "tensorflow"] = "kzoo",
     labels: Sequence[str] | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Path:
@@ -42,13 +45,16 @@ def convert(
     calibration: pictures (N, H, W, C), uint8 or float, in the model's input range; some 100 to 500
         that are like those it will see. Needed for int8 and int16x8, unless the model holds the
         ranges that `kzoo.quantize` gave it.
+    calibrator: who makes int8 of a float model. "kzoo" is `kzoo.quantize`; "tensorflow" is its own
+        converter, which knows more layers but leaves hard-swish to slow kernels, and MobileNetV3's
+        ranges too wide.
     labels: names of the classes, written to labels.txt beside the file.
     image_size: (H, W), for a model whose input leaves them open.
 
     The file appears whole or not at all. Raises ValueError for what cannot be converted, and why.
     """
     lines = None if labels is None else tuple(labels)
-    request = Request(Path(out), scheme, io, lines, image_size)
+    request = Request(Path(out), scheme, io, lines, image_size, calibrator)
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
     if keras.backend.backend() != "tensorflow":
@@ -69,8 +75,13 @@ class Request:
     io: str | None
     labels: tuple[str, ...] | None
     image_size: tuple[int, int] | None
+    calibrator: str = "kzoo"
 
     def __post_init__(self) -> None:
+        if self.calibrator not in ("kzoo", "tensorflow"):
+            raise ValueError(
+                f'calibrator must be "kzoo" or "tensorflow". Received: {self.calibrator!r}'
+            )
         if self.scheme not in SCHEMES:
             raise ValueError(
                 f"scheme must be one of {', '.join(SCHEMES)}. Received: {self.scheme!r}"
@@ -101,6 +112,8 @@ def lower(model: keras.Model, request: Request, calibration: np.ndarray | None) 
     names = output_names(model, request.labels)
     scheme, grid = SCHEMES[request.scheme], None
     body = copy_in_float32(model)
+    if request.scheme == "int8" and request.calibrator == "kzoo" and not is_quantized(body):
+        body = kzoo.quantize(body, calibration=calibration_set(calibration, shape, request))
     if scheme.calibrated and request.io in ("uint8", "int8"):
         body, grid = absorb_preprocessing(body)
     graph = trace(body, shape, from_bytes=request.io == "uint8" and not scheme.calibrated)
@@ -117,6 +130,10 @@ def lower(model: keras.Model, request: Request, calibration: np.ndarray | None) 
     return finish(
         content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32"
     )
+
+
+def is_quantized(model: keras.Model) -> bool:
+    return any(isinstance(layer, FakeQuant) for layer in model._flatten_layers())
 
 
 def picture_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int, int]:
@@ -183,11 +200,11 @@ def calibration_set(
 
 def write(content: bytes, request: Request) -> None:
     """Write the file, read it back, run it, and only then give it its name."""
-    with whole(request.out) as draft:
+    with replacing(request.out) as draft:
         draft.write_bytes(content)
         check(audit(draft), request)
         if request.labels is not None:
-            with whole(request.out.with_name("labels.txt")) as lines:
+            with replacing(request.out.with_name("labels.txt")) as lines:
                 lines.write_text(
                     "".join(f"{label}\n" for label in request.labels), encoding="utf-8"
                 )
@@ -208,17 +225,6 @@ def check(found: Audit, request: Request) -> None:
     reasons = [f"{what}: {', '.join(map(str, which))}" for what, which in trouble.items() if which]
     if reasons:
         raise ValueError(f"{request.out} was not written: {'; '.join(reasons)}.")
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, in the same folder; it becomes `path` at the end, or is gone."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def convert_elsewhere(

@@ -88,7 +88,11 @@ def copy_in_float32(model: keras.Model) -> keras.Model:
 
 
 def copied(layer: keras.Layer, **changes: Any) -> keras.Layer:
-    """The layer anew, with other arguments; a Lambda as it is: Keras makes none from a config."""
-    if isinstance(layer, layers.Lambda):
+    """The layer anew, with other arguments; or as it is, where neither can be.
+
+    Keras makes no Lambda from a config, and an operator, such as the + 3.0 of keras.applications'
+    V3, takes no dtype.
+    """
+    if isinstance(layer, layers.Lambda) or not isinstance(layer, keras.Layer):
         return layer
     return type(layer).from_config(layer.get_config() | changes)

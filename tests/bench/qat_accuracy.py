@@ -91,7 +91,7 @@ def main() -> None:
         chosen = np.random.default_rng(seed).permutation(len(train[0]))[:128]
         calibration = train[0][chosen]
         if options.usual:
-            measure("usual PTQ", model, calibration=calibration)
+            measure("usual PTQ", model, calibration=calibration, calibrator="tensorflow")
         quantized = kzoo.quantize(model, calibration=calibration)
         measure("kzoo PTQ", quantized)
         both = kzoo.distill(quantized, model)

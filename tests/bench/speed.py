@@ -44,7 +44,7 @@ def main() -> None:
                 for kind in ("float32", "usual", "quantize")
             )
             convert(model, float32, scheme="float32")
-            convert(model, usual, calibration=pictures)
+            convert(model, usual, calibration=pictures, calibrator="tensorflow")
             convert(kzoo.quantize(model, calibration=pictures), own)
             print(benchmark([float32, usual, own]))
             for file in (usual, own):
