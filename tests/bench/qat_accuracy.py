@@ -1,6 +1,6 @@
 """Accuracy in int8: float, the usual conversion, kzoo's post-training int8, and after training.
 
-    .venv/bin/python tests/bench/qat_accuracy.py MODEL.keras TRAIN VAL [--seeds 3] [--epochs 6]
+    uv run python tests/bench/qat_accuracy.py MODEL.keras TRAIN VAL [--seeds 3] [--epochs 6]
 
 MODEL is a trained float classifier of 224-px pictures in [0, 255] that ends in a softmax; TRAIN and
 VAL are folders with one folder of pictures per class. Each int8 model is measured by the

@@ -1,6 +1,6 @@
 """CPU time of int8 MobileNetV3 in its split form, against float32 and the usual conversion.
 
-    .venv/bin/python tests/bench/qat_speed.py        (about 5 minutes on one core)
+    uv run python tests/bench/qat_speed.py        (about 5 minutes on one core)
 
 The usual conversion is TensorFlow's of the same net (kzoo's V3 has keras.applications' operators),
 with calibration pictures. Weights are random, with activations of order one: what an operator costs

@@ -1,6 +1,6 @@
 """What a training step costs quantized, against float.
 
-    KERAS_BACKEND=jax .venv/bin/python tests/bench/qat_steps.py        (2 minutes a backend)
+    KERAS_BACKEND=jax uv run python tests/bench/qat_steps.py        (2 minutes a backend)
 
 Float is the same net with batch norm folded (convolutions with biases), so that only the
 fake-quantization is compared; the net with its batch norms, which trains them too, stands beside.
