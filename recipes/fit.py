@@ -80,6 +80,8 @@ def fit(
         shown = train(epoch)
         if epoch == 0:
             compile_stage(model, stage, stage.epochs * len(shown))
+        # Builds metrics and optimizer. Else fit takes a batch for that, and under JAX it is gone.
+        model.test_on_batch(*val[0])
         fitted = model.fit(
             shown,
             validation_data=val,
