@@ -74,7 +74,7 @@ def draw_pictures(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def demo(out: str | Path = "runs/demo", *, epochs: int = 14, seed: int = 0) -> Results:
+def demo(out: str | Path = "runs/demo", *, epochs: int = 12, seed: int = 0) -> Results:
     """Draws the pictures, trains, converts, verifies. Returns what the run reached."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -86,6 +86,7 @@ def demo(out: str | Path = "runs/demo", *, epochs: int = 14, seed: int = 0) -> R
         size=96,
         weights="none",
         epochs=epochs,
+        qat_epochs=3,
         learning_rate=2e-3,
         seed=seed,
         out=str(out / "run"),

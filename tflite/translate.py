@@ -105,7 +105,8 @@ def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Gri
                 picture[0, 0, :2] = [[0.0], [255.0]]
             yield [grid.real(picture) if grid else picture]
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
+    with quiet():  # it warns that no trackable object came along: with one, ranges stay unfolded
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
     operators = scheme.operators if pictures is not None else "TFLITE_BUILTINS"
     converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, operators)]
     if scheme.optimize:
