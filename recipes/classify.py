@@ -21,6 +21,7 @@ from kzoo.recipes.options import option
 from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, open_run
 from kzoo.tflite import Runner, compare, convert
+from kzoo.tflite.prepare import copy_in_float32
 
 LEAST = {
     "head_epochs": 0,
@@ -97,6 +98,8 @@ def classify(data: str | Path, **options) -> Results:
     if config.epochs:
         net, rows = once(state / "2-whole.keras", lambda: train_whole(net, dataset, config, state))
         history += rows
+    keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
+    net = copy_in_float32(net)
     net.trainable = True  # as its user will want it
     net.save(folder / "model.keras")
 

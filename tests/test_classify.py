@@ -109,6 +109,15 @@ class TestRun:
         assert main(["classify", str(pictures), *QUICK, "--out", str(run)]) == 0
         assert (run / "model.tflite").read_bytes() == before
 
+    def test_mixed_precision_ends_in_float32(self, pictures, tmp_path):
+        out = tmp_path / "mixed"
+        words = [*QUICK, "--epochs", "1", "--precision", "mixed_bfloat16", "--out", str(out)]
+        assert main(["classify", str(pictures), *words]) == 0
+        model = keras.saving.load_model(out / "model.keras")
+        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+        assert keras.config.dtype_policy().name == "float32"
+        assert not audit(out / "model.tflite").float_ops
+
     def test_other_settings_are_refused(self, run, pictures, capsys):
         words = ["classify", str(pictures), *QUICK, "--out", str(run), "--seed", "1"]
         assert main(words) == 1
