@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 import kzoo
 from kzoo.recipes.augment import Augment, Batches
@@ -113,10 +114,15 @@ def classify(data: str | Path, **options) -> Results:
         )
         history += rows
     write_json(folder / "history.json", history)
-    file = convert(int8, folder / "model.tflite", labels=dataset.labels)
-    val = Pictures(dataset.val.paths, config.size)[:]
-    comparison = compare(net, file, val, labels=dataset.val.targets)
-    scores = {"float": net.predict(val.astype("float32"), verbose=0), "int8": Runner(file)(val)}
+    with tqdm(total=3, desc="converting", disable=None) as bar:
+        file = convert(int8, folder / "model.tflite", labels=dataset.labels)
+        bar.update()
+        bar.set_description("comparing")
+        val = Pictures(dataset.val.paths, config.size)[:]
+        comparison = compare(net, file, val, labels=dataset.val.targets)
+        bar.update()
+        scores = {"float": net.predict(val.astype("float32"), verbose=0), "int8": Runner(file)(val)}
+        bar.update()
     return write_report(folder, dataset, history, scores, comparison)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation")
@@ -164,7 +165,9 @@ def without_bad(found: Iterable[Found], defects: list[Defect]) -> Iterable[Found
     """The rows whose file is a picture; the others are added to `defects`."""
     rows = list(found)
     with ThreadPoolExecutor(2) as pool:
-        for row, reason in zip(rows, pool.map(lambda row: defect(row[0]), rows), strict=True):
+        reasons = pool.map(lambda row: defect(row[0]), rows)
+        shown = tqdm(reasons, "reading pictures", len(rows), disable=None)  # none off a terminal
+        for row, reason in zip(rows, shown, strict=True):
             if reason:
                 defects.append(Defect(row[0], f"{reason}: left out"))
             else:
