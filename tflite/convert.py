@@ -17,7 +17,6 @@ import kzoo
 from kzoo.qat import FakeQuant
 from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.files import replacing
-from kzoo.tflite.finish import finish
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32
 from kzoo.tflite.translate import SCHEMES, has_ranges, trace, translate
 
@@ -108,6 +107,8 @@ def load(path: str | os.PathLike) -> keras.Model:
 
 def lower(model: keras.Model, request: Request, calibration: np.ndarray | None) -> bytes:
     """The content of the file."""
+    from kzoo.tflite.finish import finish  # needs flatbuffers, which comes with TensorFlow
+
     shape = picture_shape(model, request.image_size)
     names = output_names(model, request.labels)
     scheme, grid = SCHEMES[request.scheme], None
