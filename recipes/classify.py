@@ -17,7 +17,7 @@ import kzoo
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
 from kzoo.recipes.files import write_json
-from kzoo.recipes.fit import Row, Stage, balanced, features, fit, once, split_at
+from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at
 from kzoo.recipes.options import option
 from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, open_run
@@ -138,6 +138,16 @@ def batches(split: Split, config: Config, dataset: Dataset, **options) -> Batche
     )
 
 
+def stage(
+    name: str, epochs: int, learning_rate: float, *, smoothing: float = 0, patience: int = 10
+) -> Stage:
+    """A stage of a classifier: the best epoch has the highest accuracy."""
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+    return Stage(
+        name, epochs, learning_rate, loss, ["accuracy"], highest("val_accuracy"), patience=patience
+    )
+
+
 def train_head(
     net: keras.Model, dataset: Dataset, config: Config, state: Path
 ) -> tuple[keras.Model, list[Row]]:
@@ -150,7 +160,7 @@ def train_head(
         seen[name] = plain.replaced(features(body, plain, state / f"features-{name}.npy"))
     head, history = fit(
         head,
-        Stage("head", config.head_epochs, 1e-3, label_smoothing=config.label_smoothing),
+        stage("head", config.head_epochs, 1e-3, smoothing=config.label_smoothing),
         lambda epoch: seen["train"].shuffled(config.seed, epoch),
         seen["val"],
         state,
@@ -175,11 +185,11 @@ def train_whole(
     train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
     return fit(
         net,
-        Stage(
+        stage(
             "whole",
             config.epochs,
             config.learning_rate,
-            label_smoothing=config.label_smoothing,
+            smoothing=config.label_smoothing,
             patience=config.patience,
         ),
         lambda epoch: train.shuffled(config.seed, epoch),
@@ -196,7 +206,7 @@ def train_int8(
     train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
     return fit(
         int8,
-        Stage("qat", config.qat_epochs, QAT_LEARNING_RATE, label_smoothing=0),
+        stage("qat", config.qat_epochs, QAT_LEARNING_RATE),
         lambda epoch: train.shuffled(config.seed, epoch).taught(net),
         batches(dataset.val, config, dataset),
         state,

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,19 @@ from kzoo.recipes.augment import Batches
 from kzoo.tflite.files import replacing
 
 
+Row = dict[str, Any]  # one epoch: stage, epoch, loss, val_loss, what else was measured, seconds
+
+
+def lowest_loss(row: Row) -> tuple[float, ...]:
+    """Ranks epochs by the loss on the validation pictures."""
+    return (-row["val_loss"],)
+
+
+def highest(key: str) -> Callable[[Row], tuple[float, ...]]:
+    """Ranks epochs by a figure, those of an equal one by the loss."""
+    return lambda row: (row[key], -row["val_loss"])
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One leg of a training run: Adam on a cosine from `learning_rate` to 0 after a warm-up."""
@@ -29,16 +42,15 @@ class Stage:
     name: str
     epochs: int
     learning_rate: float
+    loss: Any = None  # as `keras.Model.compile` takes it; None where the model computes its own
+    metrics: Sequence[Any] = ()
+    rank: Callable[[Row], tuple[float, ...]] = lowest_loss  # of the best epoch it is the largest
     warmup: float = 0.1  # fraction of all steps
-    label_smoothing: float = 0.1
     patience: int = 10  # epochs without a better one before the stage ends
 
 
-Row = dict[str, Any]  # one epoch: stage, epoch, loss, accuracy, val_loss, val_accuracy, seconds
-
-
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
-    """Optimizer, loss and metrics of a classifier's stage that takes `steps` steps in all."""
+    """Optimizer, loss and metrics of a stage that takes `steps` steps in all."""
     warmup = max(1, int(steps * stage.warmup))
     schedule = keras.optimizers.schedules.CosineDecay(
         stage.learning_rate / warmup,
@@ -47,25 +59,28 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.Adam(schedule)
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=stage.label_smoothing)
     model.compile(
-        optimizer, loss, metrics=["accuracy"], jit_compile=keras.backend.backend() == "jax"
+        optimizer,
+        loss=stage.loss,
+        metrics=list(stage.metrics),
+        jit_compile=keras.backend.backend() == "jax",
     )
 
 
 def fit(
     model: keras.Model,
     stage: Stage,
-    train: Callable[[int], Batches],
-    val: Batches,
+    train: Callable[[int], keras.utils.PyDataset],
+    val: keras.utils.PyDataset,
     folder: Path,
     *,
     class_weight: Mapping[int, float] | None = None,
+    measure: Callable[[keras.Model], Mapping[str, float]] = lambda model: {},
 ) -> tuple[keras.Model, list[Row]]:
     """(The model with the weights of its best epoch, the history): trained, or taken up again.
 
-    `train(epoch)` gives that epoch's batches. The best epoch has the highest accuracy on `val`, and
-    of equal ones the lowest loss. What is kept in `folder` goes before `model`.
+    `train(epoch)` gives that epoch's batches. `stage.rank` says which epoch was the best; what
+    `measure` finds after each joins its row. What is kept in `folder` goes before `model`.
     """
     kept = latest(folder, stage)
     if kept:
@@ -73,15 +88,18 @@ def fit(
         history = json.loads((kept / "history.json").read_text())
     else:
         history = []
+    fresh = True
     for epoch in range(len(history), stage.epochs):
-        if history and len(history) - 1 - best_epoch(history) >= stage.patience:
+        if history and len(history) - 1 - best_epoch(history, stage) >= stage.patience:
             break
         start = time.perf_counter()
         shown = train(epoch)
         if epoch == 0:
             compile_stage(model, stage, stage.epochs * len(shown))
-        # Builds metrics and optimizer. Else fit takes a batch for that, and under JAX it is gone.
-        model.test_on_batch(*val[0])
+        if fresh:
+            # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
+            model.test_on_batch(*val[0])
+            fresh = False
         fitted = model.fit(
             shown,
             validation_data=val,
@@ -95,9 +113,11 @@ def fit(
         values = {key: float(value[-1]) for key, value in fitted.history.items()}
         if not np.isfinite(values["loss"]):
             raise ValueError(f"Stage {stage.name}: the loss is {values['loss']}. Lower the rate.")
+        values |= measure(model)
         seconds = round(time.perf_counter() - start, 2)
         history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
-        kept = keep(model, history, folder / f"{stage.name}-{epoch:04d}", kept)
+        better = best_epoch(history, stage) == epoch
+        kept = keep(model, history, folder / f"{stage.name}-{epoch:04d}", kept, better)
     if kept:
         model.load_weights(kept / "best.weights.h5")
     return model, history
@@ -110,10 +130,8 @@ def reseed(model: keras.Model, epoch: int, _: Any = None) -> None:
             layer.seed_generator.state.assign([epoch, i])
 
 
-def best_epoch(history: list[Row]) -> int:
-    return max(
-        range(len(history)), key=lambda i: (history[i]["val_accuracy"], -history[i]["val_loss"])
-    )
+def best_epoch(history: list[Row], stage: Stage) -> int:
+    return max(range(len(history)), key=lambda i: stage.rank(history[i]))
 
 
 def latest(folder: Path, stage: Stage) -> Path | None:
@@ -122,13 +140,15 @@ def latest(folder: Path, stage: Stage) -> Path | None:
     return kept[-1] if kept else None
 
 
-def keep(model: keras.Model, history: list[Row], target: Path, previous: Path | None) -> Path:
+def keep(
+    model: keras.Model, history: list[Row], target: Path, previous: Path | None, better: bool
+) -> Path:
     """Writes one epoch's state; the folder gets its name when all is in it."""
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     model.save(part / "model.keras")
-    if previous is None or best_epoch(history) == len(history) - 1:
+    if previous is None or better:
         model.save_weights(part / "best.weights.h5")
     else:
         shutil.copy2(previous / "best.weights.h5", part)

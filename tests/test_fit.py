@@ -6,9 +6,10 @@ import pytest
 
 from kzoo.recipes import fit as fitting
 from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, latest, once, split_at
+from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, highest, latest, once, split_at
 
-STAGE = Stage("toy", epochs=4, learning_rate=0.3, patience=10)
+TOY = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
+STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, rank=highest("val_accuracy"))
 
 
 def data(count=48, seed=0):
@@ -83,11 +84,25 @@ def test_a_teacher_is_asked_about_the_very_pictures_that_come():
 
 def test_the_best_epoch_is_the_most_accurate_then_the_one_of_least_loss():
     rows = [(0.5, 1.0), (0.9, 0.5), (0.9, 0.4), (0.8, 0.1)]
-    assert best_epoch([{"val_accuracy": a, "val_loss": b} for a, b in rows]) == 2
+    history = [{"val_accuracy": a, "val_loss": b} for a, b in rows]
+    assert best_epoch(history, STAGE) == 2
+    assert best_epoch(history, Stage("toy", 4, 0.3)) == 3  # by the loss alone
+
+
+def test_what_is_measured_after_an_epoch_ranks_it(tmp_path):
+    found = iter([0.1, 0.9, 0.5, 0.2])
+    stage = Stage("toy", 4, 0.3, **TOY, rank=highest("score"), patience=2)
+    train = data()
+    _, history = fit(
+        net(), stage, lambda e: train.shuffled(0, e), data(seed=1), tmp_path,
+        measure=lambda model: {"score": next(found)},
+    )  # fmt: skip
+    assert [row["score"] for row in history] == [0.1, 0.9, 0.5, 0.2]
+    assert best_epoch(history, stage) == 1
 
 
 def test_patience_ends_a_stage(tmp_path):
-    stage = Stage("still", epochs=9, learning_rate=0.0, patience=2)
+    stage = Stage("still", epochs=9, learning_rate=0.0, **TOY, patience=2)
     train = data()
     _, history = fit(net(), stage, lambda e: train.shuffled(0, e), data(seed=1), tmp_path)
     assert len(history) == 3  # the first, and two that are no better
