@@ -192,7 +192,12 @@ def pyramid(model: keras.Model) -> dict[str, Tensor]:
     Works on any model that holds a kzoo backbone, one loaded from a file too. With
     `output_stride=16` the levels end at P4. Raises ValueError for other models.
     """
-    levels, stride = {}, 1
+    return {f"P{stride.bit_length() - 1}": features for stride, features in row_outputs(model)}
+
+
+def row_outputs(model: keras.Model) -> list[tuple[int, Tensor]]:
+    """(total stride, output) of each row, in order. Raises ValueError as `pyramid` does."""
+    found, stride = [], 1
     for layer in model.layers:
         row = re.fullmatch(r"row\d+_(\w+)", layer.name)
         if not row:
@@ -201,13 +206,13 @@ def pyramid(model: keras.Model) -> dict[str, Tensor]:
         if hasattr(layer, "strides") and row[1] != "shortcut":
             stride *= layer.strides[0]
         if row[1] == "out":
-            levels[f"P{stride.bit_length() - 1}"] = layer.output
-    if not levels:
+            found.append((stride, layer.output))
+    if not found:
         raise ValueError(
             f"{model.name!r} has no layers called row0_out, row1_out, ...: pyramid() reads kzoo's "
             "backbones. Pass the backbone itself, not a model that holds it as one layer."
         )
-    return levels
+    return found
 
 
 def check_shape(argument: str, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -39,15 +39,15 @@ class Net:
     norm_momentum: float = 0.99
     norm_epsilon: float = 1e-3
 
-    def round(self, channels: float) -> int:
-        """Nearest multiple of 8, at least 8, never more than 10 % below (TF-slim's rule)."""
-        rounded = max(8, int(channels + 4) // 8 * 8)
-        return rounded + 8 if rounded < 0.9 * channels else rounded
+    def round(self, channels: float, multiple: int = 8) -> int:
+        """Nearest `multiple`, at least 8, never more than 10 % below (TF-slim's rule)."""
+        rounded = max(8, int(channels + multiple / 2) // multiple * multiple)
+        return rounded + multiple if rounded < 0.9 * channels else rounded
 
-    def width(self, channels: float, *, whole: bool = False) -> int:
+    def width(self, channels: float, *, whole: bool = False, multiple: int = 8) -> int:
         """Channels of the table, scaled by alpha (cut to a `whole` number) and rounded."""
         scaled = channels * self.alpha
-        return self.round(int(scaled) if whole else scaled)
+        return self.round(int(scaled) if whole else scaled, multiple)
 
     def activate(self, x: Tensor, act: str | None, name: str) -> Tensor:
         return layers.Activation(act, name=name)(x) if act else x
@@ -188,11 +188,14 @@ class Bneck:
     expand_always: bool = False  # a 1x1 expansion even where `expand` is 1
     shortcut: Literal["identity", "projection"] = "identity"  # 1x1 conv and BN where shapes differ
     sum_act: str | None = None  # after the sum
+    multiple: int = 8  # of which channels are; TF-DeepLab's V2 at alpha < 1 has 1
 
     def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
-        shortcut, c_in, c_out = x, channels(x), net.width(self.out, whole=self.whole)
+        shortcut, c_in = x, channels(x)
+        c_out = net.width(self.out, whole=self.whole, multiple=self.multiple)
         if self.expand != 1 or self.expand_always:
-            x = net.conv(x, net.round(c_in * self.expand), act=self.act, name=f"{name}_expand")
+            expanded = net.round(c_in * self.expand, self.multiple)
+            x = net.conv(x, expanded, act=self.act, name=f"{name}_expand")
         x = net.depthwise(
             x, self.kernel, self.stride, self.act, dilation=self.dilation, name=f"{name}_depthwise"
         )
