@@ -25,26 +25,20 @@ class Augment:
 
     def __call__(self, picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         """uint8 (side, side, 3) -> float32 (size, size, 3) in [0, 255]."""
-        side = picture.shape[0]
+        moved = warp(picture, size, self.place(picture.shape[0], size, rng))
+        return self.recolour(moved.astype("float32"), rng)
+
+    def place(self, side: int, size: int, rng: np.random.Generator) -> np.ndarray:
+        """Where (size, size) looks in (side, side): the affine map (2, 3) of its x, y, 1 in px."""
         shown = side * rng.uniform(1 - self.zoom, 1)
         stretch = np.exp(rng.uniform(-self.stretch, self.stretch) / 2)
-        scale = (
-            np.array([shown * stretch, shown / stretch]).clip(max=side) / size
-        )  # px of picture per px
+        scale = np.array([shown * stretch, shown / stretch]).clip(max=side) / size
         centre = side / 2 + rng.uniform(-0.5, 0.5, 2) * (side - scale * size)
         angle = np.deg2rad(rng.uniform(-self.turn, self.turn))
         mirror = -1 if self.flip and rng.random() < 0.5 else 1
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = turn * scale * [mirror, 1]
-        offset = centre - matrix @ [size / 2, size / 2]
-        moved = Image.fromarray(picture).transform(
-            (size, size),
-            Image.Transform.AFFINE,
-            (*matrix[0], offset[0], *matrix[1], offset[1]),
-            Image.Resampling.BILINEAR,
-            fillcolor=(128, 128, 128),
-        )
-        return self.recolour(np.asarray(moved, dtype="float32"), rng)
+        return np.c_[matrix, centre - matrix @ [size / 2, size / 2]]
 
     def recolour(self, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         brightness, contrast, saturation = rng.uniform(1 - self.colour, 1 + self.colour, 3)
@@ -53,6 +47,19 @@ class Augment:
         picture = (picture - mean) * contrast + mean
         grey = picture.mean(axis=-1, keepdims=True)
         return np.clip((picture - grey) * saturation + grey, 0, 255).astype("float32")
+
+
+def warp(
+    picture: np.ndarray, size: int, place: np.ndarray, *,
+    fill: int | tuple[int, int, int] = (128, 128, 128), nearest: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """What `place` shows of a picture or, with `nearest`, of a mask (H, W); `fill` is around it."""
+    resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    image = Image.fromarray(picture)
+    shown = image.transform(
+        (size, size), Image.Transform.AFFINE, tuple(place.flat), resampling, fillcolor=fill
+    )
+    return np.asarray(shown)
 
 
 class Batches(keras.utils.PyDataset):

@@ -8,6 +8,7 @@ model.keras, model.tflite, labels.txt and report.html; killed, the same command 
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -42,6 +43,8 @@ MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What a classification run is made of; every field is a flag of `kzoo classify`."""
+
+    task: ClassVar[str] = "classify"
 
     data: str = option("folder with one folder per class, or with train/ and val/, or a CSV file")
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")

@@ -21,7 +21,6 @@ import numpy as np
 from kzoo.recipes.augment import Batches
 from kzoo.tflite.files import replacing
 
-
 Row = dict[str, Any]  # one epoch: stage, epoch, loss, val_loss, what else was measured, seconds
 
 

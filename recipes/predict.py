@@ -1,13 +1,13 @@
 """What a trained model says about pictures, and how its int8 file compares with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from kzoo.qat import Sensitivity, sensitivity
-from kzoo.recipes.data import BadPictureError, Pictures, read_dataset, read_picture
+from kzoo.recipes.data import BadPictureError, Dataset, Pictures, read_dataset, read_picture
 from kzoo.recipes.run import read_config
 from kzoo.tflite import Comparison, Runner
 from kzoo.tflite import compare as compare_files
@@ -16,10 +16,10 @@ from kzoo.tflite import compare as compare_files
 def predict(
     model: str | Path, images: Sequence[str | Path], *, top: int = 3
 ) -> Iterator[tuple[Path, str]]:
-    """(picture, "label 97 %, label 2 %, ...") for each picture, or why it cannot be read.
+    """(picture, what the model says of it) for each picture, or why it cannot be read.
 
-    `model` is a run folder (its int8 file is asked), a .tflite or a .keras file; the labels are
-    read from labels.txt beside it.
+    `model` is a run folder (its int8 file is asked), a .tflite or a .keras file. What stands beside
+    it tells the labels (labels.txt) and the task (config.json; without it, classification).
     """
     file = Path(model)
     if file.is_dir():
@@ -27,17 +27,32 @@ def predict(
         file = file / "model.tflite"
     if not file.is_file():
         raise ValueError(f"There is no {file}. Name a run folder, a .tflite or a .keras file.")
+    beside = file.parent / "config.json"
+    answer = ANSWERS[read_config(file.parent)["task"] if beside.is_file() else "classify"](
+        file, top
+    )
+    for path in map(Path, images):
+        try:
+            yield path, answer(path)
+        except BadPictureError as error:
+            yield path, f"cannot be read: {error}"
+
+
+def classes(file: Path, top: int) -> Callable[[Path], str]:
+    """picture -> "label 97 %, label 2 %, ...", by a classifier."""
     scores, side = scorer(file)
     listed = file.parent / "labels.txt"
     labels = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else None
-    for path in map(Path, images):
-        try:
-            row = scores(read_picture(path, side)[None])[0]
-        except BadPictureError as error:
-            yield path, f"cannot be read: {error}"
-            continue
+
+    def answer(picture: Path) -> str:
+        row = scores(read_picture(picture, side)[None])[0]
         best = np.argsort(-row)[:top]
-        yield path, ", ".join(f"{labels[i] if labels else i} {row[i]:.0%}" for i in best)
+        return ", ".join(f"{labels[i] if labels else i} {row[i]:.0%}" for i in best)
+
+    return answer
+
+
+ANSWERS = {"classify": classes}  # by the task of the run
 
 
 def scorer(file: Path):
@@ -49,24 +64,27 @@ def scorer(file: Path):
     return runner, runner.input.shape[1]
 
 
-def compare_run(folder: Path) -> Comparison:
-    """A run's float model and its int8 file on the validation pictures."""
+def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
+    """(The float model of a run, its pictures, their side in px)."""
     config = read_config(folder)
     dataset = read_dataset(config["data"], val_fraction=config["val_fraction"], seed=config["seed"])
-    pictures = Pictures(dataset.val.paths, config["size"])[:]
-    model = keras.saving.load_model(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras"), dataset, config["size"]
+
+
+def compare_run(folder: Path) -> Comparison:
+    """A run's float model and its int8 file on the validation pictures."""
+    model, dataset, side = read_run(folder)
+    pictures = Pictures(dataset.val.paths, side)[:]
     return compare_files(model, folder / "model.tflite", pictures, labels=dataset.val.targets)
 
 
 def run_sensitivity(folder: Path) -> Sensitivity:
     """What each layer of a run's float model costs in int8, the worst first."""
-    config = read_config(folder)
-    dataset = read_dataset(config["data"], val_fraction=config["val_fraction"], seed=config["seed"])
-    model = keras.saving.load_model(folder / "model.keras")
+    model, dataset, side = read_run(folder)
     logits = keras.Model(model.input, model.get_layer("predictions").input)
-    calibration = Pictures(dataset.train.paths, config["size"])
+    calibration = Pictures(dataset.train.paths, side)
     return sensitivity(
         logits,
         calibration=calibration[:: max(1, len(calibration) // 128)],
-        pictures=Pictures(dataset.val.paths, config["size"])[:32],
+        pictures=Pictures(dataset.val.paths, side)[:32],
     )

@@ -1,46 +1,33 @@
-"""One page about a run, report.html: it opens from disk and needs nothing beside it."""
+"""What a classification run leaves for people: report.html, predictions.csv and .png."""
 
-import base64
 import csv
 import dataclasses
 import html
-import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from kzoo.recipes.data import Dataset, read_picture
-from kzoo.recipes.files import write_json, write_text
+from kzoo.recipes.files import write_json
 from kzoo.recipes.fit import Row
+from kzoo.recipes.page import (
+    THUMBNAIL,
+    draw_curves,
+    gallery,
+    listed,
+    plot,
+    preformatted,
+    settings,
+    table,
+    write_page,
+)
 from kzoo.recipes.run import Results, read_config
 from kzoo.tflite.files import replacing
 
 GALLERY = 24  # pictures shown
-THUMBNAIL = 160  # px
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2330; background: #f6f7f9; margin: 0 }
-main { max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px }
-h1 { font-size: 28px; margin: 0 0 4px } h2 { font-size: 20px; margin: 40px 0 12px }
-p.sub, figcaption, .quiet { color: #5b6475 }
-section { background: #fff; border: 1px solid #e3e6ec; border-radius: 10px }
-section { padding: 4px 24px 24px; margin-top: 24px }
-table { border-collapse: collapse }
-td, th { padding: 6px 20px 6px 0; text-align: left; border-bottom: 1px solid #e9ebf0 }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-img.plot { max-width: 100%; height: auto }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 16px }
-figure { margin: 0 } figure img { width: 100%; border-radius: 6px; display: block }
-figcaption { font-size: 13px; line-height: 1.35; padding-top: 4px }
-.wrong { color: #b3261e } .right { color: #1b7f4b }
-pre { background: #f1f3f6; padding: 12px 16px; border-radius: 6px; overflow-x: auto }
-pre { font-size: 13px }
-li { overflow-wrap: anywhere }
-"""
 
 
 def write_report(
@@ -69,67 +56,41 @@ def write_report(
         draw_gallery(dataset, scores["int8"], anyone).savefig(part, dpi=100)
 
     config = read_config(folder)
-    title = f"{config['model']} {config['alpha']:g} on {Path(config['data']).name}"
-    body = [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="sub">{html.escape(str(dataset))}</p>',
-        section("Result", results_table(results, folder, comparison)),
-    ]
-    if history:
-        body.append(section("Training", plot(draw_curves(history), "loss and accuracy by epoch")))
-    body += [
-        section(
-            "Confusion of the int8 model",
-            plot(
-                draw_confusion(targets, scores["int8"].argmax(1), dataset.labels),
-                "confusion matrix",
-            ),
+    confusion = draw_confusion(targets, scores["int8"].argmax(1), dataset.labels)
+    sections = {
+        "Result": results_table(results, folder, comparison),
+        "Training": plot(draw_curves(history, ("loss", "accuracy")), "loss and accuracy by epoch")
+        if history
+        else "",
+        "Confusion of the int8 model": plot(confusion, "confusion matrix"),
+        "The surest mistakes of the int8 model": answers(dataset, scores["int8"], wrong),
+        "Pictures of all kinds": answers(dataset, scores["int8"], anyone),
+        "Files that were not used as they stand": listed(
+            dataset.defects, "None: every file was a picture."
         ),
-        section("The surest mistakes of the int8 model", gallery(dataset, scores["int8"], wrong)),
-        section("Pictures of all kinds", gallery(dataset, scores["int8"], anyone)),
-        section("Files that were not used as they stand", defects(dataset)),
-        section("Settings", f"<pre>{html.escape(settings(config))}</pre>"),
-    ]
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-        f"<main>{''.join(body)}</main></html>\n"
-    )
-    write_text(folder / "report.html", page)
+        "Settings": settings(config),
+    }
+    title = f"{config['model']} {config['alpha']:g} on {Path(config['data']).name}"
+    write_page(folder / "report.html", title, str(dataset), sections)
     return results
-
-
-def section(title: str, inside: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2>{inside}</section>"
 
 
 def results_table(results: Results, folder: Path, comparison: Any) -> str:
     """Float and int8 side by side, and what `compare` says of them."""
-    rows = "".join(
-        f'<tr><td>{name}</td><td class="n">{accuracy:.1%}</td>'
-        f'<td class="n">{(folder / file).stat().st_size / 1e6:.2f} MB</td><td>{file}</td></tr>'
+    rows = (
+        (name, f"{accuracy:.1%}", f"{(folder / file).stat().st_size / 1e6:.2f} MB", file)
         for name, accuracy, file in (
             ("float32, Keras", results.float_accuracy, "model.keras"),
             ("int8, TFLite", results.int8_accuracy, "model.tflite"),
         )
     )
     return (
-        '<table><tr><th></th><th class="n">accuracy</th><th class="n">size</th><th></th></tr>'
-        f"{rows}</table><p>Measured on the validation pictures; the int8 file was run by the "
-        f"TFLite interpreter.</p><pre>{html.escape(str(comparison))}</pre>"
+        f"{table(('', 'accuracy', 'size', 'file'), rows)}<p>Measured on the validation pictures; "
+        f"the int8 file was run by the TFLite interpreter.</p>{preformatted(comparison)}"
     )
 
 
-def settings(config: dict[str, Any]) -> str:
-    return "\n".join(f"{key:16} {value}" for key, value in config.items())
-
-
-def defects(dataset: Dataset) -> str:
-    items = "".join(f"<li>{html.escape(str(defect))}</li>" for defect in dataset.defects)
-    return f"<ul>{items}</ul>" if items else "<p>None: every file was a picture.</p>"
-
-
-def gallery(dataset: Dataset, scores: np.ndarray, chosen: Any) -> str:
+def answers(dataset: Dataset, scores: np.ndarray, chosen: Iterable[int]) -> str:
     """Thumbnails with the true and the predicted class."""
     figures = []
     for i in chosen:
@@ -139,53 +100,8 @@ def gallery(dataset: Dataset, scores: np.ndarray, chosen: Any) -> str:
         if guess != true:
             verdict += f", but it is {html.escape(dataset.labels[true])}"
         path = dataset.val.paths[i]
-        figures.append(
-            f'<figure><img src="{thumbnail(path)}" alt="{html.escape(path.name)}" loading="lazy">'
-            f"<figcaption>{verdict}</figcaption></figure>"
-        )
-    return f'<div class="gallery">{"".join(figures)}</div>' if figures else "<p>None.</p>"
-
-
-def thumbnail(path: Path) -> str:
-    """A small JPEG of the picture as a data: address."""
-    out = io.BytesIO()
-    Image.fromarray(read_picture(path, THUMBNAIL)).save(out, "JPEG", quality=80)
-    return data_address(out.getvalue(), "image/jpeg")
-
-
-def plot(figure: Figure, alt: str) -> str:
-    """A figure as an <img> that holds its SVG."""
-    out = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "kzoo"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return f'<img class="plot" alt="{alt}" src="{data_address(out.getvalue(), "image/svg+xml")}">'
-
-
-def data_address(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def draw_curves(history: list[Row]) -> Figure:
-    """Loss and accuracy over all epochs, the stages one after the other."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    epochs = np.arange(1, len(history) + 1)
-    for axes, key in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [row[key] for row in history], label="training", color="#9aa5b8")
-        axes.plot(
-            epochs, [row[f"val_{key}"] for row in history], label="validation", color="#2458d3"
-        )
-        for i, row in enumerate(history):
-            if i == 0 or row["stage"] != history[i - 1]["stage"]:
-                axes.axvline(i + 0.5, color="#d5dae3", linewidth=1, zorder=0)
-                axes.text(
-                    i + 0.6, 1.0, row["stage"], fontsize=8, color="#5b6475", va="bottom",
-                    transform=axes.get_xaxis_transform(),
-                )  # fmt: skip
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(key)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    return figure
+        figures.append((read_picture(path, THUMBNAIL), path.name, verdict))
+    return gallery(figures)
 
 
 def draw_confusion(targets: np.ndarray, guesses: np.ndarray, labels: tuple[str, ...]) -> Figure:

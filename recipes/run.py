@@ -34,9 +34,12 @@ class Results:
 
 
 def open_run(folder: Path, config: Any, labels: tuple[str, ...]) -> Path:
-    """Makes the run's folder, or finds the same run begun there; ValueError for any other."""
+    """Makes the run's folder, or finds the same run begun there; ValueError for any other.
+
+    `config` is a recipe's Config; its `task` says later how to ask the run's model.
+    """
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    wanted = {**settings, "labels": list(labels)}
+    wanted = {"task": config.task, **settings, "labels": list(labels)}
     file = folder / "config.json"
     if file.exists():
         begun = json.loads(file.read_text(encoding="utf-8"))
