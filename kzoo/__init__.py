@@ -1,18 +1,27 @@
 """kzoo: MobileNets for Keras 3, from a folder of pictures to a verified int8 file."""
 
+from kzoo.boxes import Anchors
 from kzoo.build import build, pyramid
+from kzoo.detection import Detections, detections
+from kzoo.detector import Detector
 from kzoo.mobilenet_v2 import MobileNetV2
 from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 from kzoo.profile import profile
 from kzoo.qat import distill, quantize
+from kzoo.ssdlite import SSDLite
 from kzoo.weights import load_weights
 from kzoo.zoo import get_model, list_models
 
 __all__ = [
+    "Anchors",
+    "Detections",
+    "Detector",
     "MobileNetV2",
     "MobileNetV3Large",
     "MobileNetV3Small",
+    "SSDLite",
     "build",
+    "detections",
     "distill",
     "get_model",
     "list_models",

@@ -65,7 +65,10 @@ def quantize(
     if bias_correction:
         graph = correct_biases(graph, plan, first(calibration, CORRECTED))
         plan = ranges_.with_limits(graph, plan)
-    return emit(graph, plan, name=model.name)
+    quantized = emit(graph, plan, name=model.name)
+    # A model that is more than its graph, such as a Detector, says how it is built around another.
+    like = getattr(model, "like", None)
+    return like(quantized.input, quantized.output) if like else quantized
 
 
 def planned(

@@ -1,0 +1,309 @@
+"""SSDLite and its loss, held against torchvision, the papers, and what it learns."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from golden.torchvision_ssdlite import BATCH, CLASSES, KEPT, NMS, SIDE, pixels, seeded, targets
+
+import kzoo
+from kzoo.boxes import Anchors
+from kzoo.detection import detections
+from kzoo.detector import Detector
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "torchvision_ssdlite.npz")
+
+
+def parameters(model: keras.Model) -> int:
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def backbone(name: str = "mobilenet_v3_large", side: int = SIDE, **options) -> keras.Model:
+    return kzoo.get_model(name)(input_shape=(side, side, 3), include_top=False, **options)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Detector:
+    """torchvision's net with the golden weights."""
+    model = kzoo.SSDLite(
+        backbone(reduced_tail=True, padding="symmetric"), CLASSES, name="ssdlite320"
+    )
+    own = [x for x in model.layers if x.name.startswith(("row", "extra")) and x.weights]
+    units: dict[str, dict[str, np.ndarray]] = {}
+    for line in GOLDEN["parameters"]:
+        name, *shape = line.split()
+        unit, _, part = name.rpartition(".")
+        units.setdefault(unit, {})[part] = seeded(name, tuple(map(int, shape)))
+    for unit, values in units.items():
+        if unit.startswith("head."):
+            _, kind, _, level, place, *_ = unit.split(".")
+            output = {"classification_head": "logits", "regression_head": "boxes"}[kind]
+            which = "project" if place == "1" else "depthwise"
+            norm = "_bn" if "running_var" in values else ""
+            layer = model.get_layer(f"{output}{level}_{which}{norm}")
+        else:
+            layer = own.pop(0)
+        if "running_var" in values:
+            assert isinstance(layer, keras.layers.BatchNormalization)
+            layer.set_weights(
+                [values[k] for k in ("weight", "bias", "running_mean", "running_var")]
+            )
+            continue
+        kernel = values["weight"].transpose(2, 3, 1, 0)
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            kernel = kernel.transpose(0, 1, 3, 2)
+        weights = [kernel] + ([values["bias"]] if layer.use_bias else [])
+        if layer.name.startswith("boxes") and layer.name.endswith("project"):
+            weights = [  # torchvision's codes are x, y, width, height
+                w.reshape(*w.shape[:-1], -1, 4)[..., [1, 0, 3, 2]].reshape(w.shape) for w in weights
+            ]
+        layer.set_weights(weights)
+    assert not own
+    return model
+
+
+@pytest.fixture(scope="module")
+def outputs(reference) -> dict[str, np.ndarray]:
+    return reference.predict(pixels().astype("float32"), verbose=0, batch_size=BATCH)
+
+
+def test_parameters_are_torchvisions():
+    assert parameters(kzoo.SSDLite(backbone(reduced_tail=True), 90)) == 3_440_060
+
+
+@pytest.mark.parametrize(
+    ("name", "reduced", "paper"),
+    [
+        ("mobilenet_v3_large", True, 3.22),
+        ("mobilenet_v3_large", False, 4.97),
+        ("mobilenet_v3_small", True, 1.77),
+        ("mobilenet_v3_small", False, 2.49),
+    ],
+)
+def test_parameters_are_the_papers(name, reduced, paper):
+    """Table 6 of https://arxiv.org/abs/1905.02244, in millions, batch norm folded: TF's configs."""
+    model = kzoo.SSDLite(backbone(name, reduced_tail=reduced), 90, loss="focal", reduced_first=True)
+    folded = sum(
+        int(np.prod(x.gamma.shape))
+        for x in model.layers
+        if isinstance(x, keras.layers.BatchNormalization)
+    )
+    assert (parameters(model) - folded) / 1e6 == pytest.approx(paper, abs=0.006)
+
+
+def test_v2_has_the_published_maps_and_anchors():
+    """ssdlite_mobilenet_v2_coco.config reads layer_15/expansion_output and layer_19 at 300 px."""
+    model = kzoo.SSDLite(backbone("mobilenet_v2", 300), 90, reduced_first=True)
+    assert model.anchors.grids == ((19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
+    assert model.get_layer("boxes0_depthwise").input.shape == (None, 19, 19, 576)
+    assert model.output["boxes"].shape == (None, 1917, 4)
+
+
+def test_raw_outputs_are_torchvisions(outputs):
+    for key, step in (("boxes", 1), ("logits", 7)):
+        expected = GOLDEN[key]
+        found = outputs[key][:, ::KEPT, ::step]
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_loss_is_torchvisions(reference, outputs):
+    boxes, labels = targets()
+    tensors = {key: keras.ops.convert_to_tensor(x) for key, x in outputs.items()}
+    loss = reference.compute_loss(y={"boxes": boxes, "labels": labels}, y_pred=tensors)
+    assert float(loss) == pytest.approx(GOLDEN["losses"].sum(), rel=1e-4)
+    assert float(reference.box_loss_tracker.result()) == pytest.approx(GOLDEN["losses"][0], 1e-4)
+    assert float(reference.class_loss_tracker.result()) == pytest.approx(GOLDEN["losses"][1], 1e-4)
+
+
+def test_detections_are_torchvisions(reference, outputs):
+    found = detections(
+        outputs, reference.anchor_boxes, threshold=NMS["score"], overlap=NMS["overlap"],
+        candidates=NMS["candidates"], most=NMS["most"],
+    )  # fmt: skip
+    for i, one in enumerate(found):
+        np.testing.assert_allclose(one.scores, GOLDEN[f"found/{i}/scores"], atol=1e-5)
+        theirs = {k: GOLDEN[f"found/{i}/{k}"] for k in ("boxes", "labels")}
+        same = (one.labels == theirs["labels"]) & (
+            np.abs(one.boxes - theirs["boxes"]).max(axis=-1) < 1e-4
+        )
+        assert same.mean() > 0.98  # equal scores may stand in another order
+
+
+# A net small enough to be traced in seconds under JAX; weights from the seed on every backend.
+def small(loss: str = "hnm", box_loss: str = "smooth_l1") -> Detector:
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, -1, name="preprocessing")(image)
+    x = keras.layers.Conv2D(16, 5, 4, "same", activation="relu", name="stem")(x)
+    x = keras.layers.Conv2D(24, 3, 2, "same", activation="relu", name="middle")(x)
+    anchors = Anchors(((4, 4),), scales=(0.3, 0.6))
+    columns = {"boxes": 4, "logits": 3 if loss == "hnm" else 2}
+    outputs = {
+        key: keras.layers.Reshape((-1, n), name=key)(
+            keras.layers.Conv2D(6 * n, 3, padding="same")(x)
+        )
+        for key, n in columns.items()
+    }
+    model = Detector(image, outputs, classes=2, anchors=anchors, loss=loss, box_loss=box_loss)
+    for i, weight in enumerate(model.weights):
+        rng = np.random.default_rng(i)
+        fan_in = max(1, int(np.prod(weight.shape[:-1])))
+        weight.assign(rng.normal(0, fan_in**-0.5, weight.shape))
+    return model
+
+
+def scenes(n: int = 8) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Red and blue rectangles on grey, none on every third picture."""
+    rng = np.random.default_rng(0)
+    pictures = np.full((n, 32, 32, 3), 110.0, "float32")
+    boxes, labels = np.zeros((n, 2, 4), "float32"), np.full((n, 2), -1)
+    for i in range(n):
+        for j in range(i % 3):
+            sides = rng.integers(10, 17, 2)
+            corner = rng.integers(0, 32 - sides)
+            boxes[i, j] = np.r_[corner, corner + sides] / 32
+            labels[i, j] = j
+            (y, x), (h, w) = corner, sides
+            pictures[i, y : y + h, x : x + w] = [(230, 30, 30), (30, 30, 230)][j]
+    return pictures, {"boxes": boxes, "labels": labels}
+
+
+# Loss and squared norm of all gradients from the weights above, as TensorFlow has them.
+SAME_EVERYWHERE = {
+    ("hnm", "smooth_l1"): (26.1406975, 8244.3972),
+    ("focal", "giou"): (22.5397301, 5637.418),
+}
+
+
+def loss_and_gradients(model: Detector, pictures, truth) -> tuple[float, float]:
+    """By a step of SGD at rate 1: what each weight moved by is its gradient."""
+    before = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
+    model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+    loss = model.train_on_batch(pictures, truth, return_dict=True)["loss"]
+    after = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
+    moved = [np.square(a - b, dtype="float64").sum() for a, b in zip(after, before, strict=True)]
+    return float(loss), float(sum(moved))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("losses", SAME_EVERYWHERE)
+def test_same_loss_and_gradients_on_every_backend(losses):
+    found = loss_and_gradients(small(*losses), *scenes())
+    assert found == pytest.approx(SAME_EVERYWHERE[losses], rel=1e-4)
+
+
+def taught(model: Detector) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Eight scenes, learnt by heart."""
+    pictures, truth = scenes()
+    many = {key: np.tile(x, (15, *[1] * (x.ndim - 1))) for key, x in truth.items()}
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=keras.backend.backend() == "jax")
+    model.fit(np.tile(pictures, (15, 1, 1, 1)), many, epochs=10, batch_size=8, verbose=0)
+    return pictures, truth
+
+
+@pytest.mark.parametrize("loss", [pytest.param("hnm", marks=pytest.mark.backend), "focal"])
+def test_learns_one_batch(loss):
+    keras.utils.set_random_seed(0)
+    model = small(loss)
+    pictures, truth = taught(model)
+    found = model.detect(pictures)
+    for one, boxes, labels in zip(found, truth["boxes"], truth["labels"], strict=True):
+        real = labels >= 0
+        assert sorted(one.labels.tolist()) == labels[real].tolist()
+        order = np.argsort(one.labels)
+        np.testing.assert_allclose(one.boxes[order], boxes[real] * 32, atol=2)
+
+
+def test_lives_on_as_a_detector(tmp_path):
+    """Saved and loaded, quantized and trained further, it finds what it found."""
+    keras.utils.set_random_seed(0)
+    model = small()
+    pictures, truth = taught(model)
+    larger = np.repeat(np.repeat(pictures[1], 4, axis=0), 2, axis=1)  # (128, 64, 3)
+    (one,) = model.detect([larger])
+    np.testing.assert_allclose(one.boxes, truth["boxes"][1, :1] * [128, 64, 128, 64], atol=8)
+    assert model.detect([]) == []
+
+    model.save(tmp_path / "detector.keras")
+    loaded = keras.saving.load_model(tmp_path / "detector.keras")
+    assert isinstance(loaded, Detector)
+    assert loaded.settings() == model.settings()
+    for key, value in loaded.predict_on_batch(pictures).items():
+        np.testing.assert_array_equal(value, model.predict_on_batch(pictures)[key])
+    assert loaded.evaluate(pictures, truth, verbose=0) == pytest.approx(
+        model.evaluate(pictures, truth, verbose=0), rel=1e-5
+    )
+
+    int8 = kzoo.quantize(model, calibration=pictures)
+    assert isinstance(int8, Detector)
+    assert int8.settings() == model.settings()
+    int8.compile(keras.optimizers.Adam(1e-4), jit_compile=False)
+    int8.fit(pictures, truth, epochs=2, batch_size=8, verbose=0)
+    for one, labels in zip(int8.detect(pictures), truth["labels"], strict=True):
+        assert sorted(one.labels.tolist()) == labels[labels >= 0].tolist()
+
+
+def test_pictures_without_objects_teach():
+    """Three anchors of each are counted as negatives: the loss falls, and is never zero."""
+    model = small()
+    pictures, truth = scenes()
+    empty = {"boxes": truth["boxes"] * 0, "labels": truth["labels"] * 0 - 1}
+    loss, gradient = loss_and_gradients(model, pictures, empty)
+    assert np.isfinite(loss)
+    assert loss > 0
+    assert gradient > 0
+
+
+def test_regularizers_count():
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, 8, "same", kernel_regularizer="l2")(image)
+    outputs = {
+        key: keras.layers.Reshape((-1, n), name=key)(keras.layers.Conv2D(6 * n, 1)(x))
+        for key, n in (("boxes", 4), ("logits", 3))
+    }
+    model = Detector(image, outputs, classes=2, anchors=Anchors(((4, 4),), scales=(0.3, 0.6)))
+    pictures, truth = scenes()
+    model.compile("adam", jit_compile=False)
+    found = model.evaluate(pictures, truth, return_dict=True, verbose=0)
+    extra = float(sum(model.losses))
+    assert extra > 0.01
+    assert found["loss"] == pytest.approx(found["box_loss"] + found["class_loss"] + extra, rel=1e-5)
+
+
+def test_scores_without_background():
+    pictures, _ = scenes()
+    for loss in ("hnm", "focal"):
+        model = small(loss)
+        scored = model.scored().predict(pictures, verbose=0)
+        assert scored["scores"].shape == (8, 96, 2)
+        raw = model.predict(pictures, verbose=0)
+        np.testing.assert_array_equal(scored["boxes"], raw["boxes"])
+        a, b = (
+            detections(x, model.anchor_boxes, activation=model.activation) for x in (raw, scored)
+        )
+        for one, other in zip(a, b, strict=True):
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+
+
+def test_arguments_that_make_no_sense():
+    net = backbone("mobilenet_v3_small", 64)
+    with pytest.raises(ValueError, match=r"loss must be one of hnm, focal\. Received: 'mse'"):
+        kzoo.SSDLite(net, 3, loss="mse")
+    with pytest.raises(ValueError, match="box_loss must be one of smooth_l1, giou, diou, ciou"):
+        kzoo.SSDLite(net, 3, box_loss="l2")
+    with pytest.raises(ValueError, match="classes must be a whole number >= 1"):
+        kzoo.SSDLite(net, 0)
+    with pytest.raises(ValueError, match="backbone with a fixed input size"):
+        kzoo.SSDLite(kzoo.MobileNetV3Small(input_shape=(64, 64, 3)), 3)
+    dilated = backbone("mobilenet_v3_small", 64, output_stride=16)
+    with pytest.raises(ValueError, match="no expansion in a first row at stride 32"):
+        kzoo.SSDLite(dilated, 3)
+    model = small()
+    with pytest.raises(ValueError, match=r"A detector of 5 classes .* Received: .*'logits'"):
+        Detector(model.input, model.output, classes=5, anchors=model.anchors)
+    pictures, truth = scenes()
+    model.compile("adam", jit_compile=False)
+    with pytest.raises(ValueError, match="no sample_weight"):
+        model.train_on_batch(pictures, truth, sample_weight=np.ones(8))
+    with pytest.raises(ValueError, match=r"A picture is \(H, W, 3\). Received: shape \(3,\)"):
+        model.detect([np.zeros(3)])
