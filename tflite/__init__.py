@@ -4,6 +4,14 @@ from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.benchmark import Benchmark, benchmark
 from kzoo.tflite.compare import Comparison, compare
 from kzoo.tflite.convert import convert
+from kzoo.tflite.metadata import (
+    BoxOutputs,
+    ClassifierOutput,
+    DetectionOutputs,
+    Metadata,
+    SegmenterOutput,
+    read_metadata,
+)
 from kzoo.tflite.run import Runner
 from kzoo.tflite.translate import SCHEMES
 
@@ -11,10 +19,16 @@ __all__ = [
     "SCHEMES",
     "Audit",
     "Benchmark",
+    "BoxOutputs",
+    "ClassifierOutput",
     "Comparison",
+    "DetectionOutputs",
+    "Metadata",
     "Runner",
+    "SegmenterOutput",
     "audit",
     "benchmark",
     "compare",
     "convert",
+    "read_metadata",
 ]

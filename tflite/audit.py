@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kzoo.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
 from kzoo.tflite.limits import LINEAR, risks
+from kzoo.tflite.metadata import Metadata, read_metadata
 from kzoo.tflite.run import Port, Trial, port, trial
 
 # What may follow the last quantized tensor in float32: in int8 it loses much and gains little.
@@ -35,6 +36,7 @@ class Audit:
     custom_ops: tuple[str, ...]
     flex_ops: tuple[str, ...]
     per_channel: tuple[int, int]  # weights with a scale for each output channel, quantized weights
+    metadata: Metadata | None
     risks: tuple[str, ...]  # operators whose scales XNNPACK does not take
     run: Trial | None  # None if it was not tried, or failed
     failure: str | None  # why it could not be run
@@ -76,6 +78,7 @@ class Audit:
             "weights",
             f"{channelwise} of {quantized} per channel" if quantized else "not quantized",
         )
+        yield "metadata", str(self.metadata) if self.metadata else "none"
         yield "risks", listed(self.risks)
         if self.run:
             yield (
@@ -123,6 +126,7 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
         custom_ops=tuple(name for name in custom if " Flex" not in name),
         flex_ops=tuple(name for name in custom if " Flex" in name),
         per_channel=channelwise(model, graph),
+        metadata=read_metadata(path),
         risks=tuple(risks(graph)),
         run=tried,
         failure=failure,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,11 @@ import keras
 import numpy as np
 
 import kzoo
+from kzoo.flatbuffer import read_tflite
 from kzoo.qat import FakeQuant
 from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.files import replacing
+from kzoo.tflite.metadata import Metadata
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32
 from kzoo.tflite.translate import SCHEMES, has_ranges, trace, translate
 
@@ -30,6 +33,7 @@ def convert(
     calibration: np.ndarray | None = None,
     calibrator: Literal["kzoo", "tensorflow"] = "kzoo",
     labels: Sequence[str] | None = None,
+    metadata: Metadata | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Path:
     """Write `model` to the file `out`, for one picture at a time, and return its path.
@@ -47,13 +51,16 @@ def convert(
     calibrator: who makes int8 of a float model. "kzoo" is `kzoo.quantize`; "tensorflow" is its own
         converter, which knows more layers but leaves hard-swish to slow kernels, and MobileNetV3's
         ranges too wide.
-    labels: names of the classes, written to labels.txt beside the file.
+    labels: names of the classes, written to labels.txt beside the file, and into it where it has
+        the input and output of a classifier or a segmenter.
+    metadata: what else the file says of itself, see `Metadata`; a detector needs its anchors.
+        `labels` go before its own.
     image_size: (H, W), for a model whose input leaves them open.
 
     The file appears whole or not at all. Raises ValueError for what cannot be converted, and why.
     """
     lines = None if labels is None else tuple(labels)
-    request = Request(Path(out), scheme, io, lines, image_size, calibrator)
+    request = Request(Path(out), scheme, io, lines, image_size, calibrator, metadata)
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
     if keras.backend.backend() != "tensorflow":
@@ -75,6 +82,7 @@ class Request:
     labels: tuple[str, ...] | None
     image_size: tuple[int, int] | None
     calibrator: str = "kzoo"
+    metadata: Metadata | None = None
 
     def __post_init__(self) -> None:
         if self.calibrator not in ("kzoo", "tensorflow"):
@@ -108,6 +116,7 @@ def load(path: str | os.PathLike) -> keras.Model:
 def lower(model: keras.Model, request: Request, calibration: np.ndarray | None) -> bytes:
     """The content of the file."""
     from kzoo.tflite.finish import finish  # needs flatbuffers, which comes with TensorFlow
+    from kzoo.tflite.metadata_write import add_metadata, told_by_ports
 
     shape = picture_shape(model, request.image_size)
     names = output_names(model, request.labels)
@@ -128,9 +137,15 @@ def lower(model: keras.Model, request: Request, calibration: np.ndarray | None) 
             f'float model that it was made from. Received: scheme="{request.scheme}"'
         )
     content = translate(graph, scheme, pictures, grid)
-    return finish(
+    content = finish(
         content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32"
     )
+    said = request.metadata
+    if said is None and request.labels and told_by_ports(read_tflite(content).graphs[0]):
+        said = Metadata()
+    if said is None:
+        return content
+    return add_metadata(content, dataclasses.replace(said, labels=request.labels or said.labels))
 
 
 def is_quantized(model: keras.Model) -> bool:
@@ -174,8 +189,9 @@ def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str
     outputs = model.output if isinstance(model.output, dict) else None
     names = sorted(outputs) if outputs else list(model.output_names)
     names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
-    classes = model.outputs[0].shape[-1]
-    if labels is not None and len(model.outputs) == 1 and len(labels) != classes:
+    first = model.outputs[0].shape
+    classes = first[-1] if len(model.outputs) == 1 and len(first) in (2, 4) else None
+    if labels is not None and classes not in (None, 1, len(labels)):
         raise ValueError(
             f"The model tells {classes} classes apart, and there are {len(labels)} labels."
         )
@@ -233,13 +249,12 @@ def convert_elsewhere(
 ) -> Path:
     """`convert` in a process with TensorFlow, for models of the other backends."""
     with tempfile.TemporaryDirectory(prefix="kzoo_convert_") as folder:
-        job = Path(folder, "job.json")
+        job = Path(folder, "job.pickle")
         if isinstance(model, keras.Model):
             model.save(Path(folder, "model.keras"))
             model = Path(folder, "model.keras")
-        arguments = dataclasses.asdict(request) | {"model": str(Path(model).absolute())}
-        arguments["out"] = str(request.out.absolute())
-        job.write_text(json.dumps(arguments))
+        arguments = vars(request) | {"model": Path(model).absolute()}
+        job.write_bytes(pickle.dumps(arguments | {"out": request.out.absolute()}))
         if calibration is not None:
             np.save(Path(folder, "calibration.npy"), calibration)
         done = subprocess.run(
@@ -261,7 +276,7 @@ def convert_elsewhere(
 
 def work(folder: Path) -> None:
     """What `convert_elsewhere` has done in its process: the job in `folder`."""
-    arguments = json.loads(Path(folder, "job.json").read_text())
+    arguments = pickle.loads(Path(folder, "job.pickle").read_bytes())
     pictures = Path(folder, "calibration.npy")
     try:
         convert(calibration=np.load(pictures) if pictures.is_file() else None, **arguments)

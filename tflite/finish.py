@@ -6,8 +6,9 @@ Conversion from a concrete function freezes the variables as nothing else does, 
 
 from typing import Any
 
-import flatbuffers
 import numpy as np
+
+from kzoo.tflite.flat import AlignedBuilder
 
 SIGNATURE = "serving_default"
 
@@ -117,10 +118,3 @@ def tensor_map(schema: Any, name: str, index: int) -> Any:
 
 def decoded(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
-
-
-class AlignedBuilder(flatbuffers.Builder):
-    """Aligns byte vectors to 16, as the schema's force_align says and Python's builder forgets."""
-
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
-        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
