@@ -178,7 +178,7 @@ SAME_EVERYWHERE = {
 def loss_and_gradients(model: Detector, pictures, truth) -> tuple[float, float]:
     """By a step of SGD at rate 1: what each weight moved by is its gradient."""
     before = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
-    model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+    model.compile(keras.optimizers.SGD(1.0), jit_compile=keras.backend.backend() == "jax")
     loss = model.train_on_batch(pictures, truth, return_dict=True)["loss"]
     after = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
     moved = [np.square(a - b, dtype="float64").sum() for a, b in zip(after, before, strict=True)]
