@@ -8,18 +8,23 @@ from kzoo.mobilenet_v2 import MobileNetV2
 from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 from kzoo.profile import profile
 from kzoo.qat import distill, quantize
+from kzoo.segmentation import LRASPP, DeepLabV3
+from kzoo.segmentation_loss import SegmentationLoss
 from kzoo.ssdlite import SSDLite
 from kzoo.weights import load_weights
 from kzoo.zoo import get_model, list_models
 
 __all__ = [
+    "LRASPP",
     "Anchors",
+    "DeepLabV3",
     "Detections",
     "Detector",
     "MobileNetV2",
     "MobileNetV3Large",
     "MobileNetV3Small",
     "SSDLite",
+    "SegmentationLoss",
     "build",
     "detections",
     "distill",

@@ -1,0 +1,293 @@
+"""Segmenters against torchvision, LiteRT's interpreter and cases counted by hand."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import gratings, settled
+from golden import torchvision_lraspp, torchvision_models
+from golden.backends import fill
+from test_models import run, to_keras
+
+import kzoo
+from kzoo.masks import score_masks
+from kzoo.segmentation_loss import MeanIoU, PixelAccuracy, SegmentationLoss
+
+BACKBONES = (kzoo.MobileNetV2, kzoo.MobileNetV3Large, kzoo.MobileNetV3Small)
+
+# torchvision's modules, convolution and batch norm, by our layers of the same place.
+TORCHVISION_HEADS = {
+    "lraspp_mobilenet_v3_large": {
+        "lraspp_high": ("cbr.0", "cbr.1"),
+        "lraspp_gate": ("scale.1", None),
+        "lraspp_classify_low": ("low_classifier", None),
+        "lraspp_classify_high": ("high_classifier", None),
+    },
+    "deeplabv3_mobilenet_v3_large": {
+        "aspp_point": ("0.convs.0.0", "0.convs.0.1"),
+        "aspp_rate12": ("0.convs.1.0", "0.convs.1.1"),
+        "aspp_rate24": ("0.convs.2.0", "0.convs.2.1"),
+        "aspp_rate36": ("0.convs.3.0", "0.convs.3.1"),
+        "aspp_pool_conv": ("0.convs.4.1", "0.convs.4.2"),
+        "aspp_project": ("0.project.0", "0.project.1"),
+        "aspp_refine": ("1", "2"),
+        "classify": ("4", None),
+    },
+}
+ASPP_EPSILON = 1e-5  # of torchvision's heads; its backbone has 1e-3
+
+
+def backbone(build=kzoo.MobileNetV3Small, alpha=0.35, size=(64, 64), **options) -> keras.Model:
+    return build(alpha, include_top=False, input_shape=(*size, 3), **options)
+
+
+def take(model: keras.Model, parameters: list[str], head: dict) -> None:
+    """Fill a segmenter with the seeded weights of torchvision's names; all must be used."""
+    values = {}
+    for line in parameters:
+        name, *shape = line.split()
+        values[name] = torchvision_models.seeded(name, tuple(map(int, shape)))
+
+    def assign(layer: keras.Layer, module: str, epsilon: float) -> None:
+        kinds = ("weight", "bias", "running_mean", "running_var")
+        found = [values.pop(f"{module}.{kind}", None) for kind in kinds]
+        found = [to_keras(layer, value) for value in found if value is not None]
+        if isinstance(layer, keras.layers.BatchNormalization):
+            found[3] = found[3] + (epsilon - layer.epsilon)
+        if layer.name == "aspp_project":  # torchvision puts the pooled branch last, TF first
+            found[0] = np.roll(found[0], found[0].shape[2] // 5, axis=2)
+        layer.set_weights(found)
+
+    for name, (conv, norm) in head.items():
+        assign(model.get_layer(name), f"classifier.{conv}", 0)
+        if norm:
+            assign(model.get_layer(f"{name}_bn"), f"classifier.{norm}", ASPP_EPSILON)
+    rows = [layer for layer in model.layers if layer.name.startswith("row") and layer.weights]
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in values))
+    for layer, module in zip(rows, modules, strict=True):
+        assign(layer, module, 1e-3)
+    assert not values
+
+
+def torchvisions(case: str, size: tuple[int, int], classes: int) -> keras.Model:
+    features = backbone(
+        kzoo.MobileNetV3Large,
+        1.0,
+        size,
+        output_stride=16,
+        preprocessing="torch",
+        padding="symmetric",
+    )
+    if case.startswith("lraspp"):
+        return kzoo.LRASPP(features, classes)
+    return kzoo.DeepLabV3(features, classes, aspp_rates=(12, 24, 36), refine=True)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("size", torchvision_models.SIZES)
+@pytest.mark.parametrize("case", torchvision_lraspp.CASES)
+def test_torchvision(case, size, monkeypatch):
+    if keras.backend.backend() != "tensorflow" and size == (64, 64):
+        pytest.skip("odd sizes are the harder case, and compiling takes its time")
+    zeros = lambda self, shape, dtype=None: np.zeros(shape, dtype or "float32")  # noqa: E731
+    monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", zeros)
+    model = torchvisions(case, size, torchvision_lraspp.CLASSES)
+    with np.load(torchvision_lraspp.GOLDEN) as golden:
+        expected = golden[f"{case}/{size[0]}x{size[1]}"]
+        take(model, golden[f"{case}/parameters"].tolist(), TORCHVISION_HEADS[case])
+    found = run(model, torchvision_models.pixels(*size)[None].astype("float32"))
+    found = found[0, :: torchvision_lraspp.KEPT, :: torchvision_lraspp.KEPT]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_parameters_are_torchvisions():
+    model = torchvisions("lraspp", (64, 64), 21)
+    assert sum(np.prod(v.shape) for v in model.trainable_variables) == 3_221_538
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("build", BACKBONES)
+def test_any_backbone_at_any_stride(build, stride):
+    features = backbone(build, 0.5, (64, 96), output_stride=stride)
+    for model in (kzoo.LRASPP(features, 3), kzoo.DeepLabV3(features, 3, decoder=True)):
+        assert model.output_shape == (None, 64, 96, 3)
+        assert all(isinstance(layer, keras.layers.Layer) for layer in model.layers), "flat"
+    small = {"full_resolution": False}
+    assert kzoo.LRASPP(features, 3, **small).output_shape == (None, 8, 12, 3)
+    sides = (None, 64 // stride, 96 // stride, 3)
+    assert kzoo.DeepLabV3(features, 3, aspp_rates=(2,), **small).output_shape == sides
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "channels"),
+    [
+        (kzoo.MobileNetV2, "row17_out", 160),  # 320 / 2, not the classifier's 1,280
+        (kzoo.MobileNetV3Large, "row16_out", 480),
+        (kzoo.MobileNetV3Small, "row12_out", 288),
+    ],
+)
+def test_the_features_that_the_papers_read(build, name, channels):
+    model = kzoo.DeepLabV3(backbone(build, 0.5), 3)
+    point = model.get_layer("aspp_point")
+    assert point.input._keras_history.operation.name == name
+    assert point.kernel.shape[2] == channels
+
+
+def test_open_sides_and_the_papers_pool():
+    features = kzoo.MobileNetV2(0.35, include_top=False, input_shape=(None, None, 3))
+    model = kzoo.LRASPP(features, 3)
+    assert model.predict(np.zeros((1, 64, 96, 3)), verbose=0).shape == (1, 64, 96, 3)
+    with pytest.raises(ValueError, match=r"fixed size.*input_shape=\(512, 512, 3\)"):
+        kzoo.DeepLabV3(features, 3)
+    with pytest.raises(ValueError, match='pool="paper" needs an input of fixed size'):
+        kzoo.LRASPP(features, 3, pool="paper")
+    # Maps up to 49 x 49 hold one of the paper's windows, which is then the whole of them.
+    features = backbone(output_stride=16)
+    models = [fill(kzoo.LRASPP(features, 3, pool=pool)) for pool in ("global", "paper")]
+    x = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
+    np.testing.assert_allclose(*(run(model, x) for model in models), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": 0}, "classes must be a whole number >= 1"),
+        ({"filters": 1.5}, "filters must be a whole number >= 1"),
+        ({"pool": "max"}, "pool must be one of 'global', 'paper'"),
+        ({"norm_momentum": 1}, r"norm_momentum must be a number in \[0, 1\)"),
+        ({"backbone": keras.Sequential([keras.Input((64, 64, 3))])}, "no layers called row0_out"),
+    ],
+)
+def test_lraspp_says_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kzoo.LRASPP(**{"backbone": backbone(), "classes": 3} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"aspp_rates": (6, 0)}, "aspp_rates must be whole numbers >= 1"),
+        ({"dropout_rate": 1}, r"dropout_rate must be a number in \[0, 1\)"),
+    ],
+)
+def test_deeplab_says_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kzoo.DeepLabV3(backbone(), 3, **arguments)
+
+
+def test_a_backbone_without_the_strides_that_a_head_reads():
+    shallow = kzoo.build("shallow", kzoo.mobilenet_v2.ROWS[:3], None, 0.35, include_top=False)
+    with pytest.raises(ValueError, match=r"no row at stride 8.*rows are at 2, 4"):
+        kzoo.LRASPP(shallow, 3)
+
+
+HEADS = {
+    "lraspp": lambda: kzoo.LRASPP(backbone(output_stride=16), 4),
+    "v3+": lambda: kzoo.DeepLabV3(
+        backbone(kzoo.MobileNetV2, output_stride=16), 4, aspp_rates=(2,), decoder=True
+    ),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_int8(head, tmp_path):
+    pytest.importorskip("tensorflow")
+    from kzoo.tflite import audit, compare, convert
+
+    keras.utils.set_random_seed(0)
+    pictures, _ = gratings(32, seed=0)
+    model = settled(HEADS[head](), pictures)
+    int8 = kzoo.quantize(model, calibration=pictures)
+    found = audit(convert(int8, tmp_path / "model.tflite"))
+    assert found.float_ops == ()
+    assert found.partitions == 1
+    assert found.outside == ("0 QUANTIZE",)
+    assert not {"SPACE_TO_BATCH_ND", "TILE", "SHAPE"} & found.census.keys()
+    assert found.census["RESIZE_BILINEAR"] == (2 if head == "lraspp" else 3)
+    # A random net is no easy case for int8: how near the file is to what was trained is the point.
+    near = compare(int8, found.path, pictures[:12]).outputs[0]
+    assert near.distinct == (4, 4)
+    assert near.agreement > 0.9
+    assert near.quanta[0] < 2
+
+
+# Two classes; the model is even about the first pixel, and 3 to 1 right about the next two.
+LOGITS = np.log([[[[1, 1], [3, 1], [1, 3], [1e4, 1]]]]).astype("float32")
+LABELS = np.array([[[0, 0, 1, 255]]], "uint8")
+LN2, LN43 = np.log(2), np.log(4 / 3)
+LOSSES = {
+    "mean": ({}, (LN2 + 2 * LN43) / 3),
+    "weighted": ({"class_weights": (1, 3)}, (LN2 + LN43 + 3 * LN43) / 5),
+    "focal": ({"cross_entropy": 0, "focal": 1}, (0.25 * LN2 + 2 * 0.0625 * LN43) / 3),
+    # Overlap of class 0: 2 (.5 + .75) / (2 + 1.5), of class 1: 2 * .75 / (1 + 1.5).
+    "dice": ({"cross_entropy": 0, "dice": 1}, 1 - (2.5 / 3.5 + 1.5 / 2.5) / 2),
+    "sum": ({"dice": 2}, (LN2 + 2 * LN43) / 3 + 2 - (2.5 / 3.5 + 1.5 / 2.5)),
+}
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_by_hand(name):
+    arguments, expected = LOSSES[name]
+    loss = SegmentationLoss(**arguments)
+    loss = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert float(loss(LABELS, LOGITS)) == pytest.approx(expected, abs=1e-5)
+    assert float(loss(LABELS[..., None], LOGITS)) == pytest.approx(expected, abs=1e-5)
+    assert float(loss(np.full_like(LABELS, 255), LOGITS)) == 0
+
+
+def test_focal_loss_is_keras():
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 5, (2, 4, 6)), rng.normal(0, 2, (2, 4, 6, 5))
+    theirs = keras.losses.CategoricalFocalCrossentropy(alpha=1, gamma=1.5, from_logits=True)
+    ours = SegmentationLoss(cross_entropy=0, focal=1, gamma=1.5)
+    assert float(ours(labels, logits)) == pytest.approx(
+        float(theirs(np.eye(5)[labels], logits)), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dice": -1}, "dice must be a number >= 0"),
+        ({"cross_entropy": 0}, "All weights are 0"),
+        ({"class_weights": (0, 0)}, "class_weights must be numbers >= 0, not all 0"),
+        ({"class_weights": (1, 2, 3)}, "3 numbers, and the model tells 2 classes apart"),
+        ({"void": 1.5}, "void must be a whole number"),
+    ],
+)
+def test_losses_say_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentationLoss(**arguments)(LABELS, LOGITS)
+
+
+@pytest.mark.backend
+def test_metrics_by_hand():
+    truth = np.array([[[0, 1, 1, 255]]], "uint8")  # found: 0, 0, 1 and something
+    expected = {"mean_iou": 0.5, "pixel_accuracy": 2 / 3}
+    for metric in (MeanIoU(2), PixelAccuracy()):
+        metric = keras.metrics.deserialize(keras.metrics.serialize(metric))
+        metric.update_state(truth, LOGITS)
+        assert float(metric.result()) == pytest.approx(expected[metric.name])
+    # The same of masks: every term counted by hand.
+    scores = score_masks([(truth[0], LOGITS[0].argmax(-1))], 2)
+    assert scores.confusion.tolist() == [[1, 0], [1, 1]]
+    assert scores.iou.tolist() == [0.5, 0.5]
+    assert scores.pixel_accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.backend
+def test_a_segmenter_learns_and_its_void_pixels_do_not_count():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(image))
+    loss = SegmentationLoss(dice=1, focal=1, class_weights=(1, 2))
+    model.compile("adam", loss, metrics=[MeanIoU(2), PixelAccuracy()])
+    before = model.get_weights()
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    model.fit(x, np.full((4, 8, 8), 255, "uint8"), verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    model.optimizer.learning_rate = 0.1
+    found = model.fit(x, (x[..., 0] > 0).astype("uint8"), epochs=40, verbose=0).history
+    assert found["mean_iou"][-1] > 0.9
+    assert found["pixel_accuracy"][-1] > 0.95
