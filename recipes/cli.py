@@ -4,6 +4,7 @@ Libraries that take seconds to import are imported by the command that needs the
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -71,6 +72,19 @@ def classify(command: argparse.ArgumentParser) -> Run:
 
     def run(given: argparse.Namespace) -> None:
         print(classify(**from_flags(Config, given)))
+
+    return run
+
+
+def detect(command: argparse.ArgumentParser) -> Run:
+    """train a detector on photos with boxes, and convert it"""
+    from kzoo.recipes.detect import Config, detect
+    from kzoo.recipes.options import add_flags, from_flags
+
+    add_flags(command, Config)
+
+    def run(given: argparse.Namespace) -> None:
+        print(detect(**from_flags(Config, given)))
 
     return run
 
@@ -170,6 +184,24 @@ def benchmark(command: argparse.ArgumentParser) -> Run:
     return run
 
 
+def serve(command: argparse.ArgumentParser) -> Run:
+    """a page on this machine that runs a run's .tflite on pictures and the camera"""
+    command.add_argument("model", help="run folder or .tflite file")
+    command.add_argument("images", nargs="*", help="picture files to show at once")
+    command.add_argument("--port", type=int, default=8000, help="0: a free one (default: 8000)")
+    command.add_argument("--cache", help="folder for LiteRT.js (default: ~/.cache/kzoo)")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.serve import serve
+
+        server = serve(given.model, given.images, port=given.port, cache=given.cache)
+        print(f"http://127.0.0.1:{server.server_port}/    Ctrl-C ends it")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+    return run
+
+
 def list_models(command: argparse.ArgumentParser) -> Run:
     """the nets, with parameters and multiply-accumulates"""
     command.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1)")
@@ -193,12 +225,14 @@ def list_models(command: argparse.ArgumentParser) -> Run:
 COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "demo": demo,
     "classify": classify,
+    "detect": detect,
     "predict": predict,
     "compare": compare,
     "sensitivity": sensitivity,
     "convert": convert,
     "audit": audit,
     "benchmark": benchmark,
+    "serve": serve,
     "list": list_models,
 }
 

@@ -156,7 +156,8 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT) for _, path in (case.values for case in FILES)}
     expected = {str(p if p.parts[0] == "kzoo" else "kzoo" / p) for p in expected}
-    assert expected | {"kzoo/py.typed"} == {name for name in packed if name.startswith("kzoo/")}
+    expected |= {"kzoo/py.typed", "kzoo/recipes/serve.html"}
+    assert expected == {name for name in packed if name.startswith("kzoo/")}
     assert not [name for name in packed if name.startswith(("tests", "tflite", "recipes"))]
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -1,0 +1,111 @@
+"""The page of `kzoo serve`, in a real browser and by plain requests."""
+
+import http.client
+import json
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from chromium import PROGRAM, Page
+from PIL import Image
+
+from kzoo.recipes.serve import serve
+from kzoo.tflite import Runner, convert
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
+)
+
+
+@pytest.fixture
+def started():
+    """`started(...)`: `serve(...)` on a free port, answering until the test ends."""
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(serve(*arguments, port=0, **options))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1].server_port
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def no_litert_js(tmp_path) -> Path:
+    """A cache with an empty package in place of LiteRT.js."""
+    package = tmp_path / "cache" / "litertjs-2.5.3" / "node_modules" / "@litertjs" / "core"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text("{}")
+    (tmp_path / "cache" / "secret.txt").write_text("not for the page")
+    return tmp_path / "cache"
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+    return connection.getresponse()
+
+
+def test_answers_to_this_machine_and_with_its_own_files_only(tiny, tmp_path, no_litert_js, started):
+    file = convert(tiny, tmp_path / "a.tflite", scheme="float32", labels=list("abcdef"))
+    port = started(file, cache=no_litert_js)
+    page = get(port, "/")
+    assert page.status == 200
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert b"https://" not in page.read()
+    about = json.loads(get(port, "/about.json").read())
+    assert (about["labels"], about["task"]) == (list("abcdef"), "ImageClassifier")
+    assert get(port, "/model.tflite").read() == file.read_bytes()
+    assert get(port, "/npm/@litertjs/core/package.json").read() == b"{}"
+    for path in ("/npm/../../secret.txt", "/npm/%2e%2e/secret.txt", "/picture/0", "/labels.txt"):
+        assert get(port, path).status == 404
+    assert get(port, "/about.json", host="elsewhere.example").status == 403
+
+
+def test_what_cannot_be_served(tiny, tmp_path, no_litert_js, monkeypatch):
+    with pytest.raises(ValueError, match=r"There is no .*none\.tflite"):
+        serve(tmp_path / "none.tflite")
+    image = keras.Input((32, 32, 3))
+    two = keras.Model(image, [keras.layers.Conv2D(2, 1)(image), keras.layers.Flatten()(image)])
+    odd = convert(two, tmp_path / "b.tflite", scheme="float32")
+    with pytest.raises(ValueError, match="does not tell what its outputs are"):
+        serve(odd, cache=no_litert_js)
+    monkeypatch.setenv("PATH", "")
+    good = convert(tiny, tmp_path / "a.tflite", scheme="float32")
+    with pytest.raises(ValueError, match=r"install Node\.js"):
+        serve(good, cache=tmp_path)
+    assert not list(tmp_path.glob("litertjs*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
+def test_the_browser_says_what_runner_says(tiny, unseen, tmp_path, started, request):
+    pictures, names = unseen[0][:3], []
+    for i, picture in enumerate(pictures):
+        names.append(tmp_path / f"{i}.png")
+        Image.fromarray(picture).save(names[-1])
+    file = convert(tiny, tmp_path / "a.tflite", calibration=unseen[0][:40], labels=list("abcdef"))
+    cache = request.config.cache.mkdir("litertjs")
+    try:
+        port = started(file, names, cache=cache)
+    except ValueError as error:
+        pytest.skip(str(error))
+    with Page(f"http://127.0.0.1:{port}/") as page:
+        assert page.wait("document.body.dataset.state") == "ready"
+        shown = page.value(
+            "[...document.querySelectorAll('figure')].reverse().map((figure) => "
+            "[...figure.querySelectorAll('li')].map((item) => "
+            "[item.firstChild.textContent, Number(item.dataset.share)]))"
+        )
+        page.value("document.getElementById('camera').click()")  # a fake one
+        assert page.wait("document.querySelector('figcaption').textContent.endsWith(' ms')")
+    assert len(shown) == 3
+    for rows, scores in zip(shown, Runner(file)(pictures), strict=True):
+        order = np.argsort(-scores)[: len(rows)]
+        assert [label for label, _ in rows] == ["abcdef"[i] for i in order]
+        np.testing.assert_allclose([share for _, share in rows], scores[order], atol=0.02)
