@@ -9,12 +9,15 @@ VOID = 255  # Pascal VOC's label of pixels that count for nothing
 TOLERANCE = 0.0075  # of the diagonal: a boundary this near counts as found (Csurka et al., 2013)
 
 
-def mask_at(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def mask_at(
+    output: np.ndarray, size: tuple[int, int], *, align_corners: bool = False
+) -> np.ndarray:
     """What a segmenter says of one picture, as class ids (H, W), uint8, at the size given.
 
-    `output` holds logits or scores (h, w, classes), which are enlarged bilinearly before the
-    largest is taken, or class ids (h, w), which are repeated. It may be that of a Keras model or of
-    a file's `Runner`.
+    `output`, of a Keras model or of a file's `Runner`, holds logits or scores (h, w, classes),
+    which are enlarged bilinearly before the largest is taken, or class ids (h, w), which are
+    repeated. `align_corners` puts the first and the last of the output's pixels on those of the
+    mask, as TF-DeepLab's files do; otherwise, as in Keras, their outer edges meet.
     """
     output = np.asarray(output)
     if output.ndim not in (2, 3) or 0 in output.shape:
@@ -31,14 +34,18 @@ def mask_at(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if output.shape[-1] > VOID:
         raise ValueError(f"A uint8 mask holds up to {VOID} classes. Received: {output.shape[-1]}")
     if output.shape[:2] != tuple(size):
-        output = enlarge(enlarge(output, size[0], 0), size[1], 1)
+        for axis, n in enumerate(size):
+            output = enlarge(output, n, axis, align_corners)
     return output.argmax(-1).astype(np.uint8)
 
 
-def enlarge(values: np.ndarray, n: int, axis: int) -> np.ndarray:
-    """Bilinear along one axis, between centers of pixels, as the models themselves resize."""
+def enlarge(values: np.ndarray, n: int, axis: int, align_corners: bool) -> np.ndarray:
+    """Bilinear along one axis, to a length of `n`."""
     have = values.shape[axis]
-    place = np.clip((np.arange(n) + 0.5) * have / n - 0.5, 0, have - 1)
+    if align_corners:
+        place = np.linspace(0, have - 1, n)
+    else:
+        place = np.clip((np.arange(n) + 0.5) * have / n - 0.5, 0, have - 1)
     low = np.floor(place).astype(int)
     share = (place - low).astype(np.float32)
     share = share.reshape(tuple(-1 if i == axis else 1 for i in range(values.ndim)))

@@ -1,4 +1,4 @@
-"""The weights in a classifier's .tflite: float, or the reals that its integers stand for."""
+"""The weights in a .tflite: float, or the reals that its integers stand for."""
 
 import collections
 import pathlib
@@ -32,6 +32,24 @@ class Values:
             return self.real(source, 0) if source.name == "DEQUANTIZE" else None
         return self.model.real(self.graph.tensors[index])
 
+    def reading_order(self) -> list[tuple[int, TfliteOperator]]:
+        """(Index, operator), each after all that it reads, in the order in which it reads them.
+
+        A file may list branches in any order; kzoo's own are matched in this one.
+        """
+        index = {id(op): i for i, op in enumerate(self.graph.operators)}
+        found: dict[int, TfliteOperator] = {}
+        stack = [self.writer[t] for t in reversed(self.graph.outputs) if t in self.writer]
+        while stack:
+            op = stack[-1]
+            before = [self.writer[t] for t in op.inputs if t in self.writer]
+            before = [other for other in before if index[id(other)] not in found]
+            if before:
+                stack += reversed(before)
+                continue
+            found[index[id(op)]] = stack.pop()
+        return list(found.items())
+
     def is_gate(self, op: TfliteOperator) -> bool:
         """hard_sigmoid(x) = relu6(x + 3) / 6, where the converter has put the + 3 into a bias."""
         readers = self.readers[op.outputs[0]] if op.options["activation"] == "relu6" else ()
@@ -63,7 +81,7 @@ def from_tflite(data: bytes, file: pathlib.Path) -> Checkpoint:
     values = Values(read_tflite(data))
     units: list[Unit] = []
     offset, symmetric = None, False
-    for i, op in enumerate(values.graph.operators):
+    for i, op in values.reading_order():
         if op.name in KERNELS:
             kernel, bias = values.real(op, 1), values.real(op, 2)
             if kernel is None or kernel.ndim != (2 if op.name == "FULLY_CONNECTED" else 4):

@@ -99,7 +99,10 @@ def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
 
 
 def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
-    """The model's units in graph order: those of its rows, and those of its classifier."""
+    """The model's units in reading order: those of its rows, and those of its head.
+
+    A classifier's head layers are called head_..., other heads' as they like.
+    """
     norms = {
         id(layer.input): layer
         for layer in model.layers
@@ -108,11 +111,11 @@ def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
     kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
     found = [
         Target(layer, norms.get(id(layer.output)))
-        for layer in model.layers
+        for layer in reading_order(model)
         if isinstance(layer, kinds)
     ]
     rows = [target for target in found if re.match(r"row\d+_", target.layer.name)]
-    head = [target for target in found if target.layer.name.startswith("head_")]
+    head = [target for target in found if not re.match(r"row\d+_", target.layer.name)]
     if not rows:
         raise ValueError(
             f"{model.name!r} has no layers called row0_conv, row1_...: weights are loaded into "
@@ -121,13 +124,37 @@ def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
     return rows, head
 
 
-def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
-    """Match a file's units with the model's in graph order, check all shapes, then assign.
+def reading_order(model: keras.Model) -> list[keras.Operation]:
+    """The layers, each after all that it reads, in the order in which it reads them.
 
-    A classifier for other classes, or that the file lacks, stays new. Raises ValueError otherwise.
+    `model.layers` has the longer of two branches first, whichever that is.
     """
-    rows, head = targets(model)
+    inside = set(map(id, getattr(model, "operations", model.layers)))
+    stack = [tensor._keras_history.operation for tensor in reversed(model.outputs)]
+    found: dict[int, keras.Operation] = {}
+    opened = set()
+    while stack:
+        op = stack[-1]
+        reads = [t._keras_history.operation for n in op._inbound_nodes for t in n.input_tensors]
+        before = [other for other in reads if id(other) in inside and id(other) not in found]
+        if before and id(op) not in opened:
+            opened.add(id(op))
+            stack += reversed(before)
+        else:
+            found.setdefault(id(op), stack.pop())
+    return list(found.values())
+
+
+def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
+    """Match a file's units with the model's in reading order, check all shapes, then assign.
+
+    A classifier for other classes, or that the file lacks, stays new, and so does another task's
+    head when the file is a classifier's. Raises ValueError otherwise.
+    """
+    rows, all_heads = targets(model)
     body, top = checkpoint.units[: len(rows)], checkpoint.units[len(rows) :]
+    classifies = all(target.layer.name.startswith("head_") for target in all_heads)
+    head = all_heads if classifies or len(top) > MOST_TOP else []
     wanted = rows + head if top else rows
     units = body + top if head or len(top) > MOST_TOP else body
     if head and top and len(units) == len(wanted):
@@ -140,7 +167,7 @@ def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
     for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
         variable.assign(value)
     loaded = tuple(target.layer.name for target, _ in pairs)
-    new = tuple(target.layer.name for target in head if target.layer.name not in loaded)
+    new = tuple(target.layer.name for target in all_heads if target.layer.name not in loaded)
     return Loaded(checkpoint.source, loaded, new)
 
 

@@ -77,6 +77,13 @@ def test_a_mask_at_any_size_is_as_keras_resizes(size):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_mask_with_aligned_corners():
+    ramp = np.stack([[[4.0, 3, 2, 1, 0]], np.full((1, 5), 0.5)], -1)  # even after 3.5 of 4 steps
+    # Of 17 pixels, i is i / 4 steps away from the first; by edges, (i + 0.5) 5 / 17 - 0.5.
+    assert mask_at(ramp, (1, 17), align_corners=True)[0].tolist() == [0] * 15 + [1] * 2
+    assert mask_at(ramp, (1, 17))[0].tolist() == [0] * 14 + [1] * 3
+
+
 def test_a_mask_of_class_ids_is_repeated():
     ids = np.array([[0, 1], [2, 3]], "uint8")
     np.testing.assert_array_equal(mask_at(ids, (4, 6)), np.kron(ids, np.ones((2, 3), "uint8")))
