@@ -9,6 +9,7 @@ import pytest
 
 from kzoo.flatbuffer import TfliteGraph, TfliteOperator, TfliteTensor
 from kzoo.tflite import audit, benchmark, convert
+from kzoo.tflite.delegates import DELEGATES, Facts, advice
 from kzoo.tflite.limits import risks
 from kzoo.tflite.run import trial
 
@@ -18,14 +19,24 @@ makes_files = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
 )
 
-# name: operators, quantized weights per channel, of all; dtype of the input; operators that follow
+# name: operators, quantized weights per channel, of all; dtype of the input; operators that compute
+# in floats; what the accelerators leave to the CPU; words of each piece of advice
 KNOWN = {
-    "mobilenet_v2_1.0_224_quant": (66, (0, 53), "uint8", ()),
-    "tf2_mobilenet_v2_1.0_224_ptq": (68, (53, 53), "uint8", ()),
-    "mobilenet_v1_0.25_224_float": (31, (0, 0), "float32", None),
-    "coral_deeplabv3_mnv2_dm05_pascal_quant": (72, (0, 55), "uint8", ()),
-    "keras_mobilenet_v3_small_1.0_224_dynrange_int8": (111, (47, 47), "float32", None),
-}
+    "mobilenet_v2_1.0_224_quant": (
+        66, (0, 53), "uint8", (), (0, 0, 0),
+        ("Activations are uint8", "53 of 53 quantized weights have one scale", "AVERAGE_POOL_2D"),
+    ),
+    "tf2_mobilenet_v2_1.0_224_ptq": (
+        68, (53, 53), "uint8", (), (0, 0, 0), ("3 operators run outside XNNPACK",),
+    ),
+    "mobilenet_v1_0.25_224_float": (31, (0, 0), "float32", None, (1, 31, 0), ()),
+    "coral_deeplabv3_mnv2_dm05_pascal_quant": (
+        72, (0, 55), "uint8", (), (1, 1, 1), ("are uint8", "55 of 55", "ARG_MAX, AVERAGE_POOL_2D"),
+    ),
+    "keras_mobilenet_v3_small_1.0_224_dynrange_int8": (
+        111, (47, 47), "float32", None, (0, 111, 0), ("47 operators compute in floats on int8",),
+    ),
+}  # fmt: skip
 
 
 @others
@@ -35,7 +46,7 @@ def test_other_peoples_files(name):
 
     path = WEIGHTS / f"{name}.tflite"
     found = audit(path)
-    operators, per_channel, dtype, floats = KNOWN[name]
+    operators, per_channel, dtype, floats, left, advised = KNOWN[name]
     assert len(found.operators) == operators
     assert found.per_channel == per_channel
     assert found.inputs[0].dtype == dtype
@@ -43,6 +54,10 @@ def test_other_peoples_files(name):
     assert (found.custom_ops, found.flex_ops, found.risks, found.failure) == ((), (), (), None)
     if floats is not None:
         assert found.float_ops == floats
+    assert tuple(map(len, found.refused.values())) == left
+    assert len(found.advice) == len(advised)
+    for words, part in zip(found.advice, advised, strict=True):
+        assert part in words
     # The interpreter's own list, without any delegate, has the same operators in the same order.
     from ai_edge_litert.interpreter import OpResolverType
 
@@ -83,6 +98,31 @@ def test_factors_out_of_bounds_by_hand():
     assert list(risks(conv(0.005))) == ["0 CONV_2D (factor 400, XNNPACK takes 0 to 256)"]
     assert list(risks(conv(0.0005, "ADD"))) != []
     assert list(risks(conv(0.005, "MEAN"))) == []
+
+
+def test_advice_by_hand():
+    tensors = (
+        TfliteTensor("x", (1, 4, 4, 2), "int8", 0, (0.5,), (0,)),
+        TfliteTensor("y", (1, 4, 4, 2), "float32", 0),
+        TfliteTensor("z", (1, 4, 4, 2), "float32", 0),
+    )
+    operators = (
+        TfliteOperator("HARD_SWISH", 1, (0,), (0,), {}),
+        TfliteOperator("DEQUANTIZE", 1, (0,), (1,), {}),
+        TfliteOperator("FlexErfinv", 1, (1,), (2,), {}, custom=True),
+    )
+    facts = Facts(
+        TfliteGraph("main", tensors, (0,), (2,), operators), {0, 1, 2}, ("2 FlexErfinv",), (0, 2),
+        ("0 CONV_2D",), (0, 1), (), ("2 FlexErfinv",),
+    )  # fmt: skip
+    words = list(advice(facts))
+    parts = ("1 HARD_SWISH operators run", "XNNPACK's bounds", "0 QUANTIZE and 1 DEQ", "Flex")
+    for part in parts:
+        assert any(part in one for one in words)
+    gpu, edge, nnapi = (one.refused(facts.graph, facts.computed) for one in DELEGATES)
+    assert (gpu, edge, nnapi) == ([2], [0, 1, 2], [2])
+    calm = Facts(conv(0.01), {0, 2}, (), (), (), (1, 1), (), ())
+    assert list(advice(calm)) == []
 
 
 def test_a_process_that_dies_is_told_by_its_signal(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kzoo.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
+from kzoo.tflite.delegates import DELEGATES, Facts, advice
 from kzoo.tflite.limits import LINEAR, risks
 from kzoo.tflite.metadata import Metadata, read_metadata
 from kzoo.tflite.run import Port, Trial, port, trial
@@ -29,10 +30,10 @@ class Audit:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     signatures: tuple[str, ...]
-    float_ops: tuple[
-        str, ...
-    ]  # that compute in floats; not counting LAST after the last quantized one
-    tail: tuple[str, ...]  # those LAST ones
+    float_ops: tuple[str, ...]  # that compute in floats, without the LAST ones
+    tail: tuple[str, ...]  # those of LAST after the last quantized operator
+    float_tensors: tuple[str, ...]  # computed ones between input and outputs
+    conversions: tuple[int, int]  # QUANTIZE, DEQUANTIZE operators on computed tensors
     custom_ops: tuple[str, ...]
     flex_ops: tuple[str, ...]
     per_channel: tuple[int, int]  # weights with a scale for each output channel, quantized weights
@@ -40,6 +41,8 @@ class Audit:
     risks: tuple[str, ...]  # operators whose scales XNNPACK does not take
     run: Trial | None  # None if it was not tried, or failed
     failure: str | None  # why it could not be run
+    refused: Mapping[str, tuple[str, ...]]  # by accelerator, what of the file stays on the CPU
+    advice: tuple[str, ...]  # what keeps the file from running well, and what to do
 
     @property
     def census(self) -> dict[str, int]:
@@ -71,6 +74,7 @@ class Audit:
         yield "operators", f"{len(self.operators)}: {census}"
         yield "float", listed(self.float_ops)
         yield "float tail", listed(self.tail)
+        yield "conversions", "{} QUANTIZE, {} DEQUANTIZE".format(*self.conversions)
         yield "custom", listed(self.custom_ops)
         yield "flex", listed(self.flex_ops)
         channelwise, quantized = self.per_channel
@@ -86,7 +90,14 @@ class Audit:
                 f"{self.run.partitions} partition(s), {len(self.outside)} operators outside",
             )
             yield "outside", listed(self.outside)
+        for name, operators in self.refused.items():
+            on_cpu = f"{len(operators)} of {len(self.operators)} operators stay on the CPU: "
+            kinds = collections.Counter(name.split()[1] for name in operators).most_common()
+            which = ", ".join(f"{n} {kind}" for kind, n in kinds)
+            yield name, on_cpu + which if operators else "takes every operator"
         yield "failure", self.failure or ""
+        for words in self.advice:
+            yield "advice", words
 
 
 def listed(names: tuple[str, ...], most: int = 12) -> str:
@@ -112,6 +123,17 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
         except ValueError as error:
             failure = str(error)
     custom = tuple(named(i, op) for i, op in enumerate(graph.operators) if op.custom)
+    known = computed(model, graph)
+    facts = Facts(
+        graph=graph,
+        computed=known,
+        float_ops=floats,
+        outside=tried.outside if tried else None,
+        risks=tuple(risks(graph)),
+        per_channel=channelwise(model, graph),
+        custom_ops=tuple(name for name in custom if " Flex" not in name),
+        flex_ops=tuple(name for name in custom if " Flex" in name),
+    )
     return Audit(
         path=path,
         bytes=bytes_by_kind(model, path.stat().st_size),
@@ -123,11 +145,26 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
         ),
         float_ops=floats,
         tail=tail,
-        custom_ops=tuple(name for name in custom if " Flex" not in name),
-        flex_ops=tuple(name for name in custom if " Flex" in name),
-        per_channel=channelwise(model, graph),
+        float_tensors=tuple(
+            tensor.name
+            for i, tensor in enumerate(graph.tensors)
+            if i in known
+            and tensor.dtype.startswith("float")
+            and i not in (*graph.inputs, *graph.outputs)
+        ),
+        conversions=conversions(graph, known),
+        custom_ops=facts.custom_ops,
+        flex_ops=facts.flex_ops,
+        per_channel=facts.per_channel,
         metadata=read_metadata(path),
-        risks=tuple(risks(graph)),
+        risks=facts.risks,
+        refused={
+            delegate.name: tuple(
+                named(i, graph.operators[i]) for i in delegate.refused(graph, known)
+            )
+            for delegate in DELEGATES
+        },
+        advice=tuple(advice(facts)),
         run=tried,
         failure=failure,
     )
@@ -148,6 +185,11 @@ def computed(model: TfliteModel, graph: TfliteGraph) -> set[int]:
         if known.intersection(op.inputs):
             known.update(op.outputs)
     return known
+
+
+def conversions(graph: TfliteGraph, known: set[int]) -> tuple[int, int]:
+    kinds = [op.name for op in graph.operators if known.intersection(op.outputs)]
+    return kinds.count("QUANTIZE"), kinds.count("DEQUANTIZE")
 
 
 def float_operators(
