@@ -61,7 +61,7 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
     model.compile(
         optimizer,
         loss=stage.loss,
-        metrics=list(stage.metrics),
+        metrics=list(stage.metrics) or None,
         jit_compile=keras.backend.backend() == "jax",
     )
 

@@ -27,7 +27,7 @@ ROOMS = {
     "kzoo.recipes": (
         "recipes",
         {"keras", "numpy", "kzoo", "kzoo.tflite", "kzoo.recipes", "PIL", "matplotlib", "tqdm"},
-        set(),
+        {"pycocotools"},
     ),
 }
 FILES = [

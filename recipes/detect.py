@@ -1,0 +1,216 @@
+"""Train an SSDLite detector on annotated photos, and turn it into a verified int8 file for phones.
+
+    kzoo detect PHOTOS --model mobilenet_v3_small --weights imagenet --out runs/photos
+
+PHOTOS holds pictures and their annotations as COCO, Pascal VOC, YOLO or CSV. The run folder ends
+with model.keras, model.tflite, labels.txt and report.html; killed, the same command goes on.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+import kzoo
+from kzoo.detection import detections
+from kzoo.detector import BOX_LOSSES, LOSSES, Detector
+from kzoo.recipes.annotation_formats import FORMATS
+from kzoo.recipes.annotations import BoxDataset, Example, read_boxes
+from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
+from kzoo.recipes.boxes_score import score_boxes
+from kzoo.recipes.data import Pictures
+from kzoo.recipes.detect_report import BoxResults, write_report
+from kzoo.recipes.files import write_json
+from kzoo.recipes.finder import finder
+from kzoo.recipes.fit import Row, Stage, fit, highest, once
+from kzoo.recipes.options import option
+from kzoo.recipes.run import open_run
+from kzoo.tflite import compare, convert
+from kzoo.tflite.metadata import BoxOutputs, Metadata
+from kzoo.tflite.prepare import copy_in_float32
+
+LEAST = {
+    "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
+    "patience": 1, "mosaic": 0, "size": 32,
+}  # fmt: skip
+CALIBRATION_PICTURES = 256
+NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .97 to settle
+HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
+MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
+EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1, the least at any
+MOST_OBJECTS = 100  # of one picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a detection run is made of; every field is a flag of `kzoo detect`."""
+
+    task: ClassVar[str] = "detect"
+
+    data: str = option("folder of pictures and annotations, or a COCO or CSV file")
+    format: str | None = option(f"{', '.join(FORMATS)} (default: what is there)", None)
+    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
+    alpha: float = option("width multiplier", 1.0)
+    size: int = option("side of the pictures that the net sees, in px", 320)
+    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
+    loss: str = option(f"of the classes: {', '.join(LOSSES)}", "hnm")
+    box_loss: str = option(f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1")
+    head_epochs: int = option("epochs of the new head, the rest frozen", 4)
+    epochs: int = option("epochs of the whole network", 60)
+    qat_epochs: int = option("epochs of the quantized network", 8)
+    batch_size: int = option("pictures per step", 16)
+    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
+    flip: bool = option("mirror training pictures left and right", True)
+    mosaic: float = option("share of training pictures made of four", 0.0)
+    patience: int = option("epochs without a better one before a stage ends", 20)
+    val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
+    seed: int = option("of the split, the order, the augmentation and new weights", 0)
+    out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}. Received: {getattr(self, name)}"
+                )
+
+
+def detect(data: str | Path, **options) -> BoxResults:
+    """`kzoo detect` as a function; `options` are the fields of `Config`.
+
+    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    """
+    config = Config(str(data), **options)
+    dataset = read_boxes(
+        config.data, format=config.format, val_fraction=config.val_fraction, seed=config.seed
+    )
+    keras.utils.set_random_seed(config.seed)
+    detector = build(config, len(dataset.labels))
+    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
+    open_run(folder, config, dataset.labels)
+    print(f"{dataset}\nThe run is kept in {folder}")
+
+    # The new head on the frozen rest, then all of the net: each kept when it is done.
+    state, history = folder / "checkpoint", []
+    run = Training(dataset, config, state)
+    if config.weights != "none" and config.head_epochs:
+        detector, rows = once(state / "1-head.keras", lambda: run.head(detector))
+        history += rows
+    if config.epochs:
+        detector, rows = once(state / "2-whole.keras", lambda: run.whole(detector))
+        history += rows
+    plain = copy_in_float32(detector)
+    detector = detector.like(plain.input, plain.output)
+    detector.trainable = True  # as its user will want it
+    detector.save(folder / "model.keras")
+
+    # The int8 file, and what it makes of the pictures that neither model was trained on.
+    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
+    calibration = Pictures([dataset.train[i].path for i in some], config.size)[:]
+    int8 = kzoo.quantize(detector, calibration=calibration)
+    if config.qat_epochs:
+        int8, rows = once(state / "3-qat.keras", lambda: run.int8(int8))
+        history += rows
+    write_json(folder / "history.json", history)
+    with tqdm(total=3, desc="converting", disable=None) as bar:
+        file = write_file(int8, folder / "model.tflite", dataset.labels)
+        bar.update()
+        bar.set_description("comparing")
+        val = Pictures([example.path for example in dataset.val], config.size)[:]
+        comparison = compare(detector.scored(), file, val)
+        bar.update()
+        models = {"float": folder / "model.keras", "int8": file}
+        found = {name: finder(path)(val) for name, path in models.items()}
+        bar.update()
+    return write_report(folder, dataset, history, found, comparison)
+
+
+def build(config: Config, classes: int) -> Detector:
+    """The detector, new but for the backbone's weights."""
+    backbone = kzoo.get_model(config.model)(
+        config.alpha,
+        input_shape=(config.size, config.size, 3),
+        include_top=False,
+        weights=None if config.weights == "none" else config.weights,
+        norm_momentum=NORM_MOMENTUM,
+    )
+    return kzoo.SSDLite(
+        backbone,
+        classes,
+        extras=[max(LEAST_EXTRA, int(width * config.alpha)) for width in EXTRAS],
+        loss=config.loss,
+        box_loss=config.box_loss,
+        norm_momentum=NORM_MOMENTUM,
+    )
+
+
+def write_file(int8: Detector, file: Path, labels: tuple[str, ...]) -> Path:
+    """The .tflite file: codes of boxes and scores, with the anchors in its metadata."""
+    outputs = BoxOutputs(int8.anchor_boxes)
+    return convert(int8.scored(), file, labels=labels, metadata=Metadata(outputs=outputs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The stages of a run."""
+
+    dataset: BoxDataset
+    config: Config
+    folder: Path
+
+    def head(self, detector: Detector) -> tuple[Detector, list[Row]]:
+        """The new layers alone."""
+        for layer in detector.layers:
+            layer.trainable = not layer.name.startswith("row")
+        return self.fit(detector, Stage("head", self.config.head_epochs, HEAD_LEARNING_RATE))
+
+    def whole(self, detector: Detector) -> tuple[Detector, list[Row]]:
+        """The whole network. Pretrained batch normalization keeps its statistics."""
+        for layer in detector.layers:
+            pretrained = self.config.weights != "none" and layer.name.startswith("row")
+            norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = not (pretrained and norm)
+        return self.fit(detector, Stage("whole", self.config.epochs, self.config.learning_rate))
+
+    def int8(self, int8: Detector) -> tuple[Detector, list[Row]]:
+        """The quantized network."""
+        return self.fit(int8, Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE))
+
+    def fit(self, detector: Detector, stage: Stage) -> tuple[Detector, list[Row]]:
+        """A stage whose best epoch has the highest mAP on the validation pictures."""
+        augment = BoxAugment(flip=self.config.flip)
+        train = self.batches(
+            self.dataset.train, augment=augment, mosaic=self.config.mosaic, margin=MARGIN
+        )
+        val = self.batches(self.dataset.val)
+        stage = dataclasses.replace(stage, rank=highest("val_map"), patience=self.config.patience)
+        return fit(
+            detector,
+            stage,
+            lambda epoch: train.shuffled(self.config.seed, epoch),
+            val,
+            self.folder,
+            measure=lambda model: measured(model, val, self.dataset.labels),
+        )
+
+    def batches(self, examples: tuple[Example, ...], **options) -> BoxBatches:
+        every = (*self.dataset.train, *self.dataset.val)
+        most = max(len(example.labels) for example in every) * (4 if self.config.mosaic else 1)
+        return BoxBatches(
+            examples,
+            self.config.size,
+            batch_size=self.config.batch_size,
+            most=min(most, MOST_OBJECTS),
+            **options,
+        )
+
+
+def measured(detector: Detector, val: BoxBatches, labels: tuple[str, ...]) -> dict[str, float]:
+    found = detections(
+        detector.predict(val, verbose=0), detector.anchor_boxes, activation=detector.activation
+    )
+    score = score_boxes(val.examples, found, labels)
+    return {"val_map": score.map, "val_map50": score.map50}

@@ -1,0 +1,41 @@
+"""Boxes drawn on a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kzoo.detection import Detections
+from kzoo.recipes.data import read_picture
+
+COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d12fb0", "#000075")
+
+
+def draw_boxes(
+    picture: Path | Image.Image, found: Detections, labels: Sequence[str] | None, side: int = 0, *,
+    colour: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The picture with its boxes (in [0, 1]) and what is in them, uint8 (H, W, 3).
+
+    With `side` it is stretched to a square. A class has its own colour unless one is given.
+    """
+    if isinstance(picture, Path):
+        picture = Image.fromarray(read_picture(picture, side))
+    elif side:
+        picture = picture.resize((side, side))
+    picture = picture.copy()
+    pen = ImageDraw.Draw(picture)
+    width = max(2, round(min(picture.size) / 150))
+    for box, label, score in reversed(list(found)):
+        y0, x0, y1, x1 = box * [picture.height, picture.width, picture.height, picture.width]
+        own = colour or COLOURS[label % len(COLOURS)]
+        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=own, width=width)
+        text = labels[label] if labels else f"class {label}"
+        if score < 1:
+            text += f" {score:.0%}"
+        size = 5 * width + 2
+        left, top, right, bottom = pen.textbbox((x0, max(0, y0 - size - 4)), text, font_size=size)
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=own)
+        pen.text((x0, max(0, y0 - size - 4)), text, fill="white", font_size=size)
+    return np.asarray(picture)

@@ -1,0 +1,74 @@
+"""Pictures with boxes to try a detector on: several of the demo's shapes on a mottled ground."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from kzoo.recipes.demo import SHAPES
+
+MOST = 4  # shapes on one picture; one in ten has none
+
+
+def draw_scene(side: int, rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int, Any]]]:
+    """A picture, and (class, (x, y, width, height) in px) of each shape on it; they may touch."""
+    mottle = rng.integers(0, 256, (6, 6, 3), dtype="uint8")
+    image = Image.fromarray(mottle).resize((side, side), Image.Resampling.BICUBIC)
+    ground = tuple(rng.integers(0, 256, 3).tolist())
+    image = Image.blend(image, Image.new("RGB", image.size, ground), 0.7)
+    mean = np.asarray(image).mean(axis=(0, 1))
+    objects: list[tuple[int, Any]] = []
+    placed: list[np.ndarray] = []
+    for _ in range(0 if rng.random() < 0.1 else rng.integers(1, MOST + 1)):
+        kind = int(rng.integers(len(SHAPES)))
+        while np.abs((colour := rng.integers(0, 256, 3)) - mean).max() < 110:
+            pass  # too near the ground's colour to be seen
+        radius, turn = side * rng.uniform(0.08, 0.28), rng.uniform(0, 2 * math.pi)
+        spin = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+        centre = rng.uniform(radius, side - radius, 2)
+        if any(np.linalg.norm(centre - other[:2]) < 0.8 * (radius + other[2]) for other in placed):
+            continue  # it would hide another
+        points = np.array(list(SHAPES.values())[kind]) @ spin * radius + centre
+        fill = tuple(colour.tolist())
+        ImageDraw.Draw(image).polygon([tuple(p) for p in points], fill=fill)
+        (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+        objects.append((kind, (x0, y0, x1 - x0, y1 - y0)))
+        placed.append(np.r_[centre, radius])
+    noisy = np.asarray(image.filter(ImageFilter.GaussianBlur(0.6)), "float32")
+    noisy = noisy + rng.normal(0, 8, noisy.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype("uint8")), objects
+
+
+def draw_scenes(folder: Path, *, train: int, val: int, side: int = 128, seed: int = 0) -> Path:
+    """Writes train/ and val/ and a COCO file for each; the folder appears when all are in it."""
+    if folder.exists():
+        return folder
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val)):
+        (part / split).mkdir(parents=True)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for i in range(count):
+            picture, objects = draw_scene(side, rng)
+            picture.save(part / split / f"{i:05d}.jpg", quality=90)
+            images.append({"id": i, "file_name": f"{i:05d}.jpg", "height": side, "width": side})
+            for kind, box in objects:
+                annotations.append({
+                    "id": len(annotations) + 1, "image_id": i, "category_id": kind + 1,
+                    "bbox": [round(float(v), 2) for v in box], "area": float(box[2] * box[3]),
+                    "iscrowd": 0,
+                })  # fmt: skip
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": k, "name": name} for k, name in enumerate(SHAPES, 1)],
+        }
+        (part / split / "annotations.json").write_text(json.dumps(content))
+    part.rename(folder)
+    return folder

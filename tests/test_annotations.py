@@ -1,0 +1,300 @@
+"""Reading annotated pictures: the same boxes from every format, and every defect told."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kzoo.recipes.annotations import read_boxes
+from kzoo.recipes.data import read_picture
+
+CARDS = Path(__file__).parents[2] / "shared" / "data" / "cards"
+HEIGHT, WIDTH = 40, 80
+# Of picture 0 a cat and a dog, of picture 1 a dog, of 2 nothing; and four more cats and dogs.
+BOXES = {
+    0: [("cat", (4, 8, 20, 40)), ("dog", (10, 40, 30, 72))],
+    1: [("dog", (0, 0, 40, 80))],
+    2: [],
+    **{i: [(kind, (10, 20, 30, 60))] for i, kind in enumerate(("cat", "dog", "cat", "dog"), 3)},
+}
+
+
+def pictures(folder: Path, numbers=BOXES) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in numbers:
+        Image.new("RGB", (WIDTH, HEIGHT), (i * 20, 90, 90)).save(folder / f"{i}.png")
+    return folder
+
+
+def voc(folder: Path) -> Path:
+    pictures(folder / "images")
+    (folder / "annotations").mkdir()
+    for i, objects in BOXES.items():
+        inside = "".join(
+            f"<object><name>{kind}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
+            f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+            for kind, (y0, x0, y1, x1) in objects
+        )
+        (folder / "annotations" / f"{i}.xml").write_text(
+            f"<annotation><filename>{i}.png</filename><size><width>{WIDTH}</width>"
+            f"<height>{HEIGHT}</height></size>{inside}</annotation>"
+        )
+    return folder
+
+
+def coco_content() -> dict:
+    images = [
+        {"id": 7 * i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH} for i in BOXES
+    ]
+    annotations = [
+        {"id": 1, "image_id": 7 * i, "category_id": {"cat": 1, "dog": 2}[kind],
+         "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for i, objects in BOXES.items()
+        for kind, (y0, x0, y1, x1) in objects
+    ]  # fmt: skip
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco(folder: Path, content: dict | None = None) -> Path:
+    pictures(folder / "pictures")
+    (folder / "instances.json").write_text(json.dumps(content or coco_content()))
+    return folder
+
+
+def yolo(folder: Path) -> Path:
+    pictures(folder / "images")
+    (folder / "labels").mkdir()
+    (folder / "data.yaml").write_text("path: .\nnc: 2\nnames:\n  0: cat\n  1: 'dog'  # barks\n")
+    for i, objects in BOXES.items():
+        lines = [
+            f"{('cat', 'dog').index(kind)} {(x0 + x1) / 2 / WIDTH} {(y0 + y1) / 2 / HEIGHT} "
+            f"{(x1 - x0) / WIDTH} {(y1 - y0) / HEIGHT}\n"
+            for kind, (y0, x0, y1, x1) in objects
+        ]
+        (folder / "labels" / f"{i}.txt").write_text("".join(lines))
+    return folder
+
+
+def table(folder: Path) -> Path:
+    pictures(folder)
+    lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    for i, objects in BOXES.items():
+        for kind, (y0, x0, y1, x1) in objects or [("", ("",) * 4)]:
+            lines.append(f"{i}.png,{WIDTH},{HEIGHT},{kind},{x0},{y0},{x1},{y1}")
+    (folder / "boxes.csv").write_text("\n".join(lines))
+    return folder
+
+
+FORMATS = {"voc": voc, "coco": coco, "yolo": yolo, "csv": table}
+
+
+def by_name(dataset) -> dict[str, list]:
+    """Classes and boxes in px, by picture."""
+    sides = [HEIGHT, WIDTH, HEIGHT, WIDTH]
+    return {
+        e.path.stem: sorted(
+            (
+                dataset.labels[k],
+                *np.round(box * sides).astype(int).tolist(),
+            )
+            for box, k in zip(e.boxes, e.labels, strict=True)
+        )
+        for e in (*dataset.train, *dataset.val)
+    }
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_says_the_same(name, tmp_path):
+    dataset = read_boxes(FORMATS[name](tmp_path))
+    assert dataset.format == name
+    assert dataset.labels == ("cat", "dog")
+    assert by_name(dataset) == {
+        str(i): sorted((kind, *box) for kind, box in objects) for i, objects in BOXES.items()
+    }
+    assert dataset.defects == ()
+    assert len(dataset.val) == 1  # a fifth of seven
+    again = read_boxes(tmp_path, seed=0)
+    assert [e.path for e in again.val] == [e.path for e in dataset.val]
+    assert any(
+        [e.path for e in read_boxes(tmp_path, seed=s).val] != [e.path for e in dataset.val]
+        for s in range(1, 5)
+    )
+
+
+def test_names_of_yolo_in_every_form(tmp_path):
+    yolo(tmp_path)
+    for text in ("names: [cat, 'dog']\n", 'names:\n- cat\n- "dog"\nval: x\n'):
+        (tmp_path / "data.yaml").write_text(text)
+        assert read_boxes(tmp_path).labels == ("cat", "dog")
+    (tmp_path / "data.yaml").unlink()
+    assert read_boxes(tmp_path).labels == ("class 0", "class 1")
+    (tmp_path / "classes.txt").write_text("Katze\nHund\n")
+    assert read_boxes(tmp_path).labels == ("Katze", "Hund")
+    (tmp_path / "labels" / "6.txt").write_text("1 .1 .1 .4 .1 .4 .5 .1 .5\n")  # an outline
+    outline = next(e for e in read_boxes(tmp_path).train if e.path.stem == "6")
+    np.testing.assert_allclose(outline.boxes, [[0.1, 0.1, 0.5, 0.4]])
+
+
+def test_splits_are_found_in_names(tmp_path):
+    for part, numbers in (("train", range(5)), ("valid", (5, 6))):
+        pictures(tmp_path / part / "images", numbers)
+        (tmp_path / part / "labels").mkdir()
+        for i in numbers:
+            (tmp_path / part / "labels" / f"{i}.txt").write_text(f"{i % 2} .5 .5 .2 .2\n")
+    dataset = read_boxes(tmp_path)
+    assert [e.path.stem for e in dataset.val] == ["5", "6"]
+    assert len(dataset.train) == 5
+
+    sets = voc(tmp_path / "other") / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    (sets / "train.txt").write_text("0\n1 1\n3\n4\n")
+    (sets / "val.txt").write_text("2\n5\n6\n")
+    assert [e.path.stem for e in read_boxes(tmp_path / "other").val] == ["2", "5", "6"]
+
+
+def remarks(dataset) -> str:
+    return "\n".join(map(str, dataset.defects))
+
+
+def test_defects_of_boxes(tmp_path):
+    content = coco_content()
+    extra = [
+        (0, 1, [8, 4, 32, 16], {}),  # the cat again
+        (0, 1, [60, 20, 40, 40], {}),  # beyond the lower right corner
+        (0, 1, [90, 10, 10, 10], {}),  # outside altogether
+        (1, 1, [10, 10, 0, 10], {}),
+        (1, 9, [10, 10, 5, 5], {}),
+        (99, 1, [0, 0, 5, 5], {}),
+        (1, 1, [0, 0, 50, 5], {"iscrowd": 1}),
+    ]
+    for image, category, box, more in extra:
+        content["annotations"].append(
+            {"image_id": 7 * image, "category_id": category, "bbox": box, **more}
+        )
+    content["images"].append({"id": 1000, "file_name": "lost.png"})
+    content["categories"].append({"id": 5, "name": "unicorn"})
+    coco(tmp_path, content)
+    pictures(tmp_path / "pictures", [12])
+    dataset = read_boxes(tmp_path)
+    for expected in (
+        "0.png: 1 objects twice: left out",
+        "0.png: 2 boxes reach outside the picture: cut off",
+        "0.png: 1 boxes without an area: left out",
+        "1.png: 1 boxes without an area: left out",
+        "1.png: 1 objects of unknown class 'category 9': left out",
+        "1 objects on pictures that it does not name: left out",
+        "1 crowds: left out",
+        "its picture 'lost.png' is missing: left out",
+        "12.png: has no annotation: left out",
+        "category ids have gaps (1 to 5)",
+        "class 'unicorn' has no object to train on",
+    ):
+        assert expected in remarks(dataset)
+    assert by_name(dataset)["0"] == [
+        ("cat", 4, 8, 20, 40), ("cat", 20, 60, 40, 80), ("dog", 10, 40, 30, 72),
+    ]  # fmt: skip
+    assert "11 remarks" in str(dataset)
+
+
+def test_broken_files_say_where(tmp_path):
+    voc(tmp_path / "voc")
+    folder = tmp_path / "voc" / "annotations"
+    (folder / "3.xml").write_text("<annotation>\n  <filename>3.png</filename>\n  <object></annot")
+    text = (folder / "4.xml").read_text()
+    (folder / "4.xml").write_text(text.replace("<ymin>10</ymin>", "<ymin>ten</ymin>"))
+    (tmp_path / "voc" / "images" / "5.png").write_bytes(b"")
+    dataset = read_boxes(tmp_path / "voc")
+    assert "3.xml: broken at line 3, column" in remarks(dataset)
+    assert "4.xml: object 1 has no name or no box of four numbers: ['ten', '20'" in remarks(dataset)
+    assert "5.png: empty: left out" in remarks(dataset)
+    assert "3.png: has no annotation: left out" in remarks(dataset)
+    assert set(by_name(dataset)) == {"0", "1", "2", "6"}
+
+    yolo(tmp_path / "yolo")
+    (tmp_path / "yolo" / "labels" / "4.txt").write_text("0 .5 .5 .1 .1\n1 .5 .5\n")
+    assert "4.txt: broken at line 2: '1 .5 .5'" in remarks(read_boxes(tmp_path / "yolo"))
+
+    coco(tmp_path / "coco")
+    (tmp_path / "coco" / "instances.json").write_text('{"annotations": [],\n "images": [}')
+    with pytest.raises(ValueError, match=r"instances.json is broken at line 2, column 13"):
+        read_boxes(tmp_path / "coco")
+    (tmp_path / "coco" / "instances.json").write_text('{"annotations": [], "images": []}')
+    with pytest.raises(ValueError, match="is no COCO file: KeyError 'categories'"):
+        read_boxes(tmp_path / "coco")
+
+    table(tmp_path / "csv")
+    file = tmp_path / "csv" / "boxes.csv"
+    file.write_text(file.read_text() + "\n3.png,80,40,cat,1,2,three,4")
+    with pytest.raises(ValueError, match=r"boxes.csv, line 10: a box is four numbers"):
+        read_boxes(tmp_path / "csv")
+
+
+def test_boxes_turn_with_the_picture(tmp_path):
+    """The same scene, stored in each of EXIF's eight ways: the box is on the white patch."""
+    upright = np.zeros((30, 50), "uint8")
+    upright[3:12, 5:20] = 255
+    ways = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: upright.T[::-1], 7: upright.T[::-1, ::-1], 8: upright.T[:, ::-1],
+    }  # fmt: skip
+    lines = ["file,width,height,label,ymin,xmin,ymax,xmax"]
+    for turn, stored in ways.items():
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        Image.fromarray(stored).convert("RGB").save(tmp_path / f"{turn}.png", exif=exif)
+        ys, xs = np.nonzero(stored)
+        box = f"{ys.min()},{xs.min()},{ys.max() + 1},{xs.max() + 1}"
+        lines.append(f"{turn}.png,{stored.shape[1]},{stored.shape[0]},patch,{box}")
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    dataset = read_boxes(tmp_path)
+    for example in (*dataset.train, *dataset.val):
+        if example.path.stem in "1 5 6 7 8":  # of the rest no size says which way it was drawn
+            assert example.size == (30, 50)
+            np.testing.assert_allclose(
+                example.boxes, [[3 / 30, 5 / 50, 12 / 30, 20 / 50]], atol=1e-6
+            )
+            seen = read_picture(example.path, 100)[..., 0]
+            y0, x0, y1, x1 = (example.boxes[0] * 100).astype(int)
+            assert seen[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 250
+    assert remarks(dataset).count("boxes turned with the picture") == 4
+
+
+def test_counts_from_one_and_other_sizes(tmp_path):
+    voc(tmp_path)
+    for file in (tmp_path / "annotations").iterdir():
+        text = file.read_text().replace("<xmin>0<", "<xmin>1<").replace("<ymin>0<", "<ymin>1<")
+        file.write_text(text)
+    dataset = read_boxes(tmp_path)
+    assert "boxes begin at 1: read as pixels counted from 1" in remarks(dataset)
+    assert by_name(dataset)["1"] == [("dog", 0, 0, 40, 80)]
+    file = tmp_path / "annotations" / "1.xml"
+    file.write_text(file.read_text().replace("<width>80", "<width>160"))
+    assert "1.png: its annotation is of 160 x 40 px, the picture has 80 x 40: boxes scaled" in (
+        remarks(read_boxes(tmp_path))
+    )
+
+
+def test_nothing_to_learn_from_is_said(tmp_path):
+    with pytest.raises(ValueError, match=r"There is no .*nowhere"):
+        read_boxes(tmp_path / "nowhere")
+    pictures(tmp_path / "bare")
+    with pytest.raises(ValueError, match=r"holds no annotations that kzoo reads \(coco: json"):
+        read_boxes(tmp_path / "bare")
+    with pytest.raises(ValueError, match=r"format must be one of coco, voc, yolo, csv\. Received"):
+        read_boxes(tmp_path / "bare", format="xml")
+    voc(tmp_path / "voc")
+    for file in (tmp_path / "voc" / "images").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"no object to train on. First of 9 remarks: .*0.xml"):
+        read_boxes(tmp_path / "voc")
+
+
+@pytest.mark.skipif(not CARDS.is_dir(), reason="the photos of cards are not on this machine")
+def test_real_photos():
+    """github.com/EdjeElectronics' playing cards: 296 photos of six kinds."""
+    dataset = read_boxes(CARDS)
+    assert dataset.labels == ("ace", "jack", "king", "nine", "queen", "ten")
+    assert (len(dataset.train), len(dataset.val)) == (237, 59)
