@@ -1,0 +1,135 @@
+"""The recipe from annotated pictures to a verified int8 detector, and its parts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kzoo.detection import Detections
+from kzoo.recipes.annotations import Example, read_boxes
+from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
+from kzoo.recipes.boxes_score import score_boxes
+from kzoo.recipes.draw import draw_boxes
+from kzoo.recipes.scenes import draw_scenes
+
+PATCHES = np.array([[0.1, 0.15, 0.4, 0.5], [0.55, 0.5, 0.95, 0.85]], "float32")  # red and green
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory) -> list[Example]:
+    """A red and a green patch on black, four times."""
+    folder = tmp_path_factory.mktemp("patches")
+    examples = []
+    for i in range(4):
+        picture = np.zeros((100, 100, 3), "uint8")
+        for channel, (y0, x0, y1, x1) in enumerate((PATCHES * 100).round().astype(int)):
+            picture[y0:y1, x0:x1, channel] = 255
+        Image.fromarray(picture).save(folder / f"{i}.png")
+        examples.append(Example(folder / f"{i}.png", PATCHES, np.array([0, 1]), (100, 100)))
+    return examples
+
+
+def overlap(box: np.ndarray, seen: np.ndarray) -> float:
+    """IoU of a box with the pixels that are set."""
+    side = len(seen)
+    mask = np.zeros(seen.shape, bool)
+    y0, x0, y1, x1 = (box * side).round().astype(int)
+    mask[y0:y1, x0:x1] = True
+    return (mask & seen).sum() / (mask | seen).sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_boxes_stay_on_what_they_are_around(patches, seed):
+    """Cropped, shrunk, mirrored: the pixels of each colour are where its box is."""
+    augment = BoxAugment(colour=0)
+    batches = BoxBatches(patches, 100, batch_size=4, most=2, augment=augment, margin=1.0)
+    kinds = set()
+    for epoch in range(12):
+        pictures, truth = batches.shuffled(seed, epoch)[0]
+        for picture, boxes, labels in zip(pictures, truth["boxes"], truth["labels"], strict=True):
+            for box, label in zip(boxes, labels, strict=True):
+                if label >= 0:
+                    assert overlap(box, picture[..., label] > 150) > 0.85
+            kinds.add((int((labels >= 0).sum()), bool((picture == 128).all(axis=-1).any())))
+    assert {(2, False), (1, False), (2, True)} <= kinds  # whole, cropped, on a grey ground
+
+
+def test_four_pictures_in_one(patches):
+    augment = BoxAugment(crop=0, shrink=0, colour=0)
+    batches = BoxBatches(patches, 100, batch_size=4, most=8, augment=augment, mosaic=1.0)
+    pictures, truth = batches.shuffled(0, 0)[0]
+    for picture, boxes, labels in zip(pictures, truth["boxes"], truth["labels"], strict=True):
+        assert labels.tolist() == [0, 1] * 4
+        for label in (0, 1):
+            mask = np.zeros((100, 100), bool)
+            for y0, x0, y1, x1 in (boxes[labels == label] * 100).round().astype(int):
+                mask[y0:y1, x0:x1] = True
+            seen = picture[..., label] > 128
+            assert (mask & seen).sum() / (mask | seen).sum() > 0.85
+
+
+def test_an_epoch_is_a_function_of_seed_and_number(patches):
+    batches = BoxBatches(patches, 64, batch_size=3, most=2, augment=BoxAugment(), margin=1.2)
+    first, again, other = (batches.shuffled(0, epoch)[0] for epoch in (4, 4, 5))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1]["boxes"], again[1]["boxes"])
+    assert np.abs(first[0] - other[0]).max() > 10
+    assert len(batches) == 2
+    plain, truth = BoxBatches(patches, 64, batch_size=3, most=5)[1]
+    assert plain.shape == (1, 64, 64, 3)
+    assert truth["labels"].tolist() == [[0, 1, -1, -1, -1]]
+
+
+def detected(boxes, labels, scores) -> Detections:
+    return Detections(np.array(boxes, "float32").reshape(-1, 4), np.array(labels), np.array(scores))
+
+
+def test_scores_by_hand(patches):
+    """A class found on all four pictures, and one found on two, after a wrong guess on each."""
+    red, green = PATCHES
+    wrong = [0.0, 0.6, 0.2, 0.9]
+    found = [detected([red, green, wrong], [0, 1, 1], [0.9, 0.5, 0.8]) for _ in range(2)]
+    found += [detected([red], [0], [0.7]), detected([red], [0], [0.7])]
+    score = score_boxes(patches, found, ["red", "green", "blue"])
+    assert score.by_class["red"] == (1, 1)
+    # Of green, recall reaches .5 with precision 1/3, 2/4 at the end: 51 of 101 recalls at .5.
+    assert score.by_class["green"] == pytest.approx((0.5 * 51 / 101,) * 2, abs=1e-3)
+    assert np.isnan(score.by_class["blue"]).all()
+    assert score.map50 == pytest.approx((1 + 0.5 * 51 / 101) / 2, abs=1e-3)
+    # The patches have 30 x 35 and 40 x 35 px, the wrong guess 20 x 30: it is no medium one.
+    assert score.by_area["medium"] == pytest.approx((1 + 51 / 101) / 2, abs=1e-3)
+    assert np.isnan(score.by_area["large"])
+    assert "mAP50 0.6" in str(score)
+
+
+def test_loose_boxes_count_at_low_overlaps_only(patches):
+    loose = PATCHES.copy()
+    loose[:, 2] += (loose[:, 2] - loose[:, 0]) * 0.3  # IoU 1 / 1.3 = .77: 6 of the 10 thresholds
+    found = [detected(loose, [0, 1], [0.9, 0.9]) for _ in patches]
+    score = score_boxes(patches, found, ["red", "green"])
+    assert (score.map, score.map50, score.map75) == pytest.approx((0.6, 1, 1))
+    nothing = [detected([], [], []) for _ in patches]
+    empty = score_boxes(patches, nothing, ["red", "green", "blue"])
+    assert (empty.map, empty.map50) == (0, 0)
+    assert np.isnan(empty.by_class["blue"][0])
+
+
+def test_boxes_are_drawn_where_they_are(patches):
+    found = detected(PATCHES[:1], [0], [0.5])
+    drawn = draw_boxes(patches[0].path, found, ["red"], 100, colour="#0000ff")
+    assert drawn.shape == (100, 100, 3)
+    blue = (drawn == [0, 0, 255]).all(axis=-1)
+    assert blue[39:41, 20:45].any(axis=0).all()  # the lower edge, at y = 40
+    assert not blue[50:].any()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return draw_scenes(tmp_path_factory.mktemp("scenes") / "data", train=160, val=32, side=64)
+
+
+def test_scenes_are_annotated(scenes):
+    dataset = read_boxes(scenes)
+    assert dataset.format == "coco"
+    assert (len(dataset.train), len(dataset.val), dataset.defects) == (160, 32, ())
