@@ -4,8 +4,16 @@ from kzoo.boxes import Anchors
 from kzoo.build import build, pyramid
 from kzoo.detection import Detections, detections
 from kzoo.detector import Detector
+from kzoo.mobilenet_v1 import MobileNetV1
 from kzoo.mobilenet_v2 import MobileNetV2
 from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
+from kzoo.mobilenet_v4 import (
+    MobileNetV4ConvLarge,
+    MobileNetV4ConvMedium,
+    MobileNetV4ConvSmall,
+    MobileNetV4HybridLarge,
+    MobileNetV4HybridMedium,
+)
 from kzoo.profile import profile
 from kzoo.qat import distill, quantize
 from kzoo.segmentation import LRASPP, DeepLabV3
@@ -20,9 +28,15 @@ __all__ = [
     "DeepLabV3",
     "Detections",
     "Detector",
+    "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3Large",
     "MobileNetV3Small",
+    "MobileNetV4ConvLarge",
+    "MobileNetV4ConvMedium",
+    "MobileNetV4ConvSmall",
+    "MobileNetV4HybridLarge",
+    "MobileNetV4HybridMedium",
     "SSDLite",
     "SegmentationLoss",
     "build",

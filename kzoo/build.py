@@ -195,6 +195,10 @@ def pyramid(model: keras.Model) -> dict[str, Tensor]:
     return {f"P{stride.bit_length() - 1}": features for stride, features in row_outputs(model)}
 
 
+# Convolutions that are not on the way to a row's output, or repeat what is.
+ASIDE = ("shortcut", "key_down", "value_down")
+
+
 def row_outputs(model: keras.Model) -> list[tuple[int, Tensor]]:
     """(total stride, output) of each row, in order. Raises ValueError as `pyramid` does."""
     found, stride = [], 1
@@ -202,8 +206,7 @@ def row_outputs(model: keras.Model) -> list[tuple[int, Tensor]]:
         row = re.fullmatch(r"row\d+_(\w+)", layer.name)
         if not row:
             continue
-        # `stride` is the largest on the way: a projection shortcut repeats that of the main path.
-        if hasattr(layer, "strides") and row[1] != "shortcut":
+        if hasattr(layer, "strides") and row[1] not in ASIDE:
             stride *= layer.strides[0]
         if row[1] == "out":
             found.append((stride, layer.output))

@@ -1,6 +1,6 @@
 """keras.applications' ImageNet files: which there are, where, and how a download is checked.
 
-The MD5 sums of V3's files are Keras' own. For V2 Keras states none: a file is checked by its
+The MD5 sums of V3's files are Keras' own. For V1 and V2 Keras states none: a file is checked by its
 length, its HDF5 structure and its shapes, the best known one by a SHA-256 that two projects state.
 """
 
@@ -25,6 +25,7 @@ V2_SIZES = {
     1.3: (224,),
     1.4: (224,),
 }
+V1_SIZES = dict.fromkeys((0.25, 0.5, 0.75, 1.0), (128, 160, 192, 224))
 V2_SHA256 = {
     "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5":
         "3e195a2857356cfc092cbbb460beb2a5bce279015d7792598b8d3d9e451902e3",
@@ -46,6 +47,18 @@ V3_MD5 = {
         "99cd97fb2fcdad2bf028eb838de69e37", "cde8136e733e811080d9fcd8a252f7e4"),
 }  # fmt: skip
 
+# Folder, and name without its ending.
+NAMES = {
+    "mobilenet_v1": lambda alpha, size: (
+        "mobilenet/",
+        f"mobilenet_{ {1.0: '1_0', 0.75: '7_5', 0.5: '5_0', 0.25: '2_5'}[alpha] }_{size}_tf",
+    ),
+    "mobilenet_v2": lambda alpha, size: (
+        "mobilenet_v2/",
+        f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{size}",
+    ),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Official:
@@ -59,8 +72,10 @@ class Official:
 def official(
     model_name: str, alpha: float, *, include_top: bool, sides: Sequence[int | None]
 ) -> Official:
-    """A model's file; of V2 the one of its image size, or 224. ValueError where there is none."""
-    known = {("mobilenet_v2", width) for width in V2_SIZES} | set(V3_MD5)
+    """A model's file; of V1 and V2 that of its image size, or 224. ValueError where none is."""
+    trained_at = {("mobilenet_v1", width): sizes for width, sizes in V1_SIZES.items()}
+    trained_at |= {("mobilenet_v2", width): sizes for width, sizes in V2_SIZES.items()}
+    known = {*trained_at, *V3_MD5}
     if (model_name, alpha) not in known:
         there = {
             name: sorted(a for other, a in known if other == name) for name, _ in sorted(known)
@@ -70,12 +85,12 @@ def official(
             f'weights="imagenet": there are none for {model_name} at alpha {alpha}. '
             f"There are: {table}. Use one of these, weights=None, or the path of a file."
         )
-    if model_name == "mobilenet_v2":
-        square = len(set(sides)) == 1 and sides[0] in V2_SIZES[alpha]
+    if (model_name, alpha) in trained_at:
+        square = len(set(sides)) == 1 and sides[0] in trained_at[model_name, alpha]
         size = sides[0] if square else 224  # as keras.applications chooses
         ending = "" if include_top else "_no_top"
-        name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{size}{ending}.h5"
-        return Official("mobilenet_v2/", name, V2_SHA256.get(name))
+        folder, stem = NAMES[model_name](float(alpha), size)
+        return Official(folder, f"{stem}{ending}.h5", V2_SHA256.get(f"{stem}{ending}.h5"))
     kind = model_name.removeprefix("mobilenet_v3_")
     top, no_top = V3_MD5[model_name, alpha]
     name = f"weights_mobilenet_v3_{kind}_224_{float(alpha)}_float"

@@ -1,7 +1,8 @@
 """What a model costs: parameters and multiply-accumulates (MACs), per layer and in all.
 
-MACs are those of convolutions and dense layers for one image, as the papers count them: adding a
-bias or a shortcut, normalization, pooling, activations and squeeze-excite's product are left out.
+MACs are those of convolutions, dense layers and attention's products for one image, as the papers
+count them: adding a bias or a shortcut, normalization, pooling, activations and squeeze-excite's
+product are left out.
 """
 
 import dataclasses
@@ -30,6 +31,12 @@ def depthwise(layer: Any, output: Shape) -> int:
     return math.prod(output) * math.prod(layer.kernel.shape[:-2])
 
 
+def product(layer: Any, output: Shape) -> int:
+    """Every output element reads one vector of each factor."""
+    axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
+    return math.prod(output) * layer.input[0].shape[axis]
+
+
 def elementwise(layer: Any, output: Shape) -> int:
     return 0
 
@@ -42,6 +49,7 @@ MACS: dict[type, Callable[[Any, Shape], int]] = {
     layers.Conv3D: convolution,
     layers.DepthwiseConv1D: depthwise,
     layers.DepthwiseConv2D: depthwise,
+    layers.Dot: product,
     layers.BatchNormalization: elementwise,
     layers.LayerNormalization: elementwise,
     layers.Normalization: elementwise,

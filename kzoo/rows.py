@@ -88,6 +88,13 @@ class Net:
         )(x)
         return self.norm_act(x, act, name, None)
 
+    def scale(self, x: Tensor, value: float | None, name: str) -> Tensor:
+        """Each channel times a learned factor that starts at `value`; None leaves `x` alone."""
+        if value is None:
+            return x
+        start = keras.initializers.Constant(value)
+        return layers.DepthwiseConv2D(1, use_bias=False, depthwise_initializer=start, name=name)(x)
+
 
 class Row(Protocol):
     """A dataclass that turns a feature map into the next one."""
@@ -116,11 +123,13 @@ class Conv:
     act: str | None = "relu6"
     scale: Literal["always", "up", "never"] = "always"
     norm: bool = True  # False: a bare convolution, without bias too
+    multiple: int = 8  # of which channels are
 
     def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
+        width = net.width(self.out, whole=self.multiple == 1, multiple=self.multiple)
         widths = {
-            "always": net.width(self.out),
-            "up": net.width(self.out) if net.alpha > 1 else self.out,
+            "always": width,
+            "up": width if net.alpha > 1 else self.out,
             "never": self.out,
         }
         out, name_out = widths[self.scale], f"{name}_out"
@@ -145,6 +154,27 @@ class Expand:
     def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
         out = net.round(channels(x) * self.ratio)
         return net.conv(x, out, act=self.act, name=f"{name}_conv", last=f"{name}_out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Separable:
+    """Depthwise separable convolution: depthwise k x k, then 1x1, each normalized and activated.
+
+    Source: https://arxiv.org/abs/1704.04861, Figure 3. Widths are cut to whole numbers.
+    """
+
+    kernel: int
+    out: int
+    stride: int = 1
+    act: str = "relu6"
+    dilation: int = 1
+
+    def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
+        x = net.depthwise(
+            x, self.kernel, self.stride, self.act, dilation=self.dilation, name=f"{name}_depthwise"
+        )
+        out = net.width(self.out, whole=True, multiple=1)
+        return net.conv(x, out, act=self.act, name=f"{name}_pointwise", last=f"{name}_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +243,62 @@ class Bneck:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fused:
+    """Inverted residual whose k x k convolution also expands; then project 1x1, (add).
+
+    Source: https://arxiv.org/abs/2003.02838, section 3; FusedIB in https://arxiv.org/abs/2404.10518.
+    """
+
+    kernel: int
+    expand: float  # ratio to the channels that come in
+    out: int
+    stride: int = 1
+    act: str = "relu"
+
+    def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
+        shortcut, c_in, c_out = x, channels(x), net.width(self.out)
+        residual = self.stride == 1 and c_in == c_out
+        expanded = net.round(c_in * self.expand)
+        x = net.conv(x, expanded, self.kernel, self.stride, self.act, name=f"{name}_expand")
+        x = net.conv(x, c_out, name=f"{name}_project", last=None if residual else f"{name}_out")
+        return layers.Add(name=f"{name}_out")([shortcut, x]) if residual else x
+
+
+@dataclasses.dataclass(frozen=True)
+class Uib:
+    """Universal inverted bottleneck: (depthwise,) expand 1x1, (depthwise,) project 1x1, (add).
+
+    Source: https://arxiv.org/abs/2404.10518, section 4.
+    """
+
+    start: int  # kernel of the depthwise convolution before the expansion; 0: there is none
+    middle: int  # of that after it
+    expand: float  # ratio to the channels that come in
+    out: int
+    stride: int = 1
+    act: str = "relu"
+    layer_scale: float | None = None
+    dilation: int = 1
+
+    def __call__(self, x: Tensor, net: Net, name: str) -> Tensor:
+        shortcut, c_in, c_out = x, channels(x), net.width(self.out)
+        residual = self.stride == 1 and c_in == c_out
+        rest = self.stride
+        if self.start:
+            here, rest = (1, rest) if self.middle else (rest, 1)
+            x = net.depthwise(x, self.start, here, dilation=self.dilation, name=f"{name}_start")
+        x = net.conv(x, net.round(c_in * self.expand), act=self.act, name=f"{name}_expand")
+        if self.middle:
+            x = net.depthwise(
+                x, self.middle, rest, self.act, dilation=self.dilation, name=f"{name}_depthwise"
+            )
+        last = self.layer_scale is None and not residual
+        x = net.conv(x, c_out, name=f"{name}_project", last=f"{name}_out" if last else None)
+        x = net.scale(x, self.layer_scale, f"{name}_scale" if residual else f"{name}_out")
+        return layers.Add(name=f"{name}_out")([shortcut, x]) if residual else x
+
+
+@dataclasses.dataclass(frozen=True)
 class Head:
     """From the last feature map to one score per class: pool, (wide 1x1 layer,) dropout, logits.
 
@@ -223,6 +309,7 @@ class Head:
     wide: int | None = None
     act: str | None = None
     flatten: bool = False
+    norm: bool = False  # batch norm in place of the wide layer's bias
 
     def __call__(
         self, x: Tensor, net: Net, *, classes: int, dropout_rate: float, activation: Any
@@ -234,8 +321,11 @@ class Head:
             x = layers.GlobalAveragePooling2D(keepdims=keep, name="head_pool")(x)
         if self.wide:
             wide = net.width(self.wide) if net.alpha > 1 else self.wide
-            x = layers.Conv2D(wide, 1, name="head_wide")(x)
-            x = net.activate(x, self.act, "head_wide_act")
+            if self.norm:
+                x = net.conv(x, wide, act=self.act, name="head_wide")
+            else:
+                x = layers.Conv2D(wide, 1, name="head_wide")(x)
+                x = net.activate(x, self.act, "head_wide_act")
         x = layers.Dropout(dropout_rate, name="head_dropout")(x)
         if self.wide:
             x = layers.Conv2D(classes, 1, name="head_logits")(x)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
+
 from kzoo.checkpoint import Checkpoint, Unit
 from kzoo.torch_file import Arrays
 
@@ -27,18 +29,25 @@ def read_torch(read: Callable[[bytes], Arrays]) -> Callable[[bytes, pathlib.Path
     return reader
 
 
-def torch_unit(arrays: Arrays, conv: str, norm: str | None, first: bool) -> Unit:
-    kernel = arrays[f"{conv}.weight"].astype("float32")  # (out, in / groups, H, W) or (out, in)
+def torch_unit(arrays: Arrays, conv: str | None, norm: str | None, first: bool) -> Unit:
+    if conv is None:  # a norm of its own: behind an identity
+        kernel = np.ones_like(arrays[f"{norm}.weight"], "float32")
+    else:  # (out, in / groups, H, W) or (out, in); a scale of channels is (out,)
+        named = f"{conv}.weight" if f"{conv}.weight" in arrays else f"{conv}.gamma"
+        kernel = arrays[named].astype("float32")
     kernel = kernel.reshape(*kernel.shape, *[1] * (4 - kernel.ndim))
     depthwise = kernel.shape[1] == 1 and not first  # the stem of a gray net has one channel as well
     kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
     bias = arrays.get(f"{conv}.bias")
     parts = ("weight", "bias", "running_mean", "running_var")
     values = tuple(arrays[f"{norm}.{part}"].astype("float32") for part in parts) if norm else None
-    return Unit(conv, kernel, None if bias is None else bias.astype("float32"), values)
+    return Unit(conv or str(norm), kernel, None if bias is None else bias.astype("float32"), values)
 
 
-def torch_units(arrays: Arrays, pairs: list[tuple[str, str | None]]) -> tuple[Unit, ...]:
+Pairs = list[tuple[str | None, str | None]]  # a convolution, the norm behind it
+
+
+def torch_units(arrays: Arrays, pairs: Pairs) -> tuple[Unit, ...]:
     return tuple(torch_unit(arrays, conv, norm, i == 0) for i, (conv, norm) in enumerate(pairs))
 
 
@@ -50,7 +59,7 @@ def from_torchvision(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
         return not module.startswith("features"), *numbered
 
     modules = sorted({name.rpartition(".")[0] for name in arrays}, key=place)
-    pairs: list[tuple[str, str | None]] = []
+    pairs: Pairs = []
     for module in modules:
         if f"{module}.running_var" not in arrays:
             pairs.append((module, None))
@@ -71,7 +80,18 @@ def from_torchvision(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
 
 
 # The convolutions of a timm block and the norms behind them, by the one that tells its kind.
-TIMM_BLOCKS: dict[str, tuple[tuple[str, str | None], ...]] = {
+TIMM_BLOCKS: dict[str, tuple[tuple[str | None, str | None], ...]] = {
+    "conv_exp": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
+    "pw_exp.conv": (
+        ("dw_start.conv", "dw_start.bn"), ("pw_exp.conv", "pw_exp.bn"),
+        ("dw_mid.conv", "dw_mid.bn"), ("pw_proj.conv", "pw_proj.bn"), ("layer_scale", None),
+    ),
+    "attn.query.proj": (
+        (None, "norm"), ("attn.query.proj", None),
+        ("attn.key.down_conv", "attn.key.norm"), ("attn.key.proj", None),
+        ("attn.value.down_conv", "attn.value.norm"), ("attn.value.proj", None),
+        ("attn.output.proj", None), ("layer_scale", None),
+    ),
     "conv_pwl": (
         ("conv_pw", "bn1"), ("conv_dw", "bn2"), ("se.conv_reduce", None), ("se.conv_expand", None),
         ("conv_pwl", "bn3"),
@@ -84,24 +104,25 @@ TIMM_BLOCKS: dict[str, tuple[tuple[str, str | None], ...]] = {
 
 
 def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
-    """timm's mobilenetv2 and mobilenetv3 families.
+    """timm's mobilenetv2, mobilenetv3 and mobilenetv4 families.
 
     The tf_ variants pad "same", with eps 1e-3 and inputs in [-1, 1]. Tensors do not show it, but
     the `config.json` that the hub puts beside them does; without one, the plain variants are meant.
     """
-    pairs: list[tuple[str, str | None]] = [("conv_stem", "bn1")]
+    pairs: Pairs = [("conv_stem", "bn1")]
     found = {match[1] for name in arrays if (match := re.match(r"(blocks\.\d+\.\d+)\.", name))}
     for block in sorted(found, key=lambda name: tuple(map(int, name.split(".")[1:]))):
         kinds = [kind for kind in TIMM_BLOCKS if f"{block}.{kind}.weight" in arrays]
         if not kinds:
-            raise ValueError(f"{block!r} is no block of MobileNetV2 or V3.")
+            raise ValueError(f"{block!r} is no block of MobileNetV2, V3 or V4.")
         pairs += [
-            (f"{block}.{conv}", norm and f"{block}.{norm}")
+            (conv and f"{block}.{conv}", norm and f"{block}.{norm}")
             for conv, norm in TIMM_BLOCKS[kinds[0]]
-            if f"{block}.{conv}.weight" in arrays
+            if {f"{block}.{conv or norm}.{own}" for own in ("weight", "gamma")} & arrays.keys()
         ]
     if "conv_head.weight" in arrays:
-        pairs.append(("conv_head", "bn2" if "bn2.weight" in arrays else None))
+        norms = [norm for norm in ("bn2", "norm_head") if f"{norm}.weight" in arrays]
+        pairs.append(("conv_head", norms[0] if norms else None))
     if "classifier.weight" in arrays:
         pairs.append(("classifier", None))
     try:

@@ -30,7 +30,10 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A model's convolution or dense layer, and the batch normalization behind it."""
+    """A model's convolution or dense layer, and the batch normalization behind it.
+
+    A normalization that stands behind neither is `layer` and `norm` at once.
+    """
 
     layer: keras.Layer
     norm: keras.Layer | None
@@ -38,6 +41,8 @@ class Target:
     @property
     def shape(self) -> tuple[int, ...]:
         """The kernel's shape, of a dense layer that of the 1 x 1 convolution it is."""
+        if self.layer is self.norm:
+            return (1, 1, self.layer.gamma.shape[0], 1)
         shape = tuple(self.layer.kernel.shape)
         return shape if len(shape) == 4 else (1, 1, *shape)
 
@@ -109,11 +114,12 @@ def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
         if isinstance(layer, layers.BatchNormalization)
     }
     kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
-    found = [
-        Target(layer, norms.get(id(layer.output)))
-        for layer in reading_order(model)
-        if isinstance(layer, kinds)
-    ]
+    found = []
+    for layer in reading_order(model):
+        if isinstance(layer, kinds):
+            found.append(Target(layer, norms.pop(id(layer.output), None)))
+        elif layer in norms.values() and layer.name.startswith("row"):
+            found.append(Target(layer, layer))
     rows = [target for target in found if re.match(r"row\d+_", target.layer.name)]
     head = [target for target in found if not re.match(r"row\d+_", target.layer.name)]
     if not rows:
@@ -194,13 +200,18 @@ def values(
     `epsilon` is that of the unit's normalization; None for the target's own.
     """
     layer, norm = target.layer, target.norm
-    width = unit.kernel.shape[2 if isinstance(layer, layers.DepthwiseConv2D) else 3]
+    per_channel = layer is norm or isinstance(layer, layers.DepthwiseConv2D)
+    width = unit.kernel.shape[2 if per_channel else 3]
     bias = np.zeros(width, "float32") if unit.bias is None else unit.bias
-    result = [(layer.kernel, unit.kernel.reshape(layer.kernel.shape))]
-    if layer.use_bias:
-        result.append((layer.bias, bias))
-    elif norm is None and bias.any():
-        raise ValueError(f"{unit.name!r} has a bias, and {layer.name!r} has none to load it into.")
+    result = []
+    if layer is not norm:
+        result.append((layer.kernel, unit.kernel.reshape(layer.kernel.shape)))
+        if layer.use_bias:
+            result.append((layer.bias, bias))
+        elif norm is None and bias.any():
+            raise ValueError(
+                f"{unit.name!r} has a bias, and {layer.name!r} has none to load it into."
+            )
     if unit.norm and norm is None:
         raise ValueError(f"{unit.name!r} is normalized, and {layer.name!r} is not.")
     if norm is not None:

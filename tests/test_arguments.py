@@ -221,5 +221,5 @@ def test_models_by_name():
     assert "mobilenet_v3_small_minimalistic" in kzoo.list_models()
     model = kzoo.get_model("mobilenet_v3_small_minimalistic")(**SMALL)
     assert model.name == "mobilenet_v3_small_minimalistic"
-    with pytest.raises(ValueError, match=r"no model 'resnet'. Choose one of: mobilenet_v2, "):
+    with pytest.raises(ValueError, match=r"no model 'resnet'. Choose one of: mobilenet_v1, "):
         kzoo.get_model("resnet")

@@ -35,6 +35,7 @@ ZOO = {
     "mobilenet_v3_small": kzoo.MobileNetV3Small,
 }
 KERAS = {
+    "mobilenet_v1": keras.applications.MobileNet,
     "mobilenet_v2": keras.applications.MobileNetV2,
     "mobilenet_v3_large": keras.applications.MobileNetV3Large,
     "mobilenet_v3_small": keras.applications.MobileNetV3Small,
@@ -742,7 +743,11 @@ def test_imagenet_names_are_those_of_keras_applications(monkeypatch):
         asked.append((origin, options.get("file_hash")))
         raise ConnectionError
 
-    for module in (keras.applications.MobileNetV2, keras.applications.MobileNetV3Small):
+    for module in (
+        keras.applications.MobileNet,
+        keras.applications.MobileNetV2,
+        keras.applications.MobileNetV3Small,
+    ):
         source = sys.modules[module.__module__]
         monkeypatch.setattr(source.file_utils, "get_file", record)
     cases = [
@@ -753,6 +758,9 @@ def test_imagenet_names_are_those_of_keras_applications(monkeypatch):
     ]
     cases = cases[::7]  # each builds a net: 0.5 s
     cases += [
+        ("mobilenet_v1", 0.25, True, 128, {}),
+        ("mobilenet_v1", 0.75, False, 192, {}),
+        ("mobilenet_v1", 1.0, True, 224, {}),
         ("mobilenet_v3_small", 0.75, True, 224, {}),
         ("mobilenet_v3_large", 1.0, False, 224, {}),
     ]

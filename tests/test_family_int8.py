@@ -1,0 +1,41 @@
+"""MobileNetV1 and V4 in int8, by the mechanisms that V2 and V3 have."""
+
+import keras
+import pytest
+
+import kzoo
+from kzoo import mobilenet_v1, mobilenet_v4, tflite
+from kzoo.rows import Head
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("TensorFlow converts", allow_module_level=True)
+
+
+def first_v1(alpha, **options):
+    return kzoo.build("first_v1", mobilenet_v1.ROWS[:6], Head(), alpha, **options)
+
+
+def first_v4(alpha, **options):
+    head = Head(256, "relu", norm=True)
+    return kzoo.build("first_v4", mobilenet_v4.CONV_SMALL[:11], head, alpha, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("builder", [first_v1, first_v4])
+def test_int8_agrees_with_float(classifier, unseen, builder, tmp_path):
+    """The first rows: without shortcuts, random deep nets tell noise apart, not pictures."""
+    model, (pictures, labels) = classifier(builder), unseen
+    file = tflite.convert(model, tmp_path / "model.tflite", calibration=pictures[:64])
+    compared = tflite.compare(model, file, pictures[64:], labels=labels[64:])
+    assert compared.accuracy[0] > 0.9
+    assert compared.agreement > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("builder", [kzoo.MobileNetV1, kzoo.MobileNetV4ConvSmall])
+def test_int8_is_one_partition(classifier, unseen, builder, tmp_path):
+    model = classifier(builder)
+    file = tflite.convert(model, tmp_path / "model.tflite", calibration=unseen[0][:64])
+    found = tflite.audit(file)
+    assert not found.float_ops
+    assert found.partitions == 1
