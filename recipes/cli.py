@@ -131,31 +131,45 @@ def sensitivity(command: argparse.ArgumentParser) -> Run:
 
 
 def convert(command: argparse.ArgumentParser) -> Run:
-    """a .keras file to a .tflite file"""
+    """a .keras file to a .tflite file that is held against it"""
+    from kzoo.tflite import SCHEMES
+
     command.add_argument("model", help=".keras file")
     command.add_argument("out", help=".tflite file to write")
-    command.add_argument(
-        "--scheme", default="int8", help="int8 (default), float32, float16, dynamic, int16x8"
-    )
+    schemes = "; ".join(f"{name}: {scheme}" for name, scheme in SCHEMES.items())
+    command.add_argument("--scheme", default="int8", help=f"{schemes} (default: int8)")
     command.add_argument("--io", help="input dtype: uint8, float32 or int8 (default: the scheme's)")
     command.add_argument("--calibration", help="folder of pictures like those the model will see")
+    command.add_argument("--check", help="folder of pictures to compare on (default: those)")
+    command.add_argument(
+        "--agreement", type=float, default=0.8,
+        help="share of pictures on which file and model must agree (default: 0.8)",
+    )  # fmt: skip
     command.add_argument("--labels", help="file with one class name per line")
     command.add_argument("--size", type=int, help="input side in px, if the model leaves it open")
+    command.add_argument("--batch-size", type=int, default=1, help="of the file (default: 1)")
+    for field in ("title", "author", "license"):
+        command.add_argument(f"--{field}", default="", help="written into the file")
 
     def run(given: argparse.Namespace) -> None:
         from kzoo.recipes.convert import convert_file
+        from kzoo.tflite import Metadata
 
-        print(
-            convert_file(
-                given.model,
-                given.out,
-                scheme=given.scheme,
-                io=given.io,
-                calibration=given.calibration,
-                labels=given.labels,
-                size=given.size,
-            )
+        said = {field: getattr(given, field) for field in ("title", "author", "license")}
+        found = convert_file(
+            given.model,
+            given.out,
+            scheme=given.scheme,
+            io=given.io,
+            calibration=given.calibration,
+            check=given.check,
+            agreement=given.agreement,
+            labels=given.labels,
+            size=given.size,
+            batch_size=given.batch_size,
+            about=Metadata(**said) if any(said.values()) else None,
         )
+        print(found)
 
     return run
 

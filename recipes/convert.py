@@ -1,25 +1,43 @@
-"""`kzoo convert`: a .keras file to a .tflite file, calibrated on a folder of pictures."""
+"""`kzoo convert`: a .keras file to a .tflite file, calibrated and checked on pictures."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from kzoo.recipes.data import BadPictureError, is_candidate, read_picture
-from kzoo.tflite import Audit, audit, convert
+from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit, convert, verify
+from kzoo.tflite.convert import STEPS
+from kzoo.tflite.verify import LEAST_AGREEMENT
 
 MOST_PICTURES = 256
+LEAST_SQNR_DB = 6.0  # of nets with several outputs, boxes among them: noise of half the amplitude
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    audit: Audit
+    comparison: Comparison | None  # with the model; None where there were no pictures
+
+    def __str__(self) -> str:
+        said = str(self.comparison or "Not compared with the model: no --calibration or --check.")
+        return f"{self.audit}\n{said}"
 
 
 def convert_file(
     model: str | Path, out: str | Path, *, scheme: Any = "int8", io: Any = None,
-    calibration: str | Path | None = None, labels: str | Path | None = None,
-    size: int | None = None,
-) -> Audit:  # fmt: skip
-    """Converts `model` and returns what is in the file; the arguments are kzoo.tflite.convert's.
+    calibration: str | Path | None = None, check: str | Path | None = None,
+    agreement: float = LEAST_AGREEMENT, labels: str | Path | None = None, size: int | None = None,
+    batch_size: int = 1, about: Metadata | None = None,
+) -> Converted:  # fmt: skip
+    """Converts `model`, compares the file with it, and returns what was found.
 
-    `calibration` is a folder of pictures, of which some are taken; `labels` a file of names.
+    `calibration` and `check` are folders of pictures, of which some are taken; without `check` the
+    file is compared on those of `calibration`. `labels` is a file of names. Raises RejectedFile (a
+    ValueError) where the two agree on less than `agreement` of the pictures.
     """
     if not Path(model).is_file():
         raise ValueError(f"There is no {model}. Name a .keras file.")
@@ -27,11 +45,22 @@ def convert_file(
     names = Path(labels).read_text(encoding="utf-8").splitlines() if labels else None
     side = size or net.input_shape[1]
     pictures = None if calibration is None else sample(Path(calibration), side)
-    file = convert(
-        net, out, scheme=scheme, io=io, calibration=pictures, labels=names,
-        image_size=(side, side) if size else None,
-    )  # fmt: skip
-    return audit(file)
+    seen = pictures if check is None else sample(Path(check), side)
+    with tqdm(total=len(STEPS) + 1, disable=None) as bar:
+
+        def step(name: str) -> None:
+            bar.update()
+            bar.set_description(name)
+
+        file = convert(
+            net, out, scheme=scheme, io=io, calibration=pictures, labels=names, metadata=about,
+            image_size=(side, side) if size else None, batch_size=batch_size, progress=step,
+        )  # fmt: skip
+        step("comparing with the model")
+        several = len(net.outputs) > 1
+        bounds = Bounds(None, LEAST_SQNR_DB) if several else Bounds(agreement)
+        comparison = None if seen is None else verify(net, file, seen, bounds=bounds)
+    return Converted(audit(file), comparison)
 
 
 def sample(folder: Path, side: int | None) -> np.ndarray:
@@ -46,5 +75,5 @@ def sample(folder: Path, side: int | None) -> np.ndarray:
         except BadPictureError:
             continue
     if not pictures:
-        raise ValueError(f"{folder} holds no pictures to calibrate on.")
+        raise ValueError(f"{folder} holds no pictures to take.")
     return np.stack(pictures)

@@ -12,7 +12,18 @@ import pytest
 from conftest import beginning
 
 import kzoo
-from kzoo.tflite import SCHEMES, Runner, audit, compare, convert
+from kzoo.flatbuffer import read_tflite
+from kzoo.tflite import (
+    SCHEMES,
+    Bounds,
+    RejectedFile,
+    Runner,
+    audit,
+    compare,
+    convert,
+    verify,
+)
+from kzoo.tflite.convert import STEPS
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
@@ -92,8 +103,6 @@ def test_every_scheme_and_input(scheme, tiny, pictures, unseen, tmp_path):
 
 
 def read_tensors(path):
-    from kzoo.flatbuffer import read_tflite
-
     return read_tflite(path).graphs[0].tensors
 
 
@@ -125,6 +134,54 @@ def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
     assert compared.agreement > 0.95
     with pytest.raises(ValueError, match=r'convert it with scheme="int8"'):
         convert(quantized, tmp_path / "b.tflite", scheme="float16")
+
+
+def test_layers_kept_in_float_are_float_in_the_file(tiny, pictures, unseen, tmp_path):
+    kept = ("row2_depthwise", "row3_project")
+    quantized = kzoo.quantize(tiny, calibration=pictures, keep_float=kept)
+    out = convert(quantized, tmp_path / "a.tflite")
+    found = audit(out)
+    assert [op.split()[1] for op in found.float_ops] == ["DEPTHWISE_CONV_2D", "RELU6", "CONV_2D"]
+    assert found.conversions == (3, 3)  # the bytes, and in and out of float twice; the softmax
+    assert "FLOOR" not in found.census
+    assert found.partitions == 1
+    graph = read_tflite(out).graphs[0]
+    kernels = [graph.tensors[op.inputs[1]] for op in graph.operators if "CONV" in op.name]
+    assert [kernel.dtype for kernel in kernels].count("float32") == 2
+    assert compare(quantized, out, *unseen).sqnr_db > 40
+
+
+def test_a_batch_of_the_file_s_own(tiny, unseen, tmp_path):
+    out = convert(tiny, tmp_path / "a.tflite", scheme="float32", batch_size=4)
+    assert audit(out).inputs[0].shape == (4, 64, 64, 3)
+    want = tiny.predict(unseen[0][:6], verbose=0)  # the second batch is filled up
+    np.testing.assert_allclose(Runner(out)(unseen[0][:6]), want, atol=1e-4)
+    np.testing.assert_allclose(Runner(out)(unseen[0][0]), want[:1], atol=1e-4)
+
+
+def test_steps_are_told(tiny, pictures, tmp_path):
+    told: list[str] = []
+    convert(tiny, tmp_path / "a.tflite", calibration=pictures, progress=told.append)
+    assert told == list(STEPS)
+
+
+def test_a_file_that_says_something_else_is_put_aside(tiny, pictures, unseen, tmp_path):
+    good = convert(tiny, tmp_path / "good.tflite", calibration=pictures)
+    assert verify(tiny, good, *unseen).agreement > 0.9
+    assert good.is_file()
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(good.read_bytes())
+    mirrored = keras.Model(tiny.input, keras.ops.flip(tiny.output, axis=-1))
+    with pytest.raises(RejectedFile, match=r"no good file.*are asked for.*bad\.rejected") as caught:
+        verify(mirrored, bad, *unseen)
+    assert not bad.exists()
+    assert caught.value.path == tmp_path / "bad.rejected.tflite"
+    assert caught.value.path.is_file()
+    assert caught.value.comparison.agreement < 0.8
+    with pytest.raises(RejectedFile, match=r"signal to noise of .* 99\.0 dB are asked for"):
+        verify(tiny, good, unseen[0], bounds=Bounds(agreement=None, sqnr_db=99))
+    with pytest.raises(ValueError, match=r"in \[0, 1\]. Received: 80"):
+        Bounds(agreement=80)
 
 
 def test_model_from_a_file_labels_and_a_folder_with_odd_letters(tiny, pictures, unseen, tmp_path):
@@ -227,6 +284,7 @@ def test_an_error_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
         ({}, r"needs calibration=pictures"),
         ({"calibrator": "keras"}, r'calibrator must be "kzoo" or "tensorflow".*keras'),
         ({"calibration": np.zeros((4, 32, 32, 3))}, r"calibration must be .*\(N, 64, 64, 3\)"),
+        ({"batch_size": 0, "scheme": "float32"}, r"batch_size must be a whole number >= 1"),
         ({"labels": ["a", "b"], "scheme": "float32"}, r"6 classes apart, and there are 2 labels"),
         ({"labels": ["a\nb"] * 6, "scheme": "float32"}, r"one line of text"),
         ({"image_size": (96, 96), "scheme": "float32"}, r"does not fit the model's input"),

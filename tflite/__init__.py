@@ -14,16 +14,19 @@ from kzoo.tflite.metadata import (
 )
 from kzoo.tflite.run import Runner
 from kzoo.tflite.translate import SCHEMES
+from kzoo.tflite.verify import Bounds, RejectedFile, verify
 
 __all__ = [
     "SCHEMES",
     "Audit",
     "Benchmark",
+    "Bounds",
     "BoxOutputs",
     "ClassifierOutput",
     "Comparison",
     "DetectionOutputs",
     "Metadata",
+    "RejectedFile",
     "Runner",
     "SegmenterOutput",
     "audit",
@@ -31,4 +34,5 @@ __all__ = [
     "compare",
     "convert",
     "read_metadata",
+    "verify",
 ]

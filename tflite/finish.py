@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kzoo.tflite.flat import AlignedBuilder
+from kzoo.tflite.prepare import FENCE
 
 SIGNATURE = "serving_default"
 
@@ -31,6 +32,7 @@ def finish(
             f"The converter returned {len(graph.inputs)} inputs and {len(outputs)} outputs, the "
             f"model has 1 and {len(output_names)} ({', '.join(output_names)})."
         )
+    remove_fences(model)
     softmax_in_float(model)
     if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
         take_bytes(model, io)
@@ -62,6 +64,22 @@ def in_order(graph: Any) -> list[int]:
         return int(number) if number.isdigit() else 0
 
     return sorted((int(i) for i in graph.outputs), key=position)
+
+
+def remove_fences(model: Any) -> None:
+    """Take out the FLOOR operators that `fenced` put in."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    for op in list(graph.operators):
+        before, after = op.inputs[0], op.outputs[0]
+        kind = model.operatorCodes[op.opcodeIndex].builtinCode
+        if kind != schema.BuiltinOperator.FLOOR or FENCE not in decoded(graph.tensors[after].name):
+            continue
+        graph.operators = [other for other in graph.operators if other is not op]
+        for other in graph.operators:
+            other.inputs = np.where(other.inputs == after, before, other.inputs)
+        graph.outputs = np.where(graph.outputs == after, before, graph.outputs)
 
 
 def softmax_in_float(model: Any) -> None:

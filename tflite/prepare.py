@@ -69,6 +69,36 @@ def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
     return changed, grid
 
 
+def fenced(model: keras.Model) -> keras.Model:
+    """The quantized model with a FLOOR behind each linear layer that is to stay in float.
+
+    TensorFlow's converter makes a float layer between int8 ones int8 as well, with their ranges.
+    It has no int8 FLOOR, so what lies before one stays float; `finish` takes it out again.
+    """
+
+    def fence(layer: keras.Layer) -> keras.Layer:
+        return Fence(layer) if type(layer) in LINEAR_LAYERS else layer
+
+    if not any(type(layer) in LINEAR_LAYERS for layer in model.layers):
+        return model
+    return keras.models.clone_model(model, clone_function=fence)
+
+
+FENCE = "_kzoo_fence"  # ends the name of a layer, and is in those of its tensors
+LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)  # quantized ones are others
+
+
+class Fence(keras.layers.Layer):
+    """A layer and its FLOOR."""
+
+    def __init__(self, layer: keras.Layer) -> None:
+        super().__init__(name=f"{layer.name}{FENCE}")
+        self.layer = layer
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.floor(self.layer(x))
+
+
 def sole_consumer(tensor: Any) -> keras.Layer | None:
     """The one layer of a functional graph that reads `tensor`, None if there are more or none."""
     producer = tensor._keras_history.operation

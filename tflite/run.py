@@ -103,17 +103,20 @@ class Runner:
         self._interpreter = open_interpreter(self.path, threads)
 
     def __call__(self, pictures: np.ndarray) -> Any:
-        batch = self._batch(np.asarray(pictures))
+        stored, batch = self._stored(np.asarray(pictures)), self.input.shape[0]
         results: list[list[np.ndarray]] = [[] for _ in self.outputs]
-        for picture in batch:
-            self._interpreter.set_tensor(self._input_index, picture[None])
+        for i in range(0, len(stored), batch):
+            some = stored[i : i + batch]
+            if len(some) < batch:  # the last one again, to fill the batch up
+                some = np.concatenate([some, np.repeat(some[-1:], batch - len(some), axis=0)])
+            self._interpreter.set_tensor(self._input_index, some)
             self._interpreter.invoke()
             for values, output, index in zip(
                 results, self.outputs, self._output_indices, strict=True
             ):
                 values.append(dequantize(self._interpreter.get_tensor(index), output))
         stacked = {
-            output.name: np.concatenate(values)
+            output.name: np.concatenate(values)[: len(stored)]
             for output, values in zip(self.outputs, results, strict=True)
         }
         return stacked if len(stacked) > 1 else stacked[self.outputs[0].name]
@@ -122,14 +125,9 @@ class Runner:
         """Run the file on the picture it was given last: what `benchmark` times."""
         self._interpreter.invoke()
 
-    def _batch(self, pictures: np.ndarray) -> np.ndarray:
+    def _stored(self, pictures: np.ndarray) -> np.ndarray:
         """(N, H, W, C), as the input stores it."""
         wanted = self.input.shape[1:]
-        if self.input.shape[0] != 1:
-            raise ValueError(
-                f"{self.path} takes batches of {self.input.shape[0]}; Runner feeds pictures one by "
-                "one. Convert it with a batch of 1."
-            )
         single = pictures.shape == wanted
         if not single and (pictures.ndim != len(wanted) + 1 or pictures.shape[1:] != wanted):
             raise ValueError(

@@ -59,33 +59,19 @@ SCHEMES = {
         calibrated=True,
     ),
 }
-FAKE_QUANT = "FakeQuantWithMinMax"  # begins the name of TensorFlow's operators for it
 
 
-def trace(model: keras.Model, shape: tuple[int, int, int], *, from_bytes: bool) -> Any:
-    """A concrete function of one picture (1, H, W, C), float32 or bytes, that runs the model."""
+def trace(model: keras.Model, shape: tuple[int, int, int, int], *, from_bytes: bool) -> Any:
+    """A concrete function of pictures (N, H, W, C), float32 or bytes, that runs the model."""
     import tensorflow as tf
 
     dtype = tf.uint8 if from_bytes else tf.float32
 
-    @tf.function(input_signature=[tf.TensorSpec((1, *shape), dtype, name="image")])
+    @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name="image")])
     def run(image: Any) -> Any:
         return model(tf.cast(image, tf.float32), training=False)
 
     return run.get_concrete_function()
-
-
-def operations(graph: Any) -> Iterator[Any]:
-    """Every operation of a concrete function, those of the functions that it calls included."""
-    yield from graph.graph.get_operations()
-    for function in graph.graph._functions.values():
-        inner = getattr(function, "graph", None)
-        yield from inner.get_operations() if inner else ()
-
-
-def has_ranges(graph: Any) -> bool:
-    """Whether the model brings its int8 ranges along, as fake-quantization."""
-    return any(op.type.startswith(FAKE_QUANT) for op in operations(graph))
 
 
 def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Grid | None) -> bytes:
@@ -96,10 +82,12 @@ def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Gri
     """
     import tensorflow as tf
 
+    batch = graph.inputs[0].shape[0]
+
     def samples() -> Iterator[list[np.ndarray]]:
         assert pictures is not None
         for i, picture in enumerate(pictures):
-            picture = np.array(picture[None], np.float32)
+            picture = np.repeat(np.array(picture[None], np.float32), batch, axis=0)
             if grid and i == 0:
                 # The input's range is that of all bytes, whether or not these pictures have them.
                 picture[0, 0, :2] = [[0.0], [255.0]]
