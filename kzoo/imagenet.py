@@ -73,6 +73,7 @@ def official(
     model_name: str, alpha: float, *, include_top: bool, sides: Sequence[int | None]
 ) -> Official:
     """A model's file; of V1 and V2 that of its image size, or 224. ValueError where none is."""
+    trained_at: dict[tuple[str, float], tuple[int, ...]]
     trained_at = {("mobilenet_v1", width): sizes for width, sizes in V1_SIZES.items()}
     trained_at |= {("mobilenet_v2", width): sizes for width, sizes in V2_SIZES.items()}
     known = {*trained_at, *V3_MD5}

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,14 +36,14 @@ class Target:
     A normalization that stands behind neither is `layer` and `norm` at once.
     """
 
-    layer: keras.Layer
-    norm: keras.Layer | None
+    layer: Any  # a layer of Keras
+    norm: Any  # a BatchNormalization or None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The kernel's shape, of a dense layer that of the 1 x 1 convolution it is."""
-        if self.layer is self.norm:
-            return (1, 1, self.layer.gamma.shape[0], 1)
+        if self.norm is self.layer:
+            return (1, 1, self.norm.gamma.shape[0], 1)
         shape = tuple(self.layer.kernel.shape)
         return shape if len(shape) == 4 else (1, 1, *shape)
 
