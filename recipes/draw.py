@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from kzoo.detection import Detections
-from kzoo.recipes.data import read_picture
+from kzoo.recipes.data import read_picture, to_rgb
 
 COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d12fb0", "#000075")
+
+
+def read_upright(path: Path) -> Image.Image:
+    """A picture that `read_picture` can read, in its own size, turned as its EXIF says."""
+    with Image.open(path) as image:
+        return to_rgb(ImageOps.exif_transpose(image))
 
 
 def draw_boxes(

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from PIL import Image
 
 from kzoo.detection import Detections, detections
 from kzoo.detector import Detector
+from kzoo.recipes.data import read_picture
+from kzoo.recipes.draw import draw_boxes, read_upright
 from kzoo.tflite import Runner
 from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, read_metadata
 
@@ -61,3 +64,36 @@ def four_outputs(
         one = Detections(np.clip(box[:n], 0, 1), label[:n].astype(int), score[:n])
         found.append(one.above(threshold))
     return found
+
+
+SHOWN = 0.4  # the least score that is told and drawn
+DRAWN = "predicted"  # the folder beside the file that drawings go to
+
+
+def objects(file: Path, top: int) -> Callable[[Path], str]:
+    """picture -> "label 97 % at y, x to y, x px; ...", by a detector; the drawing is kept."""
+    find = finder(file, threshold=SHOWN)
+    side = side_of(file)
+    listed = file.parent / "labels.txt"
+    labels = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else None
+
+    def answer(picture: Path) -> str:
+        (found,) = find(read_picture(picture, side)[None])
+        upright = read_upright(picture)
+        out = file.parent / DRAWN / f"{picture.stem}.jpg"
+        out.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw_boxes(upright, found, labels)).save(out, quality=90)
+        said = [
+            f"{labels[label] if labels else f'class {label}'} {score:.0%} at "
+            "{:.0f}, {:.0f} to {:.0f}, {:.0f} px".format(*box)
+            for box, label, score in list(found.scaled(upright.height, upright.width))[:top]
+        ]
+        return f"{'; '.join(said) or 'nothing found'} (drawn in {out})"
+
+    return answer
+
+
+def side_of(file: Path) -> int:
+    if file.suffix == ".keras":
+        return keras.saving.load_model(file, compile=False).input_shape[1]
+    return Runner(file).input.shape[1]
