@@ -89,6 +89,19 @@ def detect(command: argparse.ArgumentParser) -> Run:
     return run
 
 
+def segment(command: argparse.ArgumentParser) -> Run:
+    """train a segmenter on photos with masks, and convert it"""
+    from kzoo.recipes.options import add_flags, from_flags
+    from kzoo.recipes.segment import Config, segment
+
+    add_flags(command, Config)
+
+    def run(given: argparse.Namespace) -> None:
+        print(segment(**from_flags(Config, given)))
+
+    return run
+
+
 def predict(command: argparse.ArgumentParser) -> Run:
     """say what pictures show, by a run, a .keras or a .tflite file"""
     command.add_argument("model", help="run folder, .keras or .tflite file")
@@ -240,6 +253,7 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "demo": demo,
     "classify": classify,
     "detect": detect,
+    "segment": segment,
     "predict": predict,
     "compare": compare,
     "sensitivity": sensitivity,

@@ -8,6 +8,8 @@ import numpy as np
 
 from kzoo.qat import Sensitivity, sensitivity
 from kzoo.recipes.data import BadPictureError, Dataset, Pictures, read_dataset, read_picture
+from kzoo.recipes.finder import objects
+from kzoo.recipes.masker import shares
 from kzoo.recipes.run import read_config
 from kzoo.tflite import Comparison, Runner
 from kzoo.tflite import compare as compare_files
@@ -52,7 +54,7 @@ def classes(file: Path, top: int) -> Callable[[Path], str]:
     return answer
 
 
-ANSWERS = {"classify": classes}  # by the task of the run
+ANSWERS = {"classify": classes, "detect": objects, "segment": shares}  # by the task of the run
 
 
 def scorer(file: Path):

@@ -1,0 +1,57 @@
+"""Batches of pictures and masks, augmented alike.
+
+As in recipes/augment.py, what a model sees in an epoch is a function of seed and epoch alone.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kzoo.masks import VOID
+from kzoo.recipes.augment import Augment, warp
+from kzoo.recipes.masks import Masked, Pair
+
+
+class MaskBatches(keras.utils.PyDataset):
+    """One epoch of (pictures (N, S, S, 3) float32, masks (N, S, S) uint8), in order.
+
+    With `augment` both are moved by the same map, the picture is recoloured too, and what comes
+    from outside of it is void. `margin`: pictures are kept so many times larger than they are seen.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], size: int, *, batch_size: int, augment: Augment | None = None,
+        margin: float = 1.0,
+    ):  # fmt: skip
+        super().__init__(workers=2, max_queue_size=8)
+        self.masked = Masked(pairs, round(size * margin) if augment else size)
+        self.size, self.batch_size, self.augment = size, batch_size, augment
+        self.order, self.seed = np.arange(len(pairs)), (0, 0)
+
+    def shuffled(self, seed: int, epoch: int) -> "MaskBatches":
+        """The same pairs as they come in that epoch."""
+        shuffled = copy.copy(self)
+        shuffled.seed = (seed, epoch)
+        shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.order))
+        return shuffled
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        pictures, masks = zip(*(self.example(j) for j in chosen), strict=True)
+        return np.stack(pictures), np.stack(masks)
+
+    def example(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+        picture, mask = self.masked[j]
+        if self.augment is None:
+            return picture.astype("float32"), mask
+        rng = np.random.default_rng((*self.seed, j))
+        place = self.augment.place(self.masked.side, self.size, rng)
+        moved = warp(picture, self.size, place).astype("float32")
+        return self.augment.recolour(moved, rng), warp(
+            mask, self.size, place, fill=VOID, nearest=True
+        )

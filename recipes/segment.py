@@ -1,0 +1,233 @@
+"""Train a segmenter on pictures with masks, and turn it into a verified int8 file for the phone.
+
+    kzoo segment PHOTOS --model mobilenet_v3_small --weights imagenet --out runs/photos
+
+PHOTOS has images/ and masks/, or train/ and val/ of those, or COCO json files. The run folder ends
+with model.keras, model.tflite, labels.txt and report.html; killed, the same command goes on.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+import kzoo
+from kzoo.recipes.augment import Augment
+from kzoo.recipes.data import Pictures
+from kzoo.recipes.files import write_json
+from kzoo.recipes.fit import Row, Stage, fit, highest, once
+from kzoo.recipes.mask_batches import MaskBatches
+from kzoo.recipes.masker import masker
+from kzoo.recipes.masks import MaskDataset, Pair, read_masks
+from kzoo.recipes.options import option
+from kzoo.recipes.run import open_run
+from kzoo.recipes.segment_report import MaskResults, write_report
+from kzoo.segmentation_loss import MeanIoU, PixelAccuracy
+from kzoo.tflite import convert
+from kzoo.tflite.mask import end_in_mask
+from kzoo.tflite.metadata import Metadata, SegmenterOutput
+from kzoo.tflite.prepare import copy_in_float32
+
+LEAST = {
+    "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
+    "patience": 1, "cross_entropy": 0, "dice": 0, "focal": 0, "size": 32,
+}  # fmt: skip
+HEADS: dict[str, Callable[..., keras.Model]] = {
+    "lraspp": kzoo.LRASPP,
+    "deeplabv3": kzoo.DeepLabV3,
+    "deeplabv3+": partial(kzoo.DeepLabV3, decoder=True),
+}
+# What the file gives: (activation in it, activation that an app applies to what it gives).
+InApp = Literal["none", "softmax"] | None
+OUTPUTS: dict[str, tuple[str | None, InApp]] = {
+    "logits": (None, "softmax"),
+    "scores": ("softmax", "none"),
+    "mask": (None, None),
+}
+CALIBRATION_PICTURES = 128
+NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
+HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
+MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
+AUGMENT = Augment(zoom=0.5, stretch=0.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a segmentation run is made of; every field is a flag of `kzoo segment`."""
+
+    task: ClassVar[str] = "segment"
+
+    data: str = option("folder with images/ and masks/, train/ and val/ of those, or COCO json")
+    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
+    alpha: float = option("width multiplier", 1.0)
+    head: str = option(f"{', '.join(HEADS)}: the last for small things", "lraspp")
+    filters: int | None = option("of the head (default: as published)", None)
+    output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
+    size: int = option("side of the pictures that the net sees, in px", 256)
+    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
+    cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
+    dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
+    focal: float = option("weight of the focal loss: pixels that are hard", 0.0)
+    balance: bool = option("weigh classes in cross-entropy and focal loss: rare ones more", False)
+    head_epochs: int = option("epochs of the new head, the rest frozen", 3)
+    epochs: int = option("epochs of the whole network", 40)
+    qat_epochs: int = option("epochs of the quantized network", 6)
+    batch_size: int = option("pictures per step", 8)
+    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
+    output: str = option(f"of the file: {', '.join(OUTPUTS)}", "logits")
+    patience: int = option("epochs without a better one before a stage ends", 15)
+    val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
+    seed: int = option("of the split, the order, the augmentation and new weights", 0)
+    out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}. Received: {getattr(self, name)}"
+                )
+        for name, known in (("head", HEADS), ("output", OUTPUTS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}. Received: {getattr(self, name)!r}"
+                )
+
+
+def segment(data: str | Path, **options) -> MaskResults:
+    """`kzoo segment` as a function; `options` are the fields of `Config`.
+
+    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    """
+    config = Config(str(data), **options)
+    dataset = read_masks(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    keras.utils.set_random_seed(config.seed)
+    net = build(config, len(dataset.labels))
+    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
+    open_run(folder, config, dataset.labels)
+    print(f"{dataset}\nThe run is kept in {folder}")
+
+    # The new head on the frozen rest, then all of the net: each kept when it is done.
+    state, history = folder / "checkpoint", []
+    run = Training(dataset, config, state)
+    if config.weights != "none" and config.head_epochs:
+        net, rows = once(state / "1-head.keras", lambda: run.head(net))
+        history += rows
+    if config.epochs:
+        net, rows = once(state / "2-whole.keras", lambda: run.whole(net))
+        history += rows
+    net = copy_in_float32(net)
+    net.trainable = True  # as its user will want it
+    net.save(folder / "model.keras")
+
+    # The int8 file, and what it makes of the pictures that neither model was trained on.
+    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
+    calibration = Pictures([dataset.train[i].picture for i in some], config.size)[:]
+    int8 = kzoo.quantize(net, calibration=calibration)
+    if config.qat_epochs:
+        int8, rows = once(state / "3-qat.keras", lambda: run.int8(int8))
+        history += rows
+    write_json(folder / "history.json", history)
+    file = write_file(int8, folder / "model.tflite", dataset.labels, config.output)
+    models = {"float": folder / "model.keras", "int8": file}
+    masks = {name: found(path, dataset.val, name) for name, path in models.items()}
+    return write_report(folder, dataset, history, masks)
+
+
+def build(config: Config, classes: int) -> keras.Model:
+    """The segmenter, new but for the backbone's weights."""
+    backbone = kzoo.get_model(config.model)(
+        config.alpha,
+        input_shape=(config.size, config.size, 3),
+        include_top=False,
+        weights=None if config.weights == "none" else config.weights,
+        output_stride=config.output_stride,
+        norm_momentum=NORM_MOMENTUM,
+    )
+    width = {"filters": config.filters} if config.filters is not None else {}
+    return HEADS[config.head](backbone, classes, norm_momentum=NORM_MOMENTUM, **width)
+
+
+def write_file(int8: keras.Model, file: Path, labels: tuple[str, ...], output: str) -> Path:
+    """The .tflite file, which gives logits, scores or masks."""
+    activation, in_app = OUTPUTS[output]
+    if activation:
+        scores = keras.layers.Activation(activation, name="scores")(int8.output)
+        int8 = keras.Model(int8.input, scores, name=int8.name)
+    if in_app is None:
+        return end_in_mask(convert(int8, file))
+    return convert(int8, file, labels=labels, metadata=Metadata(outputs=SegmenterOutput(in_app)))
+
+
+def found(file: Path, pairs: tuple[Pair, ...], name: str) -> list[np.ndarray]:
+    """The masks that a file finds, at the pictures' own sizes."""
+    find = masker(file)
+    return [find(pair.picture) for pair in tqdm(pairs, f"masks of {name}", disable=None)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The stages of a run."""
+
+    dataset: MaskDataset
+    config: Config
+    folder: Path
+
+    def head(self, net: keras.Model) -> tuple[keras.Model, list[Row]]:
+        """The new layers alone."""
+        for layer in net.layers:
+            layer.trainable = not layer.name.startswith("row")
+        return self.fit(net, "head", self.config.head_epochs, HEAD_LEARNING_RATE)
+
+    def whole(self, net: keras.Model) -> tuple[keras.Model, list[Row]]:
+        """The whole network. Pretrained batch normalization keeps its statistics."""
+        for layer in net.layers:
+            pretrained = self.config.weights != "none" and layer.name.startswith("row")
+            norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = not (pretrained and norm)
+        return self.fit(net, "whole", self.config.epochs, self.config.learning_rate)
+
+    def int8(self, int8: keras.Model) -> tuple[keras.Model, list[Row]]:
+        """The quantized network."""
+        return self.fit(int8, "qat", self.config.qat_epochs, QAT_LEARNING_RATE)
+
+    def fit(
+        self, net: keras.Model, name: str, epochs: int, learning_rate: float
+    ) -> tuple[keras.Model, list[Row]]:
+        """A stage whose best epoch has the highest mean IoU on the validation pictures."""
+        train = self.batches(self.dataset.train, augment=AUGMENT, margin=MARGIN)
+        stage = Stage(
+            name,
+            epochs,
+            learning_rate,
+            self.loss(),
+            [MeanIoU(len(self.dataset.labels)), PixelAccuracy()],
+            highest("val_mean_iou"),
+            patience=self.config.patience,
+        )
+        val = self.batches(self.dataset.val)
+        return fit(
+            net, stage, lambda epoch: train.shuffled(self.config.seed, epoch), val, self.folder
+        )
+
+    def loss(self) -> kzoo.SegmentationLoss:
+        weights = class_weights(self.dataset.pixels) if self.config.balance else None
+        return kzoo.SegmentationLoss(
+            cross_entropy=self.config.cross_entropy,
+            dice=self.config.dice,
+            focal=self.config.focal,
+            class_weights=weights,
+        )
+
+    def batches(self, pairs: tuple[Pair, ...], **options) -> MaskBatches:
+        return MaskBatches(pairs, self.config.size, batch_size=self.config.batch_size, **options)
+
+
+def class_weights(pixels: np.ndarray) -> list[float]:
+    """The root of the median share over each class's own, so that rare classes count for more."""
+    median = np.median(pixels[pixels > 0])
+    return np.where(pixels > 0, np.sqrt(median / np.maximum(pixels, 1)), 0).tolist()

@@ -1,0 +1,276 @@
+"""Masks as people have them: what is read, what is left out, and what is said of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kzoo.recipes.augment import Augment
+from kzoo.recipes.mask_batches import MaskBatches
+from kzoo.recipes.masks import VOC_LABELS, Masked, full_mask, read_masks, upright_size
+from kzoo.recipes.overlay import palette, write_mask
+
+SIZE = (40, 30)  # (H, W)
+
+
+def picture(path: Path, size: tuple[int, int] = SIZE, **save) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size[::-1], (90, 120, 150)).save(path, **save)
+
+
+def mask(path: Path, ids: np.ndarray | None = None, mode: str = "L") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if ids is None:
+        ids = np.zeros(SIZE, "uint8")
+        ids[5:15, 5:15], ids[20:, :4] = 1, 255
+    image = Image.fromarray(ids)
+    if mode == "P":
+        image = image.convert("P") if image.mode == "P" else image
+        image.putpalette(palette().tobytes())
+    image.save(path)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Ten good pairs and the names of two classes."""
+    for i in range(10):
+        picture(tmp_path / "images" / f"{i}.jpg")
+        mask(tmp_path / "masks" / f"{i}.png", mode="P" if i % 2 else "L")
+    (tmp_path / "labels.txt").write_text("ground\nthing\n")
+    return tmp_path
+
+
+def test_pairs_in_two_folders(data):
+    found = read_masks(data, val_fraction=0.3)
+    assert found.labels == ("ground", "thing")
+    assert (len(found.train), len(found.val)) == (7, 3)
+    assert found.defects == ()
+    void = 20 * 4
+    assert found.pixels.tolist() == [7 * (40 * 30 - 100 - void), 700]
+    assert str(found) == ("7 pictures to train on, 3 to validate (ground 91.1%, thing 8.9%)")
+    again = read_masks(data, val_fraction=0.3, seed=1)
+    assert {p.picture for p in again.val} != {p.picture for p in found.val}
+
+
+def test_palettes_keep_their_indices(data):
+    """A palette's colours are no class ids: [0, 1, 255] stays what it is."""
+    for pair in read_masks(data).train:
+        assert np.unique(full_mask(pair)).tolist() == [0, 1, 255]
+        assert full_mask(pair)[10, 10] == 1
+
+
+def test_train_and_val_folders(data):
+    for split in ("train", "val"):
+        for i in range(2):
+            picture(data / split / "images" / f"{split}{i}.jpg")
+            mask(data / split / "masks" / f"{split}{i}.png")
+    for part in ("images", "masks"):
+        for path in (data / part).iterdir():
+            path.unlink()
+    found = read_masks(data)
+    assert [p.picture.stem for p in found.train] == ["train0", "train1"]
+    assert [p.picture.stem for p in found.val] == ["val0", "val1"]
+
+
+def test_classes_without_names(data):
+    (data / "labels.txt").unlink()
+    ids = np.zeros(SIZE, "uint8")
+    ids[:5] = 3
+    mask(data / "masks" / "0.png", ids)
+    found = read_masks(data, seed=1)
+    assert found.labels == ("background", "class 1", "class 2", "class 3")
+    assert "class 'class 2' has no pixel to train on" in " ".join(map(str, found.defects))
+
+
+def test_pascal_voc(data):
+    (data / "images").rename(data / "JPEGImages")
+    (data / "masks").rename(data / "SegmentationClass")
+    (data / "labels.txt").unlink()
+    lists = data / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n1\n2\n")
+    (lists / "val.txt").write_text("3\n4\n")
+    picture(data / "JPEGImages" / "only_boxes.jpg")
+    found = read_masks(data)
+    assert found.labels == VOC_LABELS
+    assert [p.picture.stem for p in found.val] == ["3", "4"]
+    assert not any("only_boxes" in str(defect) for defect in found.defects)
+
+
+BAD = {
+    "of another size": (
+        lambda d: mask(d / "masks" / "0.png", np.ones((20, 15), "uint8")),
+        "0.png: has 15 x 20 px, 0.jpg has 30 x 40: left out",
+    ),
+    "beyond the classes": (
+        lambda d: mask(d / "masks" / "0.png", np.full(SIZE, 7, "uint8")),
+        "0.png: holds class id 7, and ids go to 1: left out",
+    ),
+    "with 16 bits, beyond": (
+        lambda d: mask(d / "masks" / "0.png", np.full(SIZE, 26001, "uint16")),
+        "0.png: holds class id 26001, and ids go to 1: left out",
+    ),
+    "all void": (
+        lambda d: mask(d / "masks" / "0.png", np.full(SIZE, 255, "uint8")),
+        "0.png: holds nothing but void (255): left out",
+    ),
+    "missing": (
+        lambda d: (d / "masks" / "0.png").unlink(),
+        "0.jpg: has no mask masks/0.png: left out",
+    ),
+    "without a picture": (
+        lambda d: (d / "images" / "0.jpg").unlink(),
+        "0.png: has no picture images/0: left out",
+    ),
+    "in colours": (
+        lambda d: picture(d / "masks" / "0.png"),
+        "0.png: in mode RGB, colours: a mask holds class ids (mode P or L): left out",
+    ),
+    "a JPEG": (
+        lambda d: (d / "masks" / "0.png").rename(d / "masks" / "0.jpg"),
+        "0.jpg: a .jpg is no mask: it blurs class ids. Use PNG: left out",
+    ),
+    "damaged": (
+        lambda d: (d / "masks" / "0.png").write_bytes((d / "masks/0.png").read_bytes()[:60]),
+        "0.png: damaged",
+    ),
+    "of a damaged picture": (
+        lambda d: (d / "images" / "0.jpg").write_bytes(b"\xff\xd8\xff"),
+        "0.jpg: not a picture that Pillow can read: left out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_used_is_told(data, name):
+    spoil, said = BAD[name]
+    spoil(data)
+    found = read_masks(data)
+    assert len(found.train) + len(found.val) == 9
+    (defect,) = found.defects
+    assert said in str(defect)
+
+
+def test_16_bits_within_the_classes_are_read(data):
+    mask(data / "masks" / "0.png", np.eye(40, 30, dtype="uint16"))
+    assert read_masks(data).defects == ()
+
+
+def test_masks_of_0_and_255(data):
+    for i in range(10):
+        mask(data / "masks" / f"{i}.png", np.eye(40, 30, dtype="uint8") * 255)
+    found = read_masks(data)
+    assert "255 is read as class 1" in str(found.defects[0])
+    assert found.pixels[1] == 8 * 30
+
+
+ERRORS = {
+    "nothing": (lambda d: (d / "masks").rename(d / "other"), "no masks that kzoo reads"),
+    "one class": (
+        lambda d: [mask(d / "masks" / f"{i}.png", np.zeros(SIZE, "uint8")) for i in range(10)],
+        r"no two classes to tell apart\. First of 1 remarks: .*'thing' has no pixel",
+    ),
+    "names": (lambda d: (d / "labels.txt").write_text("a\na\n"), "must name from 2 to 254 classes"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_cannot_be_learnt_from_is_an_error(data, name):
+    spoil, said = ERRORS[name]
+    spoil(data)
+    with pytest.raises(ValueError, match=said):
+        read_masks(data)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"There is no .*images/ and masks/"):
+        read_masks(tmp_path / "nowhere")
+
+
+def test_coco(tmp_path):
+    """A polygon, run lengths as a list and packed, a crowd; the smaller object is on top."""
+    coco = pytest.importorskip("pycocotools.mask")
+    picture(tmp_path / "train" / "a.jpg")
+    picture(tmp_path / "val" / "b.jpg")
+    small = np.zeros(SIZE, "uint8", order="F")
+    small[12:14, 12:14] = 1
+    packed = coco.encode(small)
+    packed["counts"] = packed["counts"].decode()
+    # Column by column: 10 rows of nothing, then 5 of the object, in the last column but one.
+    runs = {"size": list(SIZE), "counts": [28 * 40 + 10, 5, 25 + 40]}
+    annotations = [
+        {"category_id": 9, "area": 4, "segmentation": packed},
+        {"category_id": 3, "area": 100, "segmentation": [[10, 10, 20, 10, 20, 20, 10, 20]]},
+        {"category_id": 9, "area": 5, "segmentation": runs, "iscrowd": 1},
+        {"category_id": 9, "area": 5},
+    ]
+    for i, (split, name) in enumerate((("train", "a.jpg"), ("val", "b.jpg"))):
+        content = {
+            "images": [{"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]}],
+            "categories": [{"id": 9, "name": "dot"}, {"id": 3, "name": "box"}],
+            "annotations": [{"id": j, "image_id": i, **a} for j, a in enumerate(annotations)],
+        }
+        (tmp_path / split / "annotations.json").write_text(json.dumps(content))
+    found = read_masks(tmp_path)
+    assert found.labels == ("background", "box", "dot")
+    assert [len(found.train), len(found.val)] == [1, 1]
+    expected = np.zeros(SIZE, int)
+    expected[10:20, 10:20] = 1
+    expected[12:14, 12:14] = 2
+    expected[10:15, 28] = 255
+    np.testing.assert_array_equal(full_mask(found.train[0]), expected)
+    assert "1 objects have no segmentation" in str(found.defects[0])
+
+
+def test_a_turned_picture_has_the_size_that_is_seen(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(tmp_path / "a.jpg", exif=exif)
+    assert upright_size(tmp_path / "a.jpg") == (30, 40)
+
+
+def test_pictures_and_masks_move_together(tmp_path):
+    """Pictures whose red tells the class: after any move the mask is where the red is."""
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        ids = np.kron(rng.integers(0, 2, (6, 6)), np.ones((20, 20), int)).astype("uint8")
+        mask(tmp_path / "masks" / f"{i}.png", ids)
+        red = np.stack([ids * 200, np.full_like(ids, 60), np.full_like(ids, 60)], -1)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(red).save(tmp_path / "images" / f"{i}.png")
+    found = read_masks(tmp_path)
+    pairs = (*found.train, *found.val)
+    augment = Augment(zoom=0.5, stretch=0.3, turn=20, colour=0)
+    batches = MaskBatches(pairs, 96, batch_size=4, augment=augment, margin=1.25)
+    (pictures, masks), (others, _) = (batches.shuffled(0, epoch)[0] for epoch in (0, 1))
+    assert pictures.shape == (4, 96, 96, 3)
+    assert masks.dtype == np.uint8
+    assert set(np.unique(masks)) <= {0, 1, 255}
+    known = masks != 255
+    assert 0.5 < known.mean() <= 1
+    agree = (pictures[..., 0] > 100) == (masks == 1)
+    assert agree[known].mean() > 0.97  # but for what bilinear resampling does to edges
+    again = batches.shuffled(0, 0)[0]
+    np.testing.assert_array_equal(again[0], pictures)
+    np.testing.assert_array_equal(again[1], masks)
+    assert not np.array_equal(others, pictures)
+    plain = MaskBatches(pairs, 96, batch_size=3)
+    assert [len(plain[i][1]) for i in range(len(plain))] == [3, 1]
+
+
+def test_masks_are_resampled_by_nearest_only(data):
+    pairs = read_masks(data).train
+    assert np.unique(Masked(pairs, 97)[0][1]).tolist() == [0, 1, 255]
+
+
+def test_a_written_mask_reads_back(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 256, SIZE).astype("uint8")
+    write_mask(tmp_path / "a.png", ids)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), ids)
+    # The colours of VOC's first classes, as its development kit prints them.
+    assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert palette()[255].tolist() == [224, 224, 192]
