@@ -13,6 +13,7 @@ import keras
 from keras import layers
 
 from kzoo.boxes import Anchors
+from kzoo.build import ASIDE, pyramid
 from kzoo.detector import LOSSES, Detector
 from kzoo.rows import Net, Tensor
 
@@ -39,8 +40,9 @@ def SSDLite(
         reduced_first=True.
     norm_momentum: of the head's batch normalization; .9 for runs of some hundred steps.
 
-    Feature maps are the expansion in the first row at stride 32, which still has stride 16, the
-    backbone's last, and one half as large for each of `extras`.
+    Feature maps are the expansion in the first row at stride 32, which still has stride 16 (of V1,
+    which expands nothing, what that row reads), the backbone's last, and one half as large for each
+    of `extras`.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}. Received: {loss!r}")
@@ -94,7 +96,7 @@ def extra(x: Tensor, width: int, net: Net, name: str) -> Tensor:
 
 
 def tap(backbone: keras.Model) -> Any:
-    """The expansion in the first row at stride 32; ValueError for what has none."""
+    """The last map at stride 16: the expansion in the first row at stride 32, of V1 its input."""
     shape = getattr(backbone, "output_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -105,14 +107,13 @@ def tap(backbone: keras.Model) -> Any:
     stride = 1
     for layer in backbone.layers:
         row = re.fullmatch(r"(row\d+)_(\w+)", layer.name)
-        if row and hasattr(layer, "strides") and row[2] != "shortcut":
+        if row and hasattr(layer, "strides") and row[2] not in ASIDE:
             stride *= layer.strides[0]
             if stride == 32:
                 names = [other.name for other in backbone.layers]
                 name = f"{row[1]}_expand_act"
-                if name in names:
-                    return backbone.get_layer(name).output
+                return backbone.get_layer(name).output if name in names else pyramid(backbone)["P4"]
     raise ValueError(
-        f"{backbone.name!r} has no expansion in a first row at stride 32 (row13_expand_act, or the "
-        "like), which SSDLite reads. Build the backbone with kzoo and output_stride=32."
+        f"{backbone.name!r} has no row at stride 32, in which SSDLite reads its first map. Build "
+        "the backbone with kzoo and output_stride=32."
     )

@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from conftest import settled
 
 import kzoo
 from kzoo import mobilenet_v1, mobilenet_v4, tflite
@@ -36,6 +37,24 @@ def test_int8_agrees_with_float(classifier, unseen, builder, tmp_path):
 def test_int8_is_one_partition(classifier, unseen, builder, tmp_path):
     model = classifier(builder)
     file = tflite.convert(model, tmp_path / "model.tflite", calibration=unseen[0][:64])
+    found = tflite.audit(file)
+    assert not found.float_ops
+    assert found.partitions == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("head", "builder"),
+    [
+        (kzoo.SSDLite, kzoo.MobileNetV1),
+        (kzoo.LRASPP, kzoo.MobileNetV4ConvSmall),
+    ],
+)
+def test_heads_in_int8_are_one_partition(unseen, head, builder, tmp_path):
+    keras.utils.set_random_seed(0)
+    backbone = builder(0.35, input_shape=(64, 64, 3), include_top=False)
+    model = settled(head(backbone, 3), unseen[0][:64])
+    file = tflite.convert(model, tmp_path / "model.tflite", calibration=unseen[0][:32])
     found = tflite.audit(file)
     assert not found.float_ops
     assert found.partitions == 1
