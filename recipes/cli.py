@@ -201,12 +201,23 @@ def audit(command: argparse.ArgumentParser) -> Run:
 
 def benchmark(command: argparse.ArgumentParser) -> Run:
     """CPU time of .tflite files, side by side"""
+    from kzoo.tflite.benchmark import RUNTIMES
+
     command.add_argument("files", nargs="+", help=".tflite files; ratios are to the first")
+    command.add_argument("--threads", type=int, default=1, help="(default: 1)")
+    command.add_argument(
+        "--runtime", action="append", choices=tuple(RUNTIMES), dest="runtimes",
+        help="may be given again for several side by side (default: litert)",
+    )  # fmt: skip
+    command.add_argument("--plot", help="picture file to draw into")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.tflite import benchmark
+        from kzoo.recipes.benchmark import benchmark_files
 
-        print(benchmark(given.files))
+        runtimes = given.runtimes or ("litert",)
+        print(
+            benchmark_files(given.files, threads=given.threads, runtimes=runtimes, plot=given.plot)
+        )
 
     return run
 

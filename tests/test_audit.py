@@ -8,7 +8,9 @@ import keras
 import pytest
 
 from kzoo.flatbuffer import TfliteGraph, TfliteOperator, TfliteTensor
+from kzoo.recipes.benchmark import draw
 from kzoo.tflite import audit, benchmark, convert
+from kzoo.tflite.benchmark import RUNTIMES
 from kzoo.tflite.delegates import DELEGATES, Facts, advice
 from kzoo.tflite.limits import risks
 from kzoo.tflite.run import trial
@@ -138,9 +140,14 @@ def test_a_process_that_dies_is_told_by_its_signal(tmp_path, monkeypatch):
 def test_benchmark_takes_turns(tiny, unseen, tmp_path):
     small = convert(tiny, tmp_path / "int8.tflite", calibration=unseen[0][:20])
     large = convert(tiny, tmp_path / "float.tflite", scheme="float32")
-    found = benchmark([large, small], rounds=2, seconds=0.02)
+    found = benchmark([large, small], rounds=2, seconds=0.02, runtimes=tuple(RUNTIMES))
     assert found[0].ratio == 1
-    assert found[1].bytes < found[0].bytes
+    assert [t.runtime for t in found.timings] == ["litert", "compiled", "reference"] * 2
+    assert found[3].bytes < found[0].bytes
+    assert all(0 < t.cpu_ms < 1000 and t.memory_mb > 0 for t in found.timings)
     assert "int8.tflite" in str(found)
+    draw(found).savefig(tmp_path / "plot.png")
     with pytest.raises(ValueError, match="Received: none"):
         benchmark([])
+    with pytest.raises(ValueError, match=r"one of litert, compiled, reference\. Received: 'onnx'"):
+        benchmark([large], runtimes=("onnx",))

@@ -120,3 +120,17 @@ def test_partitions_by_hand():
     operators = [op(0, "A", [0], [1]), op(1, "B", [1], [2]), op(2, "C", [2, 9], [3])]
     operators += [op(3, "DELEGATE", [0], [1]), op(4, "DELEGATE", [2], [3])]
     assert delegated(operators) == (2, [1])
+
+
+def test_compiled_model_says_the_same(files, unseen):
+    """LiteRT's newer interface, which Android's CompiledModel is."""
+    from ai_edge_litert.compiled_model import CompiledModel
+
+    for io, file in files.items():
+        want = Runner(file)(unseen[0][:5])
+        model = CompiledModel.from_file(str(file))
+        inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+        for picture, scores in zip(from_pixels(unseen[0][:5], io), want, strict=True):
+            inputs[0].write(picture[None])
+            model.run_by_index(0, inputs, outputs)
+            np.testing.assert_allclose(outputs[0].read(6, np.float32), scores, atol=1e-6)

@@ -5,6 +5,7 @@ a bad file can abort the process, so `trial` has that done in a child, which sha
 Hence the imports inside functions.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -180,6 +181,7 @@ class Trial:
     partitions: int  # of XNNPACK; 1 is a whole file without a way out and back
     outside: tuple[int, ...]  # operators, by index, that XNNPACK left to the reference kernels
     load_ms: float
+    memory_mb: float  # what the process grew by
 
 
 def trial(path: str | os.PathLike) -> Trial:
@@ -196,11 +198,13 @@ def trial(path: str | os.PathLike) -> Trial:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"{path} cannot be run, the process that tried ended with {how}: {last}")
     values = json.loads(done.stdout.splitlines()[-1])
-    return Trial(values["partitions"], tuple(values["outside"]), values["load_ms"])
+    return Trial(values.pop("partitions"), tuple(values.pop("outside")), **values)
 
 
 def try_here(path: str) -> dict[str, Any]:
-    start = time.perf_counter()
+    from ai_edge_litert.interpreter import Interpreter  # noqa: F401, before its growth is measured
+
+    before, start = resident_mb(), time.perf_counter()
     interpreter = open_interpreter(path)
     load_ms = 1e3 * (time.perf_counter() - start)
     for detail in interpreter.get_input_details():
@@ -211,7 +215,19 @@ def try_here(path: str) -> dict[str, Any]:
         )
     interpreter.invoke()
     partitions, outside = delegated(interpreter._get_ops_details())
-    return {"partitions": partitions, "outside": outside, "load_ms": load_ms}
+    grown = resident_mb() - before
+    return {"partitions": partitions, "outside": outside, "load_ms": load_ms, "memory_mb": grown}
+
+
+def resident_mb() -> float:
+    """The memory of this process, at its largest where the system tells no more."""
+    with contextlib.suppress(OSError):
+        return (
+            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        )
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def delegated(operators: list[dict[str, Any]]) -> tuple[int, list[int]]:
