@@ -16,7 +16,9 @@ from kzoo.tflite.metadata import Metadata, read_metadata
 from kzoo.tflite.run import Port, Trial, port, trial
 
 # What may follow the last quantized tensor in float32: in int8 it loses much and gains little.
-LAST = {"SOFTMAX", "LOGISTIC", "RESHAPE", "DEQUANTIZE", "TFLite_Detection_PostProcess"}
+LAST = {
+    "SOFTMAX", "LOGISTIC", "RESHAPE", "STRIDED_SLICE", "DEQUANTIZE", "TFLite_Detection_PostProcess",
+}  # fmt: skip
 QUANTIZED = {"int8", "uint8", "int16", "int4"}
 
 

@@ -83,24 +83,44 @@ def remove_fences(model: Any) -> None:
 
 
 def softmax_in_float(model: Any) -> None:
-    """Turn logits -> SOFTMAX -> DEQUANTIZE around: int8 probabilities have steps of 1/256."""
+    """Turn logits -> SOFTMAX -> DEQUANTIZE around: int8 probabilities have steps of 1/256.
+
+    A STRIDED_SLICE may stand between, which takes a detector's background off.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
-    operators = model.subgraphs[0].operators
-    kinds = [model.operatorCodes[op.opcodeIndex].builtinCode for op in operators]
-    for i, op in enumerate(operators):
-        readers = [j for j, other in enumerate(operators) if op.outputs[0] in other.inputs]
-        if kinds[i] != schema.BuiltinOperator.SOFTMAX or len(readers) != 1:
+    kinds = schema.BuiltinOperator
+    graph = model.subgraphs[0]
+
+    def kind(op: Any) -> int:
+        return model.operatorCodes[op.opcodeIndex].builtinCode
+
+    for softmax in [op for op in graph.operators if kind(op) == kinds.SOFTMAX]:
+        chain = [softmax]
+        while True:
+            readers = [op for op in graph.operators if chain[-1].outputs[0] in op.inputs]
+            if len(readers) != 1 or kind(readers[0]) != kinds.STRIDED_SLICE:
+                break
+            chain.append(readers[0])
+        if len(readers) != 1 or kind(readers[0]) != kinds.DEQUANTIZE:
             continue
-        j = readers[0]
-        if kinds[j] != schema.BuiltinOperator.DEQUANTIZE:
-            continue
-        softmax, dequantize, middle = op, operators[j], op.outputs[0]
-        softmax.inputs, dequantize.inputs = dequantize.inputs, softmax.inputs
-        softmax.outputs, dequantize.outputs = dequantize.outputs, softmax.outputs
-        operators[i], operators[j] = dequantize, softmax
-        tensor = model.subgraphs[0].tensors[middle]
-        tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+        # Each now writes what the next one wrote: DEQUANTIZE comes first, and the rest is float.
+        (dequantize,) = readers
+        shapes = [graph.tensors[op.outputs[0]].shape for op in chain]
+        written = [op.outputs for op in [*chain, dequantize]]
+        logits, rest = softmax.inputs, [op.inputs[1:] for op in chain]
+        dequantize.inputs, dequantize.outputs = logits, written[0]
+        graph.tensors[written[0][0]].type = schema.TensorType.FLOAT32
+        graph.tensors[written[0][0]].quantization = None
+        for op, more, shape, source, target in zip(
+            chain, rest, shapes, written[:-1], written[1:], strict=True
+        ):
+            op.inputs, op.outputs = np.append(source, more).astype(np.int32), target
+            tensor = graph.tensors[target[0]]
+            tensor.type, tensor.quantization, tensor.shape = schema.TensorType.FLOAT32, None, shape
+        order = [op for op in graph.operators if op is not dequantize]
+        order.insert(next(k for k, op in enumerate(order) if op is softmax), dequantize)
+        graph.operators = order
 
 
 def take_bytes(model: Any, io: str) -> None:
