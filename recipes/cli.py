@@ -222,6 +222,21 @@ def benchmark(command: argparse.ArgumentParser) -> Run:
     return run
 
 
+def android(command: argparse.ArgumentParser) -> Run:
+    """a folder with what an Android app needs of a run: model, Kotlin, Gradle lines, model card"""
+    command.add_argument("run", help="run folder")
+    command.add_argument("--out", help="folder to write (default: RUN/android)")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.android import android
+
+        folder = android(given.run, given.out)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            print(path)
+
+    return run
+
+
 def serve(command: argparse.ArgumentParser) -> Run:
     """a page on this machine that runs a run's .tflite on pictures and the camera"""
     command.add_argument("model", help="run folder or .tflite file")
@@ -271,6 +286,7 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "convert": convert,
     "audit": audit,
     "benchmark": benchmark,
+    "android": android,
     "serve": serve,
     "list": list_models,
 }

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -76,6 +78,25 @@ def test_a_readable_page(tiny, tmp_path):
     assert "serving_default(image) -> predictions" in page
     assert "CONV_2D" in page
     assert "not quantized" in page
+
+
+@makes_files
+@pytest.mark.slow
+def test_corrupted_files_give_an_answer_or_an_error(tiny, unseen, tmp_path):
+    """A sample of what tests/bench/fuzz_files.py does 2,400 times."""
+    files = [
+        convert(tiny, tmp_path / "int8.tflite", calibration=unseen[0][:20], labels=list("abcdef")),
+        convert(tiny, tmp_path / "float.tflite", scheme="float32"),
+    ]
+    program = Path(__file__).parent / "bench" / "fuzz_files.py"
+    done = subprocess.run(
+        [sys.executable, program, *files, "--cases", "100", "--seed", "7"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "error error error error" in done.stdout
+    assert "answer answer answer answer" in done.stdout
 
 
 def test_files_that_are_none(tmp_path):

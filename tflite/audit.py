@@ -215,7 +215,11 @@ def float_operators(
 def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
     kinds: dict[int, str] = {}  # of buffers, which tensors may share
     for graph in model.graphs:
-        origin = {op.outputs[0]: op.inputs[0] for op in graph.operators if op.name == "DEQUANTIZE"}
+        origin = {
+            op.outputs[0]: op.inputs[0]
+            for op in graph.operators
+            if op.name == "DEQUANTIZE" and op.inputs and op.outputs
+        }
         for op in graph.operators:
             for place, index in enumerate(op.inputs):
                 kind = {1: "weights", 2: "biases"}.get(place, "other")
@@ -229,6 +233,7 @@ def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
 
 
 def channelwise(model: TfliteModel, graph: TfliteGraph) -> tuple[int, int]:
-    weights = [graph.tensors[op.inputs[1]] for op in graph.operators if op.name in LINEAR]
+    linear = [op for op in graph.operators if op.name in LINEAR and len(op.inputs) > 1]
+    weights = [graph.tensors[op.inputs[1]] for op in linear]
     quantized = [w for w in weights if w.scales and constant(model, w)]
     return sum(len(w.scales) > 1 for w in quantized), len(quantized)

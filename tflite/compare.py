@@ -170,6 +170,6 @@ def last_step(file: TfliteModel, name: str) -> tuple[float, bool]:
     softmax = False
     while True:
         found, op = graph.tensors[tensor], producer.get(tensor)
-        if found.scales or op is None or op.name not in PASSED:
+        if found.scales or op is None or op.name not in PASSED or not op.inputs:
             return (found.scales[0] if found.scales else 0.0), softmax
         softmax, tensor = softmax or op.name == "SOFTMAX", op.inputs[0]

@@ -111,7 +111,10 @@ class Runner:
             if len(some) < batch:  # the last one again, to fill the batch up
                 some = np.concatenate([some, np.repeat(some[-1:], batch - len(some), axis=0)])
             self._interpreter.set_tensor(self._input_index, some)
-            self._interpreter.invoke()
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                raise ValueError(f"LiteRT cannot run {str(self.path)!r}: {error}") from error
             for values, output, index in zip(
                 results, self.outputs, self._output_indices, strict=True
             ):
