@@ -29,7 +29,6 @@ from kzoo.recipes.fit import Row, Stage, fit, highest, once
 from kzoo.recipes.options import option
 from kzoo.recipes.run import open_run
 from kzoo.tflite import compare, convert
-from kzoo.tflite.metadata import BoxOutputs, Metadata
 from kzoo.tflite.prepare import copy_in_float32
 
 LEAST = {
@@ -116,7 +115,7 @@ def detect(data: str | Path, **options) -> BoxResults:
         history += rows
     write_json(folder / "history.json", history)
     with tqdm(total=3, desc="converting", disable=None) as bar:
-        file = write_file(int8, folder / "model.tflite", dataset.labels)
+        file = convert(int8, folder / "model.tflite", labels=dataset.labels)
         bar.update()
         bar.set_description("comparing")
         val = Pictures([example.path for example in dataset.val], config.size)[:]
@@ -145,12 +144,6 @@ def build(config: Config, classes: int) -> Detector:
         box_loss=config.box_loss,
         norm_momentum=NORM_MOMENTUM,
     )
-
-
-def write_file(int8: Detector, file: Path, labels: tuple[str, ...]) -> Path:
-    """The .tflite file: codes of boxes and scores, with the anchors in its metadata."""
-    outputs = BoxOutputs(int8.anchor_boxes)
-    return convert(int8.scored(), file, labels=labels, metadata=Metadata(outputs=outputs))
 
 
 @dataclasses.dataclass(frozen=True)

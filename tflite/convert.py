@@ -15,11 +15,13 @@ import keras
 import numpy as np
 
 import kzoo
+from kzoo.detector import Detector
 from kzoo.flatbuffer import read_tflite
 from kzoo.qat import FakeQuant
 from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.files import replacing
-from kzoo.tflite.metadata import Metadata
+from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, Metadata
+from kzoo.tflite.postprocess import OPERATOR, PostProcess, with_postprocess
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32, fenced
 from kzoo.tflite.translate import SCHEMES, trace, translate
 
@@ -36,6 +38,7 @@ def convert(
     metadata: Metadata | None = None,
     image_size: tuple[int, int] | None = None,
     batch_size: int = 1,
+    postprocess: PostProcess | Literal["op"] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Write `model` to the file `out`, for one picture at a time, and return its path.
@@ -55,17 +58,21 @@ def convert(
         ranges too wide.
     labels: names of the classes, written to labels.txt beside the file, and into it where it has
         the input and output of a classifier or a segmenter.
-    metadata: what else the file says of itself, see `Metadata`; a detector needs its anchors.
-        `labels` go before its own.
+    metadata: what else the file says of itself, see `Metadata`. `labels` go before its own.
     image_size: (H, W), for a model whose input leaves them open.
     batch_size: how many pictures the file takes at a time, always as many. Android takes 1.
+    postprocess: of a `kzoo.Detector`, whose file has the outputs boxes and scores, and the anchors
+        in its metadata. "op", or its settings, puts TFLite_Detection_PostProcess behind them.
     progress: called with the name of each step when it begins: one of `STEPS`.
 
     Conversion of a MobileNetV3-Large at 224 px to int8 takes COST.
     The file appears whole or not at all. Raises ValueError for what cannot be converted, and why.
     """
     lines = None if labels is None else tuple(labels)
-    request = Request(Path(out), scheme, io, lines, image_size, calibrator, metadata, batch_size)
+    settings = PostProcess() if postprocess == "op" else postprocess
+    request = Request(
+        Path(out), scheme, io, lines, image_size, calibrator, metadata, batch_size, settings
+    )
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
     if keras.backend.backend() != "tensorflow":
@@ -95,6 +102,7 @@ class Request:
     calibrator: str = "kzoo"
     metadata: Metadata | None = None
     batch_size: int = 1
+    postprocess: PostProcess | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
@@ -153,6 +161,14 @@ def lower(
         if request.scheme == "int8" and request.calibrator == "kzoo":
             progress(STEPS[1])
             body, pictures = kzoo.quantize(body, calibration=pictures), None
+    said = request.metadata
+    if isinstance(model, Detector):
+        body, names = model.like(body.input, body.output).scored(), ["boxes", "scores"]
+        said = dataclasses.replace(said or Metadata(), outputs=BoxOutputs(model.anchor_boxes))
+    elif request.postprocess:
+        raise ValueError(
+            f"postprocess is for detectors. Received: {type(model).__name__} {model.name!r}"
+        )
     progress(STEPS[2])
     if scheme.calibrated and request.io in ("uint8", "int8"):
         body, grid = absorb_preprocessing(body)
@@ -164,7 +180,9 @@ def lower(
     content = finish(
         content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32"
     )
-    said = request.metadata
+    if request.postprocess and said and isinstance(said.outputs, BoxOutputs):
+        content = with_postprocess(content, said.outputs, request.postprocess)
+        said = dataclasses.replace(said, outputs=DetectionOutputs())
     if said is None and request.labels and told_by_ports(read_tflite(content).graphs[0]):
         said = Metadata()
     if said is None:
@@ -255,7 +273,8 @@ def write(content: bytes, request: Request) -> None:
 def check(found: Audit, request: Request) -> None:
     """Raise ValueError where the file is not what was asked for, or does not run."""
     trouble = {
-        "it has operators that are not built in": found.custom_ops + found.flex_ops,
+        "it has operators that are not built in": found.flex_ops
+        + tuple(op for op in found.custom_ops if not (request.postprocess and OPERATOR in op)),
         "its scales are out of XNNPACK's bounds, which can kill the process that runs it; give it "
         "ranges with kzoo.quantize, which keeps inside them": found.risks,
         "it does not run": (found.failure,) if found.failure else (),

@@ -18,11 +18,10 @@ import kzoo
 from kzoo.recipes.annotations import read_boxes
 from kzoo.recipes.boxes_score import score_boxes
 from kzoo.recipes.data import Pictures
-from kzoo.recipes.detect import CALIBRATION_PICTURES, write_file
+from kzoo.recipes.detect import CALIBRATION_PICTURES
 from kzoo.recipes.finder import finder
 from kzoo.recipes.run import read_config
 from kzoo.tflite import convert
-from kzoo.tflite.metadata import BoxOutputs, Metadata
 
 
 def main() -> None:
@@ -52,18 +51,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "model.tflite"
         if options.usual:
-            metadata = Metadata(outputs=BoxOutputs(model.anchor_boxes))
             try:
-                convert(
-                    model.scored(), file, calibration=calibration, calibrator="tensorflow",
-                    metadata=metadata, labels=dataset.labels,
-                )  # fmt: skip
+                convert(model, file, calibration=calibration, calibrator="tensorflow")
                 measure("usual PTQ", file)
             except ValueError as error:
                 print(f"usual PTQ    {error}")
         for ranges in (1e-4, "minmax"):
             int8 = kzoo.quantize(model, calibration=calibration, ranges=ranges)
-            measure(f"PTQ {ranges}", write_file(int8, file, dataset.labels))
+            measure(f"PTQ {ranges}", convert(int8, file, labels=dataset.labels))
     measure("the run's", options.run / "model.tflite")
 
 

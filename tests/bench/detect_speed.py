@@ -51,7 +51,7 @@ def main() -> None:
     anchors = read_metadata(int8).outputs.anchors
     with tempfile.TemporaryDirectory() as place:
         model = keras.saving.load_model(options.run / "model.keras", compile=False)
-        exact = convert(model.scored(), Path(place) / "float32.tflite", scheme="float32")
+        exact = convert(model, Path(place) / "float32.tflite", scheme="float32")
         whole = Path(place) / "op.tflite"
         add_postprocess(int8, whole, settings=PostProcess(threshold=THRESHOLDS[0]))
         runners = {
