@@ -1,0 +1,150 @@
+"""The recipe from pictures with masks to a verified int8 file, as a person runs it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from mask_scenes import draw_scenes
+from PIL import Image
+
+from kzoo.masks import mask_at, score_masks
+from kzoo.recipes.cli import main
+from kzoo.recipes.data import read_picture
+from kzoo.recipes.masker import masker
+from kzoo.recipes.masks import full_mask, read_masks
+from kzoo.recipes.segment import Config, Training, class_weights
+from kzoo.tflite import Runner, audit
+from kzoo.tflite.mask import end_in_mask
+
+LABELS = ("background", "circle", "cross")
+QUICK = ["--model", "mobilenet_v3_small_minimalistic", "--alpha", "0.5", "--weights", "none"]
+QUICK += ["--head", "deeplabv3+", "--filters", "24", "--size", "64", "--batch-size", "8"]
+QUICK += ["--epochs", "14", "--qat-epochs", "1", "--learning-rate", "0.004"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    draw_scenes(folder, train=128, val=32, side=64, shapes=LABELS[1:])
+    (folder / "val" / "masks" / "0000.png").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(scenes, tmp_path_factory):
+    """A finished run's folder."""
+    folder = tmp_path_factory.mktemp("runs") / "quick"
+    assert main(["segment", str(scenes), *QUICK, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+class TestRun:
+    def test_leaves_everything_in_its_folder(self, run):
+        files = {path.name for path in run.iterdir()}
+        assert files >= {
+            "config.json", "history.json", "labels.txt", "model.keras", "model.tflite",
+            "report.html", "results.json",
+        }  # fmt: skip
+        assert tuple((run / "labels.txt").read_text().split()) == LABELS
+        assert len(json.loads((run / "history.json").read_text())) == 14 + 1
+
+    def test_learns_and_int8_is_as_good(self, run, scenes):
+        """Both held against the masks that were drawn, not against what the run says."""
+        val = read_masks(scenes).val
+        assert len(val) == 31
+        iou = {}
+        for file in ("model.keras", "model.tflite"):
+            find = masker(run / file)
+            pairs = [(full_mask(pair), find(pair.picture)) for pair in val]
+            scores = score_masks(pairs, len(LABELS))
+            iou[file] = scores.mean_iou
+        results = json.loads((run / "results.json").read_text())
+        assert results["float_iou"] == pytest.approx(iou["model.keras"])
+        assert results["int8_iou"] == pytest.approx(iou["model.tflite"])
+        assert iou["model.keras"] > 0.38  # of nothing but background it is .27
+        assert iou["model.tflite"] > iou["model.keras"] - 0.03
+
+    def test_the_file_is_int8_between_bytes_and_logits(self, run):
+        found = audit(run / "model.tflite")
+        assert (found.float_ops, found.partitions) == ((), 1)
+        assert found.inputs[0].dtype == "uint8"
+        assert found.outputs[0].shape == (1, 64, 64, len(LABELS))
+        assert found.metadata.labels == LABELS
+        assert found.metadata.outputs.task == "ImageSegmenter"
+
+    def test_a_file_that_ends_in_its_mask_says_the_same(self, run, scenes, tmp_path):
+        picture = read_picture(scenes / "val" / "images" / "0001.jpg", 64)
+        logits = Runner(run / "model.tflite")(picture)[0]
+        (tmp_path / "mask.tflite").write_bytes((run / "model.tflite").read_bytes())
+        file = end_in_mask(tmp_path / "mask.tflite")
+        mask = Runner(file)(picture)[0]
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, logits.argmax(-1))
+        found = audit(file)
+        assert found.census["ARG_MAX"] == 1
+        assert "DEQUANTIZE" not in found.census
+        assert found.metadata is None
+        with pytest.raises(ValueError, match=r"no segmenter with one output.*\(1, 64, 64\)"):
+            end_in_mask(file)
+
+    def test_predict_writes_masks_at_the_pictures_own_size(self, run, scenes, tmp_path, capsys):
+        wide = tmp_path / "wide.png"
+        with Image.open(scenes / "val" / "images" / "0002.jpg") as image:
+            image.resize((100, 70)).save(wide)
+        (tmp_path / "broken.png").write_bytes(b"")
+        assert main(["predict", str(run), str(wide), str(tmp_path / "broken.png")]) == 0
+        said, broken = capsys.readouterr().out.splitlines()
+        assert "%" in said
+        assert broken.endswith("cannot be read: empty")
+        with Image.open(run / "predicted" / "wide.png") as mask:
+            found = np.asarray(mask)
+        logits = Runner(run / "model.tflite")(read_picture(wide, 64))[0]
+        np.testing.assert_array_equal(found, mask_at(logits, (70, 100)))
+        with Image.open(run / "predicted" / "wide.jpg") as shown:
+            assert shown.size == (100, 70)
+
+    def test_the_report_stands_alone(self, run):
+        page = (run / "report.html").read_text(encoding="utf-8")
+        for text in ("mean IoU", "boundary F", "Picture, truth, float, int8", "circle"):
+            assert text in page
+        assert "has no mask masks/0000.png: left out" in page
+        assert 'src="http' not in page
+
+
+def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
+    """Loss and metrics come back with the model; on any net, so on the smallest."""
+    dataset = read_masks(scenes)
+    run = Training(dataset, Config(str(scenes), size=64, balance=True, focal=1), tmp_path)
+
+    def train(epochs):
+        image = keras.Input((64, 64, 3))
+        net = keras.Model(image, keras.layers.Conv2D(3, 1)(image))
+        return run.fit(net, "stage", epochs, 0.01)[1]
+
+    (first,) = train(1)
+    again, second = train(2)
+    assert again == first
+    assert second["epoch"] == 1
+    assert {"val_loss", "val_mean_iou", "val_pixel_accuracy"} <= second.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "fcn"}, "head must be one of lraspp, deeplabv3, deeplabv3+. Received: 'fcn'"),
+        ({"output": "png"}, "output must be one of logits, scores, mask. Received: 'png'"),
+        ({"epochs": -1}, "epochs must be at least 0. Received: -1"),
+        ({"size": 16}, "size must be at least 32. Received: 16"),
+    ],
+)
+def test_settings_that_make_no_sense(options, message, capsys, tmp_path):
+    flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    assert main(["segment", str(tmp_path), *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_class_weights_by_hand():
+    # The median share is 100: a class of 400 counts half, one of 25 twice, an absent one nothing.
+    assert class_weights(np.array([400, 100, 25, 0])) == [0.5, 1.0, 2.0, 0.0]
