@@ -79,8 +79,9 @@ KINDS = {
 }
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_symmetric_levels_of_each_output_channel(kind):
+def test_weights_are_symmetric_levels_of_each_output_channel(kind, training):
     make, shape = KINDS[kind]
     layer = make()
     layer.build(shape)
@@ -90,7 +91,7 @@ def test_weights_are_symmetric_levels_of_each_output_channel(kind):
     layer.limits.assign(np.stack([np.full(layer.bias.shape, v) for v in (1e-6, 1e6)]))
     layer.input_scale.assign(0.02)
     n = layer.bias.shape[0]
-    got = ops.convert_to_numpy(layer.rounded(ops.reshape(layer.kernel, (-1, n)))[0])
+    got = ops.convert_to_numpy(layer.rounded(ops.reshape(layer.kernel, (-1, n)), training)[0])
     kernel, got = (k.reshape(-1, n) for k in (kernel, got))
     scale = np.abs(kernel).max(axis=0) / 127
     np.testing.assert_allclose(got, np.rint(kernel / scale) * scale, rtol=1e-5, atol=1e-6)
@@ -104,19 +105,20 @@ def test_a_bias_is_an_int32_in_steps_of_both_scales():
     layer.bias.assign([0.123, 1.0])
     layer.limits.assign([[1e-6, 1e-6], [1e6, 1e6]])
     layer.input_scale.assign(0.5)
-    bias = ops.convert_to_numpy(layer.rounded(layer.kernel)[1])
+    bias = ops.convert_to_numpy(layer.rounded(layer.kernel, False)[1])
     step = 0.5 * np.array([1.27, 0.5]) / 127
     np.testing.assert_allclose(bias, np.rint([0.123, 1.0] / step) * step, rtol=1e-4)
 
 
-def test_limits_floor_and_clip_the_range_of_weights():
+@pytest.mark.parametrize("training", [False, True])
+def test_limits_floor_and_clip_the_range_of_weights(training):
     layer = QuantDense(2)
     layer.build((1, 2))
     layer.kernel.assign([[1e-6, 3.0], [-2e-6, 10.0]])
     layer.bias.assign([1.0, 0.0])
     layer.limits.assign([[0.1, 0.1], [5.0, 5.0]])
     layer.input_scale.assign(1e-3)
-    kernel, bias = map(ops.convert_to_numpy, layer.rounded(layer.kernel))
+    kernel, bias = map(ops.convert_to_numpy, layer.rounded(layer.kernel, training))
     np.testing.assert_allclose(kernel[:, 0], 0, atol=1e-9)  # less than half a step of 0.1 / 127
     np.testing.assert_allclose(kernel[:, 1], [3.0, 5.0], atol=0.02)
     assert abs(bias[0] / (1e-3 * 0.1 / 127)) < 2**31

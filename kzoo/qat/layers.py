@@ -91,23 +91,34 @@ class Quantized:
     def load_own_variables(self, store: Any) -> None:
         keras.layers.Layer.load_own_variables(self, store)
 
-    def rounded(self, kernel: Any) -> tuple[Any, Any]:
-        """Kernel, given with the output channels last, and bias as the int8 file holds them."""
+    def rounded(self, kernel: Any, training: bool | None) -> tuple[Any, Any]:
+        """Kernel, given with the output channels last, and bias as the int8 file holds them.
+
+        In training the kernel is the same by cheaper operations, which the converter would not
+        recognise, and the bias is left as it is: its steps are far below what the output shows.
+        """
+        bias = self.bias  # type: ignore[attr-defined]
         span = ops.max(ops.abs(ops.stop_gradient(kernel)), axis=tuple(range(len(kernel.shape) - 1)))
         # A hair more than the largest weight, or rounding puts that outside: without a gradient.
         span = ops.clip(span * (1 + 2**-20), self.limits[0], self.limits[1])
+        step = span / WEIGHT_LEVELS
+        if training:
+            return straight_through(ops.clip(kernel, -span, span), step), bias
         kernel = fake_quant(kernel, -span, span, narrow_range=True, axis=len(kernel.shape) - 1)
-        step = self.input_scale * span / WEIGHT_LEVELS
-        bias = self.bias  # type: ignore[attr-defined]
-        return kernel, bias + ops.stop_gradient(ops.round(bias / step) * step - bias)
+        return kernel, straight_through(bias, self.input_scale * step)
+
+
+def straight_through(x: Any, step: Any) -> Any:
+    """`x` in whole steps, with the gradient of `x`."""
+    return x + ops.stop_gradient(ops.round(x / step) * step - x)
 
 
 @register
 class QuantConv2D(Quantized, keras.layers.Conv2D):
     """Conv2D with int8 weights."""
 
-    def call(self, x: Any) -> Any:
-        kernel, bias = self.rounded(self.kernel)
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        kernel, bias = self.rounded(self.kernel, training)
         return self.convolution_op(x, kernel) + bias
 
 
@@ -115,11 +126,11 @@ class QuantConv2D(Quantized, keras.layers.Conv2D):
 class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
     """DepthwiseConv2D with int8 weights."""
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         # One scale per channel of the output: for that, JAX and PyTorch want them on the last axis.
         height, width, channels, multiplier = self.kernel.shape
         flat = ops.reshape(self.kernel, (height, width, 1, channels * multiplier))
-        flat, bias = self.rounded(flat)
+        flat, bias = self.rounded(flat, training)
         kernel = ops.reshape(flat, self.kernel.shape)
         y = ops.depthwise_conv(
             x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate
@@ -135,8 +146,8 @@ class QuantDense(Quantized, keras.layers.Dense):
     weights have a scale per output channel.
     """
 
-    def call(self, x: Any, training: bool = False) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         inputs, units = self.kernel.shape
-        kernel, bias = self.rounded(ops.reshape(self.kernel, (1, 1, inputs, units)))
+        kernel, bias = self.rounded(ops.reshape(self.kernel, (1, 1, inputs, units)), training)
         y = ops.conv(ops.reshape(x, (-1, 1, 1, inputs)), kernel, data_format="channels_last") + bias
         return ops.reshape(y, (-1, *x.shape[1:-1], units))
