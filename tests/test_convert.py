@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pytest
 from conftest import beginning
+from PIL import Image
 
 import kzoo
 from kzoo.flatbuffer import read_tflite
+from kzoo.recipes.cli import main
 from kzoo.tflite import (
     SCHEMES,
     Bounds,
@@ -182,6 +184,24 @@ def test_a_file_that_says_something_else_is_put_aside(tiny, pictures, unseen, tm
         verify(tiny, good, unseen[0], bounds=Bounds(agreement=None, sqnr_db=99))
     with pytest.raises(ValueError, match=r"in \[0, 1\]. Received: 80"):
         Bounds(agreement=80)
+
+
+def test_the_command(tiny, unseen, tmp_path, capsys):
+    pictures, model, out = tmp_path / "pictures", tmp_path / "model.keras", tmp_path / "a.tflite"
+    pictures.mkdir()
+    for i, picture in enumerate(unseen[0][:12]):
+        Image.fromarray(picture).save(pictures / f"{i}.png")
+    tiny.save(model)
+    command = ["convert", str(model), str(out), "--scheme", "float32", "--author", "me"]
+    assert main([*command, "--check", str(pictures)]) == 0
+    said = capsys.readouterr().out
+    assert "author me" in said
+    assert "12 pictures" in said
+    assert "agreement 1.0000" in said
+    assert main([*command, "--check", str(pictures), "--agreement", "2"]) == 1
+    assert "agreement must be in [0, 1]" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "Not compared with the model" in capsys.readouterr().out
 
 
 def test_model_from_a_file_labels_and_a_folder_with_odd_letters(tiny, pictures, unseen, tmp_path):

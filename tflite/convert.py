@@ -48,8 +48,10 @@ def convert(
     scheme: see `SCHEMES`.
     io: dtype of the input. None means uint8 for int8, and float32 for the other schemes. A uint8
         input takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's
-        front becomes the input's scale and zero point. Outputs are float32, and so is a softmax: an
-        int8 one has steps of 1/256, too coarse for many classes.
+        front becomes the input's scale and zero point. A float32 input of an int8 file keeps it, as
+        two float operators: a QUANTIZE takes zero to the zero point, where black is not zero to the
+        net. Outputs are float32, and so is a softmax: an int8 one has steps of 1/256, too coarse
+        for many classes.
     calibration: pictures (N, H, W, C), uint8 or float, in the model's input range; some 100 to 500
         that are like those it will see. Needed for int8 and int16x8, unless the model holds the
         ranges that `kzoo.quantize` gave it.

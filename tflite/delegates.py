@@ -85,6 +85,9 @@ DELEGATES = (
 )
 
 
+KNOWN_CUSTOM = ("TFLite_Detection_PostProcess",)  # LiteRT and MediaPipe bring it along
+
+
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What advice is given on."""
@@ -148,8 +151,8 @@ def advice(facts: Facts) -> Iterator[str]:
         yield f"{len(stray)} operators run outside XNNPACK: {', '.join(sorted(set(stray)))}."
     if facts.flex_ops:
         yield "Flex operators need TensorFlow in the app (some 25 MB): replace those layers."
-    if facts.custom_ops:
-        yield "Custom operators run only where the app registers them."
+    if strange := [name for name in facts.custom_ops if name.split()[1] not in KNOWN_CUSTOM]:
+        yield f"Custom operators run only where the app registers them: {', '.join(strange)}."
 
 
 def op_dtypes(graph: TfliteGraph, facts: Facts, index: int) -> set[str]:

@@ -114,12 +114,15 @@ def made(folder: Path) -> Iterator[tuple[str, tuple[Path, str]]]:
         if "project" in layer.name and layer.name.startswith("logits"):
             layer.kernel.assign(layer.kernel * 20)  # else all anchors say the same
     settled(detector, pictures[:128])
-    boxes = BoxOutputs(detector.anchor_boxes)
-    int8 = kzoo.quantize(detector, calibration=some).scored()
-    for scheme, model, io in (("float32", detector.scored(), "uint8"), ("int8", int8, "uint8")):
-        out = folder / f"detector {scheme} {io}.tflite"
-        said = Metadata(labels=tuple(names), outputs=boxes)
-        yield out.stem, (convert(model, out, scheme=scheme, io=io, metadata=said), "detect")
+    for scheme, after in (("float32", None), ("int8", None), ("int8", "op")):
+        out = folder / f"detector {scheme} uint8{' op' if after else ''}.tflite"
+        yield out.stem, (
+            convert(
+                detector, out, scheme=scheme, io="uint8", calibration=some, labels=names,
+                postprocess=after,
+            ),
+            "detect",
+        )  # fmt: skip
     low = kzoo.MobileNetV3Small(0.35, input_shape=shape, include_top=False, output_stride=16)
     segmenter = kzoo.LRASPP(settled(low, pictures[:128]), 6)
     settled(segmenter, pictures[:128])
@@ -190,9 +193,12 @@ def mediapipe(file: Path, task: str, pictures: np.ndarray, python: Path) -> floa
 
 
 def located(file: Path, values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(Boxes (N, A, 4) in px, scores (N, A, classes)) by what the file says of its anchors."""
-    anchors = read_metadata(file).outputs.anchors
-    return np.asarray(decode(values["boxes"], anchors)) * SIDE, values["scores"]
+    """(Boxes (N, A, 4) in px, scores (N, A, classes)), by what the file says of its outputs."""
+    said = read_metadata(file)
+    if isinstance(said.outputs, BoxOutputs):
+        return np.asarray(decode(values["boxes"], said.outputs.anchors)) * SIDE, values["scores"]
+    one_class = np.eye(len(said.labels))[values["classes"].astype(int)]
+    return values["boxes"] * SIDE, one_class * values["scores"][..., None]
 
 
 def found(box: list, boxes: np.ndarray, scores: np.ndarray, labels: tuple[str, ...]) -> bool:
@@ -251,7 +257,8 @@ def browser(file: Path, task: str, pictures: np.ndarray, cache: Path | None) -> 
         # Several boxes can have the highest score, in int8 above all.
         same = [abs(rows[0][1] - scores[:, labels.index(rows[0][0])].max()) < 0.02 and
                 abs(rows[0][1] - scores.max()) < 0.02
-                for rows, scores in zip(shown, values["scores"], strict=True) if rows]  # fmt: skip
+                for rows, scores in zip(shown, located(file, values)[1], strict=True)
+                if rows]  # fmt: skip
     return float(np.mean(same))
 
 
