@@ -161,7 +161,7 @@ def high_features(backbone: keras.Model) -> tuple[Tensor, int]:
 
     MobileNetV3's last row is the expansion of a bottleneck, 6 times its input at every alpha, and
     is read. MobileNetV2's only widens 320 channels to 1,280 for its classifier: it is left out, as
-    in section 6.3 of its paper.
+    in section 6.3 of its paper. V4's widens too.
     """
     *_, (_, before), (stride, last) = [(0, None), *row_outputs(backbone)]
     row = last._keras_history.operation.name.removesuffix("_out")

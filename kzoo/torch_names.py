@@ -1,5 +1,6 @@
 """torchvision's and timm's tensors by name, in PyTorch's layouts, into units."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -21,6 +22,8 @@ def read_torch(read: Callable[[bytes], Arrays]) -> Callable[[bytes, pathlib.Path
             return from_timm(arrays, file)
         if "features.0.0.weight" in arrays:
             return from_torchvision(arrays, file)
+        if "backbone.0.0.weight" in arrays:
+            return from_segmenter(arrays, file)
         raise ValueError(
             "Its tensors are named as by neither torchvision (features.0.0.weight, ...) nor timm "
             f"(conv_stem.weight, ...): {', '.join(sorted(arrays)[:3]) or 'there are none'}."
@@ -77,6 +80,44 @@ def from_torchvision(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
         1e-3 if v3 else 1e-5,
         "torch",
     )
+
+
+# The convolutions of torchvision's segmenters, and the norms behind them, as ours read one another.
+SEGMENTERS: dict[str, Pairs] = {
+    "classifier.cbr.0.weight": [  # LR-ASPP
+        ("cbr.0", "cbr.1"), ("scale.1", None), ("high_classifier", None), ("low_classifier", None),
+    ],
+    "classifier.0.convs.4.1.weight": [  # DeepLabV3
+        ("0.convs.4.1", "0.convs.4.2"), *((f"0.convs.{i}.0", f"0.convs.{i}.1") for i in range(4)),
+        ("0.project.0", "0.project.1"), ("1", "2"), ("4", None),
+    ],
+}  # fmt: skip
+BODY_EPSILON, HEAD_EPSILON = 1e-3, 1e-5  # of torchvision's MobileNetV3, of its segmenters' heads
+
+
+def from_segmenter(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
+    """torchvision's lraspp_mobilenet_v3_large and deeplabv3_mobilenet_v3_large."""
+    known = [pairs for name, pairs in SEGMENTERS.items() if name in arrays]
+    if not known:
+        raise ValueError(f"Its head is none of {', '.join(SEGMENTERS)}: no segmenter that is read.")
+    body = {
+        name.replace("backbone", "features", 1): values
+        for name, values in arrays.items()
+        if name.startswith("backbone.")
+    }
+    checkpoint = from_torchvision(body, file)
+    head = []
+    for conv, norm in known[0]:
+        unit = torch_unit(arrays, f"classifier.{conv}", norm and f"classifier.{norm}", False)
+        if unit.norm:  # one epsilon for all of a checkpoint
+            *rest, variance = unit.norm
+            variance = variance + np.float32(HEAD_EPSILON - BODY_EPSILON)
+            unit = dataclasses.replace(unit, norm=(*rest, variance))
+        if conv == "0.project.0":  # torchvision puts the pooled branch last, TF and we first
+            kernel = np.roll(unit.kernel, unit.kernel.shape[2] // 5, axis=2)
+            unit = dataclasses.replace(unit, kernel=kernel)
+        head.append(unit)
+    return dataclasses.replace(checkpoint, units=(*checkpoint.units, *head))
 
 
 # The convolutions of a timm block and the norms behind them, by the one that tells its kind.
