@@ -260,7 +260,7 @@ def card(
         "On the run's validation pictures, which also chose the best epoch; the int8 figures are "
         "of this file, by the TFLite interpreter.",
         "",
-        table({key: figure(value) for key, value in results.items() if key != "folder"})
+        table({key: figure(value) for key, value in results.items() if is_figure(value)})
         if results else "This run has no results.json.",
         "",
         "## How it runs",
@@ -293,5 +293,9 @@ def table(rows: dict[str, str]) -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in escaped.items())])
 
 
-def figure(value: Any) -> str:
+def is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def figure(value: float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -113,7 +113,7 @@ def about(found: Audit, pictures: Sequence[str | Path]) -> dict[str, Any]:
     labels = list(said.labels) if said else []
     if not labels and beside.is_file():
         labels = beside.read_text(encoding="utf-8").splitlines()
-    kinds = {2: "ImageClassifier", 4: "ImageSegmenter"}
+    kinds = {2: "ImageClassifier", 3: "ImageSegmenter", 4: "ImageSegmenter"}  # 3: a mask
     task = said.outputs.task if said and said.outputs else ""
     task = task or kinds.get(len(found.outputs[0].shape), "") if len(found.outputs) == 1 else task
     if not task:
@@ -127,12 +127,13 @@ def about(found: Audit, pictures: Sequence[str | Path]) -> dict[str, Any]:
                 "scales": said.outputs.scales}  # fmt: skip
     if said and isinstance(said.outputs, DetectionOutputs):
         more = {"order": said.outputs.order}
+    folder = found.path.resolve().parent
     ports = {
         port.name: {"shape": port.shape, "scale": port.scale, "zero_point": port.zero_point}
         for port in found.outputs
     }
     return {
-        "title": (said.title if said else "") or found.path.resolve().parent.name,
+        "title": said.title if said and said.title not in ("", task) else folder.name,
         "file": found.path.name,
         "bytes": sum(found.bytes.values()),
         "task": task,
