@@ -18,13 +18,14 @@ def levels(x, low, high):
     return (q - zero_point) * scale
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 1.02), (-3.2, 0.0), (-0.1, 25.4)])
-def test_values_at_and_beyond_the_edges(low, high):
+def test_values_at_and_beyond_the_edges(low, high, training):
     scale = (high - low) / 255
     edges = [low, high, 0.0]
     x = np.array([e + d * scale for e in edges for d in (-300, -0.6, -0.4, 0, 0.4, 0.6, 300)])
     x = x.astype("float32").reshape(1, -1)
-    y = ops.convert_to_numpy(FakeQuant(low, high)(x))
+    y = ops.convert_to_numpy(FakeQuant(low, high)(x, training=training))
     np.testing.assert_allclose(y, levels(x, low, high), atol=1e-3 * scale)
     assert 0.0 in y
 
@@ -51,11 +52,13 @@ def gradient(function, x):
     return x.grad.numpy()
 
 
-def test_gradients_pass_within_the_range_and_stop_beyond():
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_pass_within_the_range_and_stop_beyond(training):
     x = np.array([[-5.0, -0.9, 0.0, 0.31, 0.99, 1.7]], "float32")
     layer = FakeQuant(-1.0, 1.0)
     layer(x)
-    np.testing.assert_array_equal(gradient(layer, x), [[0, 1, 1, 1, 1, 0]])
+    found = gradient(lambda x: layer(x, training=training), x)
+    np.testing.assert_array_equal(found, [[0, 1, 1, 1, 1, 0]])
 
 
 def test_ranges_stay_unless_they_are_made_trainable():

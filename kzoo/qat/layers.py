@@ -43,8 +43,13 @@ class FakeQuant(keras.layers.Layer):
         self.low = self.add_weight(name="low", shape=(), initializer=low)
         self.high = self.add_weight(name="high", shape=(), initializer=high)
 
-    def call(self, x: Any) -> Any:
-        return fake_quant(x, self.low, self.high)
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        if not training or self.trainable or keras.backend.backend() == "tensorflow":
+            return fake_quant(x, self.low, self.high)
+        # Elsewhere that is a dozen operations, most of them for gradients of the range.
+        step = (self.high - self.low) / LEVELS
+        low = -ops.round(-self.low / step) * step  # zero is a level
+        return straight_through(ops.clip(x, low, low + LEVELS * step), step)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
