@@ -4,6 +4,7 @@ from kzoo.boxes import Anchors
 from kzoo.build import build, pyramid
 from kzoo.detection import Detections, detections
 from kzoo.detector import Detector
+from kzoo.masks import mask_at, score_masks
 from kzoo.mobilenet_v1 import MobileNetV1
 from kzoo.mobilenet_v2 import MobileNetV2
 from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
@@ -45,7 +46,9 @@ __all__ = [
     "get_model",
     "list_models",
     "load_weights",
+    "mask_at",
     "profile",
     "pyramid",
     "quantize",
+    "score_masks",
 ]

@@ -61,6 +61,21 @@ def test_torchvision(case, size, monkeypatch, tmp_path):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("build", [kzoo.MobileNetV2, kzoo.MobileNetV3Small])
+def test_a_classifiers_weights_fill_the_backbone(build, tmp_path):
+    classifier = fill(build(0.35, input_shape=(64, 64, 3), classes=7))
+    classifier.save_weights(tmp_path / "classifier.weights.h5")
+    model = kzoo.LRASPP(backbone(build), 3)
+    loaded = kzoo.load_weights(model, tmp_path / "classifier.weights.h5")
+    heads = {"lraspp_high", "lraspp_gate", "lraspp_classify_high", "lraspp_classify_low"}
+    assert set(loaded.new) == heads
+    for layer in model.layers:
+        if layer.name.startswith("row"):
+            theirs = classifier.get_layer(layer.name).get_weights()
+            for mine, value in zip(layer.get_weights(), theirs, strict=True):
+                np.testing.assert_array_equal(mine, value)
+
+
 def test_another_head_of_torchvisions(tmp_path):
     save_safetensors({"backbone.0.0.weight": np.ones((2, 3, 3, 3), "float32")}, tmp_path / "fcn")
     with pytest.raises(ValueError, match="no segmenter that is read"):
