@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("train", type=Path)
     parser.add_argument("val", type=Path)
+    parser.add_argument("--pictures", type=int, default=256, help="to compare on (default: 256)")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # scheme, io, out: one child
     given = parser.parse_args()
     if given.one:
@@ -36,7 +37,7 @@ def main() -> None:
     side = net.input_shape[1]
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "calibration.npy"), sample(given.train, side))
-        seen = sample(given.val, side)
+        seen = sample(given.val, side)[:: max(1, 256 // given.pictures)]
         files: dict[Path, str] = {}
         for scheme, about in SCHEMES.items():
             for io in about.inputs:
