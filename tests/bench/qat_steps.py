@@ -1,12 +1,13 @@
 """What a training step costs quantized, against float.
 
-    KERAS_BACKEND=jax uv run python tests/bench/qat_steps.py        (2 minutes a backend)
+    KERAS_BACKEND=jax uv run python tests/bench/qat_steps.py [--size 96]     (2 minutes a backend)
 
 Float is the same net with batch norm folded (convolutions with biases), so that only the
 fake-quantization is compared; the net with its batch norms, which trains them too, stands beside.
-CPU time of the process per step, V3-Small 0.5 at 96 px, batch 16, SGD, medians over five rounds.
+CPU time of the process per step, V3-Small 0.5, batch 16, SGD, medians over five rounds.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -23,12 +24,15 @@ from kzoo.qat.read import read
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from qat_nets import pictures, randomized
 
-BATCH, STEPS, ROUNDS = 16, 5, 5
+BATCH, STEPS, ROUNDS = 16, 4, 5
 
 
 def main() -> None:
-    model = randomized(kzoo.MobileNetV3Small(0.5, input_shape=(96, 96, 3), classes=10))
-    x = pictures(BATCH, size=96).astype("float32")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=96)
+    size = parser.parse_args().size
+    model = randomized(kzoo.MobileNetV3Small(0.5, input_shape=(size, size, 3), classes=10))
+    x = pictures(BATCH, size=size).astype("float32")
     y = np.arange(BATCH) % 10
     models = {
         "float, folded": emit(lower(read(model), hard_swish="op", bytes_in=True), name="folded"),
@@ -48,7 +52,7 @@ def main() -> None:
                 net.train_on_batch(x, y)
             times[name].append((time.process_time() - begun) / STEPS)
     medians = {name: statistics.median(mine) for name, mine in times.items()}
-    print(f"{keras.backend.backend()}: CPU ms a step, and against the folded float net")
+    print(f"{keras.backend.backend()}, {size} px: CPU ms a step, and against the folded float net")
     for name, seconds in medians.items():
         print(f"{name:20} {1e3 * seconds:8.0f} {seconds / medians['float, folded']:6.2f}")
 
