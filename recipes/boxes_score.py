@@ -34,11 +34,14 @@ class BoxScore:
         return f"mAP {self.map:.3f}, mAP50 {self.map50:.3f}, mAP75 {self.map75:.3f} ({areas})"
 
     def figures(self) -> dict[str, Any]:
-        """What is kept in results.json."""
-        return {
-            "map": self.map, "map50": self.map50, "map75": self.map75, **self.by_area,
-            "by_class": {name: list(pair) for name, pair in self.by_class.items()},
-        }  # fmt: skip
+        """What is kept in results.json, where nan is null."""
+
+        def told(value: float) -> float | None:
+            return None if np.isnan(value) else value
+
+        figures = {"map": self.map, "map50": self.map50, "map75": self.map75, **self.by_area}
+        by_class = {name: list(map(told, pair)) for name, pair in self.by_class.items()}
+        return {**{name: told(value) for name, value in figures.items()}, "by_class": by_class}
 
 
 def score_boxes(

@@ -59,9 +59,10 @@ class Config:
     box_loss: str = option(f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1")
     head_epochs: int = option("epochs of the new head, the rest frozen", 4)
     epochs: int = option("epochs of the whole network", 60)
-    qat_epochs: int = option("epochs of the quantized network", 8)
+    qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
     batch_size: int = option("pictures per step", 16)
     learning_rate: float = option("highest learning rate of the whole network", 1e-3)
+    crop: bool = option("crop training pictures, or put them on a larger ground", True)
     flip: bool = option("mirror training pictures left and right", True)
     mosaic: float = option("share of training pictures made of four", 0.0)
     patience: int = option("epochs without a better one before a stage ends", 20)
@@ -169,12 +170,20 @@ class Training:
         return self.fit(detector, Stage("whole", self.config.epochs, self.config.learning_rate))
 
     def int8(self, int8: Detector) -> tuple[Detector, list[Row]]:
-        """The quantized network."""
-        return self.fit(int8, Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE))
+        """The quantized network; as it was, where training finds no better one."""
+        before = int8.get_weights()
+        score = measured(int8, self.batches(self.dataset.val), self.dataset.labels)
+        untrained: Row = {"stage": "ptq", "epoch": 0, **score, "seconds": 0.0}
+        int8, rows = self.fit(int8, Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE))
+        if max(row["val_map"] for row in rows) < score["val_map"]:
+            int8.set_weights(before)
+        return int8, [untrained, *rows]
 
     def fit(self, detector: Detector, stage: Stage) -> tuple[Detector, list[Row]]:
         """A stage whose best epoch has the highest mAP on the validation pictures."""
         augment = BoxAugment(flip=self.config.flip)
+        if not self.config.crop:
+            augment = dataclasses.replace(augment, crop=0, shrink=0)
         train = self.batches(
             self.dataset.train, augment=augment, mosaic=self.config.mosaic, margin=MARGIN
         )
@@ -206,4 +215,8 @@ def measured(detector: Detector, val: BoxBatches, labels: tuple[str, ...]) -> di
         detector.predict(val, verbose=0), detector.anchor_boxes, activation=detector.activation
     )
     score = score_boxes(val.examples, found, labels)
-    return {"val_map": score.map, "val_map50": score.map50}
+    # nan, where no picture has an object, ranks nothing.
+    return {
+        "val_map": float(np.nan_to_num(score.map)),
+        "val_map50": float(np.nan_to_num(score.map50)),
+    }

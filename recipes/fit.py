@@ -64,6 +64,8 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
         metrics=list(stage.metrics) or None,
         jit_compile=keras.backend.backend() == "jax",
     )
+    # Else its variables come about in the first step, and TensorFlow traces that one twice.
+    optimizer.build(model.trainable_variables)
 
 
 def fit(

@@ -1,7 +1,9 @@
 """The recipe from annotated pictures to a verified int8 detector, and its parts."""
 
+import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +12,13 @@ from kzoo.detection import Detections
 from kzoo.recipes.annotations import Example, read_boxes
 from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
 from kzoo.recipes.boxes_score import score_boxes
+from kzoo.recipes.cli import main
 from kzoo.recipes.draw import draw_boxes
+from kzoo.recipes.finder import finder
 from kzoo.recipes.scenes import draw_scenes
+from kzoo.tflite import Runner, audit
+from kzoo.tflite.metadata import BoxOutputs, read_metadata
+from kzoo.tflite.postprocess import PostProcess, add_postprocess
 
 PATCHES = np.array([[0.1, 0.15, 0.4, 0.5], [0.55, 0.5, 0.95, 0.85]], "float32")  # red and green
 
@@ -133,3 +140,91 @@ def test_scenes_are_annotated(scenes):
     dataset = read_boxes(scenes)
     assert dataset.format == "coco"
     assert (len(dataset.train), len(dataset.val), dataset.defects) == (160, 32, ())
+
+
+QUICK = ["--model", "mobilenet_v3_small_minimalistic", "--alpha", "0.35", "--size", "64"]
+QUICK += ["--weights", "none"]
+QUICK += ["--epochs", "2", "--qat-epochs", "1", "--learning-rate", "0.003", "--no-flip"]
+
+
+@pytest.fixture(scope="module")
+def run(scenes, tmp_path_factory) -> Path:
+    """A finished run's folder."""
+    folder = tmp_path_factory.mktemp("runs") / "quick"
+    assert main(["detect", str(scenes), *QUICK, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+class TestRun:
+    def test_leaves_everything_in_its_folder(self, run):
+        assert {path.name for path in run.iterdir()} == {
+            "checkpoint", "config.json", "history.json", "labels.txt", "model.keras",
+            "model.tflite", "predictions.csv", "report.html", "results.json",
+        }  # fmt: skip
+        history = json.loads((run / "history.json").read_text())
+        assert [(row["stage"], row["epoch"]) for row in history] == [
+            ("whole", 0), ("whole", 1), ("ptq", 0), ("qat", 0),
+        ]  # fmt: skip
+        assert history[1]["loss"] < history[0]["loss"]
+        page = (run / "report.html").read_text()
+        assert page.count("<section>") == 8
+        assert "https://" not in page
+
+    def test_the_file_is_int8_in_one_piece_with_its_anchors(self, run):
+        found = audit(run / "model.tflite")
+        assert (found.partitions, found.float_ops, found.risks) == (1, (), ())
+        metadata = read_metadata(run / "model.tflite")
+        assert isinstance(metadata.outputs, BoxOutputs)
+        assert metadata.labels == ("circle", "cross", "triangle")
+        scores = Runner(run / "model.tflite")(np.full((64, 64, 3), 90, "uint8"))["scores"]
+        assert len(np.unique(scores)) > 256  # softmax is not in int8
+
+    def test_float_and_int8_find_the_same(self, run, scenes):
+        """Scores of a net that has learnt little are all alike: the surest boxes are compared."""
+        pictures = np.stack(
+            [np.asarray(Image.open(path)) for path in sorted((scenes / "val").glob("*.jpg"))[:8]]
+        )
+        both = [finder(run / name, most=300) for name in ("model.keras", "model.tflite")]
+        for one, other in zip(*(find(pictures) for find in both), strict=True):
+            assert len(other) > 0
+            assert one.scores[0] == pytest.approx(other.scores[0], abs=0.1)
+
+    def test_the_operator_finds_what_kzoo_finds(self, run, scenes, tmp_path):
+        pictures = np.stack(
+            [np.asarray(Image.open(path)) for path in sorted((scenes / "val").glob("*.jpg"))[:8]]
+        )
+        settings = PostProcess(threshold=0.1, overlap=0.5, most=10)
+        file = add_postprocess(run / "model.tflite", tmp_path / "op.tflite", settings=settings)
+        found = audit(file)
+        assert [name.split()[1] for name in found.custom_ops] == ["TFLite_Detection_PostProcess"]
+        assert read_metadata(file).labels == ("circle", "cross", "triangle")
+        ours = finder(run / "model.tflite", threshold=0.1, overlap=0.5, most=10)(pictures)
+        for one, other in zip(ours, finder(file, threshold=0.1)(pictures), strict=True):
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+            np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-5)
+        with pytest.raises(ValueError, match="does not tell its anchors"):
+            add_postprocess(file, tmp_path / "twice.tflite")
+
+    def test_predict_draws(self, run, scenes, capsys):
+        picture = next((scenes / "val").glob("*.jpg"))
+        assert main(["predict", str(run), str(picture), str(run / "labels.txt")]) == 0
+        said = capsys.readouterr().out
+        assert "drawn in" in said
+        assert "cannot be read" in said
+        with Image.open(run / "predicted" / picture.name) as drawn:
+            assert drawn.size == (64, 64)
+
+
+def test_settings_that_make_no_sense(scenes, capsys):
+    assert main(["detect", str(scenes), "--epochs", "-1"]) == 1
+    assert "epochs must be at least 0. Received: -1" in capsys.readouterr().err
+    assert main(["detect", str(scenes / "nowhere")]) == 1
+    assert "There is no" in capsys.readouterr().err
+
+
+def test_files_that_are_no_detectors(tmp_path):
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Flatten()(image)).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="holds a Functional, not a detector"):
+        finder(tmp_path / "model.keras")
