@@ -78,7 +78,9 @@ class Config:
     epochs: int = option("epochs of the whole network", 40)
     qat_epochs: int = option("epochs of the quantized network", 6)
     batch_size: int = option("pictures per step", 8)
-    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
+    # Pretrained batch norms keep their statistics and so hold nothing back: at 2e-3 the features of
+    # a V3-Small grew to 1e10, which the head's own norms hid in float and int8 could not hold.
+    learning_rate: float = option("highest learning rate of the whole network", 4e-4)
     output: str = option(f"of the file: {', '.join(OUTPUTS)}", "logits")
     patience: int = option("epochs without a better one before a stage ends", 15)
     val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
