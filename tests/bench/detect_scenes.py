@@ -1,4 +1,4 @@
-"""A detector from nothing in three minutes of CPU: shapes that this program draws, float and int8.
+"""A detector from nothing in some four minutes of CPU: shapes that this program draws.
 
     uv run python tests/bench/detect_scenes.py [FOLDER]
 
@@ -25,7 +25,7 @@ def main() -> None:
         alpha=0.5,
         size=128,
         weights="none",
-        epochs=9,
+        epochs=12,
         qat_epochs=0,
         learning_rate=5e-3,
         crop=False,
