@@ -24,6 +24,7 @@ from kzoo.recipes.fit import Row, Stage, fit, highest, once
 from kzoo.recipes.mask_batches import MaskBatches
 from kzoo.recipes.masker import masker
 from kzoo.recipes.masks import MaskDataset, Pair, read_masks
+from kzoo.recipes.norms import settle_norms
 from kzoo.recipes.options import option
 from kzoo.recipes.run import open_run
 from kzoo.recipes.segment_report import MaskResults, write_report
@@ -49,7 +50,7 @@ OUTPUTS: dict[str, tuple[str | None, InApp]] = {
     "scores": ("softmax", "none"),
     "mask": (None, None),
 }
-CALIBRATION_PICTURES = 128
+CALIBRATION_PICTURES, SETTLED_PICTURES = 128, 16
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
 MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
@@ -78,8 +79,6 @@ class Config:
     epochs: int = option("epochs of the whole network", 40)
     qat_epochs: int = option("epochs of the quantized network", 6)
     batch_size: int = option("pictures per step", 8)
-    # Pretrained batch norms keep their statistics and so hold nothing back: at 2e-3 the features of
-    # a V3-Small grew to 1e10, which the head's own norms hid in float and int8 could not hold.
     learning_rate: float = option("highest learning rate of the whole network", 4e-4)
     output: str = option(f"of the file: {', '.join(OUTPUTS)}", "logits")
     patience: int = option("epochs without a better one before a stage ends", 15)
@@ -186,11 +185,12 @@ class Training:
         return self.fit(net, "head", self.config.head_epochs, HEAD_LEARNING_RATE)
 
     def whole(self, net: keras.Model) -> tuple[keras.Model, list[Row]]:
-        """The whole network. Pretrained batch normalization keeps its statistics."""
-        for layer in net.layers:
-            pretrained = self.config.weights != "none" and layer.name.startswith("row")
-            norm = isinstance(layer, keras.layers.BatchNormalization)
-            layer.trainable = not (pretrained and norm)
+        """The whole network, pretrained batch norms with the statistics of these pictures."""
+        net.trainable = True
+        if self.config.weights != "none":
+            some = np.random.default_rng(self.config.seed).permutation(len(self.dataset.train))
+            paths = [self.dataset.train[i].picture for i in some[:SETTLED_PICTURES]]
+            settle_norms(net, Pictures(paths, self.config.size)[:])
         return self.fit(net, "whole", self.config.epochs, self.config.learning_rate)
 
     def int8(self, int8: keras.Model) -> tuple[keras.Model, list[Row]]:

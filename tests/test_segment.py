@@ -5,14 +5,17 @@ import json
 import keras
 import numpy as np
 import pytest
+from golden.backends import fill
 from mask_scenes import draw_scenes
 from PIL import Image
 
+import kzoo
 from kzoo.masks import mask_at, score_masks
 from kzoo.recipes.cli import main
 from kzoo.recipes.data import read_picture
 from kzoo.recipes.masker import masker
 from kzoo.recipes.masks import full_mask, read_masks
+from kzoo.recipes.norms import settle_norms
 from kzoo.recipes.segment import Config, Training, class_weights
 from kzoo.tflite import Runner, audit
 from kzoo.tflite.mask import end_in_mask
@@ -128,6 +131,20 @@ def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
     assert again == first
     assert second["epoch"] == 1
     assert {"val_loss", "val_mean_iou", "val_pixel_accuracy"} <= second.keys()
+
+
+def test_settled_norms_compute_what_they_did():
+    """And, with the pictures that settled them, the same in training."""
+    features = kzoo.MobileNetV2(0.35, include_top=False, input_shape=(64, 64, 3))
+    net = fill(kzoo.LRASPP(features, 3))
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype("float32")
+    before = net.predict_on_batch(pictures)
+    training = np.asarray(net(pictures, training=True))
+    assert np.abs(training - before).max() > 0.1 * np.abs(before).max()
+    settle_norms(net := fill(net), pictures)
+    limit = 1e-3 * np.abs(before).max()
+    assert np.abs(net.predict_on_batch(pictures) - before).max() < limit
+    assert np.abs(np.asarray(net(pictures, training=True)) - before).max() < limit
 
 
 @pytest.mark.parametrize(
