@@ -12,7 +12,6 @@ import numpy as np
 
 from kzoo.tflite.audit import audit
 from kzoo.tflite.files import replacing
-from kzoo.tflite.flat import AlignedBuilder
 
 
 def end_in_mask(file: str | os.PathLike) -> Path:
@@ -22,6 +21,8 @@ def end_in_mask(file: str | os.PathLike) -> Path:
     Raises ValueError for a file with other outputs.
     """
     from ai_edge_litert import schema_py_generated as schema
+
+    from kzoo.tflite.flat import AlignedBuilder
 
     file = Path(file)
     model = schema.ModelT.InitFromPackedBuf(file.read_bytes())

@@ -29,8 +29,10 @@ pixels = torchvision_models.pixels
 
 
 def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """As torchvision's; the hybrids' residuals are scaled by something near 1, not near 0."""
-    return torchvision_models.seeded(name.replace("gamma", "weight"), shape)
+    """As torchvision's; the hybrids' residuals count, but do not pile up: attention would harden."""
+    if name.endswith("gamma"):
+        return 0.25 * torchvision_models.seeded(name.replace("gamma", "weight"), shape)
+    return torchvision_models.seeded(name, shape)
 
 
 def macs(net, size: int) -> int:
