@@ -32,10 +32,9 @@ def quantize(
         (a tf.data.Dataset, a keras.utils.PyDataset, a list), of which labels are ignored.
     hard_swish: "split" computes it as x * relu6(x + 3), which XNNPACK runs in int8, the 1/6 in the
         weights of the layer after; "op" keeps one operation, for accelerators that have it.
-    keep_float: names of layers to leave in float, as model.summary() prints them. A layer of these
-        whose neighbours are int8 is float here and in training, but the TFLite converter (TF 2.21)
-        makes it int8 in the file nonetheless, with ranges from its neighbours; one that feeds an
-        output of the model, or other float layers, stays float there too.
+    keep_float: names of layers to leave in float, as model.summary() prints them. The weights of
+        such a Conv2D, DepthwiseConv2D or Dense are float32 in the file too; activations between
+        int8 layers may be made int8 there by the TFLite converter (TF 2.21).
     ranges: the share of values to cut off at each end of an activation's range, "mse" for the
         least squared error, or "minmax" for none. Signal to noise of the logits of a V3-Small on
         photos: 5.9 dB with "minmax", 8.9 with "mse", 10.5, 10.6 and 9.4 with 1e-4, 3e-4 and 1e-3;
