@@ -69,6 +69,11 @@ def scorer(file: Path):
 def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
     """(The float model of a run, its pictures, their side in px)."""
     config = read_config(folder)
+    if config["task"] != "classify":
+        raise ValueError(
+            f"{folder} is a run of `kzoo {config['task']}`, and this reads those of `kzoo "
+            "classify`. Its report.html says how float and int8 compare."
+        )
     dataset = read_dataset(config["data"], val_fraction=config["val_fraction"], seed=config["seed"])
     return keras.saving.load_model(folder / "model.keras"), dataset, config["size"]
 

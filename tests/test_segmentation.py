@@ -279,7 +279,7 @@ def test_a_segmenter_learns_and_its_void_pixels_do_not_count():
 SHARED = Path(__file__).parents[2] / "shared"
 PASCAL = SHARED / "weights" / "coral_deeplabv3_mnv2_dm05_pascal_quant.tflite"
 # Photos of people, on which that net is sure of what it sees. Elsewhere its own 8-bit rounding, 28
-# dB below the logits, moves borders: over 26 photos the median IoU of classes is .92.
+# dB below the logits, moves borders.
 PEOPLE = (
     "dress/de478f22-21f5-4992-a22a-edc084336fe8.jpg",
     "outwear/ba7624a3-d953-4a17-9003-61f350f5785b.jpg",
