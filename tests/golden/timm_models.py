@@ -29,7 +29,7 @@ pixels = torchvision_models.pixels
 
 
 def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """As torchvision's; the hybrids' residuals count, but do not pile up: attention would harden."""
+    """As torchvision's; the hybrids' residuals do not pile up, or attention would harden."""
     if name.endswith("gamma"):
         return 0.25 * torchvision_models.seeded(name.replace("gamma", "weight"), shape)
     return torchvision_models.seeded(name, shape)
