@@ -179,6 +179,9 @@ def test_file_without_classifier_leaves_a_new_head(tmp_path):
 # PyTorch
 
 
+PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
 def save_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
     """In alphabetical order, as the safetensors package writes them."""
     kinds = {"float32": "F32", "int64": "I64"}
@@ -614,8 +617,20 @@ def test_wrong_alpha_and_family(v2_file):
         kzoo.MobileNetV3Large(weights=v2_file, minimalistic=True)
 
 
-def test_another_net():
+def test_no_net_of_the_zoo(tmp_path):
+    save_safetensors(
+        {
+            "conv_stem.weight": np.zeros((5, 3, 3, 3), "float32"),
+            **{f"bn1.{part}": np.ones(5, "float32") for part in PARTS},
+        },
+        tmp_path / "model.safetensors",
+    )
     with pytest.raises(ValueError, match=r"does not fit 'mobilenet_v2'.*looks like none of"):
+        kzoo.MobileNetV2(weights=tmp_path / "model.safetensors")
+
+
+def test_another_net():
+    with pytest.raises(ValueError, match=r"looks like mobilenet_v1 at alpha 0.25"):
         kzoo.MobileNetV2(weights=shared_file("mobilenet_v1_0.25_224_float.tflite"))
 
 
