@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from kzoo.recipes.annotation_formats import FORMATS, Raw
-from kzoo.recipes.data import Defect, defect, is_candidate
+from kzoo.recipes.data import Defect, defect, drawn, is_candidate
 
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
 ORIENTATION = 0x0112  # the EXIF tag
@@ -72,12 +72,7 @@ def read_boxes(
     labels, records = FORMATS[name].read(data, defects)
     found = list(examples(records, labels, data, defects))
     parts = {split: [e for s, e in found if s == split] for split in ("train", "val", None)}
-    if parts[None]:
-        # Pictures without a split are drawn from, unless others have one: then they are trained on.
-        count = 0 if parts["val"] else max(1, round(len(parts[None]) * val_fraction))
-        order = np.random.default_rng(seed).permutation(len(parts[None]))
-        parts["val"] += [parts[None][i] for i in sorted(order[:count])]
-        parts["train"] += [parts[None][i] for i in sorted(order[count:])]
+    parts = drawn(parts, val_fraction, seed)
     present = {int(k) for example in parts["train"] for k in example.labels}
     for i, label in enumerate(labels):
         if i not in present:

@@ -7,6 +7,7 @@ goes on exactly where it was.
 import copy
 import dataclasses
 from collections.abc import Sequence
+from typing import Self
 
 import keras
 import numpy as np
@@ -62,7 +63,32 @@ def warp(
     return np.asarray(shown)
 
 
-class Batches(keras.utils.PyDataset):
+class Epoch(keras.utils.PyDataset):
+    """The batches of an epoch: `chosen(i)` says which examples batch `i` is made of."""
+
+    def __init__(self, count: int, batch_size: int):
+        super().__init__(workers=2, max_queue_size=8)
+        self.batch_size, self.order, self.seed = batch_size, np.arange(count), (0, 0)
+
+    def shuffled(self, seed: int, epoch: int) -> Self:
+        """The same examples as they come in that epoch."""
+        shuffled = copy.copy(self)
+        shuffled.seed = (seed, epoch)
+        shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.order))
+        return shuffled
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def chosen(self, i: int) -> np.ndarray:
+        return self.order[i * self.batch_size : (i + 1) * self.batch_size]
+
+    def rng(self, j: int) -> np.random.Generator:
+        """The random numbers of an example in this epoch."""
+        return np.random.default_rng((*self.seed, j))
+
+
+class Batches(Epoch):
     """One epoch of (examples (N, ...) float32, one-hot targets (N, classes)), in order.
 
     `examples` are pictures, uint8 (side, side, 3), or any other rows of numbers; with `augment`
@@ -73,17 +99,9 @@ class Batches(keras.utils.PyDataset):
         self, examples: Sequence | np.ndarray, targets: np.ndarray, *, classes: int,
         batch_size: int, augment: Augment | None = None, size: int = 0,
     ):  # fmt: skip
-        super().__init__(workers=2, max_queue_size=8)
+        super().__init__(len(examples), batch_size)
         self.examples, self.targets = examples, np.eye(classes, dtype="float32")[targets]
-        self.batch_size, self.augment, self.size = batch_size, augment, size
-        self.order, self.seed = np.arange(len(examples)), (0, 0)
-
-    def shuffled(self, seed: int, epoch: int) -> "Batches":
-        """The same examples as they come in that epoch."""
-        shuffled = copy.copy(self)
-        shuffled.seed = (seed, epoch)
-        shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.examples))
-        return shuffled
+        self.augment, self.size = augment, size
 
     def replaced(self, examples: np.ndarray) -> "Batches":
         """The same targets with other examples, such as what a frozen net makes of these."""
@@ -98,15 +116,12 @@ class Batches(keras.utils.PyDataset):
         taught.targets[self.order] = teacher.predict(self, verbose=0)
         return taught
 
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
-
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        chosen = self.chosen(i)
         examples = np.stack([self.example(j) for j in chosen])
         return examples, self.targets[chosen]
 
     def example(self, j: int) -> np.ndarray:
         if self.augment is None:
             return self.examples[j].astype("float32")
-        return self.augment(self.examples[j], self.size, np.random.default_rng((*self.seed, j)))
+        return self.augment(self.examples[j], self.size, self.rng(j))

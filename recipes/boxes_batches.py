@@ -3,16 +3,14 @@
 As in recipes/augment.py, what a model sees in an epoch is a function of seed and epoch alone.
 """
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from kzoo.boxes import iou
 from kzoo.recipes.annotations import Example
-from kzoo.recipes.augment import Augment, warp
+from kzoo.recipes.augment import Augment, Epoch, warp
 from kzoo.recipes.data import Pictures
 
 Objects = tuple[np.ndarray, np.ndarray]  # boxes (n, 4) yxyx in [0, 1], labels (n,)
@@ -89,7 +87,7 @@ def objects_in(objects: Objects, window: np.ndarray) -> Objects:
     return np.clip((boxes[keep] - corner) / sides, 0, 1), labels[keep]
 
 
-class BoxBatches(keras.utils.PyDataset):
+class BoxBatches(Epoch):
     """One epoch of (pictures (N, S, S, 3), {"boxes": (N, M, 4), "labels": (N, M)}), in order.
 
     `most` is M: what a picture has more is dropped. `mosaic` is the share of training pictures that
@@ -100,24 +98,13 @@ class BoxBatches(keras.utils.PyDataset):
         self, examples: Sequence[Example], size: int, *, batch_size: int, most: int,
         augment: BoxAugment | None = None, mosaic: float = 0.0, margin: float = 1.0,
     ):  # fmt: skip
-        super().__init__(workers=2, max_queue_size=8)
-        self.examples, self.size, self.batch_size, self.most = examples, size, batch_size, most
+        super().__init__(len(examples), batch_size)
+        self.examples, self.size, self.most = examples, size, most
         self.pictures = Pictures([e.path for e in examples], round(size * margin))
         self.augment, self.mosaic = augment, mosaic
-        self.order, self.seed = np.arange(len(examples)), (0, 0)
-
-    def shuffled(self, seed: int, epoch: int) -> "BoxBatches":
-        """The same examples as they come in that epoch."""
-        shuffled = copy.copy(self)
-        shuffled.seed = (seed, epoch)
-        shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.examples))
-        return shuffled
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        chosen = self.chosen(i)
         pictures, objects = zip(*(self.example(j) for j in chosen), strict=True)
         boxes = np.zeros((len(chosen), self.most, 4), "float32")
         labels = np.full((len(chosen), self.most), -1, "int32")
@@ -130,7 +117,7 @@ class BoxBatches(keras.utils.PyDataset):
         own = self.examples[j]
         if self.augment is None:
             return self.pictures[j].astype("float32"), (own.boxes, own.labels)
-        rng = np.random.default_rng((*self.seed, j))
+        rng = self.rng(j)
         if rng.random() < self.mosaic:
             return self.four([j, *rng.integers(0, len(self.examples), 3)], rng)
         return self.augment(self.pictures[j], (own.boxes, own.labels), self.size, rng)

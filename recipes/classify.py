@@ -19,7 +19,7 @@ from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
 from kzoo.recipes.files import write_json
 from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at
-from kzoo.recipes.options import option
+from kzoo.recipes.options import at_least, option
 from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, open_run
 from kzoo.tflite import Runner, compare, convert
@@ -64,11 +64,7 @@ class Config:
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}. Received: {getattr(self, name)}"
-                )
+        at_least(self, LEAST)
         if self.precision not in PRECISIONS:
             allowed = ", ".join(PRECISIONS)
             raise ValueError(f"precision must be one of {allowed}. Received: {self.precision!r}")
@@ -90,8 +86,7 @@ def classify(data: str | Path, **options) -> Results:
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
     )
-    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
-    open_run(folder, config, dataset.labels)
+    folder = open_run(config, dataset.labels)
     print(f"{dataset}\nThe run is kept in {folder}")
 
     # The new head on frozen features, then all of the net: each kept when it is done.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -192,6 +193,21 @@ def split_rows(rows: list[Found], val_fraction: float, seed: int) -> list[Found]
         count = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
         chosen.update(own[i] for i in rng.permutation(len(own))[:count])
     return [(path, label, "val" if path in chosen else "train") for path, label, _ in rows]
+
+
+Part = dict[str | None, list[Any]]  # what is of train, of val, and of None: not given
+
+
+def drawn(parts: Part, val_fraction: float, seed: int) -> Part:
+    """The same with what has no split in train or val.
+
+    It is drawn from, unless other things are given as val: then it is trained on.
+    """
+    rest = parts[None]
+    count = 0 if parts["val"] or not rest else max(1, round(len(rest) * val_fraction))
+    order = np.random.default_rng(seed).permutation(len(rest))
+    val, train = ([rest[i] for i in sorted(chosen)] for chosen in (order[:count], order[count:]))
+    return {"train": parts["train"] + train, "val": parts["val"] + val}
 
 
 class BadPictureError(ValueError):

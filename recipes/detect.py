@@ -26,7 +26,7 @@ from kzoo.recipes.detect_report import BoxResults, write_report
 from kzoo.recipes.files import write_json
 from kzoo.recipes.finder import finder
 from kzoo.recipes.fit import Row, Stage, fit, highest, once
-from kzoo.recipes.options import option
+from kzoo.recipes.options import at_least, option
 from kzoo.recipes.run import open_run
 from kzoo.tflite import compare, convert
 from kzoo.tflite.prepare import copy_in_float32
@@ -71,11 +71,7 @@ class Config:
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}. Received: {getattr(self, name)}"
-                )
+        at_least(self, LEAST)
 
 
 def detect(data: str | Path, **options) -> BoxResults:
@@ -89,8 +85,7 @@ def detect(data: str | Path, **options) -> BoxResults:
     )
     keras.utils.set_random_seed(config.seed)
     detector = build(config, len(dataset.labels))
-    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
-    open_run(folder, config, dataset.labels)
+    folder = open_run(config, dataset.labels)
     print(f"{dataset}\nThe run is kept in {folder}")
 
     # The new head on the frozen rest, then all of the net: each kept when it is done.

@@ -19,6 +19,7 @@ from kzoo.recipes.page import (
     draw_curves,
     jpeg,
     listed,
+    number,
     plot,
     preformatted,
     settings,
@@ -102,10 +103,6 @@ def results_table(scores: dict[str, BoxScore], folder: Path, comparison: Any) ->
         f"int8 file was run by the TFLite interpreter. Small objects have areas to 32 x 32 px of "
         f"their picture, medium ones to 96 x 96.</p>{preformatted(comparison)}"
     )
-
-
-def number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def by_class(scores: dict[str, BoxScore]) -> list[tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """A detector, from whatever file it stands in, as a function from pictures to what is on them."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,20 @@ from kzoo.detection import Detections, detections
 from kzoo.detector import Detector
 from kzoo.recipes.data import read_picture
 from kzoo.recipes.draw import draw_boxes, read_upright
+from kzoo.recipes.run import labels_beside
 from kzoo.tflite import Runner
 from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, read_metadata
 
-Find = Callable[[np.ndarray], list[Detections]]  # (N, side, side, 3) uint8 -> boxes in [0, 1]
+
+@dataclasses.dataclass(frozen=True)
+class Find:
+    """`find(pictures)`: what is on each, boxes in [0, 1]."""
+
+    run: Callable[[np.ndarray], list[Detections]]  # (N, side, side, 3) uint8
+    side: int
+
+    def __call__(self, pictures: np.ndarray) -> list[Detections]:
+        return self.run(pictures)
 
 
 def finder(file: Path, **options) -> Find:
@@ -27,18 +38,22 @@ def finder(file: Path, **options) -> Find:
         model = keras.saving.load_model(file, compile=False)
         if not isinstance(model, Detector):
             raise ValueError(f"{file} holds a {type(model).__name__}, not a detector.")
-        return lambda pictures: detections(
-            model.predict(pictures.astype("float32"), verbose=0), model.anchor_boxes,
-            activation=model.activation, **options,
+        return Find(
+            lambda pictures: detections(
+                model.predict(pictures.astype("float32"), verbose=0), model.anchor_boxes,
+                activation=model.activation, **options,
+            ),
+            model.input_shape[1],
         )  # fmt: skip
     metadata = read_metadata(file)
     kind = metadata.outputs if metadata else None
     runner = Runner(file)
+    side = runner.input.shape[1]
     if isinstance(kind, BoxOutputs):
         anchors = kind.anchors
-        return lambda pictures: detections(named(runner(pictures)), anchors, **options)
+        return Find(lambda pictures: detections(named(runner(pictures)), anchors, **options), side)
     if isinstance(kind, DetectionOutputs):
-        return lambda pictures: four_outputs(runner(pictures), kind, **options)
+        return Find(lambda pictures: four_outputs(runner(pictures), kind, **options), side)
     raise ValueError(
         f"{file} does not tell its anchors: it is no detector with metadata, such as "
         "kzoo.recipes.detect writes."
@@ -73,12 +88,10 @@ DRAWN = "predicted"  # the folder beside the file that drawings go to
 def objects(file: Path, top: int) -> Callable[[Path], str]:
     """picture -> "label 97 % at y, x to y, x px; ...", by a detector; the drawing is kept."""
     find = finder(file, threshold=SHOWN)
-    side = side_of(file)
-    listed = file.parent / "labels.txt"
-    labels = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else None
+    labels = labels_beside(file)
 
     def answer(picture: Path) -> str:
-        (found,) = find(read_picture(picture, side)[None])
+        (found,) = find(read_picture(picture, find.side)[None])
         upright = read_upright(picture)
         out = file.parent / DRAWN / f"{picture.stem}.jpg"
         out.parent.mkdir(exist_ok=True)
@@ -91,9 +104,3 @@ def objects(file: Path, top: int) -> Callable[[Path], str]:
         return f"{'; '.join(said) or 'nothing found'} (drawn in {out})"
 
     return answer
-
-
-def side_of(file: Path) -> int:
-    if file.suffix == ".keras":
-        return keras.saving.load_model(file, compile=False).input_shape[1]
-    return Runner(file).input.shape[1]

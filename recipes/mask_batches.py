@@ -3,18 +3,16 @@
 As in recipes/augment.py, what a model sees in an epoch is a function of seed and epoch alone.
 """
 
-import copy
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from kzoo.masks import VOID
-from kzoo.recipes.augment import Augment, warp
+from kzoo.recipes.augment import Augment, Epoch, warp
 from kzoo.recipes.masks import Masked, Pair
 
 
-class MaskBatches(keras.utils.PyDataset):
+class MaskBatches(Epoch):
     """One epoch of (pictures (N, S, S, 3) float32, masks (N, S, S) uint8), in order.
 
     With `augment` both are moved by the same map, the picture is recoloured too, and what comes
@@ -25,23 +23,12 @@ class MaskBatches(keras.utils.PyDataset):
         self, pairs: Sequence[Pair], size: int, *, batch_size: int, augment: Augment | None = None,
         margin: float = 1.0,
     ):  # fmt: skip
-        super().__init__(workers=2, max_queue_size=8)
+        super().__init__(len(pairs), batch_size)
         self.masked = Masked(pairs, round(size * margin) if augment else size)
-        self.size, self.batch_size, self.augment = size, batch_size, augment
-        self.order, self.seed = np.arange(len(pairs)), (0, 0)
-
-    def shuffled(self, seed: int, epoch: int) -> "MaskBatches":
-        """The same pairs as they come in that epoch."""
-        shuffled = copy.copy(self)
-        shuffled.seed = (seed, epoch)
-        shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.order))
-        return shuffled
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        self.size, self.augment = size, augment
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        chosen = self.chosen(i)
         pictures, masks = zip(*(self.example(j) for j in chosen), strict=True)
         return np.stack(pictures), np.stack(masks)
 
@@ -49,7 +36,7 @@ class MaskBatches(keras.utils.PyDataset):
         picture, mask = self.masked[j]
         if self.augment is None:
             return picture.astype("float32"), mask
-        rng = np.random.default_rng((*self.seed, j))
+        rng = self.rng(j)
         place = self.augment.place(self.masked.side, self.size, rng)
         moved = warp(picture, self.size, place).astype("float32")
         return self.augment.recolour(moved, rng), warp(

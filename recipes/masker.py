@@ -12,6 +12,7 @@ from kzoo.masks import mask_at
 from kzoo.recipes.data import read_picture
 from kzoo.recipes.masks import upright_size
 from kzoo.recipes.overlay import overlay, write_mask
+from kzoo.recipes.run import labels_beside
 from kzoo.tflite import Runner
 from kzoo.tflite.files import replacing
 
@@ -40,8 +41,7 @@ def masker(file: Path) -> Masker:
 
 def shares(file: Path, top: int) -> Callable[[Path], str]:
     """picture -> "label 80 %, label 20 %", and its mask and overlay in predicted/ beside `file`."""
-    find, listed = masker(file), file.parent / "labels.txt"
-    labels = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else None
+    find, labels = masker(file), labels_beside(file)
     folder = file.parent / "predicted"
 
     def answer(picture: Path) -> str:

@@ -23,6 +23,7 @@ from kzoo.recipes.data import (
     VAL,
     Defect,
     defect,
+    drawn,
     is_candidate,
     read_picture,
 )
@@ -128,12 +129,7 @@ def read_masks(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) ->
     if labels is None:
         labels = numbered(look for _, look in looks)
     parts = {key: [look for split, look in looks if split == key] for key in ("train", "val", None)}
-    if parts[None]:
-        # Pictures without a split are drawn from, unless others have one: then they are trained on.
-        count = 0 if parts["val"] else max(1, round(len(parts[None]) * val_fraction))
-        order = np.random.default_rng(seed).permutation(len(parts[None]))
-        parts["val"] += [parts[None][i] for i in sorted(order[:count])]
-        parts["train"] += [parts[None][i] for i in sorted(order[count:])]
+    parts = drawn(parts, val_fraction, seed)
     pixels = sum((look.counts for look in parts["train"]), Counter[int]())
     present = [label for i, label in enumerate(labels) if pixels[i]]
     for label in labels:

@@ -4,12 +4,20 @@ import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 
 def option(help: str, default: Any = dataclasses.MISSING) -> Any:
     """A field of a Config: what it means, and its default if it has one."""
     return dataclasses.field(default=default, metadata={"help": help})
+
+
+def at_least(config: Any, least: Mapping[str, float]) -> None:
+    """Raises ValueError for a field of `config` that is below its least value."""
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ValueError(f"{name} must be at least {value}. Received: {getattr(config, name)}")
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:

@@ -67,6 +67,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
+def number(value: float) -> str:
+    """A figure of a table; a dash where there is none."""
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
 def listed(items: Iterable[Any], none: str) -> str:
     """A list, or the sentence `none` where there is nothing to list."""
     inside = "".join(f"<li>{html.escape(str(item))}</li>" for item in items)

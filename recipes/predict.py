@@ -10,7 +10,7 @@ from kzoo.qat import Sensitivity, sensitivity
 from kzoo.recipes.data import BadPictureError, Dataset, Pictures, read_dataset, read_picture
 from kzoo.recipes.finder import objects
 from kzoo.recipes.masker import shares
-from kzoo.recipes.run import read_config
+from kzoo.recipes.run import labels_beside, read_config
 from kzoo.tflite import Comparison, Runner
 from kzoo.tflite import compare as compare_files
 
@@ -43,8 +43,7 @@ def predict(
 def classes(file: Path, top: int) -> Callable[[Path], str]:
     """picture -> "label 97 %, label 2 %, ...", by a classifier."""
     scores, side = scorer(file)
-    listed = file.parent / "labels.txt"
-    labels = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else None
+    labels = labels_beside(file)
 
     def answer(picture: Path) -> str:
         row = scores(read_picture(picture, side)[None])[0]

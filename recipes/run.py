@@ -33,11 +33,12 @@ class Results:
         )
 
 
-def open_run(folder: Path, config: Any, labels: tuple[str, ...]) -> Path:
+def open_run(config: Any, labels: tuple[str, ...]) -> Path:
     """Makes the run's folder, or finds the same run begun there; ValueError for any other.
 
     `config` is a recipe's Config; its `task` says later how to ask the run's model.
     """
+    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     wanted = {"task": config.task, **settings, "labels": list(labels)}
     file = folder / "config.json"
@@ -64,3 +65,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{folder} is no run folder: it holds no config.json.")
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def labels_beside(file: Path) -> list[str] | None:
+    """The names of the classes of a model, where labels.txt stands beside it."""
+    listed = file.with_name("labels.txt")
+    return listed.read_text(encoding="utf-8").splitlines() if listed.exists() else None

@@ -25,7 +25,7 @@ from kzoo.recipes.mask_batches import MaskBatches
 from kzoo.recipes.masker import masker
 from kzoo.recipes.masks import MaskDataset, Pair, read_masks
 from kzoo.recipes.norms import settle_norms
-from kzoo.recipes.options import option
+from kzoo.recipes.options import at_least, option
 from kzoo.recipes.run import open_run
 from kzoo.recipes.segment_report import MaskResults, write_report
 from kzoo.segmentation_loss import MeanIoU, PixelAccuracy
@@ -87,11 +87,7 @@ class Config:
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}. Received: {getattr(self, name)}"
-                )
+        at_least(self, LEAST)
         for name, known in (("head", HEADS), ("output", OUTPUTS)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -108,8 +104,7 @@ def segment(data: str | Path, **options) -> MaskResults:
     dataset = read_masks(config.data, val_fraction=config.val_fraction, seed=config.seed)
     keras.utils.set_random_seed(config.seed)
     net = build(config, len(dataset.labels))
-    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
-    open_run(folder, config, dataset.labels)
+    folder = open_run(config, dataset.labels)
     print(f"{dataset}\nThe run is kept in {folder}")
 
     # The new head on the frozen rest, then all of the net: each kept when it is done.

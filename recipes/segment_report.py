@@ -17,6 +17,7 @@ from kzoo.recipes.page import (
     draw_curves,
     jpeg,
     listed,
+    number,
     plot,
     settings,
     table,
@@ -119,10 +120,6 @@ def results_table(scores: dict[str, MaskScores], folder: Path, agreement: float)
         "of the pixels. The boundary F-score counts an outline as found within 0.75 % of the "
         "picture's diagonal.</p>"
     )
-
-
-def number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def by_class(dataset: MaskDataset, scores: dict[str, MaskScores]) -> list[tuple[str, ...]]:
