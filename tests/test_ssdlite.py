@@ -5,7 +5,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from golden.torchvision_ssdlite import BATCH, CLASSES, KEPT, NMS, SIDE, pixels, seeded, targets
+from golden.torchvision_models import seeded
+from golden.torchvision_ssdlite import BATCH, CLASSES, KEPT, NMS, SIDE, pixels, targets
 
 import kzoo
 from kzoo.boxes import Anchors

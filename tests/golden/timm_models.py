@@ -5,14 +5,14 @@ itself. The weights are made from a seed and the parameter's name, so the test m
 without torch.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
-if __package__:
-    from golden import torchvision_models
-else:
-    import torchvision_models
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from golden import torchvision_models
+from golden.torchvision_models import MEAN, SIZES, STD, fill, pixels
 
 GOLDEN = Path(__file__).with_suffix(".npz")
 CLASSES = 100
@@ -23,9 +23,6 @@ CASES = (
     "mobilenetv4_hybrid_medium",
     "mobilenetv4_hybrid_large",
 )
-SIZES = ((64, 64), (75, 49))  # even sizes and odd ones are padded differently
-MEAN, STD = torchvision_models.MEAN, torchvision_models.STD
-pixels = torchvision_models.pixels
 
 
 def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -59,19 +56,14 @@ def main() -> None:
     golden = {}
     for case in CASES:
         net = timm.create_model(case, num_classes=CLASSES).eval()
-        state = {k: v for k, v in net.state_dict().items() if "num_batches" not in k}
+        golden[f"{case}/parameters"] = fill(net, seeded)
         with torch.no_grad():
-            for name, value in state.items():
-                value.copy_(torch.from_numpy(seeded(name, tuple(value.shape))))
             for size in SIZES:
                 x = torch.from_numpy(((pixels(*size) / 255 - MEAN) / STD).astype("float32"))
                 y = net(x.permute(2, 0, 1)[None])
                 golden[f"{case}/{size[0]}x{size[1]}"] = y.numpy()
                 print(f"{case} {size}: {tuple(y.shape)}, mean |y| {y.abs().mean():.3f}")
             golden[f"{case}/macs"] = np.array(macs(net, 224))
-        golden[f"{case}/parameters"] = np.array(
-            [f"{name} {' '.join(map(str, value.shape))}" for name, value in state.items()]
-        )
     np.savez_compressed(GOLDEN, **golden)
     print(f"{GOLDEN.name}: {GOLDEN.stat().st_size:,} bytes")
 

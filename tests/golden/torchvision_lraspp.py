@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from golden.torchvision_models import MEAN, SIZES, STD, pixels, seeded
+from golden.torchvision_models import MEAN, SIZES, STD, fill, pixels
 
 GOLDEN = Path(__file__).with_suffix(".npz")
 CLASSES = 5
@@ -27,18 +27,13 @@ def main() -> None:
         net = getattr(torchvision.models.segmentation, case)(
             num_classes=CLASSES, weights=None, weights_backbone=None
         ).eval()
-        state = {k: v for k, v in net.state_dict().items() if "num_batches" not in k}
+        golden[f"{case}/parameters"] = fill(net)
         with torch.no_grad():
-            for name, value in state.items():
-                value.copy_(torch.from_numpy(seeded(name, tuple(value.shape))))
             for size in SIZES:
                 x = torch.from_numpy(((pixels(*size) / 255 - MEAN) / STD).astype("float32"))
                 y = net(x.permute(2, 0, 1)[None])["out"].permute(0, 2, 3, 1)
                 golden[f"{case}/{size[0]}x{size[1]}"] = y[0, ::KEPT, ::KEPT].numpy()
                 print(f"{case} {size}: {tuple(y.shape)}, mean |y| {y.abs().mean():.3f}")
-        golden[f"{case}/parameters"] = np.array(
-            [f"{name} {' '.join(map(str, value.shape))}" for name, value in state.items()]
-        )
     np.savez_compressed(GOLDEN, **golden)
     print(f"{GOLDEN.name}: {GOLDEN.stat().st_size:,} bytes")
 

@@ -40,6 +40,18 @@ def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (rng.normal(size=shape) * np.sqrt(1.5 / fan_in)).astype("float32")
 
 
+def fill(net, value_of=seeded) -> np.ndarray:
+    """Gives a PyTorch net its seeded weights; a line for each, its name and its shape."""
+    import torch
+
+    lines = []
+    for name, value in net.state_dict().items():  # views without gradients
+        if "num_batches" not in name:
+            value.copy_(torch.from_numpy(value_of(name, tuple(value.shape))))
+            lines.append(f"{name} {' '.join(map(str, value.shape))}")
+    return np.array(lines)
+
+
 def main() -> None:
     import torch
     import torchvision
@@ -47,19 +59,14 @@ def main() -> None:
     golden = {}
     for case, (builder, arguments, kept) in CASES.items():
         net = getattr(torchvision.models, builder)(num_classes=CLASSES, **arguments).eval()
-        state = {k: v for k, v in net.state_dict().items() if "num_batches" not in k}
+        golden[f"{case}/parameters"] = fill(net)
         with torch.no_grad():
-            for name, value in state.items():
-                value.copy_(torch.from_numpy(seeded(name, tuple(value.shape))))
             for size in SIZES:
                 x = torch.from_numpy(((pixels(*size) / 255 - MEAN) / STD).astype("float32"))
                 x = x.permute(2, 0, 1)[None]
                 y = net(x) if kept == "logits" else net.features(x)[:, ::KEPT]
                 golden[f"{case}/{size[0]}x{size[1]}"] = y.numpy()
                 print(f"{case} {size}: {tuple(y.shape)}, mean |y| {y.abs().mean():.3f}")
-        golden[f"{case}/parameters"] = np.array(
-            [f"{name} {' '.join(map(str, value.shape))}" for name, value in state.items()]
-        )
     np.savez_compressed(GOLDEN, **golden)
     print(f"{GOLDEN.name}: {GOLDEN.stat().st_size:,} bytes")
 
