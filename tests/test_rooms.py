@@ -27,9 +27,11 @@ ROOMS = {
     "kzoo.recipes": (
         "recipes",
         {"keras", "numpy", "kzoo", "kzoo.tflite", "kzoo.recipes", "PIL", "matplotlib", "tqdm"},
-        {"pycocotools"},
+        {"pycocotools", "tf_keras", "keras_cv"},
     ),
 }
+# kzoo/interop is the one place of the models' room that knows of other libraries, when asked.
+NEIGHBOURS = {"tf_keras", "tensorflow_model_optimization", "keras_cv", "keras_hub"}
 FILES = [
     pytest.param(room, path, id=str(path.relative_to(ROOT)))
     for room, (folder, _, _) in ROOMS.items()
@@ -58,6 +60,8 @@ def imports(path: Path) -> list[tuple[str, bool, int]]:
             found.append((node.module, lazy, node.lineno))
             if node.module == "kzoo":  # from kzoo import tflite
                 found.extend((f"kzoo.{alias.name}", lazy, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "neighbour":
+            found.append((ast.literal_eval(node.args[0]), lazy, node.lineno))
         lazy = lazy or isinstance(node, ast.FunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             visit(child, lazy)
@@ -69,6 +73,8 @@ def imports(path: Path) -> list[tuple[str, bool, int]]:
 @pytest.mark.parametrize(("room", "path"), FILES)
 def test_imports_go_one_way(room, path):
     _, at_once, lazily = ROOMS[room]
+    if path.parent == ROOT / "kzoo" / "interop":
+        lazily = lazily | NEIGHBOURS
     for module, lazy, line in imports(path):
         package = room_of(module)
         fits = package in at_once or (lazy and package in lazily) or package in STANDARD
@@ -94,15 +100,17 @@ def test_the_readers_of_imports_see_them(tmp_path):
     file = tmp_path / "example.py"
     file.write_text(
         "import keras.ops\nfrom kzoo import tflite\n\ndef f():\n    import tensorflow as tf\n"
+        "    cv = neighbour('keras_cv', 'keras-cv')\n"
     )
     assert imports(file) == [
         ("keras.ops", False, 1),
         ("kzoo", False, 2),
         ("kzoo.tflite", False, 2),
         ("tensorflow", True, 5),
+        ("keras_cv", True, 6),
     ]
     rooms = [room_of(module) for module, _, _ in imports(file)]
-    assert rooms == ["keras", "kzoo", "kzoo.tflite", "tensorflow"]
+    assert rooms == ["keras", "kzoo", "kzoo.tflite", "tensorflow", "keras_cv"]
 
 
 def run(code: str, **environment: str) -> str:

@@ -81,9 +81,10 @@ def compare(
 ) -> Comparison:
     """Run both on `pictures` (N, H, W, C), uint8 or float, in the model's input range.
 
-    `model` is a Keras model, or the path of a .keras or another .tflite file. `labels` are class
-    numbers (N, ...), for the first output. Float probabilities are compared by logarithms, less the
-    mean over classes, which are the logits less their mean: differences show that softmax flattens.
+    `model` is a Keras model, tf-keras' too, or the path of a .keras or another .tflite file.
+    `labels` are class numbers (N, ...), for the first output. Float probabilities are compared by
+    logarithms, less the mean over classes, which are the logits less their mean: differences show
+    that softmax flattens.
     """
     pictures = np.asarray(pictures)
     runner = Runner(path)
@@ -143,7 +144,7 @@ def predict(
     model: keras.Model | str | os.PathLike, pictures: np.ndarray, wanted: list[str], batch_size: int
 ) -> dict[str, np.ndarray]:
     """The model's outputs, by the file's names."""
-    if not isinstance(model, keras.Model):
+    if isinstance(model, str | os.PathLike):
         if Path(model).suffix == ".tflite":
             return by_name(Runner(model)(pictures), wanted)
         model = keras.saving.load_model(model, compile=False)

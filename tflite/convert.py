@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ from kzoo.tflite.translate import SCHEMES, trace, translate
 
 
 def convert(
-    model: keras.Model | str | os.PathLike,
+    model: keras.Model | str | os.PathLike | Any,
     out: str | os.PathLike,
     *,
     scheme: Literal["float32", "float16", "dynamic", "int8", "int16x8"] = "int8",
@@ -45,7 +45,8 @@ def convert(
     """Write `model` to the file `out`, for one picture at a time, and return its path.
 
     model: a functional or sequential Keras model of one picture, or the path of a .keras file.
-        Under JAX and PyTorch, TensorFlow converts it in a process of its own.
+        Under JAX and PyTorch, TensorFlow converts it in a process of its own. A model of tf-keras
+        also, whose int8 ranges are tfmot's (`kzoo.interop.quantize_model`).
     scheme: see `SCHEMES`.
     io: dtype of the input. None means uint8 for int8, and float32 for the other schemes. A uint8
         input takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's
@@ -80,11 +81,12 @@ def convert(
     )
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
-    if keras.backend.backend() != "tensorflow":
+    kerass = isinstance(model, keras.Model | str | os.PathLike)  # and not tf-keras'
+    if kerass and keras.backend.backend() != "tensorflow":
         progress(STEPS[2])
         return convert_elsewhere(model, request, calibration)
     progress(STEPS[0])
-    if not isinstance(model, keras.Model):
+    if isinstance(model, str | os.PathLike):
         model = load(model)
     content = lower(model, request, calibration, progress)
     progress(STEPS[3])
@@ -113,13 +115,21 @@ def lower(
     shape = picture_shape(model, request.image_size)
     names = output_names(model, request.labels)
     scheme, grid = SCHEMES[request.scheme], None
-    body = copy_in_float32(model)
+    kerass = isinstance(model, keras.Model)
+    body = copy_in_float32(model) if kerass else model
     ranged = has_ranges(body)
     if ranged and request.scheme != "int8":
         raise ValueError(
             'The model holds int8 ranges (kzoo.quantize): convert it with scheme="int8", or the '
             f'float model that it was made from. Received: scheme="{request.scheme}"'
         )
+    if not kerass:
+        names = [name.removeprefix("quant_") for name in names]  # tfmot's
+        if scheme.calibrated and not ranged and request.calibrator == "kzoo":
+            raise ValueError(
+                f"{model.name!r} is a tf-keras model without int8 ranges: give it some with "
+                'kzoo.interop.quantize_model, or have calibrator="tensorflow" take them.'
+            )
     pictures = None
     if scheme.calibrated and not ranged:
         pictures = calibration_set(calibration, shape, request)
@@ -135,7 +145,7 @@ def lower(
             f"postprocess is for detectors. Received: {type(model).__name__} {model.name!r}"
         )
     progress(STEPS[2])
-    if scheme.calibrated and request.io in ("uint8", "int8"):
+    if kerass and scheme.calibrated and request.io in ("uint8", "int8"):
         body, grid = absorb_preprocessing(body)
     graph = trace(
         fenced(body) if has_ranges(body) else body, (request.batch_size, *shape),
@@ -156,8 +166,14 @@ def lower(
 
 
 def has_ranges(model: keras.Model) -> bool:
-    """Whether the model holds int8 ranges, as `kzoo.quantize` gives."""
-    return any(isinstance(layer, FakeQuant) for layer in model._flatten_layers())
+    """Whether the model holds int8 ranges, as `kzoo.quantize` or, in tf-keras, tfmot gives."""
+    return any(
+        isinstance(layer, FakeQuant) or type(layer).__name__ in TFMOT
+        for layer in model._flatten_layers()
+    )
+
+
+TFMOT = ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2")  # layers of its quantized models
 
 
 def write(content: bytes, request: Request) -> None:

@@ -1,0 +1,131 @@
+"""tensorflow-model-optimization on what `to_tf_keras` gives: quantization, pruning, clustering.
+
+tfmot knows neither V3's Multiply nor any Rescaling; what it does with the rest is its own.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from kzoo.interop.tf_keras import neighbour
+
+# Layers for which tfmot 0.8 has no QuantizeConfig and which compute: their output is rounded.
+OUTPUT_ONLY = (
+    "Average", "Dot", "Maximum", "Minimum", "Multiply", "Rescaling", "Resizing", "Subtract"
+)  # fmt: skip
+
+
+def quantize_model(net: Any, *, calibration: Any = None) -> Any:
+    """tfmot's `quantize_model` for what `to_tf_keras` gives, V3's hard-swish and gates included.
+
+    calibration: pictures in the net's input range, an array (N, H, W, C) or batches of them, from
+        which the ranges of activations are taken. Without them they start at [-6, 6] and move by a
+        thousandth of the way each step of training, as tfmot has it: a short run ends before they
+        have arrived.
+
+    The result trains with tf-keras, `kzoo.tflite.convert` converts it. A Rescaling at its front
+    stays two float operators in the file. Raises what tfmot raises for layers it does not know.
+    """
+    tfmot = neighbour("tensorflow_model_optimization", "tfmot")
+    tf_keras = neighbour("tf_keras", "tfmot")
+    configs = neighbour(
+        "tensorflow_model_optimization.python.core.quantization.keras.default_8bit."
+        "default_8bit_quantize_configs",
+        "tfmot",
+    )
+
+    def annotate(layer: Any) -> Any:
+        kind = type(layer).__name__
+        if kind not in OUTPUT_ONLY:
+            return tfmot.quantization.keras.quantize_annotate_layer(layer)
+        # x + 3 before a relu6 is one operator with it: rounding between them would part the two.
+        own = configs.NoOpQuantizeConfig() if feeds_a_relu(layer) else None
+        return tfmot.quantization.keras.quantize_annotate_layer(
+            layer, own or configs.Default8BitOutputQuantizeConfig()
+        )
+
+    annotated = tf_keras.models.clone_model(net, clone_function=annotate)
+    annotated.set_weights(net.get_weights())
+    with tfmot.quantization.keras.quantize_scope():
+        quantized = tfmot.quantization.keras.quantize_apply(annotated)
+    if calibration is not None:
+        calibrate(quantized, net, calibration)
+    return quantized
+
+
+def prune_model(net: Any, schedule: Any) -> Any:
+    """`net`, whose Conv2D and Dense layers lose their smallest weights as tfmot's schedule says.
+
+    Train it with tfmot's UpdatePruningStep as a callback, then strip_pruning. Depthwise
+    convolutions hold few weights, and keep them.
+    """
+    tfmot = neighbour("tensorflow_model_optimization", "tfmot")
+    return on_kernels(
+        net,
+        lambda layer: tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule),
+    )
+
+
+def cluster_model(net: Any, clusters: int) -> Any:
+    """`net`, whose Conv2D and Dense layers share so many weights each; strip_clustering afterwards.
+
+    They start at even steps from the smallest weight to the largest and learn.
+    """
+    tfmot = neighbour("tensorflow_model_optimization", "tfmot")
+    even = tfmot.clustering.keras.CentroidInitialization.LINEAR
+    return on_kernels(
+        net,
+        lambda layer: tfmot.clustering.keras.cluster_weights(
+            layer, number_of_clusters=clusters, cluster_centroids_init=even
+        ),
+    )
+
+
+def on_kernels(net: Any, wrap: Callable[[Any], Any]) -> Any:
+    """`net` with its convolutions and dense layers, but for depthwise ones, wrapped."""
+    tf_keras = neighbour("tf_keras", "tfmot")
+
+    def wrapped(layer: Any) -> Any:
+        return wrap(layer) if type(layer).__name__ in ("Conv2D", "Dense") else layer
+
+    copy = tf_keras.models.clone_model(net)
+    copy.set_weights(net.get_weights())
+    return tf_keras.models.clone_model(copy, clone_function=wrapped)
+
+
+def feeds_a_relu(layer: Any) -> bool:
+    readers = [node.outbound_layer for node in layer._outbound_nodes]
+    return [type(reader).__name__ for reader in readers] == ["ReLU"]
+
+
+def calibrate(quantized: Any, net: Any, pictures: Any) -> None:
+    """Give tfmot's net the least and the largest value of each tensor that it rounds.
+
+    `net` is the float one. Weights get the ranges that a step of training gives them.
+    """
+    tf_keras = neighbour("tf_keras", "tfmot")
+    for layer in quantized.layers:
+        for weight, quantizer, variables in getattr(layer, "_weight_vars", ()):
+            quantizer(weight, True, weights=variables)
+    ranges: list[tuple[Any, Any, Any]] = []  # (variable of the least, of the largest, tensor)
+    for layer in quantized.layers:
+        own = {w.name.split("/")[-1].split(":")[0]: w for w in layer.weights}
+        wrapped = getattr(layer, "layer", None)
+        ends = ("output_min", "activation_min") if wrapped else ("_min",)  # that of the input
+        for key, low in own.items():
+            if key.endswith(ends):
+                tensor = net.get_layer(wrapped.name).output if wrapped else net.inputs[0]
+                ranges.append((low, own[f"{key.removesuffix('min')}max"], tensor))
+    taps = tf_keras.Model(net.input, [tensor for _, _, tensor in ranges])
+    batches: Iterable[Any] = pictures
+    if isinstance(pictures, np.ndarray):
+        batches = (pictures[i : i + 16] for i in range(0, len(pictures), 16))
+    low, high = np.zeros(len(ranges)), np.zeros(len(ranges))  # a range holds zero
+    for batch in batches:
+        seen = taps(np.asarray(batch, np.float32), training=False)
+        low = np.minimum(low, [float(np.min(x)) for x in seen])
+        high = np.maximum(high, [float(np.max(x)) for x in seen])
+    for (least, largest, _), a, b in zip(ranges, low, high, strict=True):
+        least.assign(a)
+        largest.assign(b if b > a else a + 1e-3)  # a tensor that is zero everywhere
