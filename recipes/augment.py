@@ -6,6 +6,7 @@ goes on exactly where it was.
 
 import copy
 import dataclasses
+import threading
 from collections.abc import Sequence
 from typing import Self
 
@@ -64,11 +65,15 @@ def warp(
 
 
 class Epoch(keras.utils.PyDataset):
-    """The batches of an epoch: `chosen(i)` says which examples batch `i` is made of."""
+    """The batches of an epoch: `chosen(i)` says which examples batch `i` is made of.
+
+    The same whatever the number of processes: of each batch, every process has its own rows.
+    """
 
     def __init__(self, count: int, batch_size: int):
         super().__init__(workers=2, max_queue_size=8)
         self.batch_size, self.order, self.seed = batch_size, np.arange(count), (0, 0)
+        self.done, self.process, self.processes, self.devices = 0, 0, 1, 1
 
     def shuffled(self, seed: int, epoch: int) -> Self:
         """The same examples as they come in that epoch."""
@@ -77,11 +82,50 @@ class Epoch(keras.utils.PyDataset):
         shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.order))
         return shuffled
 
+    def shared(self, process: int, processes: int, devices: int) -> Self:
+        """Those rows of every batch that one of the processes has.
+
+        A last batch that the devices could not share evenly is filled up with examples from its
+        beginning, which do not count.
+        """
+        shared = copy.copy(self)
+        shared.process, shared.processes, shared.devices = process, processes, devices
+        return shared
+
+    def after(self, steps: int) -> Self:
+        """The batches from there on."""
+        after = copy.copy(self)
+        after.done = steps
+        return after
+
+    def only(self, order: np.ndarray) -> Self:
+        """These examples, in this order."""
+        only = copy.copy(self)
+        only.order = order
+        return only
+
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return -(-len(self.order) // self.batch_size) - self.done
+
+    def batch(self, i: int) -> np.ndarray:
+        """The examples of a batch, of all processes."""
+        return self.order[(self.done + i) * self.batch_size :][: self.batch_size]
 
     def chosen(self, i: int) -> np.ndarray:
-        return self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        """Those of them that this process has."""
+        return self.own(i)[0]
+
+    def counted(self, i: int) -> np.ndarray:
+        """Which of the chosen ones count: (n,) bool."""
+        return self.own(i)[1]
+
+    def own(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        whole = self.batch(i)
+        rows = np.resize(whole, len(whole) + -len(whole) % self.devices)  # from its beginning again
+        counted = np.arange(len(rows)) < len(whole)
+        each = len(rows) // self.processes
+        mine = slice(self.process * each, (self.process + 1) * each)
+        return rows[mine], counted[mine]
 
     def rng(self, j: int) -> np.random.Generator:
         """The random numbers of an example in this epoch."""
@@ -93,15 +137,20 @@ class Batches(Epoch):
 
     `examples` are pictures, uint8 (side, side, 3), or any other rows of numbers; with `augment`
     they come as float32 (size, size, 3). `shuffled` gives the order and augmentation of an epoch.
+    Weights (N,) come third where examples weigh differently: by `class_weight`, or because some do
+    not count.
     """
 
     def __init__(
         self, examples: Sequence | np.ndarray, targets: np.ndarray, *, classes: int,
         batch_size: int, augment: Augment | None = None, size: int = 0,
+        class_weight: np.ndarray | None = None,
     ):  # fmt: skip
         super().__init__(len(examples), batch_size)
-        self.examples, self.targets = examples, np.eye(classes, dtype="float32")[targets]
-        self.augment, self.size = augment, size
+        self.examples, self.targets, self.classes = examples, targets, classes
+        self.augment, self.size, self.class_weight = augment, size, class_weight
+        self.teacher: keras.Model | None = None
+        self.asked = threading.Lock()
 
     def replaced(self, examples: np.ndarray) -> "Batches":
         """The same targets with other examples, such as what a frozen net makes of these."""
@@ -112,14 +161,33 @@ class Batches(Epoch):
     def taught(self, teacher: keras.Model) -> "Batches":
         """The same examples, with what `teacher` says of them, as they come here, as targets."""
         taught = copy.copy(self)
-        taught.targets = np.empty_like(self.targets)
-        taught.targets[self.order] = teacher.predict(self, verbose=0)
+        taught.teacher = teacher
         return taught
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, i: int) -> tuple[np.ndarray, ...]:
         chosen = self.chosen(i)
         examples = np.stack([self.example(j) for j in chosen])
-        return examples, self.targets[chosen]
+        targets = self.answers(examples, chosen)
+        if self.class_weight is None and self.devices == 1:
+            return examples, targets
+        return examples, targets, self.weights(i)
+
+    def answers(self, examples: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        if self.teacher is None:
+            return np.eye(self.classes, dtype="float32")[self.targets[chosen]]
+        with self.asked:  # batches are made by two threads
+            return self.teacher.predict_on_batch(examples)
+
+    def weights(self, i: int) -> np.ndarray:
+        """Of the chosen examples. Keras divides the loss by how many rows there are, with those
+        that do not count: the others weigh so much more."""
+        chosen, counted = self.own(i)
+        whole = len(self.batch(i))
+        filled = len(chosen) * self.processes
+        weights = np.where(counted, filled / whole, 0)
+        if self.class_weight is not None:
+            weights *= self.class_weight[self.targets[chosen]]
+        return weights.astype("float32")
 
     def example(self, j: int) -> np.ndarray:
         if self.augment is None:

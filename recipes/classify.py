@@ -15,13 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 import kzoo
+from kzoo.recipes import distribute
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
 from kzoo.recipes.files import write_json
 from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at
-from kzoo.recipes.options import at_least, option
+from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.report import write_report
-from kzoo.recipes.run import Results, open_run
+from kzoo.recipes.run import Results, by_one, open_run
 from kzoo.tflite import Runner, compare, convert
 from kzoo.tflite.prepare import copy_in_float32
 
@@ -33,7 +34,6 @@ LEAST = {
     "learning_rate": 0,
     "patience": 1,
 }
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CALIBRATION_PICTURES = 256
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
 QAT_LEARNING_RATE = 1e-4
@@ -41,7 +41,7 @@ MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees 
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Course):
     """What a classification run is made of; every field is a flag of `kzoo classify`."""
 
     task: ClassVar[str] = "classify"
@@ -59,15 +59,12 @@ class Config:
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
     patience: int = option("epochs without a better one before a stage ends", 10)
     val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
-    precision: str = option("float32, mixed_bfloat16 or mixed_float16", "float32")
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
     def __post_init__(self) -> None:
         at_least(self, LEAST)
-        if self.precision not in PRECISIONS:
-            allowed = ", ".join(PRECISIONS)
-            raise ValueError(f"precision must be one of {allowed}. Received: {self.precision!r}")
+        super().__post_init__()
 
 
 def classify(data: str | Path, **options) -> Results:
@@ -76,6 +73,12 @@ def classify(data: str | Path, **options) -> Results:
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
     config = Config(str(data), **options)
+    with config.joined():
+        return run(config)
+
+
+def run(config: Config) -> Results:
+    """The whole recipe."""
     dataset = read_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
@@ -87,7 +90,8 @@ def classify(data: str | Path, **options) -> Results:
         norm_momentum=NORM_MOMENTUM,
     )
     folder = open_run(config, dataset.labels)
-    print(f"{dataset}\nThe run is kept in {folder}")
+    if distribute.first():
+        print(f"{dataset}\nThe run is kept in {folder}", flush=True)
 
     # The new head on frozen features, then all of the net: each kept when it is done.
     state, history = folder / "checkpoint", []
@@ -100,7 +104,8 @@ def classify(data: str | Path, **options) -> Results:
     keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
     net = copy_in_float32(net)
     net.trainable = True  # as its user will want it
-    net.save(folder / "model.keras")
+    if distribute.first():
+        net.save(folder / "model.keras")
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
     some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
@@ -111,12 +116,19 @@ def classify(data: str | Path, **options) -> Results:
             state / "3-qat.keras", lambda: train_int8(int8, net, dataset, config, state)
         )
         history += rows
+    return by_one(folder, Results, lambda: finish(folder, net, int8, dataset, history))
+
+
+def finish(
+    folder: Path, net: keras.Model, int8: keras.Model, dataset: Dataset, history: list[Row]
+) -> Results:
+    """The file, held against the float model, and the report."""
     write_json(folder / "history.json", history)
     with tqdm(total=3, desc="converting", disable=None) as bar:
         file = convert(int8, folder / "model.tflite", labels=dataset.labels)
         bar.update()
         bar.set_description("comparing")
-        val = Pictures(dataset.val.paths, config.size)[:]
+        val = Pictures(dataset.val.paths, net.input_shape[1])[:]
         comparison = compare(net, file, val, labels=dataset.val.targets)
         bar.update()
         scores = {"float": net.predict(val.astype("float32"), verbose=0), "int8": Runner(file)(val)}
@@ -131,18 +143,26 @@ def batches(split: Split, config: Config, dataset: Dataset, **options) -> Batche
         Pictures(split.paths, side),
         split.targets,
         classes=len(dataset.labels),
-        batch_size=config.batch_size,
+        batch_size=config.step,
         **options,
     )
 
 
 def stage(
-    name: str, epochs: int, learning_rate: float, *, smoothing: float = 0, patience: int = 10
-) -> Stage:
+    name: str, epochs: int, learning_rate: float, config: Config, *,
+    smoothing: float = 0, patience: int = 10,
+) -> Stage:  # fmt: skip
     """A stage of a classifier: the best epoch has the highest accuracy."""
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
     return Stage(
-        name, epochs, learning_rate, loss, ["accuracy"], highest("val_accuracy"), patience=patience
+        name,
+        epochs,
+        learning_rate,
+        keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
+        ["accuracy"],
+        highest("val_accuracy"),
+        patience=patience,
+        accumulate=config.accumulate,
+        save_every=config.save_every,
     )
 
 
@@ -154,15 +174,15 @@ def train_head(
     body, head = split_at(net, "head_wide" if "head_wide" in new else "head_dropout")
     seen = {}
     for name, split in (("train", dataset.train), ("val", dataset.val)):
-        plain = batches(split, config, dataset)
+        weight = balanced(split.targets, len(dataset.labels)) if name == "train" else None
+        plain = batches(split, config, dataset, class_weight=weight)
         seen[name] = plain.replaced(features(body, plain, state / f"features-{name}.npy"))
     head, history = fit(
         head,
-        stage("head", config.head_epochs, 1e-3, smoothing=config.label_smoothing),
+        stage("head", config.head_epochs, 1e-3, config, smoothing=config.label_smoothing),
         lambda epoch: seen["train"].shuffled(config.seed, epoch),
         seen["val"],
         state,
-        class_weight=balanced(dataset.train.targets, len(dataset.labels)),
     )
     for layer in head.layers:
         net.get_layer(layer.name).set_weights(layer.get_weights())
@@ -180,20 +200,23 @@ def train_whole(
     for layer in net.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = config.weights == "none"
-    train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
+    weight = balanced(dataset.train.targets, len(dataset.labels))
+    train = batches(
+        dataset.train, config, dataset, augment=Augment(), size=config.size, class_weight=weight
+    )
     return fit(
         net,
         stage(
             "whole",
             config.epochs,
             config.learning_rate,
+            config,
             smoothing=config.label_smoothing,
             patience=config.patience,
         ),
         lambda epoch: train.shuffled(config.seed, epoch),
         batches(dataset.val, config, dataset),
         state,
-        class_weight=balanced(dataset.train.targets, len(dataset.labels)),
     )
 
 
@@ -204,7 +227,7 @@ def train_int8(
     train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
     return fit(
         int8,
-        stage("qat", config.qat_epochs, QAT_LEARNING_RATE),
+        stage("qat", config.qat_epochs, QAT_LEARNING_RATE, config),
         lambda epoch: train.shuffled(config.seed, epoch).taught(net),
         batches(dataset.val, config, dataset),
         state,

@@ -1,26 +1,30 @@
 """Training in stages that survive being killed.
 
-After every epoch a stage keeps its model with the optimizer's state, its best weights and its
-history in one folder, which gets its name when it is whole. Called again, it goes on from there.
+After every epoch, and within one every so many minutes, a stage keeps its model with the
+optimizer's state, its best weights and its history in one folder, which gets its name when it is
+whole. Called again, it goes on from there, also with another number of processes.
 """
 
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from kzoo.recipes.augment import Batches
+from kzoo.recipes import distribute
+from kzoo.recipes.augment import Batches, Epoch
 from kzoo.tflite.files import replacing
 
+WITHIN = "within.npz"  # an epoch's metrics and seeds so far
 Row = dict[str, Any]  # one epoch: stage, epoch, loss, val_loss, what else was measured, seconds
 
 
@@ -46,6 +50,8 @@ class Stage:
     rank: Callable[[Row], tuple[float, ...]] = lowest_loss  # of the best epoch it is the largest
     warmup: float = 0.1  # fraction of all steps
     patience: int = 10  # epochs without a better one before the stage ends
+    accumulate: int = 1  # steps whose gradients make one update
+    save_every: float = 0.0  # minutes between states kept within an epoch; 0: at its end only
 
 
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
@@ -57,11 +63,13 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
         warmup_target=stage.learning_rate,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.Adam(schedule)
+    optimizer = keras.optimizers.Adam(
+        schedule, gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None
+    )
     model.compile(
         optimizer,
         loss=stage.loss,
-        metrics=list(stage.metrics) or None,
+        weighted_metrics=list(stage.metrics) or None,  # of what counts, by class
         jit_compile=keras.backend.backend() == "jax",
     )
     # Else its variables come about in the first step, and TensorFlow traces that one twice.
@@ -71,11 +79,10 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
 def fit(
     model: keras.Model,
     stage: Stage,
-    train: Callable[[int], keras.utils.PyDataset],
-    val: keras.utils.PyDataset,
+    train: Callable[[int], Epoch],
+    val: Epoch,
     folder: Path,
     *,
-    class_weight: Mapping[int, float] | None = None,
     measure: Callable[[keras.Model], Mapping[str, float]] = lambda model: {},
 ) -> tuple[keras.Model, list[Row]]:
     """(The model with the weights of its best epoch, the history): trained, or taken up again.
@@ -83,72 +90,159 @@ def fit(
     `train(epoch)` gives that epoch's batches. `stage.rank` says which epoch was the best; what
     `measure` finds after each joins its row. What is kept in `folder` goes before `model`.
     """
-    kept = latest(folder, stage)
-    if kept:
-        model = keras.saving.load_model(kept / "model.keras")
-        history = json.loads((kept / "history.json").read_text())
-    else:
-        history = []
-    fresh = True
+    own = (distribute.process(), distribute.processes(), distribute.devices())
+    val = val.shared(*own)
+    kept = agreed(folder, stage)
+    if not kept:
+        compile_stage(model, stage, stage.epochs * len(train(0)))
+        if distribute.devices() > 1:  # all go on from what one of them has made
+            kept = keep(model, [], state(folder, stage, 0, 0), None, True)
+    with distribute.scope():
+        if kept:
+            model = keras.saving.load_model(kept / "model.keras")
+        # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
+        model.test_on_batch(*val[0])
+    history = read_history(kept) if kept else []
     for epoch in range(len(history), stage.epochs):
         if history and len(history) - 1 - best_epoch(history, stage) >= stage.patience:
             break
         start = time.perf_counter()
-        shown = train(epoch)
-        if epoch == 0:
-            compile_stage(model, stage, stage.epochs * len(shown))
-        if fresh:
-            # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
-            model.test_on_batch(*val[0])
-            fresh = False
-        fitted = model.fit(
-            shown,
-            validation_data=val,
-            epochs=epoch + 1,
-            initial_epoch=epoch,
-            class_weight=dict(class_weight) if class_weight else None,
-            shuffle=False,  # of batches, by a generator that no seed here reaches
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=partial(reseed, model))],
-            verbose=1 if sys.stderr.isatty() else 2,
-        )
+        keeper = Keeper(stage, folder, history, kept)
+        with distribute.scope():
+            fitted = model.fit(
+                train(epoch).shared(*own).after(keeper.steps),
+                validation_data=val,
+                epochs=epoch + 1,
+                initial_epoch=epoch,
+                shuffle=False,  # of batches, by a generator that no seed here reaches
+                callbacks=[keeper],
+                verbose=progress(),
+            )
         values = {key: float(value[-1]) for key, value in fitted.history.items()}
         if not np.isfinite(values["loss"]):
             raise ValueError(f"Stage {stage.name}: the loss is {values['loss']}. Lower the rate.")
-        values |= measure(model)
+        if distribute.first():
+            values |= measure(alone(model))
         seconds = round(time.perf_counter() - start, 2)
         history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
         better = best_epoch(history, stage) == epoch
-        kept = keep(model, history, folder / f"{stage.name}-{epoch:04d}", kept, better)
+        kept = keep(model, history, state(folder, stage, epoch + 1), keeper.kept, better)
+        history = read_history(kept)
     if kept:
+        if distribute.devices() > 1:
+            model = keras.saving.load_model(kept / "model.keras")
         model.load_weights(kept / "best.weights.h5")
     return model, history
 
 
-def reseed(model: keras.Model, epoch: int, _: Any = None) -> None:
+class Keeper(keras.callbacks.Callback):
+    """Sets an epoch on its way, from its beginning or from `kept`, and keeps states within it."""
+
+    def __init__(self, stage: Stage, folder: Path, history: list[Row], kept: Path | None):
+        super().__init__()
+        self.stage, self.folder, self.history, self.kept = stage, folder, history, kept
+        self.steps = place(kept)[1] if kept else 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch, self.since = epoch, time.monotonic()
+        if self.kept and self.steps:
+            take_up(self.model, self.kept)
+        else:
+            reseed(self.model, epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        every = 60 * self.stage.save_every
+        due = every and time.monotonic() - self.since >= every
+        if due and distribute.first() and batch + 1 < self.params["steps"]:
+            target = state(self.folder, self.stage, self.epoch, self.steps + batch + 1)
+            self.kept = write_state(self.model, self.history, target, self.kept, False)
+            self.since = time.monotonic()
+
+
+def reseed(model: keras.Model, epoch: int) -> None:
     """Gives dropout the random numbers of that epoch; a saved model forgets its place in them."""
     for i, layer in enumerate(model.layers):
         if hasattr(layer, "seed_generator"):
             layer.seed_generator.state.assign([epoch, i])
 
 
+def within_epoch(model: keras.Model) -> list[Any]:
+    """What an epoch has gathered and a saved model does not hold: metrics, dropout's seeds."""
+    seeds = (layer.seed_generator for layer in model.layers if hasattr(layer, "seed_generator"))
+    return [*model.metrics_variables, *(seed.state for seed in seeds)]
+
+
+def take_up(model: keras.Model, kept: Path) -> None:
+    """The model in the middle of an epoch, as it was kept."""
+    with np.load(kept / WITHIN) as values:
+        for name, variable in zip(values, within_epoch(model), strict=True):
+            variable.assign(values[name])
+
+
+def alone(model: keras.Model) -> keras.Model:
+    """The model, to be used by this process alone."""
+    if distribute.devices() == 1:
+        return model
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        return keras.saving.load_model(Path(folder) / "model.keras", compile=False)
+
+
 def best_epoch(history: list[Row], stage: Stage) -> int:
     return max(range(len(history)), key=lambda i: stage.rank(history[i]))
 
 
+def state(folder: Path, stage: Stage, epochs: int, steps: int = 0) -> Path:
+    """Where a stage is kept after so many epochs and steps of the next.
+
+    `whole-0002` after epoch 2 (the third), `whole-0003-000120` after 120 steps of epoch 3.
+    """
+    name = f"{epochs - 1:04d}" if epochs and not steps else f"{epochs:04d}-{steps:06d}"
+    return folder / f"{stage.name}-{name}"
+
+
+def place(kept: Path) -> tuple[int, int]:
+    """(Epochs, steps of the next) after which a state was kept."""
+    *_, epoch, steps = re.split("-", kept.name)
+    return (int(epoch), int(steps)) if len(steps) > 4 else (int(steps) + 1, 0)
+
+
 def latest(folder: Path, stage: Stage) -> Path | None:
-    """The last epoch of a stage that was kept whole."""
-    kept = sorted(folder.glob(f"{stage.name}-[0-9][0-9][0-9][0-9]"))
-    return kept[-1] if kept else None
+    """The last state of a stage that was kept whole."""
+    pattern = re.compile(rf"{re.escape(stage.name)}-\d{{4}}(-\d{{6}})?")
+    return max((p for p in folder.glob("*") if pattern.fullmatch(p.name)), key=place, default=None)
+
+
+def agreed(folder: Path, stage: Stage) -> Path | None:
+    """That which rank 0 sees: elsewhere a shared disk may lag behind."""
+    kept = latest(folder, stage)
+    epochs, steps = (distribute.agreed(n) for n in (place(kept) if kept else (-1, 0)))
+    return state(folder, stage, epochs, steps) if epochs >= 0 else None
+
+
+def read_history(kept: Path) -> list[Row]:
+    return json.loads((kept / "history.json").read_text())
 
 
 def keep(
     model: keras.Model, history: list[Row], target: Path, previous: Path | None, better: bool
 ) -> Path:
-    """Writes one epoch's state; the folder gets its name when all is in it."""
+    """What `write_state` does, by one process for all of them."""
+    if distribute.first():
+        write_state(model, history, target, previous, better)
+    distribute.together()
+    return target
+
+
+def write_state(
+    model: keras.Model, history: list[Row], target: Path, previous: Path | None, better: bool
+) -> Path:
+    """Writes a state in place of the previous; the folder gets its name when all is in it."""
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     model.save(part / "model.keras")
+    np.savez(part / WITHIN, *map(keras.ops.convert_to_numpy, within_epoch(model)))
     if previous is None or better:
         model.save_weights(part / "best.weights.h5")
     else:
@@ -165,19 +259,21 @@ def once(
 ) -> tuple[keras.Model, list[Row]]:
     """What `make` gives, made once: from then on read from `path` and the .json beside it."""
     record = path.with_suffix(".json")
-    if not path.exists():
+    if not distribute.agreed(path.exists()):
         model, history = make()
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(history, indent=1))
-        with replacing(path) as part:
-            model.save(part)
+        if distribute.first():
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps(history, indent=1))
+            with replacing(path) as part:
+                model.save(part)
+        distribute.together()
     return keras.saving.load_model(path, compile=False), json.loads(record.read_text())
 
 
-def balanced(targets: np.ndarray, classes: int) -> dict[int, float]:
-    """The class weights that give every class the same share of the loss."""
+def balanced(targets: np.ndarray, classes: int) -> np.ndarray:
+    """The class weights (classes,) that give every class the same share of the loss."""
     counts = np.bincount(targets, minlength=classes)
-    return {i: len(targets) / (classes * max(1, count)) for i, count in enumerate(counts.tolist())}
+    return len(targets) / (classes * np.maximum(1, counts))
 
 
 def split_at(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
@@ -193,10 +289,39 @@ def split_at(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
 
 
 def features(body: keras.Model, examples: Batches, file: Path) -> np.ndarray:
-    """What a frozen body makes of the examples, computed once and kept in `file`."""
-    if not file.exists():
+    """What a frozen body makes of the examples, computed once and kept in `file`.
+
+    Every process computes its share; the array stays on disk and is read from there.
+    """
+    if not distribute.agreed(file.exists()):
         file.parent.mkdir(parents=True, exist_ok=True)
-        values = body.predict(examples, verbose=1 if sys.stderr.isatty() else 2)
-        with replacing(file) as part, part.open("wb") as out:
+        shares = [file.with_name(f"{file.stem}-{i}.npy") for i in range(distribute.processes())]
+        own = distribute.process()
+        mine = np.array_split(examples.order, len(shares))[own]
+        values = body.predict(examples.only(mine), verbose=progress())
+        with replacing(shares[own]) as part, part.open("wb") as out:
             np.save(out, values)
-    return np.load(file)
+        distribute.together()
+        if distribute.first():
+            with replacing(file) as part:
+                join_arrays(shares, part, len(examples.order))
+        distribute.together()
+    return np.load(file, mmap_mode="r")
+
+
+def join_arrays(shares: Sequence[Path], whole: Path, count: int) -> None:
+    """Arrays in .npy files one after the other in one file; the parts go."""
+    arrays = [np.load(share, mmap_mode="r") for share in shares]
+    shape = (count, *arrays[0].shape[1:])
+    joined = np.lib.format.open_memmap(whole, "w+", arrays[0].dtype, shape)
+    np.concatenate(arrays, out=joined)
+    joined.flush()
+    for share in shares:
+        share.unlink()
+
+
+def progress() -> int:
+    """Keras' `verbose`: a bar on a terminal, else a line an epoch; of one process."""
+    if not distribute.first():
+        return 0
+    return 1 if sys.stderr.isatty() else 2

@@ -1,16 +1,71 @@
 """The fields of a recipe's frozen Config as flags of its command."""
 
 import argparse
+import contextlib
 import dataclasses
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
+from kzoo.recipes import distribute
 
-def option(help: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field of a Config: what it means, and its default if it has one."""
-    return dataclasses.field(default=default, metadata={"help": help})
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+DAMAGED = ("refuse", "skip")
+
+
+def option(help: str, default: Any = dataclasses.MISSING, *, lasting: bool = True) -> Any:
+    """A field of a Config: what it means, and its default if it has one.
+
+    What is not `lasting` changes nothing of a run but its course: it is not kept with the run, and
+    may be another when the run is taken up again, or in another of its processes.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "lasting": lasting})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Course:
+    """What the Configs of all recipes share: how a run with their `batch_size` is carried out."""
+
+    precision: str = option(f"{', '.join(PRECISIONS)}: what the net computes in", "float32")
+    accumulate: int = option("steps that a batch is spread over, where memory is short", 1)
+    save_every: float = option(
+        "minutes between states that are kept within an epoch; 0: at its end only", 10.0,
+        lasting=False,
+    )  # fmt: skip
+    damaged: str = option(
+        f"shards of a packed folder that are damaged: {' or '.join(DAMAGED)}", "refuse",
+        lasting=False,
+    )  # fmt: skip
+    distribute: str | None = option(
+        "auto (all devices; processes as SLURM or KERAS_DISTRIBUTION_* say), or HOST:PORT of all "
+        "processes, with commas between. Needs JAX", None, lasting=False,
+    )  # fmt: skip
+    rank: int | None = option("which of the addresses is this process's", None, lasting=False)
+
+    def __post_init__(self) -> None:
+        at_least(self, {"accumulate": 1, "save_every": 0})
+        for name, allowed in (("precision", PRECISIONS), ("damaged", DAMAGED)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}. Received: {getattr(self, name)!r}"
+                )
+        batch = vars(self)["batch_size"]
+        if batch % self.accumulate:
+            raise ValueError(
+                "batch_size must be a multiple of accumulate. Received: batch_size="
+                f"{batch} and accumulate={self.accumulate}"
+            )
+        distribute.check(self.distribute, self.rank, self.step)
+
+    @property
+    def step(self) -> int:
+        """Pictures that go through the net at once."""
+        return vars(self)["batch_size"] // self.accumulate
+
+    def joined(self) -> contextlib.AbstractContextManager[None]:
+        """The processes of the run, from its beginning to its end."""
+        return distribute.joined(self.distribute, self.rank)
 
 
 def at_least(config: Any, least: Mapping[str, float]) -> None:
@@ -22,7 +77,7 @@ def at_least(config: Any, least: Mapping[str, float]) -> None:
 
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
     """One flag per field (`head_epochs`: --head-epochs); a field without default by position."""
-    for field in dataclasses.fields(config):
+    for field in sorted(dataclasses.fields(config), key=lambda field: bool(field.kw_only)):
         text = field.metadata["help"]
         if field.default is dataclasses.MISSING:
             parser.add_argument(field.name, help=text)

@@ -9,10 +9,14 @@ report.html, predictions.csv, .png    the same for people
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from kzoo.recipes import distribute
 from kzoo.recipes.files import write_json, write_text
+
+R = TypeVar("R", bound=Any)  # a dataclass with the field `folder`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,19 @@ def open_run(config: Any, labels: tuple[str, ...]) -> Path:
     `config` is a recipe's Config; its `task` says later how to ask the run's model.
     """
     folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
-    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    if distribute.first():
+        begin_run(folder, config, labels)
+    distribute.together()
+    return folder
+
+
+def begin_run(folder: Path, config: Any, labels: tuple[str, ...]) -> None:
+    lasting = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.metadata["lasting"]
+    }
+    settings = json.loads(json.dumps(lasting, default=str))
     wanted = {"task": config.task, **settings, "labels": list(labels)}
     file = folder / "config.json"
     if file.exists():
@@ -56,7 +72,18 @@ def open_run(config: Any, labels: tuple[str, ...]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, wanted)
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
-    return folder
+
+
+def by_one(folder: Path, kind: type[R], finish: Callable[[], R]) -> R:
+    """The results of a run: what `finish` returns, which one process does for all."""
+    if distribute.first():
+        results = finish()
+        distribute.together()
+        return results
+    distribute.together()
+    kept = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{name: kept[name] for name in names} | {"folder": folder})
 
 
 def read_config(folder: Path) -> dict[str, Any]:

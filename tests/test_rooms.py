@@ -27,7 +27,7 @@ ROOMS = {
     "kzoo.recipes": (
         "recipes",
         {"keras", "numpy", "kzoo", "kzoo.tflite", "kzoo.recipes", "PIL", "matplotlib", "tqdm"},
-        {"pycocotools", "tf_keras", "keras_cv"},
+        {"pycocotools", "jax", "array_record", "tf_keras", "keras_cv"},
     ),
 }
 # kzoo/interop is the one place of the models' room that knows of other libraries, when asked.
