@@ -6,7 +6,7 @@ no known class is left out, and all of it is counted. Boxes are as the picture i
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from kzoo.recipes.annotation_formats import FORMATS, Raw
-from kzoo.recipes.data import Defect, defect, drawn, is_candidate
+from kzoo.recipes.data import Defect, Source, defect, drawn, is_candidate, remarks
+from kzoo.recipes.shards import Records, is_packed, open_packed
 
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
 ORIENTATION = 0x0112  # the EXIF tag
@@ -25,7 +26,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 class Example:
     """A picture and what is on it."""
 
-    path: Path
+    path: Source
     boxes: np.ndarray  # (n, 4) float32 y_min, x_min, y_max, x_max in [0, 1]
     labels: np.ndarray  # (n,) int
     size: tuple[int, int]  # (H, W) in px, upright
@@ -37,8 +38,8 @@ class BoxDataset:
 
     format: str
     labels: tuple[str, ...]
-    train: tuple[Example, ...]
-    val: tuple[Example, ...]
+    train: Sequence[Example]
+    val: Sequence[Example]
     defects: tuple[Defect, ...] = ()
 
     def __str__(self) -> str:
@@ -52,19 +53,28 @@ class BoxDataset:
 
 
 def read_boxes(
-    data: str | Path, *, format: str | None = None, val_fraction: float = 0.2, seed: int = 0
-) -> BoxDataset:
+    data: str | Path, *, format: str | None = None, val_fraction: float = 0.2, seed: int = 0,
+    damaged: str = "refuse",
+) -> BoxDataset:  # fmt: skip
     """The annotated pictures of `data`, every one opened once.
 
     data: a folder (for CSV and COCO also the file). Where a part of the paths is called train or
         val, or a list or column says so, that is the split; else `val_fraction` is drawn by `seed`.
     format: one of `FORMATS`; None to go by what is there.
+    damaged: as of `read_dataset`, where data is what `kzoo pack` made.
 
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
     data = Path(data)
     if not data.exists():
         raise ValueError(f"There is no {data}. DATA is a folder of pictures and annotations.")
+    if is_packed(data):
+        packed = open_packed(data, "detect", skip=damaged == "skip")
+        train, val = (
+            PackedExamples(packed.pictures[split], **packed.said[split])
+            for split in ("train", "val")
+        )
+        return BoxDataset("packed", packed.labels, train, val, remarks(packed))
     name = format or recognized(data)
     if name not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {name!r}")
@@ -82,6 +92,28 @@ def read_boxes(
         missing = "picture to validate on" if present else "object to train on"
         raise ValueError(f"{data}, read as {name}, holds no {missing}.{left}")
     return BoxDataset(name, labels, tuple(parts["train"]), tuple(parts["val"]), tuple(defects))
+
+
+class PackedExamples(Sequence[Example]):
+    """The pictures of a packed split with their objects: those of the first picture first."""
+
+    def __init__(
+        self, records: Records, *, counts: np.ndarray, sizes: np.ndarray, boxes: np.ndarray,
+        labels: np.ndarray,
+    ):  # fmt: skip
+        self.records, self.sizes, self.boxes, self.labels = records, sizes, boxes, labels
+        self.ends = np.cumsum(counts)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        record = self.records[i]
+        own = slice(self.ends[record.index - 1] if record.index else 0, self.ends[record.index])
+        size = tuple(self.sizes[record.index].tolist())
+        return Example(record, self.boxes[own], self.labels[own], size)
 
 
 def recognized(data: Path) -> str:

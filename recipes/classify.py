@@ -23,6 +23,7 @@ from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once,
 from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, by_one, open_run
+from kzoo.recipes.tfmot import require_tfmot, train_by_tfmot
 from kzoo.tflite import Runner, compare, convert
 from kzoo.tflite.prepare import copy_in_float32
 
@@ -37,6 +38,7 @@ LEAST = {
 CALIBRATION_PICTURES = 256
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
 QAT_LEARNING_RATE = 1e-4
+ENGINES = {"kzoo": lambda: None, "tfmot": require_tfmot}  # what to ask of the machine first
 MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees them
 
 
@@ -46,7 +48,7 @@ class Config(Course):
 
     task: ClassVar[str] = "classify"
 
-    data: str = option("folder with one folder per class, or with train/ and val/, or a CSV file")
+    data: str = option("folder with one folder per class or train/ and val/, a CSV file, or packed")
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")
     alpha: float = option("width multiplier", 1.0)
     size: int = option("side of the pictures that the net sees, in px", 224)
@@ -54,6 +56,7 @@ class Config(Course):
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
     epochs: int = option("epochs of the whole network", 12)
     qat_epochs: int = option("epochs of the quantized network, taught by the float one", 6)
+    qat_engine: str = option("who quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')", "kzoo")
     batch_size: int = option("pictures per step", 32)
     learning_rate: float = option("highest learning rate of the whole network", 4e-4)
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
@@ -65,6 +68,10 @@ class Config(Course):
     def __post_init__(self) -> None:
         at_least(self, LEAST)
         super().__post_init__()
+        if self.qat_engine not in ENGINES:
+            allowed = ", ".join(ENGINES)
+            raise ValueError(f"qat_engine must be one of {allowed}. Received: {self.qat_engine!r}")
+        ENGINES[self.qat_engine]()
 
 
 def classify(data: str | Path, **options) -> Results:
@@ -79,7 +86,12 @@ def classify(data: str | Path, **options) -> Results:
 
 def run(config: Config) -> Results:
     """The whole recipe."""
-    dataset = read_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    dataset = read_dataset(
+        config.data,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        damaged=config.damaged,
+    )
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     net = kzoo.get_model(config.model)(
@@ -108,9 +120,14 @@ def run(config: Config) -> Results:
         net.save(folder / "model.keras")
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
-    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
-    calibration = Pictures([dataset.train.paths[i] for i in some], config.size)[:]
-    int8 = kzoo.quantize(net, calibration=calibration)
+    if config.qat_engine == "tfmot":
+
+        def by_tfmot() -> Results:
+            file, rows = train_by_tfmot(folder, config, dataset)
+            return finish(folder, net, file, dataset, history + rows)
+
+        return by_one(folder, Results, by_tfmot)
+    int8 = kzoo.quantize(net, calibration=for_calibration(dataset, config))
     if config.qat_epochs:
         int8, rows = once(
             state / "3-qat.keras", lambda: train_int8(int8, net, dataset, config, state)
@@ -119,13 +136,21 @@ def run(config: Config) -> Results:
     return by_one(folder, Results, lambda: finish(folder, net, int8, dataset, history))
 
 
+def for_calibration(dataset: Dataset, config: Config) -> np.ndarray:
+    """Some of the training pictures."""
+    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
+    return Pictures([dataset.train.paths[i] for i in some], config.size)[:]
+
+
 def finish(
-    folder: Path, net: keras.Model, int8: keras.Model, dataset: Dataset, history: list[Row]
+    folder: Path, net: keras.Model, int8: keras.Model | Path, dataset: Dataset, history: list[Row]
 ) -> Results:
-    """The file, held against the float model, and the report."""
+    """The file, of `int8` or `int8` itself, held against the float model, and the report."""
     write_json(folder / "history.json", history)
     with tqdm(total=3, desc="converting", disable=None) as bar:
-        file = convert(int8, folder / "model.tflite", labels=dataset.labels)
+        file = int8
+        if isinstance(int8, keras.Model):
+            file = convert(int8, folder / "model.tflite", labels=dataset.labels)
         bar.update()
         bar.set_description("comparing")
         val = Pictures(dataset.val.paths, net.input_shape[1])[:]

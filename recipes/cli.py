@@ -102,6 +102,48 @@ def segment(command: argparse.ArgumentParser) -> Run:
     return run
 
 
+def pack(command: argparse.ArgumentParser) -> Run:
+    """pictures into few large, checked files for the other commands, or such files read back"""
+    from kzoo.recipes.pack import SHARD_MB, TASKS
+
+    command.add_argument("data", help="as of the task's command, or a packed folder to read back")
+    command.add_argument("out", nargs="?", help="packed folder to write")
+    command.add_argument(
+        "--task", default="classify", help=f"{', '.join(TASKS)} (default: classify)"
+    )
+    command.add_argument("--side", type=int, help="px that the shorter sides keep (default: all)")
+    command.add_argument(
+        "--shard-mb", type=float, default=SHARD_MB, help=f"of a file (default: {SHARD_MB})"
+    )
+    command.add_argument(
+        "--val-fraction", type=float, default=0.2,
+        help="share of pictures to validate on where no split is given (default: 0.2)",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, help="of that split (default: 0)")
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.pack import pack
+        from kzoo.recipes.shards import check
+
+        if given.out is None:
+            found = check(Path(given.data))
+        else:
+            found = pack(
+                given.data,
+                given.out,
+                task=given.task,
+                side=given.side,
+                shard_mb=given.shard_mb,
+                val_fraction=given.val_fraction,
+                seed=given.seed,
+            )
+        print(found)
+        if found.damage:
+            raise ValueError(f"{len(found.damage)} damaged files")
+
+    return run
+
+
 def predict(command: argparse.ArgumentParser) -> Run:
     """say what pictures show, by a run, a .keras or a .tflite file"""
     command.add_argument("model", help="run folder, .keras or .tflite file")
@@ -280,6 +322,7 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "classify": classify,
     "detect": detect,
     "segment": segment,
+    "pack": pack,
     "predict": predict,
     "compare": compare,
     "sensitivity": sensitivity,

@@ -17,10 +17,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from kzoo.recipes.shards import DamagedError, Packed, Record, is_packed, open_packed
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation")
 SMALLEST_SIDE = 8  # px; below, a file holds no picture of anything
 CACHE_BYTES = 2 << 30  # decoded pictures kept in memory, at the most
+
+
+Source = Path | Record  # where a picture is read from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Defect:
 class Split:
     """Pictures and the index of each one's label."""
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Source]
     targets: np.ndarray  # (N,) int
 
     def __len__(self) -> int:
@@ -61,12 +66,15 @@ class Dataset:
         return text + (f"; {len(self.defects)} not used as they stand" if self.defects else "")
 
 
-def read_dataset(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> Dataset:
+def read_dataset(
+    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse"
+) -> Dataset:
     """The pictures below `data`, every one opened once to see that it is a picture.
 
     `data` is a folder with one folder per class, a folder with `train/` and `val/` of those, or a
     CSV file with the columns file, label and, if wanted, split (train or val); its file names are
-    relative to its own folder.
+    relative to its own folder. Or it is what `kzoo pack` made of one of these; `damaged` says what
+    to do about damaged shards of it, "refuse" or "skip".
     Without a given split, `val_fraction` of each class is drawn by `seed`.
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
@@ -75,6 +83,8 @@ def read_dataset(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) 
         raise ValueError(
             f"There is no {data}. DATA is a folder with one folder per class, or a CSV."
         )
+    if is_packed(data):
+        return packed_dataset(data, skip=damaged == "skip")
     defects: list[Defect] = []
     found = read_csv(data) if data.is_file() else read_folder(data, defects)
     rows = list(without_bad(found, defects))
@@ -102,6 +112,18 @@ def read_dataset(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) 
     if not len(dataset.val):
         raise ValueError(f"{data}: no picture is left to validate on. Raise val_fraction.")
     return dataset
+
+
+def packed_dataset(data: Path, *, skip: bool) -> Dataset:
+    packed = open_packed(data, "classify", skip=skip)
+    train, val = (
+        Split(packed.pictures[split], packed.said[split]["targets"]) for split in ("train", "val")
+    )
+    return Dataset(packed.labels, train, val, remarks(packed))
+
+
+def remarks(packed: Packed) -> tuple[Defect, ...]:
+    return tuple(Defect(Path(file), reason) for file, reason in packed.remarks)
 
 
 Found = tuple[Path, str, str | None]  # file, label, split (train, val or None: not given)
@@ -175,7 +197,7 @@ def without_bad(found: Iterable[Found], defects: list[Defect]) -> Iterable[Found
                 yield row
 
 
-def defect(path: Path) -> str | None:
+def defect(path: Source) -> str | None:
     """Why a picture cannot be used, or None."""
     try:
         read_picture(path, SMALLEST_SIDE)
@@ -214,22 +236,23 @@ class BadPictureError(ValueError):
     """A file that is not a usable picture; the message says why."""
 
 
-def read_picture(path: str | Path, side: int) -> np.ndarray:
+def read_picture(path: str | Source, side: int) -> np.ndarray:
     """The picture as uint8 (side, side, 3), RGB, upright, stretched to a square.
 
     Of an animation the first frame is read; transparent pixels become white; 16 bits become 8.
     Raises BadPictureError for what is no picture, or one of under 8 pixels a side.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise BadPictureError("a folder, not a picture")
-    if not path.exists():
-        raise BadPictureError("missing")
+    path = Path(path) if isinstance(path, str) else path
+    if isinstance(path, Path):
+        if path.is_dir():
+            raise BadPictureError("a folder, not a picture")
+        if not path.exists():
+            raise BadPictureError("missing")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with path.open("rb") as file, Image.open(file) as image:
                 if min(image.size) < SMALLEST_SIDE:
                     raise BadPictureError(f"only {image.width} x {image.height} px")
                 image.draft(
@@ -237,10 +260,10 @@ def read_picture(path: str | Path, side: int) -> np.ndarray:
                 )  # lets JPEG decode at a fraction of its size
                 upright = ImageOps.exif_transpose(image)
                 return np.asarray(to_rgb(upright).resize((side, side), Image.Resampling.BILINEAR))
-    except BadPictureError:
+    except (BadPictureError, DamagedError):
         raise
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
+        empty = isinstance(path, Path) and path.stat().st_size == 0
         raise BadPictureError("empty" if empty else "not a picture that Pillow can read") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise BadPictureError("too many pixels (a decompression bomb?)") from None
@@ -263,9 +286,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 class Pictures(Sequence):
-    """Files as uint8 pictures (side, side, 3), kept in memory as far as `CACHE_BYTES` goes."""
+    """Files as uint8 pictures (side, side, 3), kept in memory as far as `CACHE_BYTES` goes.
 
-    def __init__(self, paths: Sequence[Path], side: int):
+    Packed pictures are decoded again each time: there may be any number of them.
+    """
+
+    def __init__(self, paths: Sequence[Source], side: int):
         self.paths, self.side = paths, side
         self.kept: dict[int, np.ndarray] = {}
 
@@ -277,7 +303,8 @@ class Pictures(Sequence):
             return np.stack([self[j] for j in range(*i.indices(len(self)))])
         if i in self.kept:
             return self.kept[i]
-        picture = read_picture(self.paths[i], self.side)
-        if (len(self.kept) + 1) * picture.nbytes <= CACHE_BYTES:
+        path = self.paths[i]
+        picture = read_picture(path, self.side)
+        if isinstance(path, Path) and (len(self.kept) + 1) * picture.nbytes <= CACHE_BYTES:
             self.kept[i] = picture
         return picture

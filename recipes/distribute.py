@@ -144,7 +144,7 @@ def leave(error: Exception) -> NoReturn:
             "The same command goes on from what was kept."
         )
     else:
-        text = str(error) or type(error).__name__
+        text = f"{type(error).__name__}: {said(error)}"
         if not isinstance(error, ValueError | OSError):
             traceback.print_exc()
     print(f"kzoo: process {process()} of {processes()}: {text}", file=sys.stderr, flush=True)
@@ -153,7 +153,7 @@ def leave(error: Exception) -> NoReturn:
 
 
 def said(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def process() -> int:
@@ -175,9 +175,15 @@ def first() -> bool:
     return process() == 0
 
 
-def scope() -> contextlib.AbstractContextManager:
-    """In it models are made, loaded and trained over all devices."""
-    return team.scope() if team else contextlib.nullcontext()
+@contextlib.contextmanager
+def scope() -> Iterator[None]:
+    """In it models are loaded and trained over all devices."""
+    if team is None:
+        yield
+        return
+    keras.utils.set_random_seed(0)  # JAX refuses new variables that are not the same everywhere
+    with team.scope():
+        yield
 
 
 def agreed(value: int) -> int:

@@ -1,32 +1,31 @@
 """Boxes drawn on a picture."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from kzoo.detection import Detections
-from kzoo.recipes.data import read_picture, to_rgb
+from kzoo.recipes.data import Source, read_picture, to_rgb
 
 COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d12fb0", "#000075")
 
 
-def read_upright(path: Path) -> Image.Image:
+def read_upright(path: Source) -> Image.Image:
     """A picture that `read_picture` can read, in its own size, turned as its EXIF says."""
-    with Image.open(path) as image:
+    with path.open("rb") as file, Image.open(file) as image:
         return to_rgb(ImageOps.exif_transpose(image))
 
 
 def draw_boxes(
-    picture: Path | Image.Image, found: Detections, labels: Sequence[str] | None, side: int = 0, *,
-    colour: str | None = None,
+    picture: Source | Image.Image, found: Detections, labels: Sequence[str] | None, side: int = 0,
+    *, colour: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The picture with its boxes (in [0, 1]) and what is in them, uint8 (H, W, 3).
 
     With `side` it is stretched to a square. A class has its own colour unless one is given.
     """
-    if isinstance(picture, Path):
+    if not isinstance(picture, Image.Image):
         picture = Image.fromarray(read_picture(picture, side))
     elif side:
         picture = picture.resize((side, side))

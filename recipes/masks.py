@@ -6,6 +6,7 @@ is never resampled but by nearest neighbour. COCO files give polygons or run len
 """
 
 import dataclasses
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,14 @@ from kzoo.recipes.data import (
     TRAIN,
     VAL,
     Defect,
+    Source,
     defect,
     drawn,
     is_candidate,
     read_picture,
+    remarks,
 )
+from kzoo.recipes.shards import Record, Records, is_packed, open_packed
 
 # Names of the folders of pictures and of masks: ours, and Pascal VOC's.
 FOLDERS = (("images", "masks"), ("JPEGImages", "SegmentationClass"))
@@ -74,8 +78,39 @@ class MaskFile:
 class Pair:
     """A picture and its mask."""
 
-    picture: Path
-    mask: MaskFile | CocoMask
+    picture: Source
+    mask: "MaskFile | CocoMask | PackedMask"
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedMask:
+    """The mask beside a packed picture, looked at when it was packed."""
+
+    record: Record
+
+    @property
+    def path(self) -> Path:
+        return Path(self.record.name)
+
+    def read(self) -> np.ndarray:
+        """Class ids (H, W)."""
+        with Image.open(io.BytesIO(self.record.mask())) as image:
+            return np.asarray(image)
+
+
+class PackedPairs(Sequence[Pair]):
+    """The pictures of a packed split with their masks."""
+
+    def __init__(self, records: Records):
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        return Pair(self.records[i], PackedMask(self.records[i]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +118,8 @@ class MaskDataset:
     """What pictures with masks offer to learn from."""
 
     labels: tuple[str, ...]
-    train: tuple[Pair, ...]
-    val: tuple[Pair, ...]
+    train: Sequence[Pair]
+    val: Sequence[Pair]
     pixels: np.ndarray  # (classes,) that the training masks hold
     defects: tuple[Defect, ...] = ()
 
@@ -98,11 +133,14 @@ class MaskDataset:
 Found = tuple[str | None, Pair]  # train, val or None: not given
 
 
-def read_masks(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) -> MaskDataset:
+def read_masks(
+    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse"
+) -> MaskDataset:
     """The pictures and masks of `data`, every one opened once.
 
     data: a folder with images/ and masks/, where files that belong together are called alike, with
         train/ and val/ of those, in Pascal VOC's layout, or with COCO json files; also such a file.
+        Or what `kzoo pack` made of one; `damaged` as of `read_dataset`.
         labels.txt names the classes, one a line, the first being that of id 0. Without a given
         split, `val_fraction` is drawn by `seed`.
 
@@ -111,6 +149,8 @@ def read_masks(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) ->
     data = Path(data)
     if not data.exists():
         raise ValueError(f"There is no {data}. DATA is a folder with images/ and masks/.")
+    if is_packed(data):
+        return packed_masks(data, skip=damaged == "skip")
     defects: list[Defect] = []
     labels: tuple[str, ...] | None
     found: list[Found]
@@ -142,6 +182,12 @@ def read_masks(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0) ->
     train, val = (tuple(look.pair for look in parts[key]) for key in ("train", "val"))
     counts = np.array([pixels[i] for i in range(len(labels))])
     return MaskDataset(labels, train, val, counts, tuple(defects))
+
+
+def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
+    packed = open_packed(data, "segment", skip=skip)
+    train, val = (PackedPairs(packed.pictures[split]) for split in ("train", "val"))
+    return MaskDataset(packed.labels, train, val, np.array(packed.about["pixels"]), remarks(packed))
 
 
 def mask_folders(data: Path) -> list[tuple[str | None, Path, Path]]:
@@ -216,7 +262,7 @@ def look_at(
 
 def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Defect:
     if reason := defect(pair.picture):
-        return Defect(pair.picture, f"{reason}: left out")
+        return Defect(Path(str(pair.picture)), f"{reason}: left out")
     source = pair.mask.path
     try:
         ids = pair.mask.read()
@@ -239,9 +285,9 @@ def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Defect:
     return Look(pair, counts, VOID in values)
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Source) -> tuple[int, int]:
     """(H, W) of a picture as it is seen."""
-    with Image.open(path) as image:
+    with path.open("rb") as file, Image.open(file) as image:
         size = image.height, image.width
         return size[::-1] if image.getexif().get(ORIENTATION, 1) in TURNED else size
 
@@ -291,7 +337,8 @@ class Masked(Sequence):
             mask = Image.fromarray(full_mask(pair))
             mask = mask.resize((self.side, self.side), Image.Resampling.NEAREST)
             both = read_picture(pair.picture, self.side), np.asarray(mask)
-            if (len(self.kept) + 1) * sum(a.nbytes for a in both) > CACHE_BYTES:
+            many = (len(self.kept) + 1) * sum(a.nbytes for a in both) > CACHE_BYTES
+            if many or isinstance(pair.mask, PackedMask):  # as `Pictures`
                 return both
             self.kept[i] = both
         return self.kept[i]

@@ -1,0 +1,129 @@
+"""Pictures and what is said of them into few large files that any recipe reads: `kzoo pack`.
+
+    kzoo pack PHOTOS packed --side 256        then: kzoo classify packed
+    kzoo pack packed                          reads it back, every byte
+
+What is wrong with single pictures is found now, and told again in the report of every run.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from kzoo.recipes.annotations import Example, read_boxes
+from kzoo.recipes.data import Defect, Source, read_dataset, to_rgb
+from kzoo.recipes.masks import Pair, full_mask, read_masks
+from kzoo.recipes.shards import Check, Writer, array_record, check, packed_record
+
+SHARD_MB = 256
+QUALITY = 90  # of JPEG, where pictures are made smaller
+
+
+def pack(
+    data: str | Path, out: str | Path, *, task: str = "classify", side: int | None = None,
+    shard_mb: float = SHARD_MB, val_fraction: float = 0.2, seed: int = 0,
+) -> Check:  # fmt: skip
+    """Writes the pictures of `data` into `out`, reads them back and says what is there.
+
+    `task` says how `data` is read. With `side` a picture whose shorter side is longer is made so
+    small (JPEG); else files are kept byte for byte. Raises ValueError for what cannot be packed.
+    """
+    data, out = Path(data), Path(out)
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}. Received: {task!r}")
+    if out.exists():
+        raise ValueError(f"{out} exists. Choose another folder for the packed pictures.")
+    if side is not None and side < 32:
+        raise ValueError(f"side must be at least 32 px. Received: {side}")
+    array_record()  # or say at once that it is missing
+    TASKS[task](data, Packer(out, side, shard_mb), val_fraction=val_fraction, seed=seed)
+    return check(out)
+
+
+class Packer(Writer):
+    """A writer of pictures."""
+
+    def __init__(self, out: Path, side: int | None, shard_mb: float):
+        super().__init__(out, int(shard_mb * 1e6))
+        self.side = side
+
+    def pictures(self, split: str, sources: Sequence[Source]) -> Iterator[bytes]:
+        for source in tqdm(sources, f"packing {split}", disable=None):
+            yield packed_record(str(source), shrunk(source, self.side))
+
+    def pairs(self, split: str, pairs: Sequence[Pair]) -> Iterator[bytes]:
+        for pair in tqdm(pairs, f"packing {split}", disable=None):
+            picture, mask = shrunk(pair.picture, self.side), Image.fromarray(full_mask(pair))
+            with Image.open(io.BytesIO(picture)) as image:
+                size = ImageOps.exif_transpose(image).size
+            file = io.BytesIO()
+            mask.resize(size, Image.Resampling.NEAREST).save(file, "PNG")
+            yield packed_record(str(pair.picture), picture, file.getvalue())
+
+    def end(
+        self, task: str, labels: Sequence[str], defects: Sequence[Defect], **about: Any
+    ) -> None:
+        remarks = [(str(defect.path), defect.reason) for defect in defects]
+        self.finish(task, labels, remarks, about)
+
+
+def shrunk(source: Source, side: int | None) -> bytes:
+    """A picture's file as it is, or one whose shorter side has `side` px."""
+    with source.open("rb") as file:
+        content = file.read()
+    with Image.open(io.BytesIO(content)) as image:
+        shorter = min(image.size)
+        if side is None or shorter <= side:
+            return content
+        image.draft("RGB", (2 * side, 2 * side))
+        upright = to_rgb(ImageOps.exif_transpose(image))
+        width, height = upright.size
+        scale = side / min(width, height)
+    small = io.BytesIO()
+    size = round(width * scale), round(height * scale)
+    upright.resize(size, Image.Resampling.LANCZOS).save(small, "JPEG", quality=QUALITY)
+    return small.getvalue()
+
+
+def pack_labels(data: Path, packer: Packer, **options) -> None:
+    dataset = read_dataset(data, **options)
+    for name, split in (("train", dataset.train), ("val", dataset.val)):
+        targets = {"targets": split.targets.astype("int32")}
+        packer.split(name, packer.pictures(name, split.paths), targets)
+    packer.end("classify", dataset.labels, dataset.defects)
+
+
+def pack_boxes(data: Path, packer: Packer, **options) -> None:
+    dataset = read_boxes(data, **options)
+    for name, examples in (("train", dataset.train), ("val", dataset.val)):
+        sources = [example.path for example in examples]
+        packer.split(name, packer.pictures(name, sources), objects(examples))
+    packer.end("detect", dataset.labels, dataset.defects)
+
+
+def objects(examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    return {
+        "counts": np.array([len(example.labels) for example in examples], "int32"),
+        "sizes": np.array([example.size for example in examples], "int32").reshape(-1, 2),
+        "boxes": np.concatenate([example.boxes for example in examples]),
+        "labels": np.concatenate([example.labels for example in examples]).astype("int32"),
+    }
+
+
+def pack_masks(data: Path, packer: Packer, **options) -> None:
+    dataset = read_masks(data, **options)
+    for name, pairs in (("train", dataset.train), ("val", dataset.val)):
+        packer.split(name, packer.pairs(name, pairs), {})
+    packer.end("segment", dataset.labels, dataset.defects, pixels=dataset.pixels.tolist())
+
+
+TASKS: dict[str, Callable[..., None]] = {
+    "classify": pack_labels,
+    "detect": pack_boxes,
+    "segment": pack_masks,
+}
