@@ -104,14 +104,17 @@ class BoxBatches(Epoch):
         self.augment, self.mosaic = augment, mosaic
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        chosen = self.chosen(i)
-        pictures, objects = zip(*(self.example(j) for j in chosen), strict=True)
+        chosen, counted = self.own(i)
+        parts, objects = zip(*(self.example(j) for j in chosen), strict=True)
+        pictures = np.stack(parts)
+        pictures[~counted] = 128.0  # the ground of mosaics: nothing is on it
         boxes = np.zeros((len(chosen), self.most, 4), "float32")
         labels = np.full((len(chosen), self.most), -1, "int32")
-        for row, (own, kinds) in enumerate(objects):
+        for row in np.flatnonzero(counted):
+            own, kinds = objects[row]
             n = min(len(own), self.most)
             boxes[row, :n], labels[row, :n] = own[:n], kinds[:n]
-        return np.stack(pictures), {"boxes": boxes, "labels": labels}
+        return pictures, {"boxes": boxes, "labels": labels}
 
     def example(self, j: int) -> tuple[np.ndarray, Objects]:
         own = self.examples[j]

@@ -7,6 +7,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 import kzoo
 from kzoo.detection import detections
 from kzoo.detector import BOX_LOSSES, LOSSES, Detector
+from kzoo.recipes import distribute
 from kzoo.recipes.annotation_formats import FORMATS
 from kzoo.recipes.annotations import BoxDataset, Example, read_boxes
 from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
@@ -26,8 +28,8 @@ from kzoo.recipes.detect_report import BoxResults, write_report
 from kzoo.recipes.files import write_json
 from kzoo.recipes.finder import finder
 from kzoo.recipes.fit import Row, Stage, fit, highest, once
-from kzoo.recipes.options import at_least, option
-from kzoo.recipes.run import open_run
+from kzoo.recipes.options import Course, at_least, option
+from kzoo.recipes.run import by_one, open_run
 from kzoo.tflite import compare, convert
 from kzoo.tflite.prepare import copy_in_float32
 
@@ -44,12 +46,12 @@ MOST_OBJECTS = 100  # of one picture
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Course):
     """What a detection run is made of; every field is a flag of `kzoo detect`."""
 
     task: ClassVar[str] = "detect"
 
-    data: str = option("folder of pictures and annotations, or a COCO or CSV file")
+    data: str = option("folder of pictures and annotations, a COCO or CSV file, or packed")
     format: str | None = option(f"{', '.join(FORMATS)} (default: what is there)", None)
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")
     alpha: float = option("width multiplier", 1.0)
@@ -72,6 +74,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, LEAST)
+        super().__post_init__()
 
 
 def detect(data: str | Path, **options) -> BoxResults:
@@ -80,41 +83,63 @@ def detect(data: str | Path, **options) -> BoxResults:
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
     config = Config(str(data), **options)
+    with config.joined():
+        return run(config)
+
+
+def run(config: Config) -> BoxResults:
+    """The whole recipe."""
     dataset = read_boxes(
-        config.data, format=config.format, val_fraction=config.val_fraction, seed=config.seed
+        config.data,
+        format=config.format,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        damaged=config.damaged,
     )
     keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
     detector = build(config, len(dataset.labels))
     folder = open_run(config, dataset.labels)
-    print(f"{dataset}\nThe run is kept in {folder}")
+    if distribute.first():
+        print(f"{dataset}\nThe run is kept in {folder}", flush=True)
 
     # The new head on the frozen rest, then all of the net: each kept when it is done.
     state, history = folder / "checkpoint", []
-    run = Training(dataset, config, state)
+    stages = Training(dataset, config, state)
     if config.weights != "none" and config.head_epochs:
-        detector, rows = once(state / "1-head.keras", lambda: run.head(detector))
+        detector, rows = once(state / "1-head.keras", lambda: stages.head(detector))
         history += rows
     if config.epochs:
-        detector, rows = once(state / "2-whole.keras", lambda: run.whole(detector))
+        detector, rows = once(state / "2-whole.keras", lambda: stages.whole(detector))
         history += rows
+    keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
     plain = copy_in_float32(detector)
     detector = detector.like(plain.input, plain.output)
     detector.trainable = True  # as its user will want it
-    detector.save(folder / "model.keras")
+    if distribute.first():
+        detector.save(folder / "model.keras")
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
     some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
     calibration = Pictures([dataset.train[i].path for i in some], config.size)[:]
     int8 = kzoo.quantize(detector, calibration=calibration)
     if config.qat_epochs:
-        int8, rows = once(state / "3-qat.keras", lambda: run.int8(int8))
+        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8))
         history += rows
+    return by_one(folder, BoxResults, lambda: finish(folder, detector, int8, dataset, history))
+
+
+def finish(
+    folder: Path, detector: Detector, int8: Detector, dataset: BoxDataset, history: list[Row]
+) -> BoxResults:
+    """The file, held against the float model, and the report."""
     write_json(folder / "history.json", history)
     with tqdm(total=3, desc="converting", disable=None) as bar:
         file = convert(int8, folder / "model.tflite", labels=dataset.labels)
         bar.update()
         bar.set_description("comparing")
-        val = Pictures([example.path for example in dataset.val], config.size)[:]
+        size = detector.input_shape[1]
+        val = Pictures([example.path for example in dataset.val], size)[:]
         comparison = compare(detector.scored(), file, val)
         bar.update()
         models = {"float": folder / "model.keras", "int8": file}
@@ -183,7 +208,13 @@ class Training:
             self.dataset.train, augment=augment, mosaic=self.config.mosaic, margin=MARGIN
         )
         val = self.batches(self.dataset.val)
-        stage = dataclasses.replace(stage, rank=highest("val_map"), patience=self.config.patience)
+        stage = dataclasses.replace(
+            stage,
+            rank=highest("val_map"),
+            patience=self.config.patience,
+            accumulate=self.config.accumulate,
+            save_every=self.config.save_every,
+        )
         return fit(
             detector,
             stage,
@@ -193,13 +224,13 @@ class Training:
             measure=lambda model: measured(model, val, self.dataset.labels),
         )
 
-    def batches(self, examples: tuple[Example, ...], **options) -> BoxBatches:
+    def batches(self, examples: Sequence[Example], **options) -> BoxBatches:
         every = (*self.dataset.train, *self.dataset.val)
         most = max(len(example.labels) for example in every) * (4 if self.config.mosaic else 1)
         return BoxBatches(
             examples,
             self.config.size,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.step,
             most=min(most, MOST_OBJECTS),
             **options,
         )

@@ -28,9 +28,11 @@ class MaskBatches(Epoch):
         self.size, self.augment = size, augment
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.chosen(i)
-        pictures, masks = zip(*(self.example(j) for j in chosen), strict=True)
-        return np.stack(pictures), np.stack(masks)
+        chosen, counted = self.own(i)
+        pictures, parts = zip(*(self.example(j) for j in chosen), strict=True)
+        masks = np.stack(parts)
+        masks[~counted] = VOID
+        return np.stack(pictures), masks
 
     def example(self, j: int) -> tuple[np.ndarray, np.ndarray]:
         picture, mask = self.masked[j]

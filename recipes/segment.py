@@ -7,7 +7,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 import kzoo
+from kzoo.recipes import distribute
 from kzoo.recipes.augment import Augment
 from kzoo.recipes.data import Pictures
 from kzoo.recipes.files import write_json
@@ -25,8 +26,8 @@ from kzoo.recipes.mask_batches import MaskBatches
 from kzoo.recipes.masker import masker
 from kzoo.recipes.masks import MaskDataset, Pair, read_masks
 from kzoo.recipes.norms import settle_norms
-from kzoo.recipes.options import at_least, option
-from kzoo.recipes.run import open_run
+from kzoo.recipes.options import Course, at_least, option
+from kzoo.recipes.run import by_one, open_run
 from kzoo.recipes.segment_report import MaskResults, write_report
 from kzoo.segmentation_loss import MeanIoU, PixelAccuracy
 from kzoo.tflite import convert
@@ -58,12 +59,14 @@ AUGMENT = Augment(zoom=0.5, stretch=0.2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Course):
     """What a segmentation run is made of; every field is a flag of `kzoo segment`."""
 
     task: ClassVar[str] = "segment"
 
-    data: str = option("folder with images/ and masks/, train/ and val/ of those, or COCO json")
+    data: str = option(
+        "folder with images/ and masks/, train/ and val/ of those, COCO, or packed"
+    )
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")
     alpha: float = option("width multiplier", 1.0)
     head: str = option(f"{', '.join(HEADS)}: the last for small things", "lraspp")
@@ -88,6 +91,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(self, LEAST)
+        super().__post_init__()
         for name, known in (("head", HEADS), ("output", OUTPUTS)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -101,32 +105,54 @@ def segment(data: str | Path, **options) -> MaskResults:
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
     config = Config(str(data), **options)
-    dataset = read_masks(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    with config.joined():
+        return run(config)
+
+
+def run(config: Config) -> MaskResults:
+    """The whole recipe."""
+    dataset = read_masks(
+        config.data,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        damaged=config.damaged,
+    )
     keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
     net = build(config, len(dataset.labels))
     folder = open_run(config, dataset.labels)
-    print(f"{dataset}\nThe run is kept in {folder}")
+    if distribute.first():
+        print(f"{dataset}\nThe run is kept in {folder}", flush=True)
 
     # The new head on the frozen rest, then all of the net: each kept when it is done.
     state, history = folder / "checkpoint", []
-    run = Training(dataset, config, state)
+    stages = Training(dataset, config, state)
     if config.weights != "none" and config.head_epochs:
-        net, rows = once(state / "1-head.keras", lambda: run.head(net))
+        net, rows = once(state / "1-head.keras", lambda: stages.head(net))
         history += rows
     if config.epochs:
-        net, rows = once(state / "2-whole.keras", lambda: run.whole(net))
+        net, rows = once(state / "2-whole.keras", lambda: stages.whole(net))
         history += rows
+    keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
     net = copy_in_float32(net)
     net.trainable = True  # as its user will want it
-    net.save(folder / "model.keras")
+    if distribute.first():
+        net.save(folder / "model.keras")
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
     some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
     calibration = Pictures([dataset.train[i].picture for i in some], config.size)[:]
     int8 = kzoo.quantize(net, calibration=calibration)
     if config.qat_epochs:
-        int8, rows = once(state / "3-qat.keras", lambda: run.int8(int8))
+        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8))
         history += rows
+    return by_one(folder, MaskResults, lambda: finish(folder, int8, dataset, config, history))
+
+
+def finish(
+    folder: Path, int8: keras.Model, dataset: MaskDataset, config: Config, history: list[Row]
+) -> MaskResults:
+    """The file, held against the float model, and the report."""
     write_json(folder / "history.json", history)
     file = write_file(int8, folder / "model.tflite", dataset.labels, config.output)
     models = {"float": folder / "model.keras", "int8": file}
@@ -159,7 +185,7 @@ def write_file(int8: keras.Model, file: Path, labels: tuple[str, ...], output: s
     return convert(int8, file, labels=labels, metadata=Metadata(outputs=SegmenterOutput(in_app)))
 
 
-def found(file: Path, pairs: tuple[Pair, ...], name: str) -> list[np.ndarray]:
+def found(file: Path, pairs: Sequence[Pair], name: str) -> list[np.ndarray]:
     """The masks that a file finds, at the pictures' own sizes."""
     find = masker(file)
     return [find(pair.picture) for pair in tqdm(pairs, f"masks of {name}", disable=None)]
@@ -205,6 +231,8 @@ class Training:
             [MeanIoU(len(self.dataset.labels)), PixelAccuracy()],
             highest("val_mean_iou"),
             patience=self.config.patience,
+            accumulate=self.config.accumulate,
+            save_every=self.config.save_every,
         )
         val = self.batches(self.dataset.val)
         return fit(
@@ -220,8 +248,8 @@ class Training:
             class_weights=weights,
         )
 
-    def batches(self, pairs: tuple[Pair, ...], **options) -> MaskBatches:
-        return MaskBatches(pairs, self.config.size, batch_size=self.config.batch_size, **options)
+    def batches(self, pairs: Sequence[Pair], **options) -> MaskBatches:
+        return MaskBatches(pairs, self.config.size, batch_size=self.config.step, **options)
 
 
 def class_weights(pixels: np.ndarray) -> list[float]:
