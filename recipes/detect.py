@@ -28,6 +28,7 @@ from kzoo.recipes.detect_report import BoxResults, write_report
 from kzoo.recipes.files import write_json
 from kzoo.recipes.finder import finder
 from kzoo.recipes.fit import Row, Stage, fit, highest, once
+from kzoo.recipes.keras_cv_score import require_keras_cv, score_by_keras_cv
 from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.run import by_one, open_run
 from kzoo.tflite import compare, convert
@@ -70,11 +71,17 @@ class Config(Course):
     patience: int = option("epochs without a better one before a stage ends", 20)
     val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
+    keras_cv_metrics: bool = option(
+        "keras-cv's BoxCOCOMetrics beside the mAP (pip install 'kzoo[keras-cv]')", False,
+        lasting=False,
+    )  # fmt: skip
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
     def __post_init__(self) -> None:
         at_least(self, LEAST)
         super().__post_init__()
+        if self.keras_cv_metrics:
+            require_keras_cv()
 
 
 def detect(data: str | Path, **options) -> BoxResults:
@@ -192,7 +199,7 @@ class Training:
     def int8(self, int8: Detector) -> tuple[Detector, list[Row]]:
         """The quantized network; as it was, where training finds no better one."""
         before = int8.get_weights()
-        score = measured(int8, self.batches(self.dataset.val), self.dataset.labels)
+        score = self.measured(int8, self.batches(self.dataset.val))
         untrained: Row = {"stage": "ptq", "epoch": 0, **score, "seconds": 0.0}
         int8, rows = self.fit(int8, Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE))
         if max(row["val_map"] for row in rows) < score["val_map"]:
@@ -221,7 +228,7 @@ class Training:
             lambda epoch: train.shuffled(self.config.seed, epoch),
             val,
             self.folder,
-            measure=lambda model: measured(model, val, self.dataset.labels),
+            measure=lambda model: self.measured(model, val),
         )
 
     def batches(self, examples: Sequence[Example], **options) -> BoxBatches:
@@ -235,14 +242,16 @@ class Training:
             **options,
         )
 
-
-def measured(detector: Detector, val: BoxBatches, labels: tuple[str, ...]) -> dict[str, float]:
-    found = detections(
-        detector.predict(val, verbose=0), detector.anchor_boxes, activation=detector.activation
-    )
-    score = score_boxes(val.examples, found, labels)
-    # nan, where no picture has an object, ranks nothing.
-    return {
-        "val_map": float(np.nan_to_num(score.map)),
-        "val_map50": float(np.nan_to_num(score.map50)),
-    }
+    def measured(self, detector: Detector, val: BoxBatches) -> dict[str, float]:
+        found = detections(
+            detector.predict(val, verbose=0), detector.anchor_boxes, activation=detector.activation
+        )
+        score = score_boxes(val.examples, found, self.dataset.labels)
+        # nan, where no picture has an object, ranks nothing.
+        figures = {
+            "val_map": float(np.nan_to_num(score.map)),
+            "val_map50": float(np.nan_to_num(score.map50)),
+        }
+        if self.config.keras_cv_metrics:
+            figures |= score_by_keras_cv(val.examples, found)
+        return figures

@@ -1,8 +1,8 @@
 """int8 training by tensorflow-model-optimization: what `kzoo classify --qat-engine tfmot` does.
 
 tfmot takes tf-keras models and TensorFlow, so it has a process of its own, whatever Keras' backend:
-`python -m kzoo.recipes.tfmot RUN` reads what is to be done and the run's model.keras, and ends with
-its model.tflite. Killed, it goes on from the last epoch.
+which reads what is to be done and the run's model.keras, and ends with its model.tflite. Killed, it
+goes on from the last epoch.
 """
 
 import dataclasses
@@ -49,23 +49,26 @@ def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, l
     place.mkdir(parents=True, exist_ok=True)
     alone = dataclasses.replace(config, distribute=None, rank=None)
     (place / JOB).write_bytes(pickle.dumps((alone, dataset)))
-    command = [sys.executable, "-m", "kzoo.recipes.tfmot", str(folder)]
+    code = "import sys; from kzoo.recipes.tfmot import work; work(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(folder)]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     # Its standard input ends when this process does, by which it knows to end as well.
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
     try:
-        code = process.wait()
+        ended = process.wait()
     finally:
         process.kill()
-    if code:
-        raise RuntimeError(f"The process that trains with tfmot ended with code {code}.")
+    if ended:
+        raise RuntimeError(f"The process that trains with tfmot ended with code {ended}.")
     return folder / "model.tflite", json.loads((place / HISTORY).read_text())
 
 
-def work(folder: Path) -> None:
+def work(folder: str | Path) -> None:
     """What `train_by_tfmot` has done in its process."""
     from kzoo.recipes.classify import QAT_LEARNING_RATE, batches, for_calibration, stage
 
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    folder = Path(folder)
     place = folder / "checkpoint" / "tfmot"
     config, dataset = pickle.loads((place / JOB).read_bytes())
     net = keras.saving.load_model(folder / "model.keras", compile=False)
@@ -169,8 +172,3 @@ def fed(batches: Any, real: Callable[[np.ndarray], np.ndarray]) -> Iterator[Batc
 def end_with_parent() -> None:
     sys.stdin.read()
     os._exit(1)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    work(Path(sys.argv[1]))

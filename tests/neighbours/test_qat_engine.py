@@ -1,4 +1,4 @@
-"""`kzoo classify --qat-engine tfmot`: a run whose int8 file tensorflow-model-optimization trains."""
+"""`kzoo classify --qat-engine tfmot`: a run whose int8 file tfmot trains."""
 
 import json
 import os
