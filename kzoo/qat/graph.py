@@ -20,6 +20,8 @@ class Op:
     inputs: tuple[str, ...]
     keep_float: bool = dataclasses.field(default=False, kw_only=True)
     shape: tuple[int | None, ...] = dataclasses.field(default=(), kw_only=True)  # of the output
+    # Beyond which nobody who reads the output can tell the difference, where that is known.
+    bounds: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

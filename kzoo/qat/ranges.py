@@ -137,21 +137,35 @@ def observe(
     return histograms
 
 
+# What an activation can tell apart: hard-swish is 0 for all x < -3.
+DOMAINS: dict[str, Range] = {
+    "relu": (0.0, np.inf),
+    "relu6": (0.0, 6.0),
+    "unit": (0.0, 1.0),
+    "gate": (-3.0, np.inf),
+    "hard_swish": (-3.0, np.inf),
+}
+
+
 def domain(graph: Graph, name: str) -> Range:
-    """Beyond which no reader of the output can tell the difference: hard-swish(x < -3) = 0."""
+    """Beyond which no reader of the output can tell the difference."""
+    op = graph.ops[name]
+    if op.bounds:
+        return op.bounds
     readers = [op for op in graph.ops.values() if name in op.inputs]
     gates = {op.inputs[0] for op in readers if isinstance(op, Activation) and op.function == "gate"}
 
-    def swish(op: Op) -> bool:
+    def seen(op: Op) -> Range:
         if isinstance(op, Activation):
-            return op.function in ("gate", "hard_swish")
-        return isinstance(op, Join) and op.gain == 6 and name in gates
+            return DOMAINS.get(op.function, (-np.inf, np.inf))
+        if isinstance(op, Join) and op.gain == 6 and name in gates:
+            return DOMAINS["hard_swish"]
+        return -np.inf, np.inf
 
-    outputs = keras.tree.flatten(graph.outputs)
-    return (
-        -3.0 if readers and all(map(swish, readers)) and name not in outputs else -np.inf,
-        np.inf,
-    )
+    if not readers or name in keras.tree.flatten(graph.outputs):
+        return -np.inf, np.inf
+    lows, highs = zip(*map(seen, readers), strict=True)
+    return min(lows), max(highs)
 
 
 Method = Literal["mse", "minmax"] | float

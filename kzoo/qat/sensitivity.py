@@ -29,7 +29,7 @@ class Sensitivity:
 
 def sensitivity(
     model: keras.Model, *, calibration: Any, pictures: np.ndarray, hard_swish: str = "split",
-    keep_float: Collection[str] = (), ranges: Method = 1e-4,
+    keep_float: Collection[str] = (), ranges: Method = "mse",
 ) -> Sensitivity:  # fmt: skip
     """Measure, on some 32 `pictures` (N, H, W, C), what each layer of `model` costs in int8.
 
@@ -37,7 +37,7 @@ def sensitivity(
     The first layers of the result are the ones to name in keep_float. A model of class scores is
     best measured without its softmax.
     """
-    graph, plan = planned(model, calibration, hard_swish, keep_float, ranges)
+    graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, True)
     run = Run(graph, plan, emit(graph, name="float"), emit(graph, plan, name="quantized"))
     exact = run(pictures.astype(np.float32))
     target = keras.tree.flatten(graph.outputs)[0]

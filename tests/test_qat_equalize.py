@@ -1,0 +1,87 @@
+"""Equalization: the same net in float, and in int8 what channels of all sizes need."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from qat_nets import net, pictures, randomized
+
+import kzoo
+from kzoo.qat.emit import emit
+from kzoo.qat.equalize import equalize, find_sites
+from kzoo.qat.quantize import planned
+from kzoo.tflite import Runner, audit, convert
+
+
+def uneven(activation: str) -> keras.Model:
+    """Channels from 1 to 200 behind the first layer, which the depthwise one makes equal again."""
+    image = keras.Input((24, 24, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(x)
+    x = layers.Activation(activation, name="act")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Conv2D(8, 1, name="project")(x)
+    model = randomized(keras.Model(image, x))
+    sizes = np.geomspace(0.2, 40, 8)
+    stem, depthwise = model.get_layer("stem"), model.get_layer("depthwise")
+    stem.set_weights([w * sizes for w in stem.get_weights()])
+    kernel, bias = depthwise.get_weights()
+    depthwise.set_weights([kernel / sizes[:, None], bias])
+    return model
+
+
+def decibels(model: keras.Model, other: keras.Model, x: np.ndarray) -> float:
+    y, z = (keras.ops.convert_to_numpy(m.predict_on_batch(x)) for m in (model, other))
+    return 10 * np.log10(np.square(y - y.mean(0)).sum() / np.square(y - z).sum())
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("activation", ["relu", "hard_swish"])
+def test_channels_of_all_sizes_keep_their_levels(activation):
+    model, x = uneven(activation), pictures(64, size=24)
+    plain, equal = (
+        kzoo.quantize(model, calibration=x, equalization=on, bias_correction=False)
+        for on in (False, True)
+    )
+    seen = pictures(32, size=24, seed=1).astype("float32")
+    assert decibels(model, equal, seen) > decibels(model, plain, seen) + 6
+
+
+@pytest.mark.parametrize("name", ["v2", "v3-large", "v3-small"])
+def test_in_float_nothing_changes(name, monkeypatch):
+    model, x = net(name), pictures(16).astype("float32")
+    graph, plan = planned(model, x, "split", (), "mse", False)
+    monkeypatch.setattr("kzoo.qat.equalize.LEAST_SHARE", -1.0)  # all sites
+    other = emit(equalize(graph, plan, x), name="equal")
+    gates = [layer.name for layer in other.layers if layer.name.endswith("_gate_shift")]
+    assert bool(gates) == name.startswith("v3")
+    # Against the graph before: bytes as input move the padding by half a pixel, in both.
+    y, z = emit(graph, name="plain").predict_on_batch(x), other.predict_on_batch(x)
+    assert np.abs(y - z).max() / np.abs(y).max() < 1e-4
+
+
+def test_sites():
+    """V3-Small: the rows with an expansion, and the stem, which row 1 reads without one."""
+    graph, _ = planned(net("v3-small"), pictures(4), "split", (), "mse", False)
+    found = {site.source: site.gate for site in find_sites(graph)}
+    assert len(found) == 11
+    assert found["row2_expand"] is None  # ReLU
+    assert all(found[name] for name in ("row0_conv", "row11_expand"))  # hard-swish
+
+
+def test_its_file_is_one_partition_and_computes_the_same(tmp_path):
+    model, x = uneven("hard_swish"), pictures(64, size=24)
+    int8 = kzoo.quantize(model, calibration=x)
+    assert "act_gate_shift" in {layer.name for layer in int8.layers}
+    file = convert(int8, tmp_path / "model.tflite")
+    assert audit(file).partitions == 1
+    assert not audit(file).float_tensors
+    seen = pictures(32, size=24, seed=1)
+    simulated = int8.predict(seen.astype("float32"), verbose=0)
+    step = np.ptp(simulated) / 255
+    assert np.abs(Runner(file)(seen) - simulated).max() < 2.5 * step
+
+
+def test_kept_in_float_it_stays_out():
+    graph, _ = planned(uneven("relu"), pictures(8, size=24), "split", ("stem",), "mse", False)
+    assert find_sites(graph) == []
