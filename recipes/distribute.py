@@ -186,6 +186,17 @@ def scope() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """In it this process makes and saves models for itself, the others not being there."""
+    outer = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(outer)
+
+
 def agreed(value: int) -> int:
     """What rank 0 says, in all processes: none goes on before all are here."""
     if processes() == 1:

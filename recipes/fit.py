@@ -155,7 +155,8 @@ class Keeper(keras.callbacks.Callback):
         due = every and time.monotonic() - self.since >= every
         if due and distribute.first() and batch + 1 < self.params["steps"]:
             target = state(self.folder, self.stage, self.epoch, self.steps + batch + 1)
-            self.kept = write_state(self.model, self.history, target, self.kept, False)
+            with distribute.apart():
+                self.kept = write_state(self.model, self.history, target, self.kept, False)
             self.since = time.monotonic()
 
 
