@@ -1,5 +1,7 @@
 """Training stages: stopped anywhere, they go on and end as if nothing had happened."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -56,6 +58,64 @@ def test_a_stopped_stage_ends_as_it_would_have(tmp_path):
     for got, want in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     assert expected[-1]["val_accuracy"] > 0.9  # and it learnt something
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_stopped_within_an_epoch_it_goes_on_from_there(tmp_path, monkeypatch, accumulate):
+    stage = dataclasses.replace(STAGE, epochs=3, save_every=1e-9, accumulate=accumulate)
+    asked = []
+
+    class Noted(Batches):
+        def after(self, steps):
+            asked.append(steps)
+            return super().after(steps)
+
+    def go(folder):
+        train = data()
+        train.__class__ = Noted
+        return fit(net(), stage, lambda epoch: train.shuffled(0, epoch), data(seed=1), folder)
+
+    def stop_after(model, history, target, *rest):
+        write(model, history, target, *rest)
+        if target.name == "toy-0002-000003":
+            raise StoppedError
+        return target
+
+    whole, expected = go(tmp_path / "whole")
+    write = fitting.write_state
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "write_state", stop_after)
+        with pytest.raises(StoppedError):
+            go(tmp_path / "stopped")
+    assert latest(tmp_path / "stopped", stage).name == "toy-0002-000003"
+    asked.clear()
+    resumed, history = go(tmp_path / "stopped")
+    assert asked == [3]  # of six steps the other three
+    for got, want in zip(history, expected, strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert got[key] == pytest.approx(want[key], rel=1e-4), (key, got["epoch"])
+    for got, want in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.backend
+def test_a_batch_in_parts_makes_the_update_of_the_whole():
+    """Keras averages the gradients of the parts; no part differs from the whole but in size."""
+    updates = []
+    for accumulate in (1, 2):
+        model = net()
+        stage = dataclasses.replace(STAGE, accumulate=accumulate, warmup=0.0)
+        fitting.compile_stage(model, stage, 1000)
+        rows, targets = data(8)[0]
+        size = 8 // accumulate
+        for k in range(accumulate):
+            part = slice(k * size, (k + 1) * size)
+            model.layers[0].rate = 0
+            model.train_on_batch(rows[part], targets[part])
+        updates.append(model.get_weights())
+    for one, other in zip(*updates, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.backend
