@@ -1,5 +1,8 @@
 """to_tf_keras and back, on tf-keras: outputs and weights equal, tfmot trains, prunes, clusters."""
 
+import functools
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from keras import layers
 from qat_nets import pictures, randomized
 
 import kzoo
+from kzoo.flatbuffer import read_tflite
 from kzoo.interop import (
     cluster_model,
     from_tf_keras,
@@ -187,17 +191,33 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((scores.argmax(-1) == labels).mean())
 
 
-@pytest.mark.parametrize("build", [kzoo.MobileNetV2, kzoo.MobileNetV3Small])
-def test_tfmots_int8_of_a_net_is_one_partition_and_agrees(build, learnt, tmp_path):
+@pytest.fixture(scope="module")
+def converted(learnt, tmp_path_factory):
+    """The int8 file that tfmot's ranges give a net, of which all calibration pictures are seen."""
     make, x, _ = learnt
-    unseen, labels = gratings(200, seed=1)
-    net = make(build)
-    assert accuracy(net.predict(unseen.astype("float32"), verbose=0), labels) > 0.9
-    body, grid = absorb_preprocessing(net)
+    folder = tmp_path_factory.mktemp("int8")
+
+    @functools.cache
+    def convert_by_tfmot(build) -> Path:
+        body, grid = absorb_preprocessing(make(build))
+        quantized = quantize_model(to_tf_keras(body), calibration=grid.real(calibration(x)))
+        file = folder / f"{build.__name__}.tflite"
+        return convert(quantized, file, labels=list("abcdef"))
+
+    return convert_by_tfmot
+
+
+def calibration(x: np.ndarray) -> np.ndarray:
     seen = x[:64].copy()
-    seen[0, 0, :2] = [[0], [255]]
-    quantized = quantize_model(to_tf_keras(body), calibration=grid.real(seen))
-    file = convert(quantized, tmp_path / "model.tflite", labels=list("abcdef"))
+    seen[0, 0, :2] = [[0], [255]]  # the input's range is that of all bytes
+    return seen
+
+
+@pytest.mark.parametrize("build", [kzoo.MobileNetV2, kzoo.MobileNetV3Small])
+def test_tfmots_int8_of_a_net_is_one_partition_and_agrees(build, learnt, converted):
+    unseen, labels = gratings(200, seed=1)
+    net, file = learnt[0](build), converted(build)
+    assert accuracy(net.predict(unseen.astype("float32"), verbose=0), labels) > 0.9
     found = audit(file)
     assert found.float_ops == ()
     assert found.run.partitions == 1
@@ -206,6 +226,42 @@ def test_tfmots_int8_of_a_net_is_one_partition_and_agrees(build, learnt, tmp_pat
     result = compare(net, file, unseen, labels)
     assert result.agreement > 0.95
     assert result.outputs[0].name == "predictions"
+
+
+def test_kzoos_numerics_are_tfmots(learnt, converted, tmp_path):
+    """The same net and pictures: both files have the same scales, but for depthwise weights."""
+    make, x, _ = learnt
+    net = make(kzoo.MobileNetV2)
+    int8 = kzoo.quantize(
+        net, calibration=calibration(x), ranges="minmax", equalization=False, bias_correction=False
+    )
+    ours = convert(int8, tmp_path / "ours.tflite")
+    steps = [convolutions_and_sums(file) for file in (ours, converted(kzoo.MobileNetV2))]
+    assert [kind for kind, _, _ in steps[0]] == [kind for kind, _, _ in steps[1]]
+    wider = []
+    for (kind, mine, out), (_, tfmots, their_out) in zip(*steps, strict=True):
+        # Zero of the input is 127 in one and 128 in the other, which shows at the edges.
+        assert their_out == pytest.approx(out, rel=0.02)
+        if kind == "CONV_2D":
+            np.testing.assert_allclose(tfmots, mine, rtol=1e-5)
+        elif kind == "DEPTHWISE_CONV_2D":
+            wider.append(np.divide(tfmots, mine))
+    # tfmot has one range for all channels of a depthwise kernel before batch norm scales them.
+    assert np.concatenate(wider).min() > 1 - 1e-5
+    assert np.concatenate(wider).max() > 2
+    unseen = gratings(200, seed=1)[0]
+    assert compare(ours, converted(kzoo.MobileNetV2), unseen).agreement > 0.95
+
+
+def convolutions_and_sums(file: Path) -> list[tuple[str, tuple[float, ...], float]]:
+    """(operator, scales of its weights, scale of its output), but for the head."""
+    graph = read_tflite(file).graphs[0]
+    found = [
+        (op.name, graph.tensors[op.inputs[1]].scales, graph.tensors[op.outputs[0]].scales[0])
+        for op in graph.operators
+        if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "ADD")
+    ]
+    return found[:62]  # V2's
 
 
 def test_trained_weights_come_back_from_tfmot(learnt):
