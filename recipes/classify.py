@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import keras
-import numpy as np
 from tqdm import tqdm
 
 import kzoo
@@ -20,6 +19,7 @@ from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
 from kzoo.recipes.files import write_json
 from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at
+from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, by_one, open_run
@@ -35,7 +35,6 @@ LEAST = {
     "learning_rate": 0,
     "patience": 1,
 }
-CALIBRATION_PICTURES = 256
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
 QAT_LEARNING_RATE = 1e-4
 ENGINES = {"kzoo": lambda: None, "tfmot": require_tfmot}  # what to ask of the machine first
@@ -127,19 +126,14 @@ def run(config: Config) -> Results:
             return finish(folder, net, file, dataset, history + rows)
 
         return by_one(folder, Results, by_tfmot)
-    int8 = kzoo.quantize(net, calibration=for_calibration(dataset, config))
+    calibration = for_calibration(dataset.train.paths, config.size, seed=config.seed)
+    int8 = kzoo.quantize(net, calibration=calibration)
     if config.qat_epochs:
         int8, rows = once(
             state / "3-qat.keras", lambda: train_int8(int8, net, dataset, config, state)
         )
         history += rows
     return by_one(folder, Results, lambda: finish(folder, net, int8, dataset, history))
-
-
-def for_calibration(dataset: Dataset, config: Config) -> np.ndarray:
-    """Some of the training pictures."""
-    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
-    return Pictures([dataset.train.paths[i] for i in some], config.size)[:]
 
 
 def finish(
@@ -250,7 +244,7 @@ def train_int8(
 ) -> tuple[keras.Model, list[Row]]:
     """The quantized network, whose targets are what the float one says of the same pictures."""
     train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
-    return fit(
+    return fit_or_leave(
         int8,
         stage("qat", config.qat_epochs, QAT_LEARNING_RATE, config),
         lambda epoch: train.shuffled(config.seed, epoch).taught(net),

@@ -86,7 +86,7 @@ def demo(out: str | Path = "runs/demo", *, epochs: int = 12, seed: int = 0) -> R
         size=96,
         weights="none",
         epochs=epochs,
-        qat_epochs=3,
+        qat_epochs=1,
         learning_rate=2e-3,
         seed=seed,
         out=str(out / "run"),

@@ -7,7 +7,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ from kzoo.recipes.detect_report import BoxResults, write_report
 from kzoo.recipes.files import write_json
 from kzoo.recipes.finder import finder
 from kzoo.recipes.fit import Row, Stage, fit, highest, once
+from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.keras_cv_score import require_keras_cv, score_by_keras_cv
 from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.run import by_one, open_run
@@ -38,7 +39,6 @@ LEAST = {
     "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
     "patience": 1, "mosaic": 0, "size": 32,
 }  # fmt: skip
-CALIBRATION_PICTURES = 256
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .97 to settle
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
 MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
@@ -127,8 +127,8 @@ def run(config: Config) -> BoxResults:
         detector.save(folder / "model.keras")
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
-    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
-    calibration = Pictures([dataset.train[i].path for i in some], config.size)[:]
+    paths = [example.path for example in dataset.train]
+    calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(detector, calibration=calibration)
     if config.qat_epochs:
         int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8))
@@ -198,15 +198,12 @@ class Training:
 
     def int8(self, int8: Detector) -> tuple[Detector, list[Row]]:
         """The quantized network; as it was, where training finds no better one."""
-        before = int8.get_weights()
-        score = self.measured(int8, self.batches(self.dataset.val))
-        untrained: Row = {"stage": "ptq", "epoch": 0, **score, "seconds": 0.0}
-        int8, rows = self.fit(int8, Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE))
-        if max(row["val_map"] for row in rows) < score["val_map"]:
-            int8.set_weights(before)
-        return int8, [untrained, *rows]
+        stage = Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE)
+        return self.fit(int8, stage, how=fit_or_leave)
 
-    def fit(self, detector: Detector, stage: Stage) -> tuple[Detector, list[Row]]:
+    def fit(
+        self, detector: Detector, stage: Stage, how: Callable = fit
+    ) -> tuple[Detector, list[Row]]:
         """A stage whose best epoch has the highest mAP on the validation pictures."""
         augment = BoxAugment(flip=self.config.flip)
         if not self.config.crop:
@@ -222,7 +219,7 @@ class Training:
             accumulate=self.config.accumulate,
             save_every=self.config.save_every,
         )
-        return fit(
+        return how(
             detector,
             stage,
             lambda epoch: train.shuffled(self.config.seed, epoch),

@@ -22,6 +22,7 @@ from kzoo.recipes.augment import Augment
 from kzoo.recipes.data import Pictures
 from kzoo.recipes.files import write_json
 from kzoo.recipes.fit import Row, Stage, fit, highest, once
+from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.mask_batches import MaskBatches
 from kzoo.recipes.masker import masker
 from kzoo.recipes.masks import MaskDataset, Pair, read_masks
@@ -51,7 +52,7 @@ OUTPUTS: dict[str, tuple[str | None, InApp]] = {
     "scores": ("softmax", "none"),
     "mask": (None, None),
 }
-CALIBRATION_PICTURES, SETTLED_PICTURES = 128, 16
+SETTLED_PICTURES = 16
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
 MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
@@ -64,9 +65,7 @@ class Config(Course):
 
     task: ClassVar[str] = "segment"
 
-    data: str = option(
-        "folder with images/ and masks/, train/ and val/ of those, COCO, or packed"
-    )
+    data: str = option("folder with images/ and masks/, train/ and val/ of those, COCO, or packed")
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")
     alpha: float = option("width multiplier", 1.0)
     head: str = option(f"{', '.join(HEADS)}: the last for small things", "lraspp")
@@ -140,8 +139,8 @@ def run(config: Config) -> MaskResults:
         net.save(folder / "model.keras")
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
-    some = np.random.default_rng(config.seed).permutation(len(dataset.train))[:CALIBRATION_PICTURES]
-    calibration = Pictures([dataset.train[i].picture for i in some], config.size)[:]
+    paths = [pair.picture for pair in dataset.train]
+    calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(net, calibration=calibration)
     if config.qat_epochs:
         int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8))
@@ -215,11 +214,11 @@ class Training:
         return self.fit(net, "whole", self.config.epochs, self.config.learning_rate)
 
     def int8(self, int8: keras.Model) -> tuple[keras.Model, list[Row]]:
-        """The quantized network."""
-        return self.fit(int8, "qat", self.config.qat_epochs, QAT_LEARNING_RATE)
+        """The quantized network; as it was, where training finds no better one."""
+        return self.fit(int8, "qat", self.config.qat_epochs, QAT_LEARNING_RATE, how=fit_or_leave)
 
     def fit(
-        self, net: keras.Model, name: str, epochs: int, learning_rate: float
+        self, net: keras.Model, name: str, epochs: int, learning_rate: float, how: Callable = fit
     ) -> tuple[keras.Model, list[Row]]:
         """A stage whose best epoch has the highest mean IoU on the validation pictures."""
         train = self.batches(self.dataset.train, augment=AUGMENT, margin=MARGIN)
@@ -235,7 +234,7 @@ class Training:
             save_every=self.config.save_every,
         )
         val = self.batches(self.dataset.val)
-        return fit(
+        return how(
             net, stage, lambda epoch: train.shuffled(self.config.seed, epoch), val, self.folder
         )
 

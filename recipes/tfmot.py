@@ -65,16 +65,16 @@ def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, l
 
 def work(folder: str | Path) -> None:
     """What `train_by_tfmot` has done in its process."""
-    from kzoo.recipes.classify import QAT_LEARNING_RATE, batches, for_calibration, stage
+    from kzoo.recipes.classify import QAT_LEARNING_RATE, batches, stage
+    from kzoo.recipes.int8 import for_calibration
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     folder = Path(folder)
     place = folder / "checkpoint" / "tfmot"
     config, dataset = pickle.loads((place / JOB).read_bytes())
     net = keras.saving.load_model(folder / "model.keras", compile=False)
-    quantized, real = prepared(
-        net, for_calibration(dataset, config), frozen_norms=config.weights != "none"
-    )
+    calibration = for_calibration(dataset.train.paths, config.size, seed=config.seed)
+    quantized, real = prepared(net, calibration, frozen_norms=config.weights != "none")
     train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
     history = fit(
         quantized,

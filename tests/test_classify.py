@@ -55,7 +55,7 @@ class TestRun:
             "model.tflite", "predictions.csv", "predictions.png", "report.html", "results.json",
         }  # fmt: skip
         assert (run / "labels.txt").read_text().split() == ["circle", "cross"]
-        assert len(json.loads((run / "history.json").read_text())) == 3 + 1
+        assert len(json.loads((run / "history.json").read_text())) == 3 + 2  # ptq, qat
 
     def test_the_file_is_int8_between_bytes_and_scores(self, run):
         found = audit(run / "model.tflite")
@@ -141,7 +141,7 @@ class TestRun:
             for folder in (tmp_path / "killed", run)
         )
         for got, want in zip(rows, expected, strict=True):
-            assert got["loss"] == pytest.approx(want["loss"], rel=1e-3)
+            assert got["val_loss"] == pytest.approx(want["val_loss"], rel=1e-3)
         x = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), dtype="uint8")
         np.testing.assert_allclose(
             Runner(tmp_path / "killed" / "model.tflite")(x),

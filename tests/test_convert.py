@@ -129,6 +129,7 @@ def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
     assert found.float_ops == ()
     assert "HARD_SWISH" not in found.census
     assert (found.partitions, found.outside) == (1, ("0 QUANTIZE",))
+    assert found.signatures == (f"serving_default({v3.inputs[0].name}) -> {v3.output_names[0]}",)
     itself = convert(v3, tmp_path / "c.tflite", calibration=pictures)
     assert itself.read_bytes() == out.read_bytes()  # convert() quantizes as quantize() does
     compared = compare(quantized, out, *unseen)

@@ -51,7 +51,7 @@ class TestRun:
             "report.html", "results.json",
         }  # fmt: skip
         assert tuple((run / "labels.txt").read_text().split()) == LABELS
-        assert len(json.loads((run / "history.json").read_text())) == 14 + 1
+        assert len(json.loads((run / "history.json").read_text())) == 14 + 2  # ptq, qat
 
     def test_learns_and_int8_is_as_good(self, run, scenes):
         """Both held against the masks that were drawn, not against what the run says."""

@@ -87,6 +87,7 @@ def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str
     """One name for each output, in the order in which TensorFlow flattens them."""
     outputs = model.output if isinstance(model.output, dict) else None
     names = sorted(outputs) if outputs else list(model.output_names)
+    names = [name.removesuffix("_quant") for name in names]  # those of the float model
     names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
     first = model.outputs[0].shape
     classes = first[-1] if len(model.outputs) == 1 and len(first) in (2, 4) else None

@@ -12,14 +12,13 @@ import tempfile
 from pathlib import Path
 
 import keras
-import numpy as np
 
 import kzoo
 from kzoo.recipes.annotations import read_boxes
 from kzoo.recipes.boxes_score import score_boxes
 from kzoo.recipes.data import Pictures
-from kzoo.recipes.detect import CALIBRATION_PICTURES
 from kzoo.recipes.finder import finder
+from kzoo.recipes.int8 import for_calibration
 from kzoo.recipes.run import read_config
 from kzoo.tflite import convert
 
@@ -37,9 +36,8 @@ def main() -> None:
         seed=config["seed"],
     )
     val = Pictures([e.path for e in dataset.val], config["size"])[:]
-    chosen = np.random.default_rng(config["seed"]).permutation(len(dataset.train))
-    paths = [dataset.train[i].path for i in chosen[:CALIBRATION_PICTURES]]
-    calibration = Pictures(paths, config["size"])[:]
+    paths = [example.path for example in dataset.train]
+    calibration = for_calibration(paths, config["size"], seed=config["seed"])
     model = keras.saving.load_model(options.run / "model.keras", compile=False)
 
     def measure(name: str, file: Path) -> None:
@@ -56,7 +54,7 @@ def main() -> None:
                 measure("usual PTQ", file)
             except ValueError as error:
                 print(f"usual PTQ    {error}")
-        for ranges in (1e-4, "minmax"):
+        for ranges in ("mse", 1e-4, "minmax"):
             int8 = kzoo.quantize(model, calibration=calibration, ranges=ranges)
             measure(f"PTQ {ranges}", convert(int8, file, labels=dataset.labels))
     measure("the run's", options.run / "model.tflite")

@@ -1,0 +1,46 @@
+"""From a trained float net to int8, as every recipe does it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kzoo.recipes.augment import Epoch
+from kzoo.recipes.data import Pictures, Source
+from kzoo.recipes.fit import Row, Stage, fit, progress
+
+CALIBRATION_PICTURES = 256
+
+
+def for_calibration(
+    paths: Sequence[Source], size: int, *, seed: int, count: int = CALIBRATION_PICTURES
+) -> np.ndarray:
+    """Some of the training pictures, (N, size, size, 3) uint8."""
+    chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
+    return Pictures([paths[i] for i in chosen], size)[:]
+
+
+def fit_or_leave(
+    int8: keras.Model,
+    stage: Stage,
+    train: Callable[[int], Epoch],
+    val: Epoch,
+    folder: Path,
+    *,
+    measure: Callable[[keras.Model], Mapping[str, float]] = lambda model: {},
+) -> tuple[keras.Model, list[Row]]:
+    """`fit`, and the model as it came where no epoch was a better one.
+
+    Calibration alone often loses nothing, and then there is nothing for training to win. The first
+    row of the history is of the model as it came, in the stage "ptq".
+    """
+    before = int8.get_weights()
+    int8.compile(loss=stage.loss, weighted_metrics=list(stage.metrics) or None)
+    found = int8.evaluate(val, return_dict=True, verbose=progress())
+    values = {f"val_{name}": float(value) for name, value in found.items()} | dict(measure(int8))
+    untrained: Row = {"stage": "ptq", "epoch": 0, **values, "seconds": 0.0}
+    int8, rows = fit(int8, stage, train, val, folder, measure=measure)
+    if all(stage.rank(row) <= stage.rank(untrained) for row in rows):
+        int8.set_weights(before)
+    return int8, [untrained, *rows]
