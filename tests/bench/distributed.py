@@ -1,0 +1,209 @@
+"""What several processes train against what one does, and what is left where one is killed.
+
+    uv run python tests/bench/distributed.py            six minutes of CPU on two cores
+    uv run python tests/bench/distributed.py --kills 0  the first half alone
+
+Loopback, JAX on CPU, gloo. A MobileNetV3-Small 0.5 at 64 px, a global batch of 32, 20 steps of Adam
+from the same seed by 1, 2 and 4 processes; then kill -9 of a random one of two, at any moment of
+tests/toy_run.py, again and again, resumed by one, two or four in turn.
+"""
+
+import argparse
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "jax"
+STEPS, BATCH, SIDE, CLASSES = 20, 32, 64, 5
+TOY = Path(__file__).parents[1] / "toy_run.py"
+
+
+def ports(count: int) -> str:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in held]
+    for one in held:
+        one.close()
+    return ",".join(addresses)
+
+
+def work(folder: Path, addresses: str, rank: int) -> None:
+    """One process: an epoch of 20 batches of drawn pictures; every step's loss is printed."""
+    import keras
+    import numpy as np
+
+    import kzoo
+    from kzoo.recipes import distribute
+    from kzoo.recipes.augment import Augment, Batches
+    from kzoo.recipes.demo import SHAPES, draw
+    from kzoo.recipes.fit import Stage, fit
+
+    rng = np.random.default_rng(0)
+    count = STEPS * BATCH + 160
+    targets = np.arange(count) % CLASSES
+    shapes = list(SHAPES)
+    pictures = np.stack([np.asarray(draw(shapes[t], rng).resize((72, 72))) for t in targets])
+    train = Batches(
+        pictures[:-160], targets[:-160], classes=CLASSES, batch_size=BATCH, augment=Augment(),
+        size=SIDE,
+    )  # fmt: skip
+    val = Batches(pictures[-160:, 4:-4, 4:-4], targets[-160:], classes=CLASSES, batch_size=BATCH)
+    losses: list[float] = []
+
+    class Losses(keras.metrics.Metric):
+        """The loss of the last step alone."""
+
+        def __init__(self, name: str = "step_loss"):
+            super().__init__(name=name)
+            self.value = self.add_variable((), "zeros", name="value")
+
+        def update_state(self, y, p, sample_weight=None):
+            self.value.assign(keras.ops.mean(keras.losses.categorical_crossentropy(y, p)))
+
+        def result(self):
+            return self.value
+
+        def get_config(self):
+            return {"name": self.name}
+
+    keras.saving.register_keras_serializable(package="bench")(Losses)
+
+    def noted(self, batch, logs=None):
+        losses.append(float(logs["step_loss"]))
+
+    from kzoo.recipes import fit as fitting
+
+    fitting.Keeper.on_train_batch_end = noted
+    stage = Stage("whole", 1, 2e-3, "categorical_crossentropy", [Losses(), "accuracy"])
+    with distribute.joined(addresses or None, rank if addresses else None):
+        keras.utils.set_random_seed(0)
+        net = kzoo.MobileNetV3Small(
+            0.5, input_shape=(SIDE, SIDE, 3), classes=CLASSES, norm_momentum=0.9
+        )
+        model, history = fit(net, stage, lambda epoch: train.shuffled(0, epoch), val, folder)
+        weights = [np.asarray(w) for w in model.get_weights()]
+        np.savez(folder / f"weights-{rank}.npz", *weights)
+        print(json.dumps({"losses": losses, "history": history}), flush=True)
+
+
+def together(count: int, folder: Path) -> list[dict]:
+    folder.mkdir()
+    addresses = ports(count) if count > 1 else ""
+    words = [sys.executable, __file__, "--work", folder, addresses]
+    processes = [
+        subprocess.Popen([*map(str, words), str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(count)
+    ]
+    return [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
+
+
+def equal_training(folder: Path) -> None:
+    import numpy as np
+
+    said = {count: together(count, folder / str(count)) for count in (1, 2, 4)}
+    print("processes  loss of step 1, 10, 20       largest difference  accuracy  val_accuracy")
+    one = np.array(said[1][0]["losses"])
+    for count, parts in said.items():
+        losses = np.array(parts[0]["losses"])
+        row = parts[0]["history"][0]
+        print(
+            f"{count:9}  {losses[0]:.5f} {losses[9]:.5f} {losses[-1]:.5f}   "
+            f"{np.abs(losses - one).max():18.1e}  {row['accuracy']:8.3f}  {row['val_accuracy']:.3f}"
+        )
+        weights = [np.load(folder / str(count) / f"weights-{r}.npz") for r in range(count)]
+        same = all(
+            np.array_equal(weights[0][name], other[name])
+            for other in weights[1:]
+            for name in weights[0]
+        )
+        if count > 1:
+            first = np.load(folder / "1" / "weights-0.npz")
+            apart = max(float(np.abs(first[name] - weights[0][name]).max()) for name in first)
+            print(
+                f"           final weights of all ranks {'equal' if same else 'DIFFER'}; "
+                f"from those of one process at most {apart:.1e}"
+            )
+
+
+def toy(folder: Path, count: int, *arguments: float) -> list[subprocess.Popen]:
+    folder.mkdir(exist_ok=True)
+    addresses = ports(count) if count > 1 else ""
+    processes = []
+    for rank in range(count):
+        words = [sys.executable, TOY, folder, addresses, rank, *arguments]
+        with (folder / f"said-{rank}.txt").open("w") as said:
+            processes.append(
+                subprocess.Popen(list(map(str, words)), stdout=said, stderr=subprocess.STDOUT)
+            )
+    return processes
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "said-0.txt").read_text().splitlines()[-1])
+
+
+def shown(folder: Path) -> set[str]:
+    return {x for file in folder.glob("seen-*.txt") for x in file.read_text().splitlines()}
+
+
+def kills(folder: Path, count: int) -> None:
+    (alone,) = toy(folder / "alone", 1)
+    assert alone.wait() == 0
+    expected, pictures = result(folder / "alone"), shown(folder / "alone")
+    draw = random.Random(0)
+    right = 0
+    for k in range(count):
+        own = folder / f"kill-{k}"
+        processes = toy(own, 2, 1e-3, 0.3)  # .3 s a batch, a state at most every .06 s
+        # From the first import to the last epoch: such a run takes some 20 s where nothing waits.
+        while processes[0].poll() is None and "Process 0" not in (own / "said-0.txt").read_text():
+            time.sleep(0.1)
+        time.sleep(draw.uniform(0, 14))
+        victim = draw.randrange(2)
+        states = sorted(p.name for p in own.glob("toy-*") if not p.name.endswith(".part"))
+        parts = [p.name for p in own.glob("*.part")]
+        over = processes[victim].poll() is not None
+        processes[victim].kill()
+        start = time.monotonic()
+        other = processes[1 - victim].wait()
+        waited = time.monotonic() - start
+        processes[victim].wait()
+        resumed = (1, 2, 4)[k % 3] if (own / "done.keras").exists() is False else 1
+        codes = [p.wait() for p in toy(own, resumed)]
+        got = result(own)
+        losses = [
+            abs(a[key] - b[key])
+            for a, b in zip(got["history"], expected["history"], strict=True)
+            for key in ("loss", "val_loss")
+        ]
+        fits = shown(own) == pictures and not any(codes) and not list(own.glob("*.part"))
+        right += fits
+        print(
+            f"kill {k}: rank {victim}{' (had ended)' if over else ''} with {states or 'no state'} "
+            f"{parts or ''}; the other ended {waited:.1f} s later ({other}); resumed by {resumed}: "
+            f"{len(shown(own))} pictures of {len(pictures)}, losses to {max(losses):.0e}, "
+            f"{'as if nothing had been' if fits else 'NOT as it should be'}",
+            flush=True,
+        )
+    print(f"{right} of {count} runs ended with the same pictures seen and nothing half-written")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--no-training", action="store_true", help="the kills alone")
+    given = parser.parse_args()
+    if given.work:
+        work(Path(given.work[0]), given.work[1], int(given.work[2]))
+        sys.exit()
+    with tempfile.TemporaryDirectory() as scratch:
+        if not given.no_training:
+            equal_training(Path(scratch))
+        if given.kills:
+            kills(Path(scratch), given.kills)
