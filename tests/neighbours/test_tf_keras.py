@@ -11,6 +11,7 @@ from keras import layers
 from qat_nets import pictures, randomized
 
 import kzoo
+from kzoo import mobilenet_v2
 from kzoo.flatbuffer import read_tflite
 from kzoo.interop import (
     cluster_model,
@@ -19,6 +20,7 @@ from kzoo.interop import (
     quantize_model,
     to_tf_keras,
 )
+from kzoo.rows import Head
 from kzoo.tflite import audit, compare, convert
 from kzoo.tflite.prepare import absorb_preprocessing
 
@@ -166,6 +168,15 @@ def test_weights_of_another_net_are_refused():
         from_tf_keras(to_tf_keras(net(3)), net(2))
     with pytest.raises(ValueError, match="has no layer 'other', which"):
         from_tf_keras(to_tf_keras(net(3)), net(3, "other"))
+
+
+def test_a_tf_keras_model_converts_in_float_and_says_what_int8_wants(tmp_path):
+    net = kzoo.build("beginning", mobilenet_v2.ROWS[:4], Head(), 0.35, input_shape=(SIZE, SIZE, 3))
+    twin = to_tf_keras(randomized(net))
+    file = convert(twin, tmp_path / "model.tflite", scheme="float32")
+    assert compare(twin, file, X).sqnr_db > 80
+    with pytest.raises(ValueError, match=r"without int8 ranges: .* kzoo\.interop"):
+        convert(twin, tmp_path / "model.tflite", calibration=X)
 
 
 # With tfmot, on classifiers that have learnt gratings.
