@@ -144,6 +144,21 @@ def pack(command: argparse.ArgumentParser) -> Run:
     return run
 
 
+def plan(command: argparse.ArgumentParser) -> Run:
+    """what training will take: memory, bytes a second, hours, and what is the bottleneck"""
+    from kzoo.recipes.options import add_flags, from_flags
+    from kzoo.recipes.plan import Ask
+
+    add_flags(command, Ask)
+
+    def run(given: argparse.Namespace) -> None:
+        from kzoo.recipes.plan import plan
+
+        print(plan(Ask(**from_flags(Ask, given))))
+
+    return run
+
+
 def predict(command: argparse.ArgumentParser) -> Run:
     """say what pictures show, by a run, a .keras or a .tflite file"""
     command.add_argument("model", help="run folder, .keras or .tflite file")
@@ -164,7 +179,7 @@ def compare(command: argparse.ArgumentParser) -> Run:
     command.add_argument("run", help="run folder")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.predict import compare_run
+        from kzoo.recipes.compare import compare_run
 
         print(compare_run(Path(given.run)))
 
@@ -177,7 +192,7 @@ def sensitivity(command: argparse.ArgumentParser) -> Run:
     command.add_argument("--top", type=int, default=20, help="layers to name (default: 20)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.predict import run_sensitivity
+        from kzoo.recipes.compare import run_sensitivity
 
         for line in str(run_sensitivity(Path(given.run))).splitlines()[: given.top]:
             print(line)
@@ -323,6 +338,7 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], Run]] = {
     "detect": detect,
     "segment": segment,
     "pack": pack,
+    "plan": plan,
     "predict": predict,
     "compare": compare,
     "sensitivity": sensitivity,

@@ -1,0 +1,66 @@
+"""What a plan says, against the same by hand."""
+
+import pytest
+
+import kzoo
+from kzoo.recipes.cli import main
+from kzoo.recipes.plan import Ask, Plan, plan
+
+
+def planned(**options):
+    """A million parameters; a device trains 100 pictures a second, a core reads 50."""
+    ask = Ask(**{"pictures": 1_000_000, "epochs": 10, "batch_size": 64, "cores": 4} | options)
+    return Plan(ask, 1_000_000, 50_000_000, 10_000_000, rate=100.0, reading=50.0, kb=100.0)
+
+
+def test_one_device():
+    found = planned()
+    assert found.rates == pytest.approx(
+        {"training": 100.0, "decoding and augmenting": 200.0, "reading files": 2000.0}
+    )
+    assert found.slowest == "training"
+    assert found.hours == pytest.approx(27.78, abs=0.01)  # 10 M / 100 / 3600
+    # 16 MB of weights, gradients, moments; 64 x 10 M x 4 bytes.
+    assert found.memory == pytest.approx(0.016 + 2.56)
+    assert "training:          100 pictures/s   <- the bottleneck" in str(found)
+
+
+def test_eight_devices_exchange_gradients():
+    """2 x 7/8 x 4 MB over 10 Gbit/s: 5.6 ms beside the 80 of a step."""
+    found = planned(devices=8)
+    assert found.exchanged == pytest.approx(0.0056)
+    assert found.rates["training"] == pytest.approx(64 / 0.0856)
+    assert found.memory == pytest.approx(0.016 + 0.32)
+
+
+def test_what_is_slowest_is_named():
+    assert planned(cores=1).slowest == "decoding and augmenting"
+    assert planned(disk=5.0).slowest == "reading files"
+
+
+def test_memory_falls_by_parts_and_by_half_numbers():
+    assert planned(accumulate=4).memory == pytest.approx(0.016 + 0.64)
+    assert planned(precision="mixed_bfloat16").memory == pytest.approx(0.016 + 1.28)
+
+
+def test_what_is_measured_and_counted_here():
+    found = plan(Ask("mobilenet_v2", 0.35, size=32, classes=4, batch_size=8, pictures=1000, rate=9))
+    cost = kzoo.profile(kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), classes=4))
+    assert (found.parameters, found.macs) == (cost.trainable, cost.macs)
+    assert found.rate == 9
+    assert found.reading > 1
+    assert 1 < found.kb < 100
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--pictures", "0"], "pictures must be at least 1"),
+        (["--rate", "-1"], "rate must be greater than 0"),
+        (["--devices", "5"], "multiple of devices times accumulate. Received: 32, 5 and 1"),
+        (["--precision", "int4"], "precision must be one of"),
+    ],
+)
+def test_errors_say_what_to_change(capsys, words, complaint):
+    assert main(["plan", *words]) == 1
+    assert complaint in capsys.readouterr().err
