@@ -1,4 +1,4 @@
-"""What a trained model says about pictures, and how its int8 file compares with it."""
+"""What a trained model says about pictures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -6,13 +6,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.qat import Sensitivity, sensitivity
-from kzoo.recipes.data import BadPictureError, Dataset, Pictures, read_dataset, read_picture
+from kzoo.recipes.data import BadPictureError, Dataset, read_dataset, read_picture
 from kzoo.recipes.finder import objects
 from kzoo.recipes.masker import shares
 from kzoo.recipes.run import labels_beside, read_config
-from kzoo.tflite import Comparison, Runner
-from kzoo.tflite import compare as compare_files
+from kzoo.tflite import Runner
 
 
 def predict(
@@ -70,27 +68,7 @@ def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
     config = read_config(folder)
     if config["task"] != "classify":
         raise ValueError(
-            f"{folder} is a run of `kzoo {config['task']}`, and this reads those of `kzoo "
-            "classify`. Its report.html says how float and int8 compare."
+            f"{folder} is a run of `kzoo {config['task']}`; this reads those of `kzoo classify`."
         )
     dataset = read_dataset(config["data"], val_fraction=config["val_fraction"], seed=config["seed"])
     return keras.saving.load_model(folder / "model.keras"), dataset, config["size"]
-
-
-def compare_run(folder: Path) -> Comparison:
-    """A run's float model and its int8 file on the validation pictures."""
-    model, dataset, side = read_run(folder)
-    pictures = Pictures(dataset.val.paths, side)[:]
-    return compare_files(model, folder / "model.tflite", pictures, labels=dataset.val.targets)
-
-
-def run_sensitivity(folder: Path) -> Sensitivity:
-    """What each layer of a run's float model costs in int8, the worst first."""
-    model, dataset, side = read_run(folder)
-    logits = keras.Model(model.input, model.get_layer("predictions").input)
-    calibration = Pictures(dataset.train.paths, side)
-    return sensitivity(
-        logits,
-        calibration=calibration[:: max(1, len(calibration) // 128)],
-        pictures=Pictures(dataset.val.paths, side)[:32],
-    )

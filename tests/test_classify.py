@@ -208,12 +208,6 @@ class TestErrors:
         assert main(["compare", str(tmp_path)]) == 1
         assert "holds no config.json" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("word", ["compare", "sensitivity"])
-    def test_a_run_of_another_task(self, tmp_path, capsys, word):
-        (tmp_path / "config.json").write_text('{"task": "detect"}')
-        assert main([word, str(tmp_path)]) == 1
-        assert "is a run of `kzoo detect`" in capsys.readouterr().err
-
 
 @pytest.mark.slow
 def test_the_demo_learns_and_its_file_agrees(tmp_path):

@@ -206,6 +206,14 @@ class TestRun:
         with pytest.raises(ValueError, match="does not tell its anchors"):
             add_postprocess(file, tmp_path / "twice.tflite")
 
+    def test_compare_says_what_the_report_says(self, run, capsys):
+        results = json.loads((run / "results.json").read_text())
+        assert main(["compare", str(run)]) == 0
+        said = capsys.readouterr().out
+        for name in ("float", "int8"):
+            assert f"{name:6} mAP {results[f'{name}_map']:.3f}" in said
+        assert "SQNR" in said
+
     def test_predict_draws(self, run, scenes, capsys):
         picture = next((scenes / "val").glob("*.jpg"))
         assert main(["predict", str(run), str(picture), str(run / "labels.txt")]) == 0

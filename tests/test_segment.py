@@ -108,6 +108,14 @@ class TestRun:
         with Image.open(run / "predicted" / "wide.jpg") as shown:
             assert shown.size == (100, 70)
 
+    def test_compare_says_what_the_report_says(self, run, capsys):
+        results = json.loads((run / "results.json").read_text())
+        assert main(["compare", str(run)]) == 0
+        said = capsys.readouterr().out
+        for name in ("float", "int8"):
+            assert f"{name:6} mean IoU {results[f'{name}_iou']:.3f}" in said
+        assert "SQNR" in said
+
     def test_the_report_stands_alone(self, run):
         page = (run / "report.html").read_text(encoding="utf-8")
         for text in ("mean IoU", "boundary F", "Picture, truth, float, int8", "circle"):

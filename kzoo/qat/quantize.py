@@ -45,9 +45,9 @@ def quantize(
         it takes away a twentieth of the noise (in a V3-Small the stem's).
     bias_correction: take off each bias what int8 shifts its channel by, on average.
 
-    Signal to noise of the logits on photos (tests/bench/ptq_choices.py): V3-Small 18.8 dB, without
-    equalization 11.8, without bias correction 12.7, with ranges of 1e-4 16.9 and "minmax" 15.3;
-    V2 29.1 dB, with 1e-4 25.1.
+    Signal to noise of the logits on photos (tests/bench/ptq_choices.py): V3-Small 19.1 dB, without
+    equalization 12.2, without bias correction 13.6, without both 10.7; with ranges of 1e-4 16.7,
+    with "minmax" 16.0. V2 29.1 dB, with ranges of 1e-4 25.1.
 
     Raises ValueError for a layer that has no int8 form, with its name.
     """

@@ -16,7 +16,7 @@ from kzoo.qat.run import Run
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """Signal to noise of the first output, in decibels, with one layer quantized and no other."""
+    """Signal to noise of the outputs, in decibels, with one layer quantized and no other."""
 
     decibels: dict[str, float]  # by layer of the float model, the worst first
 
@@ -40,14 +40,17 @@ def sensitivity(
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, True)
     run = Run(graph, plan, emit(graph, name="float"), emit(graph, plan, name="quantized"))
     exact = run(pictures.astype(np.float32))
-    target = keras.tree.flatten(graph.outputs)[0]
-    signal = keras.ops.convert_to_numpy(exact[target])
-    power = np.sum((signal - signal.mean(axis=0)) ** 2)
+    targets = keras.tree.flatten(graph.outputs)
+    signals = {name: keras.ops.convert_to_numpy(exact[name]) for name in targets}
     found = {}
     for name, ops in layers(graph, plan, {op.name for op in model.layers}).items():
-        noisy = keras.ops.convert_to_numpy(run(pictures, ops, exact)[target])
-        noise = np.sum((noisy - signal) ** 2)
-        found[name] = float(10 * np.log10(power / noise)) if noise else np.inf
+        noisy = run(pictures, ops, exact)
+        noise = np.mean([
+            np.sum((keras.ops.convert_to_numpy(noisy[target]) - signal) ** 2)
+            / np.sum((signal - signal.mean(axis=0)) ** 2)
+            for target, signal in signals.items()
+        ])  # fmt: skip
+        found[name] = float(-10 * np.log10(noise)) if noise else np.inf
     return Sensitivity(dict(sorted(found.items(), key=lambda item: item[1])))
 
 

@@ -1,0 +1,134 @@
+"""A finished run looked at again: its int8 file beside its float model, layer by layer too."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from kzoo.masks import score_masks
+from kzoo.qat import Sensitivity, sensitivity
+from kzoo.recipes.annotations import read_boxes
+from kzoo.recipes.boxes_score import score_boxes
+from kzoo.recipes.data import Pictures, Source, read_dataset
+from kzoo.recipes.finder import finder
+from kzoo.recipes.int8 import for_calibration
+from kzoo.recipes.masker import masker
+from kzoo.recipes.masks import full_mask, read_masks
+from kzoo.recipes.run import read_config
+from kzoo.tflite import Comparison, compare
+
+MEASURED = 32  # pictures that a layer's noise is measured on
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunComparison:
+    """What float model and int8 file make of the validation pictures."""
+
+    outputs: Comparison | None  # None where the file ends in a mask and the model in logits
+    scores: Mapping[str, Any]  # of "float" and "int8", where the task has scores of its own
+
+    def __str__(self) -> str:
+        lines = [str(self.outputs)] if self.outputs else []
+        return "\n".join([*lines, *(f"{name:6} {score}" for name, score in self.scores.items())])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """A run's folder, opened."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    dataset: Any
+    train: Sequence[Source]
+    val: Sequence[Source]
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.keras"
+
+    @property
+    def int8(self) -> Path:
+        return self.folder / "model.tflite"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {"float": self.model, "int8": self.int8}
+
+    @property
+    def pictures(self) -> Any:
+        """The validation pictures, (N, side, side, 3) uint8."""
+        return Pictures(self.val, self.config["size"])[:]
+
+
+def open_finished(folder: Path) -> Finished:
+    """Raises ValueError where there is no run, or its data is not where it was."""
+    config = read_config(folder)
+    read, paths = READERS[config["task"]]
+    own = {"format": config["format"]} if config["task"] == "detect" else {}
+    dataset = read(config["data"], val_fraction=config["val_fraction"], seed=config["seed"], **own)
+    return Finished(folder, config, dataset, paths(dataset.train), paths(dataset.val))
+
+
+READERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Sequence[Source]]]] = {
+    "classify": (read_dataset, lambda split: split.paths),
+    "detect": (read_boxes, lambda examples: [example.path for example in examples]),
+    "segment": (read_masks, lambda pairs: [pair.picture for pair in pairs]),
+}
+
+
+def compare_run(folder: Path) -> RunComparison:
+    """A run's float model and its int8 file on its validation pictures."""
+    run = open_finished(folder)
+    return COMPARE[run.config["task"]](run)
+
+
+def compare_classes(run: Finished) -> RunComparison:
+    labels = run.dataset.val.targets
+    return RunComparison(compare(run.model, run.int8, run.pictures, labels), {})
+
+
+def compare_boxes(run: Finished) -> RunComparison:
+    pictures, dataset = run.pictures, run.dataset
+    found = {name: finder(file)(pictures) for name, file in run.files.items()}
+    detector = keras.saving.load_model(run.model, compile=False)
+    return RunComparison(
+        compare(detector.scored(), run.int8, pictures),
+        {name: score_boxes(dataset.val, own, dataset.labels) for name, own in found.items()},
+    )
+
+
+def compare_masks(run: Finished) -> RunComparison:
+    classes, pairs = len(run.dataset.labels), run.dataset.val
+    truth = [full_mask(pair) for pair in pairs]
+    scores = {}
+    for name, file in run.files.items():
+        find = masker(file)
+        found = (find(pair.picture) for pair in tqdm(pairs, f"masks of {name}", disable=None))
+        scores[name] = score_masks(zip(truth, found, strict=True), classes)
+    alike = run.config["output"] == "logits"
+    outputs = compare(run.model, run.int8, run.pictures) if alike else None
+    return RunComparison(outputs, scores)
+
+
+COMPARE: dict[str, Callable[[Finished], RunComparison]] = {
+    "classify": compare_classes,
+    "detect": compare_boxes,
+    "segment": compare_masks,
+}
+
+
+def run_sensitivity(folder: Path) -> Sensitivity:
+    """What each layer of a run's float model costs in int8, the worst first."""
+    run = open_finished(folder)
+    model = keras.saving.load_model(run.model, compile=False)
+    if run.config["task"] == "classify":
+        model = keras.Model(model.input, model.get_layer("predictions").input)
+    size, seed = run.config["size"], run.config["seed"]
+    return sensitivity(
+        model,
+        calibration=for_calibration(run.train, size, seed=seed, count=128),
+        pictures=Pictures(run.val[:MEASURED], size)[:],
+    )
