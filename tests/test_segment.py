@@ -113,7 +113,7 @@ class TestRun:
         assert main(["compare", str(run)]) == 0
         said = capsys.readouterr().out
         for name in ("float", "int8"):
-            assert f"{name:6} mean IoU {results[f'{name}_iou']:.3f}" in said
+            assert f"{name:6} mean IoU {results[f'{name}_iou']:.4f}" in said
         assert "SQNR" in said
 
     def test_the_report_stands_alone(self, run):
