@@ -106,8 +106,11 @@ def pack(command: argparse.ArgumentParser) -> Run:
     """pictures into few large, checked files for the other commands, or such files read back"""
     from kzoo.recipes.pack import SHARD_MB, TASKS
 
-    command.add_argument("data", help="as of the task's command, or a packed folder to read back")
-    command.add_argument("out", nargs="?", help="packed folder to write")
+    command.add_argument(
+        "folders", nargs="+", metavar="DATA OUT",
+        help="what the task's command takes, and the packed folder to write; or packed folders and "
+        "one to join them in; or one to read back",
+    )  # fmt: skip
     command.add_argument(
         "--task", default="classify", help=f"{', '.join(TASKS)} (default: classify)"
     )
@@ -122,15 +125,18 @@ def pack(command: argparse.ArgumentParser) -> Run:
     command.add_argument("--seed", type=int, default=0, help="of that split (default: 0)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.pack import pack
-        from kzoo.recipes.shards import check
+        from kzoo.recipes.pack import join, pack
+        from kzoo.recipes.shards import check, is_packed
 
-        if given.out is None:
-            found = check(Path(given.data))
+        *data, out = map(Path, given.folders)
+        if not data:
+            found = check(out)
+        elif len(data) > 1 or is_packed(data[0]):
+            found = join(data, out)
         else:
             found = pack(
-                given.data,
-                given.out,
+                data[0],
+                out,
                 task=given.task,
                 side=given.side,
                 shard_mb=given.shard_mb,

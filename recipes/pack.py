@@ -2,11 +2,14 @@
 
     kzoo pack PHOTOS packed --side 256        then: kzoo classify packed
     kzoo pack packed                          reads it back, every byte
+    kzoo pack part1 part2 part3 all           joins what several processes or disks have packed
 
 What is wrong with single pictures is found now, and told again in the report of every run.
 """
 
+import dataclasses
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,16 @@ from tqdm import tqdm
 from kzoo.recipes.annotations import Example, read_boxes
 from kzoo.recipes.data import Defect, Source, read_dataset, to_rgb
 from kzoo.recipes.masks import Pair, full_mask, read_masks
-from kzoo.recipes.shards import Check, Writer, array_record, check, packed_record
+from kzoo.recipes.shards import (
+    SPLITS,
+    Check,
+    Writer,
+    array_record,
+    check,
+    open_packed,
+    packed_record,
+    read_index,
+)
 
 SHARD_MB = 256
 QUALITY = 90  # of JPEG, where pictures are made smaller
@@ -42,6 +54,38 @@ def pack(
         raise ValueError(f"side must be at least 32 px. Received: {side}")
     array_record()  # or say at once that it is missing
     TASKS[task](data, Packer(out, side, shard_mb), val_fraction=val_fraction, seed=seed)
+    return check(out)
+
+
+def join(parts: Sequence[str | Path], out: str | Path) -> Check:
+    """A packed folder of the shards of others, which stay where they are.
+
+    Raises ValueError where they are not of one task with the same classes.
+    """
+    folders, out = [Path(part) for part in parts], Path(out)
+    if out.exists():
+        raise ValueError(f"{out} exists. Choose another folder for the joined pictures.")
+    indexes = [read_index(folder) for folder in folders]
+    for key in ("task", "labels"):
+        for folder, index in zip(folders, indexes, strict=True):
+            if index[key] != indexes[0][key]:
+                raise ValueError(
+                    f"{folders[0]} and {folder} cannot be joined, their {key} differ: "
+                    f"{indexes[0][key]} and {index[key]}"
+                )
+    packed = [open_packed(folder, indexes[0]["task"]) for folder in folders]
+    writer = Writer(out, 0)
+    for split in SPLITS:
+        for own in packed:
+            for shard in own.pictures[split].shards:
+                name = os.path.relpath(own.folder / shard.name, out)
+                writer.files.append(dataclasses.replace(shard, name=name))
+        said = [own.said[split] for own in packed]
+        writer.split(split, (), {name: np.concatenate([s[name] for s in said]) for name in said[0]})
+    about = {key: np.sum([own.about[key] for own in packed], 0).tolist() for key in packed[0].about}
+    writer.finish(
+        indexes[0]["task"], packed[0].labels, [one for own in packed for one in own.remarks], about
+    )
     return check(out)
 
 

@@ -11,7 +11,7 @@ from kzoo.recipes.annotations import read_boxes
 from kzoo.recipes.cli import main
 from kzoo.recipes.data import Pictures, read_dataset, read_picture
 from kzoo.recipes.masks import Masked, full_mask, read_masks
-from kzoo.recipes.pack import pack
+from kzoo.recipes.pack import join, pack
 from kzoo.recipes.shards import DamagedError, check, open_packed, sha256
 
 pytest.importorskip("array_record", reason="kzoo[large] is not installed")
@@ -146,6 +146,27 @@ class TestDamage:
         (copied / "packed.json").write_text("{")
         with pytest.raises(DamagedError, match=r"packed\.json"):
             read_dataset(copied)
+
+
+class TestJoined:
+    def test_parts_are_one_after_the_other_and_stay_where_they_are(self, packed, copied, tmp_path):
+        assert main(["pack", str(packed), str(copied), str(tmp_path / "all")]) == 0
+        one, both = read_dataset(packed), read_dataset(tmp_path / "all")
+        assert not shards(tmp_path / "all")
+        assert len(both.train) == 2 * len(one.train)
+        np.testing.assert_array_equal(both.train.targets, np.tile(one.train.targets, 2))
+        for i, record in enumerate(both.train.paths):
+            assert record.open().read() == one.train.paths[i % len(one.train)].open().read()
+        hurt(shards(copied)[0])
+        assert shards(copied)[0].name in str(check(tmp_path / "all"))
+
+    def test_of_other_classes_are_refused(self, packed, tmp_path):
+        for i in range(8):
+            noise(tmp_path / "in" / f"c{i % 2}" / f"{i}.png", i)
+        pack(tmp_path / "in", tmp_path / "other")
+        with pytest.raises(ValueError, match=r"cannot be joined, their labels differ: .*c0"):
+            join([packed, tmp_path / "other"], tmp_path / "all")
+        assert not (tmp_path / "all").exists()
 
 
 @pytest.mark.parametrize(
