@@ -6,6 +6,7 @@ goes on exactly where it was.
 
 import copy
 import dataclasses
+import os
 import threading
 from collections.abc import Sequence
 from typing import Self
@@ -13,6 +14,8 @@ from typing import Self
 import keras
 import numpy as np
 from PIL import Image
+
+WORKERS = min(32, max(2, os.cpu_count() or 2))  # threads that make batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Epoch(keras.utils.PyDataset):
     """
 
     def __init__(self, count: int, batch_size: int):
-        super().__init__(workers=2, max_queue_size=8)
+        # Pillow and numpy let other threads run while they work.
+        super().__init__(workers=WORKERS, max_queue_size=max(8, 2 * WORKERS))
         self.batch_size, self.order, self.seed = batch_size, np.arange(count), (0, 0)
         self.done, self.process, self.processes, self.devices = 0, 0, 1, 1
 
