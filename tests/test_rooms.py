@@ -31,7 +31,7 @@ ROOMS = {
     ),
 }
 # kzoo/interop is the one place of the models' room that knows of other libraries, when asked.
-NEIGHBOURS = {"tf_keras", "tensorflow_model_optimization", "keras_cv", "keras_hub"}
+NEIGHBOURS = {"tf_keras", "tensorflow_model_optimization", "tensorflow", "keras_cv", "keras_hub"}
 FILES = [
     pytest.param(room, path, id=str(path.relative_to(ROOT)))
     for room, (folder, _, _) in ROOMS.items()

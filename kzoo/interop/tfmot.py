@@ -3,6 +3,7 @@
 tfmot knows neither V3's Multiply nor any Rescaling; what it does with the rest is its own.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,22 @@ OUTPUT_ONLY = (
 )  # fmt: skip
 
 BATCH = 16
+LEGACY = "TF_USE_LEGACY_KERAS"
 LEAST_RANGE = 1e-3  # of a tensor that is zero everywhere
+
+
+def import_tfmot() -> Any:
+    """tensorflow_model_optimization, without what it does to tf.keras.
+
+    It sets TF_USE_LEGACY_KERAS, with which tf.keras becomes tf-keras and keras-cv fails to import.
+    """
+    legacy = os.environ.get(LEGACY)
+    if legacy is None:
+        neighbour("tensorflow", "tfmot").keras.version()  # chosen now, while that is not set
+    tfmot = neighbour("tensorflow_model_optimization", "tfmot")
+    if legacy is None:
+        os.environ.pop(LEGACY, None)
+    return tfmot
 
 
 def quantize_model(net: Any, *, calibration: Any = None) -> Any:
@@ -30,7 +46,7 @@ def quantize_model(net: Any, *, calibration: Any = None) -> Any:
     The result trains with tf-keras, `kzoo.tflite.convert` converts it. A Rescaling at its front
     stays two float operators in the file. Raises what tfmot raises for layers it does not know.
     """
-    tfmot = neighbour("tensorflow_model_optimization", "tfmot")
+    tfmot = import_tfmot()
     tf_keras = neighbour("tf_keras", "tfmot")
     configs = neighbour(
         "tensorflow_model_optimization.python.core.quantization.keras.default_8bit."
@@ -67,7 +83,7 @@ def prune_model(net: Any, schedule: Any) -> Any:
     Train it with tfmot's UpdatePruningStep as a callback, then strip_pruning. Depthwise
     convolutions hold few weights, and keep them.
     """
-    tfmot = neighbour("tensorflow_model_optimization", "tfmot")
+    tfmot = import_tfmot()
     return on_kernels(
         net,
         lambda layer: tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule),
@@ -79,7 +95,7 @@ def cluster_model(net: Any, clusters: int) -> Any:
 
     They start at even steps from the smallest weight to the largest and learn.
     """
-    tfmot = neighbour("tensorflow_model_optimization", "tfmot")
+    tfmot = import_tfmot()
     even = tfmot.clustering.keras.CentroidInitialization.LINEAR
     return on_kernels(
         net,
@@ -131,6 +147,8 @@ def calibrate(quantized: Any, net: Any, pictures: Any) -> None:
 
 def ranges_of(net: Any, tensors: Sequence[Any], pictures: Any) -> list[tuple[float, float]]:
     """The least and the largest value of each tensor of a float net; zero is in every range."""
+    if not tensors:
+        return []
     taps = neighbour("tf_keras", "tfmot").Model(net.input, list(tensors))
     batches: Iterable[Any] = pictures
     if isinstance(pictures, np.ndarray):
@@ -138,6 +156,7 @@ def ranges_of(net: Any, tensors: Sequence[Any], pictures: Any) -> list[tuple[flo
     low, high = np.zeros(len(tensors)), np.zeros(len(tensors))
     for batch in batches:
         seen = taps(np.asarray(batch, np.float32), training=False)
+        seen = seen if isinstance(seen, list) else [seen]  # of one tensor
         low = np.minimum(low, [float(np.min(x)) for x in seen])
         high = np.maximum(high, [float(np.max(x)) for x in seen])
     high = np.maximum(high, low + LEAST_RANGE)
