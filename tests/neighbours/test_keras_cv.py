@@ -1,5 +1,6 @@
 """Backbones of the zoo in keras-cv's RetinaNet and DeepLabV3Plus; boxes there and back."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -15,6 +16,8 @@ from kzoo.interop import (
     from_keras_cv,
     to_keras_cv,
 )
+from kzoo.recipes.cli import main
+from kzoo.recipes.scenes import draw_scenes
 
 keras_cv = pytest.importorskip("keras_cv", reason="keras-cv comes with its extra")
 
@@ -120,6 +123,18 @@ def test_its_coco_metrics_agree_with_pycocotools_ours():
     assert 0.2 < ours.map < 0.95
     assert theirs["val_keras_cv_map"] == pytest.approx(ours.map, abs=0.01)
     assert theirs["val_keras_cv_map50"] == pytest.approx(ours.map50, abs=0.01)
+
+
+@pytest.mark.slow
+def test_kzoo_detect_writes_them_beside_its_own(tmp_path):
+    data = draw_scenes(tmp_path / "scenes", train=24, val=8, side=96)
+    settings = ["--model", "mobilenet_v1", "--alpha", "0.25", "--size", "96", "--weights", "none"]
+    settings += ["--epochs", "2", "--qat-epochs", "0", "--batch-size", "8", "--keras-cv-metrics"]
+    assert main(["detect", str(data), *settings, "--out", str(tmp_path / "run")]) == 0
+    rows = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert len(rows) == 2
+    for row in rows:
+        assert row["val_keras_cv_map50"] == pytest.approx(row["val_map50"], abs=0.01)
 
 
 def test_a_size_is_asked_for_where_boxes_are_in_px():
