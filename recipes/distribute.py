@@ -65,14 +65,16 @@ def check(distribute: str | None, rank: int | None, batch: int) -> None:
 
 def uneven(batch: int, devices: int) -> str:
     return (
-        f"{devices} devices cannot share steps of {batch} pictures evenly. Choose a batch_size "
-        f"(after accumulate: {batch}) that is a multiple of {devices}."
+        f"{devices} devices cannot share steps of {batch} pictures evenly. Choose a batch_size, "
+        f"divided by accumulate, that is a multiple of {devices}."
     )
 
 
 @contextlib.contextmanager
-def joined(distribute: str | None, rank: int | None = None) -> Iterator[None]:
-    """All processes of a run, from its beginning to its end.
+def joined(
+    distribute: str | None, rank: int | None = None, *, batch: int | None = None
+) -> Iterator[None]:
+    """All processes of a run, from its beginning to its end; `batch`: pictures of a step.
 
     Where another one is lost, this process ends with a message: JAX allows nothing else.
     """
@@ -96,6 +98,8 @@ def joined(distribute: str | None, rank: int | None = None) -> Iterator[None]:
     team = keras.distribution.DataParallel(auto_shard_dataset=False)
     print(f"Process {process()} of {processes()}, with {devices()} devices in all", flush=True)
     try:
+        if batch and batch % devices():
+            raise ValueError(uneven(batch, devices()))
         yield
         together()
     except Exception as error:

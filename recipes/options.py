@@ -65,7 +65,7 @@ class Course:
 
     def joined(self) -> contextlib.AbstractContextManager[None]:
         """The processes of the run, from its beginning to its end."""
-        return distribute.joined(self.distribute, self.rank)
+        return distribute.joined(self.distribute, self.rank, batch=self.step)
 
 
 def at_least(config: Any, least: Mapping[str, float]) -> None:
