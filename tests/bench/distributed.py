@@ -39,9 +39,9 @@ def work(folder: Path, addresses: str, rank: int) -> None:
 
     import kzoo
     from kzoo.recipes import distribute
+    from kzoo.recipes import fit as fitting
     from kzoo.recipes.augment import Augment, Batches
     from kzoo.recipes.demo import SHAPES, draw
-    from kzoo.recipes.fit import Stage, fit
 
     rng = np.random.default_rng(0)
     count = STEPS * BATCH + 160
@@ -53,41 +53,25 @@ def work(folder: Path, addresses: str, rank: int) -> None:
         size=SIDE,
     )  # fmt: skip
     val = Batches(pictures[-160:, 4:-4, 4:-4], targets[-160:], classes=CLASSES, batch_size=BATCH)
-    losses: list[float] = []
+    means: list[float] = [0.0]  # of the steps so far, as Keras logs it
 
-    class Losses(keras.metrics.Metric):
-        """The loss of the last step alone."""
+    class Noted(fitting.Keeper):
+        def on_train_batch_end(self, batch, logs=None):
+            means.append(float(logs["loss"]))
 
-        def __init__(self, name: str = "step_loss"):
-            super().__init__(name=name)
-            self.value = self.add_variable((), "zeros", name="value")
-
-        def update_state(self, y, p, sample_weight=None):
-            self.value.assign(keras.ops.mean(keras.losses.categorical_crossentropy(y, p)))
-
-        def result(self):
-            return self.value
-
-        def get_config(self):
-            return {"name": self.name}
-
-    keras.saving.register_keras_serializable(package="bench")(Losses)
-
-    def noted(self, batch, logs=None):
-        losses.append(float(logs["step_loss"]))
-
-    from kzoo.recipes import fit as fitting
-
-    fitting.Keeper.on_train_batch_end = noted
-    stage = Stage("whole", 1, 2e-3, "categorical_crossentropy", [Losses(), "accuracy"])
+    fitting.Keeper = Noted
+    stage = fitting.Stage("whole", 1, 2e-3, "categorical_crossentropy", ["accuracy"])
     with distribute.joined(addresses or None, rank if addresses else None):
         keras.utils.set_random_seed(0)
         net = kzoo.MobileNetV3Small(
             0.5, input_shape=(SIDE, SIDE, 3), classes=CLASSES, norm_momentum=0.9
         )
-        model, history = fit(net, stage, lambda epoch: train.shuffled(0, epoch), val, folder)
+        model, history = fitting.fit(
+            net, stage, lambda epoch: train.shuffled(0, epoch), val, folder
+        )
         weights = [np.asarray(w) for w in model.get_weights()]
         np.savez(folder / f"weights-{rank}.npz", *weights)
+        losses = [(i + 1) * means[i + 1] - i * means[i] for i in range(STEPS)]
         print(json.dumps({"losses": losses, "history": history}), flush=True)
 
 
