@@ -68,7 +68,8 @@ def main() -> None:
         return twin
 
     def pruned(share: float) -> Any:
-        schedule = pruning.PolynomialDecay(0.0, share, 0, max(1, steps // 2), frequency=5)
+        often = max(1, steps // 14)  # seven times in the first half
+        schedule = pruning.PolynomialDecay(0.0, share, 0, 7 * often, frequency=often)
         twin = prune_model(to_tf_keras(net), schedule)
         return pruning.strip_pruning(trained(twin, [pruning.UpdatePruningStep()]))
 
