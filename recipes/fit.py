@@ -121,11 +121,12 @@ def fit(
         values = {key: float(value[-1]) for key, value in fitted.history.items()}
         if not np.isfinite(values["loss"]):
             raise ValueError(f"Stage {stage.name}: the loss is {values['loss']}. Lower the rate.")
-        if distribute.first():
+        better = False
+        if distribute.first():  # the others read what it has found
             values |= measure(alone(model))
-        seconds = round(time.perf_counter() - start, 2)
-        history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
-        better = best_epoch(history, stage) == epoch
+            seconds = round(time.perf_counter() - start, 2)
+            history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
+            better = best_epoch(history, stage) == epoch
         kept = keep(model, history, state(folder, stage, epoch + 1), keeper.kept, better)
         history = read_history(kept)
     if kept:
