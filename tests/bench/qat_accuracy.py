@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=6, help="0: quantization alone")
     parser.add_argument("--rate", type=float, default=QAT_LEARNING_RATE)
     parser.add_argument("--usual", action="store_true", help="TensorFlow's own conversion too")
     options = parser.parse_args()
@@ -71,6 +71,8 @@ def main() -> None:
             measure("usual PTQ", model, calibration=calibration, calibrator="tensorflow")
         int8 = kzoo.quantize(model, calibration=calibration)
         measure("kzoo PTQ", int8)
+        if not options.epochs:
+            continue
         stage = Stage("qat", options.epochs, options.rate, "categorical_crossentropy")
         compile_stage(int8, stage, options.epochs * len(train))
         for epoch in range(options.epochs):
