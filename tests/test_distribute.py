@@ -50,7 +50,7 @@ def start():
 
 
 def outcome(process, folder):
-    said = (process.wait(timeout=120), (folder / "said-0.txt").read_text())
+    said = (process.wait(timeout=300), (folder / "said-0.txt").read_text())
     assert said[0] == 0, said[1]
     return json.loads(said[1].splitlines()[-1])
 
@@ -68,15 +68,15 @@ def test_one_of_two_is_killed_and_one_alone_ends_as_if_nothing_had_been(start, t
 
     folder = tmp_path / "killed"
     first, second = start(folder, 2, 1e-4, 0.3)  # keeps a state after every step, of .3 s and more
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300  # of a machine with much else to do
     while not list(folder.glob("toy-0000-00000[23]")):
         assert first.poll() is None, (folder / "said-0.txt").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     second.kill()
     killed = time.monotonic()
-    assert first.wait(timeout=distribute.HEARTBEAT_SECONDS)
-    assert time.monotonic() - killed < 10
+    assert first.wait(timeout=2 * distribute.HEARTBEAT_SECONDS)
+    assert time.monotonic() - killed < distribute.HEARTBEAT_SECONDS
     said = (folder / "said-0.txt").read_text()
     # JAX may be quicker to say so than kzoo.
     assert "another process has ended" in said or "another task died" in said
