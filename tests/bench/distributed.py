@@ -135,6 +135,12 @@ def shown(folder: Path) -> set[str]:
     return {x for file in folder.glob("seen-*.txt") for x in file.read_text().splitlines()}
 
 
+def begun(folder: Path, *, traced: bool) -> bool:
+    if traced:
+        return any(folder.glob("toy-0000-00000[1-9]"))
+    return "Process 0" in (folder / "said-0.txt").read_text()
+
+
 def kills(folder: Path, count: int) -> None:
     (alone,) = toy(folder / "alone", 1)
     assert alone.wait() == 0
@@ -144,10 +150,10 @@ def kills(folder: Path, count: int) -> None:
     for k in range(count):
         own = folder / f"kill-{k}"
         processes = toy(own, 2, 1e-3, 0.3)  # .3 s a batch, a state at most every .06 s
-        # From the first import to the last epoch: such a run takes some 20 s where nothing waits.
-        while processes[0].poll() is None and "Process 0" not in (own / "said-0.txt").read_text():
-            time.sleep(0.1)
-        time.sleep(draw.uniform(0, 14))
+        # One in four while the net is traced, the others while it trains.
+        while processes[0].poll() is None and not begun(own, traced=k % 4 > 0):
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 4))
         victim = draw.randrange(2)
         states = sorted(p.name for p in own.glob("toy-*") if not p.name.endswith(".part"))
         parts = [p.name for p in own.glob("*.part")]
@@ -157,7 +163,7 @@ def kills(folder: Path, count: int) -> None:
         other = processes[1 - victim].wait()
         waited = time.monotonic() - start
         processes[victim].wait()
-        resumed = (1, 2, 4)[k % 3] if (own / "done.keras").exists() is False else 1
+        resumed = (1, 2, 4)[k % 3]
         codes = [p.wait() for p in toy(own, resumed)]
         got = result(own)
         losses = [
