@@ -128,6 +128,20 @@ def test_subclassed_and_quantized_models_are_refused(quantized):
         kzoo.quantize(quantized, calibration=pictures(2))
 
 
+def test_a_subclassed_model_within_is_named():
+    class Block(keras.Model):
+        def call(self, x):
+            return x + 1
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, Block(name="block")(layers.Conv2D(4, 1)(image)))
+    with pytest.raises(ValueError, match="no int8 form for 'block'"):
+        kzoo.quantize(model, calibration=pictures(2, size=8))
+
+
 def test_values_that_are_not_finite_are_reported():
     image = keras.Input((8, 8, 3), name="image")
     model = keras.Model(image, layers.Conv2D(2, 1, bias_initializer="ones", name="conv")(image))

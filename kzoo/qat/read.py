@@ -36,7 +36,7 @@ def read(model: keras.Model, keep_float: Collection[str] = ()) -> Graph:
 
 def operations(model: keras.Model) -> Iterable[Any]:
     """All layers and operators of a model and of the models within it."""
-    for op in model.operations:
+    for op in getattr(model, "operations", ()):  # a subclassed model does not tell
         yield op
         if isinstance(op, keras.Model):
             yield from operations(op)
