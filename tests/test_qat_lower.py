@@ -63,8 +63,7 @@ def test_pixels_go_into_the_first_convolution(preprocessing):
     model = randomized(keras.Model(image, x))
     graph, other = lowered(model, bytes_in=True)
     first = graph.ops["image"]
-    assert isinstance(first.zero, int)
-    assert 100 < first.zero < 130
+    assert first.zero == {"tf": 128, "torch": 115}[preprocessing]  # 127.5, and 114.6 on average
     assert not any(isinstance(op, Affine) for op in graph.ops.values())
     y, z = (m.predict_on_batch(pictures(2, size=32)) for m in (model, other))
     np.testing.assert_allclose(y[:, :-1, :-1], z[:, :-1, :-1], atol=1e-5)

@@ -150,7 +150,8 @@ def absorb_input(op: Op, run: Rewrite) -> Result:
         or np.mean(zeros) > 255.5
     ):
         return (op,)
-    scale, zero = float(np.mean(affine.scale)), int(np.rint(np.mean(zeros)))
+    # Up where it is halfway, as float32 has it: 127.49999 is 128.
+    scale, zero = float(np.mean(affine.scale)), min(int(np.mean(zeros) + 0.5 + 1e-3), 255)
     run.done[image.name] = dataclasses.replace(image, scale=scale, zero=zero)
     # x = r * (scale_c / scale) + (offset_c + scale_c * zero), where r = (p - zero) * scale.
     op = op.fed_with(affine.scale / scale, affine.offset + affine.scale * zero)
