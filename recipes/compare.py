@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from tqdm import tqdm
 
 from kzoo.masks import score_masks
 from kzoo.qat import Sensitivity, sensitivity
 from kzoo.recipes.annotations import read_boxes
 from kzoo.recipes.boxes_score import score_boxes
-from kzoo.recipes.data import Pictures, Source, read_dataset
+from kzoo.recipes.data import Dataset, Pictures, Source, read_dataset
 from kzoo.recipes.finder import finder
 from kzoo.recipes.int8 import for_calibration
-from kzoo.recipes.masker import masker
+from kzoo.recipes.masker import masks_of
 from kzoo.recipes.masks import full_mask, read_masks
 from kzoo.recipes.run import read_config
 from kzoo.tflite import Comparison, compare
@@ -79,6 +78,17 @@ READERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Sequence[Source]]]]
 }
 
 
+def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
+    """(The float model of a run of `kzoo classify`, its pictures, their side in px)."""
+    run = open_finished(folder)
+    task = run.config["task"]
+    if task != "classify":
+        raise ValueError(
+            f"{folder} is a run of `kzoo {task}`; this reads those of `kzoo classify`."
+        )
+    return keras.saving.load_model(run.model), run.dataset, run.config["size"]
+
+
 def compare_run(folder: Path) -> RunComparison:
     """A run's float model and its int8 file on its validation pictures."""
     run = open_finished(folder)
@@ -103,11 +113,10 @@ def compare_boxes(run: Finished) -> RunComparison:
 def compare_masks(run: Finished) -> RunComparison:
     classes, pairs = len(run.dataset.labels), run.dataset.val
     truth = [full_mask(pair) for pair in pairs]
-    scores = {}
-    for name, file in run.files.items():
-        find = masker(file)
-        found = (find(pair.picture) for pair in tqdm(pairs, f"masks of {name}", disable=None))
-        scores[name] = score_masks(zip(truth, found, strict=True), classes)
+    scores = {
+        name: score_masks(zip(truth, masks_of(file, pairs, name), strict=True), classes)
+        for name, file in run.files.items()
+    }
     alike = run.config["output"] == "logits"
     outputs = compare(run.model, run.int8, run.pictures) if alike else None
     return RunComparison(outputs, scores)

@@ -1,16 +1,17 @@
 """A segmenter, from whatever file it stands in, as a function from pictures to masks."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from kzoo.masks import mask_at
 from kzoo.recipes.data import read_picture
-from kzoo.recipes.masks import upright_size
+from kzoo.recipes.masks import Pair, upright_size
 from kzoo.recipes.overlay import overlay, write_mask
 from kzoo.recipes.run import labels_beside
 from kzoo.tflite import Runner
@@ -37,6 +38,12 @@ def masker(file: Path) -> Masker:
         return Masker(lambda pictures: run(pictures.astype("float32")), model.input_shape[1])
     runner = Runner(file)
     return Masker(runner, runner.input.shape[1])
+
+
+def masks_of(file: Path, pairs: Sequence[Pair], name: str) -> list[np.ndarray]:
+    """The masks that a file finds, at the pictures' own sizes; `name` is what progress shows."""
+    find = masker(file)
+    return [find(pair.picture) for pair in tqdm(pairs, f"masks of {name}", disable=None)]
 
 
 def shares(file: Path, top: int) -> Callable[[Path], str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.recipes.data import BadPictureError, Dataset, read_dataset, read_picture
+from kzoo.recipes.data import BadPictureError, read_picture
 from kzoo.recipes.finder import objects
 from kzoo.recipes.masker import shares
 from kzoo.recipes.run import labels_beside, read_config
@@ -61,14 +61,3 @@ def scorer(file: Path):
         return lambda x: model.predict(x.astype("float32"), verbose=0), model.input_shape[1]
     runner = Runner(file)
     return runner, runner.input.shape[1]
-
-
-def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
-    """(The float model of a run, its pictures, their side in px)."""
-    config = read_config(folder)
-    if config["task"] != "classify":
-        raise ValueError(
-            f"{folder} is a run of `kzoo {config['task']}`; this reads those of `kzoo classify`."
-        )
-    dataset = read_dataset(config["data"], val_fraction=config["val_fraction"], seed=config["seed"])
-    return keras.saving.load_model(folder / "model.keras"), dataset, config["size"]

@@ -14,7 +14,6 @@ from typing import ClassVar, Literal
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 import kzoo
 from kzoo.recipes import distribute
@@ -24,7 +23,7 @@ from kzoo.recipes.files import write_json
 from kzoo.recipes.fit import Row, Stage, fit, highest, once
 from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.mask_batches import MaskBatches
-from kzoo.recipes.masker import masker
+from kzoo.recipes.masker import masks_of
 from kzoo.recipes.masks import MaskDataset, Pair, read_masks
 from kzoo.recipes.norms import settle_norms
 from kzoo.recipes.options import Course, at_least, option
@@ -155,7 +154,7 @@ def finish(
     write_json(folder / "history.json", history)
     file = write_file(int8, folder / "model.tflite", dataset.labels, config.output)
     models = {"float": folder / "model.keras", "int8": file}
-    masks = {name: found(path, dataset.val, name) for name, path in models.items()}
+    masks = {name: masks_of(path, dataset.val, name) for name, path in models.items()}
     return write_report(folder, dataset, history, masks)
 
 
@@ -182,12 +181,6 @@ def write_file(int8: keras.Model, file: Path, labels: tuple[str, ...], output: s
     if in_app is None:
         return end_in_mask(convert(int8, file))
     return convert(int8, file, labels=labels, metadata=Metadata(outputs=SegmenterOutput(in_app)))
-
-
-def found(file: Path, pairs: Sequence[Pair], name: str) -> list[np.ndarray]:
-    """The masks that a file finds, at the pictures' own sizes."""
-    find = masker(file)
-    return [find(pair.picture) for pair in tqdm(pairs, f"masks of {name}", disable=None)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Several processes train what one would have, and any of them may die."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -10,21 +9,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from loopback import addresses as free_addresses
 
 from kzoo.recipes import distribute
 from kzoo.recipes.augment import Batches
 from kzoo.recipes.classify import Config
 
 TOY = Path(__file__).with_name("toy_run.py")
-
-
-def ports(count: int) -> str:
-    """Addresses on this machine that nothing listens on."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in held]
-    for one in held:
-        one.close()
-    return ",".join(addresses)
 
 
 @pytest.fixture
@@ -34,7 +25,7 @@ def start():
 
     def begin(folder, processes, *arguments):
         folder.mkdir(exist_ok=True)
-        addresses = ports(processes) if processes > 1 else ""
+        addresses = free_addresses(processes) if processes > 1 else ""
         for rank in range(processes):
             words = [sys.executable, TOY, folder, addresses, rank, *arguments]
             with (folder / f"said-{rank}.txt").open("w") as said:

@@ -1,6 +1,6 @@
 """From a `Graph` to a `keras.Model`: float, or with a `Plan` fake-quantized."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -30,6 +30,13 @@ def emit(graph: Graph, plan: Plan | None = None, *, name: str) -> keras.Model:
     return keras.Model(
         pick(inputs.__getitem__, graph.inputs), pick(tensors.__getitem__, graph.outputs), name=name
     )
+
+
+def taps(graph: Graph, names: Iterable[str]) -> keras.Model:
+    """The float model of a graph, whose outputs are those of the operations named."""
+    inputs, tensors = tensors_of(graph, None)
+    images = keras.tree.map_structure(inputs.__getitem__, graph.inputs)
+    return keras.Model(images, [tensors[name] for name in names])
 
 
 def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[str, Any]]:

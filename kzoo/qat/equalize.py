@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kzoo.qat.emit import emit, tensors_of
+from kzoo.qat.emit import emit, taps
 from kzoo.qat.graph import Activation, Graph, Join, Linear, Op, Plain
 from kzoo.qat.ranges import DOMAINS, Plan, is_float
 from kzoo.qat.rewrite import Result, Rewrite, rewrite
@@ -138,12 +138,10 @@ def channel_ranges(
     graph: Graph, sites: list[Site], pictures: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """(least, largest) value of each channel (C,) of each site's source."""
-    inputs, tensors = tensors_of(graph, None)
-    images = keras.tree.map_structure(inputs.__getitem__, graph.inputs)
-    taps = keras.Model(images, [tensors[site.source] for site in sites])
+    sources = taps(graph, (site.source for site in sites))
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for i in range(0, len(pictures), BATCH):
-        values = taps.predict_on_batch(pictures[i : i + BATCH])
+        values = sources.predict_on_batch(pictures[i : i + BATCH])
         values = values if isinstance(values, list) else [values]
         flat = [np.reshape(value, (-1, np.shape(value)[-1])) for value in values]
         new = [(value.min(axis=0), value.max(axis=0)) for value in flat]

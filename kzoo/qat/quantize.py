@@ -8,7 +8,7 @@ import numpy as np
 
 from kzoo.qat import ranges as ranges_
 from kzoo.qat.correct import correct_biases
-from kzoo.qat.emit import emit, tensors_of
+from kzoo.qat.emit import emit, taps
 from kzoo.qat.equalize import equalize
 from kzoo.qat.graph import Graph
 from kzoo.qat.lower import HARD_SWISH, lower
@@ -42,7 +42,7 @@ def quantize(
         cut off at each end of an activation's range.
     equalization: scale the channels of an activation to one range where the layer after takes that
         back for nothing. In front of a hard-swish it costs one small convolution, placed only where
-        it takes away a twentieth of the noise (in a V3-Small the stem's).
+        it brings a twentieth of the noise (at two places of a V3-Small).
     bias_correction: take off each bias what int8 shifts its channel by, on average.
 
     Signal to noise of the logits on photos (tests/bench/ptq_choices.py): V3-Small 19.1 dB, without
@@ -95,11 +95,8 @@ def planned(
 def observed(graph: Graph, calibration: Any, ranges: ranges_.Method) -> ranges_.Plan:
     """What quantization adds to a graph, with the ranges that activations have on pictures."""
     placed = grids, rounded = ranges_.place(graph)
-    inputs, tensors = tensors_of(graph, None)
     names = [name for name in graph.ops if name in rounded]
-    images = keras.tree.map_structure(inputs.__getitem__, graph.inputs)
-    taps = keras.Model(images, [tensors[name] for name in names])
-    histograms = ranges_.observe(taps, names, grids, batched(calibration))
+    histograms = ranges_.observe(taps(graph, names), names, grids, batched(calibration))
     return ranges_.make_plan(graph, placed, histograms, ranges)
 
 

@@ -12,24 +12,19 @@ import argparse
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from loopback import addresses as free_addresses
+
 os.environ["KERAS_BACKEND"] = "jax"
 STEPS, BATCH, SIDE, CLASSES = 20, 32, 64, 5
 TOY = Path(__file__).parents[1] / "toy_run.py"
-
-
-def ports(count: int) -> str:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in held]
-    for one in held:
-        one.close()
-    return ",".join(addresses)
 
 
 def work(folder: Path, addresses: str, rank: int) -> None:
@@ -77,7 +72,7 @@ def work(folder: Path, addresses: str, rank: int) -> None:
 
 def together(count: int, folder: Path) -> list[dict]:
     folder.mkdir()
-    addresses = ports(count) if count > 1 else ""
+    addresses = free_addresses(count) if count > 1 else ""
     words = [sys.executable, __file__, "--work", folder, addresses]
     processes = [
         subprocess.Popen([*map(str, words), str(rank)], stdout=subprocess.PIPE, text=True)
@@ -116,7 +111,7 @@ def equal_training(folder: Path) -> None:
 
 def toy(folder: Path, count: int, *arguments: float) -> list[subprocess.Popen]:
     folder.mkdir(exist_ok=True)
-    addresses = ports(count) if count > 1 else ""
+    addresses = free_addresses(count) if count > 1 else ""
     processes = []
     for rank in range(count):
         words = [sys.executable, TOY, folder, addresses, rank, *arguments]

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 import kzoo
+from kzoo.recipes.compare import read_run
 from kzoo.recipes.data import Pictures
-from kzoo.recipes.predict import read_run
 
 CHOICES: tuple[dict, ...] = (
     {},

@@ -19,9 +19,9 @@ import numpy as np
 import kzoo
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
+from kzoo.recipes.compare import read_run
 from kzoo.recipes.data import Pictures
 from kzoo.recipes.fit import Stage, compile_stage
-from kzoo.recipes.predict import read_run
 from kzoo.tflite import Runner, convert
 
 Row = tuple[float, float, float]

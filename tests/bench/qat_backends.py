@@ -18,9 +18,9 @@ import numpy as np
 import kzoo
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
+from kzoo.recipes.compare import read_run
 from kzoo.recipes.data import Dataset, Pictures
 from kzoo.recipes.fit import Stage, compile_stage
-from kzoo.recipes.predict import read_run
 
 
 def train(model: keras.Model, dataset: Dataset, size: int, out: Path, steps: int) -> None:

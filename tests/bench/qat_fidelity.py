@@ -20,8 +20,8 @@ import keras
 import numpy as np
 
 from kzoo.qat.layers import FakeQuant
+from kzoo.recipes.compare import read_run
 from kzoo.recipes.data import Pictures
-from kzoo.recipes.predict import read_run
 
 
 def file_with_all_outputs(model: keras.Model) -> tuple[object, dict[str, int]]:

@@ -23,9 +23,9 @@ from kzoo.interop import quantize_model, to_tf_keras
 from kzoo.recipes import tfmot
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
+from kzoo.recipes.compare import read_run
 from kzoo.recipes.data import Pictures
 from kzoo.recipes.fit import Stage, compile_stage
-from kzoo.recipes.predict import read_run
 from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32
 

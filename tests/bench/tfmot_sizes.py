@@ -25,8 +25,8 @@ from kzoo.interop import cluster_model, from_tf_keras, prune_model, to_tf_keras
 from kzoo.interop.tf_keras import neighbour
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN
+from kzoo.recipes.compare import read_run
 from kzoo.recipes.data import Pictures
-from kzoo.recipes.predict import read_run
 from kzoo.recipes.tfmot import fed
 from kzoo.tflite import Runner, convert
 
