@@ -9,6 +9,7 @@ from test_models import assert_same, no_random_start, run  # noqa: F401  (a fixt
 from test_weights import save_safetensors
 
 import kzoo
+from kzoo.profile import Profile
 
 # timm 1.0.31: sum(p.numel() for p in timm.create_model(name).parameters())
 PARAMETERS = {
@@ -27,22 +28,28 @@ def builder(case: str):
 
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_parameters_and_macs_are_timms(case):
+    found, theirs = counts(case)
+    assert found.trainable == PARAMETERS[case]
+    assert found.macs == theirs
+
+
+def counts(case: str) -> tuple[Profile, int]:
+    """The costs of a net with 1,000 classes, and the MACs that timm's has."""
     profile = kzoo.profile(builder(case)(classes=1000))
-    assert profile.trainable == PARAMETERS[case]
+    # What timm computes by tensors alone: a scale of channels, products of attention.
+    alone = [
+        layer.macs
+        for layer in profile.layers
+        if layer.kind == "Dot"
+        or (layer.kind == "DepthwiseConv2D" and layer.name.endswith(("_scale", "_out")))
+    ]
     with np.load(timm_models.GOLDEN) as golden:
         classifier = 1280 * (1000 - timm_models.CLASSES)
-        # What timm computes by tensors alone: a scale of channels, products of attention.
-        alone = [
-            layer.macs
-            for layer in profile.layers
-            if layer.kind == "Dot"
-            or (layer.kind == "DepthwiseConv2D" and layer.name.endswith(("_scale", "_out")))
-        ]
-        assert profile.macs - sum(alone) == golden[f"{case}/macs"] + classifier
+        return profile, int(golden[f"{case}/macs"]) + classifier + sum(alone)
 
 
-def parity(case: str, size: tuple[int, int], folder) -> None:
-    """timm's outputs, from timm's weights as its own files hold them."""
+def from_timm(case: str, size: tuple[int, int], folder) -> tuple[np.ndarray, np.ndarray]:
+    """What a net says that has read timm's weights as its own files hold them, and what timm's."""
     with np.load(timm_models.GOLDEN) as golden:
         expected = golden[f"{case}/{size[0]}x{size[1]}"]
         lines = [line.split() for line in golden[f"{case}/parameters"].tolist()]
@@ -55,20 +62,24 @@ def parity(case: str, size: tuple[int, int], folder) -> None:
         weights=folder / "model.safetensors",
     )
     assert model.loaded_weights.new == ()
-    found = run(model, timm_models.pixels(*size)[None].astype("float32"))
+    return run(model, timm_models.pixels(*size)[None].astype("float32")), expected
+
+
+def same_as_timm(case: str, size: tuple[int, int], folder) -> None:
+    found, expected = from_timm(case, size, folder)
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.backend
 @pytest.mark.parametrize("case", BOTH)
 def test_outputs_are_timms(case, tmp_path):
-    parity(case, timm_models.SIZES[1], tmp_path)
+    same_as_timm(case, timm_models.SIZES[1], tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(set(timm_models.CASES) - set(BOTH)))
 def test_outputs_of_the_larger_are_timms(case, tmp_path):
-    parity(case, timm_models.SIZES[0], tmp_path)
+    same_as_timm(case, timm_models.SIZES[0], tmp_path)
 
 
 def test_attention_needs_a_fixed_size():

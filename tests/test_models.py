@@ -125,10 +125,8 @@ def take(model: keras.Model, parameters: list[str], epsilon: float) -> int:
     return len(list(rest))
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("size", torchvision_models.SIZES)
-@pytest.mark.parametrize("case", torchvision_models.CASES)
-def test_torchvision(case, size):
+def from_torchvision(case: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """What a net with torchvision's weights says, and what torchvision's said."""
     theirs, arguments, kept = torchvision_models.CASES[case]
     build, epsilon = TORCHVISION[theirs.removeprefix("mobilenet_")]
     model = build(
@@ -147,6 +145,14 @@ def test_torchvision(case, size):
     found = run(model, torchvision_models.pixels(*size)[None].astype("float32"))
     if kept == "features":
         found = found[..., :: torchvision_models.KEPT].transpose(0, 3, 1, 2)
+    return found, expected
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("size", torchvision_models.SIZES)
+@pytest.mark.parametrize("case", torchvision_models.CASES)
+def test_torchvision(case, size):
+    found, expected = from_torchvision(case, size)
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
