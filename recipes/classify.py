@@ -8,7 +8,7 @@ model.keras, model.tflite, labels.txt and report.html; killed, the same command 
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 from tqdm import tqdm
@@ -58,6 +58,7 @@ class Config(Course):
     qat_engine: str = option("who quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')", "kzoo")
     batch_size: int = option("pictures per step", 32)
     learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    flip: bool = option("mirror training pictures left and right", True)
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
     patience: int = option("epochs without a better one before a stage ends", 10)
     val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
@@ -169,7 +170,7 @@ def batches(split: Split, config: Config, dataset: Dataset, **options) -> Batche
 
 def stage(
     name: str, epochs: int, learning_rate: float, config: Config, *,
-    smoothing: float = 0, patience: int = 10,
+    smoothing: float = 0, **options: Any,
 ) -> Stage:  # fmt: skip
     """A stage of a classifier: the best epoch has the highest accuracy."""
     return Stage(
@@ -179,9 +180,8 @@ def stage(
         keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
         ["accuracy"],
         highest("val_accuracy"),
-        patience=patience,
-        accumulate=config.accumulate,
-        save_every=config.save_every,
+        **config.of_stages,
+        **options,
     )
 
 
@@ -221,7 +221,12 @@ def train_whole(
             layer.trainable = config.weights == "none"
     weight = balanced(dataset.train.targets, len(dataset.labels))
     train = batches(
-        dataset.train, config, dataset, augment=Augment(), size=config.size, class_weight=weight
+        dataset.train,
+        config,
+        dataset,
+        augment=Augment(flip=config.flip),
+        size=config.size,
+        class_weight=weight,
     )
     return fit(
         net,
@@ -232,6 +237,7 @@ def train_whole(
             config,
             smoothing=config.label_smoothing,
             patience=config.patience,
+            ema=config.ema,
         ),
         lambda epoch: train.shuffled(config.seed, epoch),
         batches(dataset.val, config, dataset),
@@ -243,7 +249,9 @@ def train_int8(
     int8: keras.Model, net: keras.Model, dataset: Dataset, config: Config, state: Path
 ) -> tuple[keras.Model, list[Row]]:
     """The quantized network, whose targets are what the float one says of the same pictures."""
-    train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
+    train = batches(
+        dataset.train, config, dataset, augment=Augment(flip=config.flip), size=config.size
+    )
     return fit_or_leave(
         int8,
         stage("qat", config.qat_epochs, QAT_LEARNING_RATE, config),

@@ -198,7 +198,8 @@ class Training:
             pretrained = self.config.weights != "none" and layer.name.startswith("row")
             norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = not (pretrained and norm)
-        return self.fit(detector, Stage("whole", self.config.epochs, self.config.learning_rate))
+        stage = Stage("whole", self.config.epochs, self.config.learning_rate, ema=self.config.ema)
+        return self.fit(detector, stage)
 
     def int8(self, int8: Detector) -> tuple[Detector, list[Row]]:
         """The quantized network; as it was, where training finds no better one."""
@@ -220,8 +221,7 @@ class Training:
             stage,
             rank=highest("val_map"),
             patience=self.config.patience,
-            accumulate=self.config.accumulate,
-            save_every=self.config.save_every,
+            **self.config.of_stages,
         )
         return how(
             detector,

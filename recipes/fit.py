@@ -24,7 +24,9 @@ from kzoo.recipes import distribute
 from kzoo.recipes.augment import Batches, Epoch
 from kzoo.tflite.files import replacing
 
+BEST = "best.npz"  # the weights of the best epoch
 WITHIN = "within.npz"  # an epoch's metrics and seeds so far
+Weights = list[np.ndarray] | None  # as of `keras.Model.get_weights`
 Row = dict[str, Any]  # one epoch: stage, epoch, loss, val_loss, what else was measured, seconds
 
 
@@ -52,6 +54,8 @@ class Stage:
     patience: int = 10  # epochs without a better one before the stage ends
     accumulate: int = 1  # steps whose gradients make one update
     save_every: float = 0.0  # minutes between states kept within an epoch; 0: at its end only
+    # Momentum, by step, of the mean of the weights that is measured and kept; 0: the weights.
+    ema: float = 0.0
 
 
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
@@ -64,7 +68,10 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.Adam(
-        schedule, gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None
+        schedule,
+        gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
+        use_ema=stage.ema > 0,
+        ema_momentum=stage.ema,
     )
     model.compile(
         optimizer,
@@ -96,7 +103,7 @@ def fit(
     if not kept:
         compile_stage(model, stage, stage.epochs * len(train(0)))
         if distribute.devices() > 1:  # all go on from what one of them has made
-            kept = keep(model, [], state(folder, stage, 0, 0), None, True)
+            kept = keep(model, [], state(folder, stage, 0, 0), None, model.get_weights())
     with distribute.scope():
         if kept:
             model = keras.saving.load_model(kept / "model.keras")
@@ -121,18 +128,21 @@ def fit(
         values = {key: float(value[-1]) for key, value in fitted.history.items()}
         if not np.isfinite(values["loss"]):
             raise ValueError(f"Stage {stage.name}: the loss is {values['loss']}. Lower the rate.")
-        better = False
+        best = None
         if distribute.first():  # the others read what it has found
             values |= measure(alone(model))
             seconds = round(time.perf_counter() - start, 2)
             history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
-            better = best_epoch(history, stage) == epoch
-        kept = keep(model, history, state(folder, stage, epoch + 1), keeper.kept, better)
+            if best_epoch(history, stage) == epoch:
+                best = model.get_weights()
+        keeper.put_back()
+        kept = keep(model, history, state(folder, stage, epoch + 1), keeper.kept, best)
         history = read_history(kept)
     if kept:
         if distribute.devices() > 1:
             model = keras.saving.load_model(kept / "model.keras")
-        model.load_weights(kept / "best.weights.h5")
+        with np.load(kept / BEST) as best:
+            model.set_weights(list(best.values()))
     return model, history
 
 
@@ -143,6 +153,7 @@ class Keeper(keras.callbacks.Callback):
         super().__init__()
         self.stage, self.folder, self.history, self.kept = stage, folder, history, kept
         self.steps = place(kept)[1] if kept else 0
+        self.own: Sequence[np.ndarray] = ()  # weights that their mean stands in for
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.since = epoch, time.monotonic()
@@ -157,8 +168,38 @@ class Keeper(keras.callbacks.Callback):
         if due and distribute.first() and batch + 1 < self.params["steps"]:
             target = state(self.folder, self.stage, self.epoch, self.steps + batch + 1)
             with distribute.apart():
-                self.kept = write_state(self.model, self.history, target, self.kept, False)
+                self.kept = write_state(self.model, self.history, target, self.kept, None)
             self.since = time.monotonic()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """From here to the end of the epoch the mean stands in for the weights, as in Keras."""
+        if self.stage.ema:
+            self.own = copies(self.model)
+            self.put_mean()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.put_mean()
+
+    def put_mean(self) -> None:
+        if self.stage.ema:
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+            # JAX has made one array of a weight and its mean, and frees it with the weight's.
+            assign(self.model, copies(self.model))
+
+    def put_back(self) -> None:
+        """The weights that training goes on with."""
+        if self.stage.ema:
+            assign(self.model, self.own)
+
+
+def copies(model: keras.Model) -> list[np.ndarray]:
+    """The values of what is trained."""
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in model.trainable_variables]
+
+
+def assign(model: keras.Model, values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(model.trainable_variables, values, strict=True):
+        variable.assign(value)
 
 
 def reseed(model: keras.Model, epoch: int) -> None:
@@ -227,28 +268,31 @@ def read_history(kept: Path) -> list[Row]:
 
 
 def keep(
-    model: keras.Model, history: list[Row], target: Path, previous: Path | None, better: bool
+    model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
 ) -> Path:
     """What `write_state` does, by one process for all of them."""
     if distribute.first():
-        write_state(model, history, target, previous, better)
+        write_state(model, history, target, previous, best)
     distribute.together()
     return target
 
 
 def write_state(
-    model: keras.Model, history: list[Row], target: Path, previous: Path | None, better: bool
+    model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
 ) -> Path:
-    """Writes a state in place of the previous; the folder gets its name when all is in it."""
+    """Writes a state in place of the previous; the folder gets its name when all is in it.
+
+    `best` are the weights of the best epoch, where they are others than the previous state's.
+    """
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     model.save(part / "model.keras")
     np.savez(part / WITHIN, *map(keras.ops.convert_to_numpy, within_epoch(model)))
-    if previous is None or better:
-        model.save_weights(part / "best.weights.h5")
-    else:
-        shutil.copy2(previous / "best.weights.h5", part)
+    if best is not None:
+        np.savez(part / BEST, *best)
+    elif previous and (previous / BEST).exists():  # none in the middle of the first epoch
+        shutil.copy2(previous / BEST, part)
     (part / "history.json").write_text(json.dumps(history, indent=1))
     os.replace(part, target)
     if previous:

@@ -29,6 +29,7 @@ class Course:
 
     precision: str = option(f"{', '.join(PRECISIONS)}: what the net computes in", "float32")
     accumulate: int = option("steps that a batch is spread over, where memory is short", 1)
+    ema: float = option("momentum of a mean of the weights, kept in their place; 0: none", 0.0)
     save_every: float = option(
         "minutes between states that are kept within an epoch; 0: at its end only", 10.0,
         lasting=False,
@@ -44,7 +45,11 @@ class Course:
     rank: int | None = option("which of the addresses is this process's", None, lasting=False)
 
     def __post_init__(self) -> None:
-        at_least(self, {"accumulate": 1, "save_every": 0})
+        at_least(self, {"accumulate": 1, "save_every": 0, "ema": 0})
+        if self.ema >= 1:
+            raise ValueError(
+                f"ema must be in [0, 1), .998 for a mean of some 500 steps. Received: {self.ema}"
+            )
         for name, allowed in (("precision", PRECISIONS), ("damaged", DAMAGED)):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -62,6 +67,11 @@ class Course:
     def step(self) -> int:
         """Pictures that go through the net at once."""
         return vars(self)["batch_size"] // self.accumulate
+
+    @property
+    def of_stages(self) -> dict[str, Any]:
+        """What of it the run's stages are told (`kzoo.recipes.fit.Stage`)."""
+        return {name: getattr(self, name) for name in ("accumulate", "save_every")}
 
     def joined(self) -> contextlib.AbstractContextManager[None]:
         """The processes of the run, from its beginning to its end."""

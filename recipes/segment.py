@@ -37,7 +37,7 @@ from kzoo.tflite.prepare import copy_in_float32
 
 LEAST = {
     "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
-    "patience": 1, "cross_entropy": 0, "dice": 0, "focal": 0, "size": 32,
+    "patience": 1, "cross_entropy": 0, "dice": 0, "focal": 0, "size": 32, "zoom": 0,
 }  # fmt: skip
 HEADS: dict[str, Callable[..., keras.Model]] = {
     "lraspp": kzoo.LRASPP,
@@ -55,7 +55,7 @@ SETTLED_PICTURES = 16
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
 MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
-AUGMENT = Augment(zoom=0.5, stretch=0.2)
+STRETCH = 0.2  # of training pictures, one side against the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Config(Course):
     qat_epochs: int = option("epochs of the quantized network", 6)
     batch_size: int = option("pictures per step", 8)
     learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    flip: bool = option("mirror training pictures left and right", True)
+    zoom: float = option("training pictures show down to 1 - zoom of each side", 0.5)
     output: str = option(f"of the file: {', '.join(OUTPUTS)}", "logits")
     patience: int = option("epochs without a better one before a stage ends", 15)
     val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
@@ -90,6 +92,8 @@ class Config(Course):
     def __post_init__(self) -> None:
         at_least(self, LEAST)
         super().__post_init__()
+        if self.zoom >= 1:
+            raise ValueError(f"zoom must be in [0, 1). Received: {self.zoom}")
         for name, known in (("head", HEADS), ("output", OUTPUTS)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -204,17 +208,20 @@ class Training:
             some = np.random.default_rng(self.config.seed).permutation(len(self.dataset.train))
             paths = [self.dataset.train[i].picture for i in some[:SETTLED_PICTURES]]
             settle_norms(net, Pictures(paths, self.config.size)[:])
-        return self.fit(net, "whole", self.config.epochs, self.config.learning_rate)
+        config = self.config
+        return self.fit(net, "whole", config.epochs, config.learning_rate, ema=config.ema)
 
     def int8(self, int8: keras.Model) -> tuple[keras.Model, list[Row]]:
         """The quantized network; as it was, where training finds no better one."""
         return self.fit(int8, "qat", self.config.qat_epochs, QAT_LEARNING_RATE, how=fit_or_leave)
 
     def fit(
-        self, net: keras.Model, name: str, epochs: int, learning_rate: float, how: Callable = fit
-    ) -> tuple[keras.Model, list[Row]]:
+        self, net: keras.Model, name: str, epochs: int, learning_rate: float, *,
+        how: Callable = fit, ema: float = 0.0,
+    ) -> tuple[keras.Model, list[Row]]:  # fmt: skip
         """A stage whose best epoch has the highest mean IoU on the validation pictures."""
-        train = self.batches(self.dataset.train, augment=AUGMENT, margin=MARGIN)
+        augment = Augment(zoom=self.config.zoom, stretch=STRETCH, flip=self.config.flip)
+        train = self.batches(self.dataset.train, augment=augment, margin=MARGIN)
         stage = Stage(
             name,
             epochs,
@@ -223,8 +230,8 @@ class Training:
             [MeanIoU(len(self.dataset.labels)), PixelAccuracy()],
             highest("val_mean_iou"),
             patience=self.config.patience,
-            accumulate=self.config.accumulate,
-            save_every=self.config.save_every,
+            ema=ema,
+            **self.config.of_stages,
         )
         val = self.batches(self.dataset.val)
         return how(

@@ -75,7 +75,9 @@ def work(folder: str | Path) -> None:
     net = keras.saving.load_model(folder / "model.keras", compile=False)
     calibration = for_calibration(dataset.train.paths, config.size, seed=config.seed)
     quantized, real = prepared(net, calibration, frozen_norms=config.weights != "none")
-    train = batches(dataset.train, config, dataset, augment=Augment(), size=config.size)
+    train = batches(
+        dataset.train, config, dataset, augment=Augment(flip=config.flip), size=config.size
+    )
     history = fit(
         quantized,
         stage("tfmot", config.qat_epochs, QAT_LEARNING_RATE, config),

@@ -33,7 +33,7 @@ class StoppedError(Exception):
     pass
 
 
-def run(folder, stop_at=None):
+def run(folder, stop_at=None, stage=STAGE):
     train = data()
 
     def epoch_data(epoch):
@@ -41,17 +41,19 @@ def run(folder, stop_at=None):
             raise StoppedError
         return train.shuffled(0, epoch)
 
-    return fit(net(), STAGE, epoch_data, data(seed=1), folder)
+    return fit(net(), stage, epoch_data, data(seed=1), folder)
 
 
 @pytest.mark.backend
-def test_a_stopped_stage_ends_as_it_would_have(tmp_path):
-    whole, expected = run(tmp_path / "whole")
+@pytest.mark.parametrize("ema", [0.0, 0.8])
+def test_a_stopped_stage_ends_as_it_would_have(tmp_path, ema):
+    stage = dataclasses.replace(STAGE, ema=ema)
+    whole, expected = run(tmp_path / "whole", stage=stage)
     with pytest.raises(StoppedError):
-        run(tmp_path / "stopped", stop_at=2)
-    kept = latest(tmp_path / "stopped", STAGE)
+        run(tmp_path / "stopped", stop_at=2, stage=stage)
+    kept = latest(tmp_path / "stopped", stage)
     assert kept.name == "toy-0001"
-    resumed, history = run(tmp_path / "stopped")
+    resumed, history = run(tmp_path / "stopped", stage=stage)
     for got, want in zip(history, expected, strict=True):
         for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
             assert got[key] == pytest.approx(want[key], rel=1e-5), (key, got["epoch"])
@@ -97,6 +99,31 @@ def test_stopped_within_an_epoch_it_goes_on_from_there(tmp_path, monkeypatch):
             assert got[key] == pytest.approx(want[key], rel=1e-4), (key, got["epoch"])
     for got, want in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.backend
+def test_the_mean_of_the_weights_is_kept_and_training_goes_on_without_it(tmp_path, monkeypatch):
+    """The mean is made here by hand, of the weights that the same training without one takes."""
+    seen = []
+
+    class Noted(fitting.Keeper):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if keras.backend.backend() == "jax":  # holds them elsewhere while it trains
+                self.model.jax_state_sync()
+            seen.append(self.model.get_weights())
+
+    last = dataclasses.replace(STAGE, rank=lambda row: (row["epoch"],))
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "Keeper", Noted)
+        run(tmp_path / "plain", stage=last)
+    mean = seen[0]
+    for weights in seen[1:]:
+        mean = [0.8 * m + 0.2 * w for m, w in zip(mean, weights, strict=True)]
+    averaged, _ = run(tmp_path / "mean", stage=dataclasses.replace(last, ema=0.8))
+    for got, want, own in zip(averaged.get_weights(), mean, seen[-1], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+        assert not np.allclose(got, own, rtol=1e-3)
 
 
 @pytest.mark.backend

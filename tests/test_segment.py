@@ -162,6 +162,8 @@ def test_settled_norms_compute_what_they_did():
         ({"output": "png"}, "output must be one of logits, scores, mask. Received: 'png'"),
         ({"epochs": -1}, "epochs must be at least 0. Received: -1"),
         ({"size": 16}, "size must be at least 32. Received: 16"),
+        ({"zoom": 1.0}, "zoom must be in [0, 1). Received: 1.0"),
+        ({"ema": 1.0}, "ema must be in [0, 1), .998 for a mean of some 500 steps. Received: 1.0"),
     ],
 )
 def test_settings_that_make_no_sense(options, message, capsys, tmp_path):
