@@ -18,7 +18,9 @@ from kzoo.recipes import distribute
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
 from kzoo.recipes.files import write_json
-from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at
+from kzoo.recipes.fit import (
+    Row, Stage, balanced, features, fit, highest, once, split_at, unfreeze,
+)  # fmt: skip
 from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.report import write_report
@@ -115,7 +117,7 @@ def run(config: Config) -> Results:
         history += rows
     keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
     net = copy_in_float32(net)
-    net.trainable = True  # as its user will want it
+    unfreeze(net)  # as its user will want it
     if distribute.first():
         net.save(folder / "model.keras")
 

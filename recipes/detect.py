@@ -27,7 +27,7 @@ from kzoo.recipes.data import Pictures
 from kzoo.recipes.detect_report import BoxResults, write_report
 from kzoo.recipes.files import write_json
 from kzoo.recipes.finder import finder
-from kzoo.recipes.fit import Row, Stage, fit, highest, once
+from kzoo.recipes.fit import Row, Stage, fit, highest, once, unfreeze
 from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.keras_cv_score import require_keras_cv, score_by_keras_cv
 from kzoo.recipes.options import Course, at_least, option
@@ -122,7 +122,7 @@ def run(config: Config) -> BoxResults:
     keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
     plain = copy_in_float32(detector)
     detector = detector.like(plain.input, plain.output)
-    detector.trainable = True  # as its user will want it
+    unfreeze(detector)  # as its user will want it
     if distribute.first():
         detector.save(folder / "model.keras")
 

@@ -322,6 +322,16 @@ def balanced(targets: np.ndarray, classes: int) -> np.ndarray:
     return len(targets) / (classes * np.maximum(1, counts))
 
 
+def unfreeze(model: keras.Model) -> None:
+    """Lets all layers learn.
+
+    `model.trainable = True` does nothing under TensorFlow where it is True of the model already,
+    however many layers are frozen: TensorFlow takes setting an attribute to itself for done.
+    """
+    for layer in model.layers:
+        layer.trainable = True
+
+
 def split_at(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
     """(The model up to layer `name`, a copy of the chain of layers from there on)."""
     cut = model.get_layer(name)

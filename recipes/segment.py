@@ -20,7 +20,7 @@ from kzoo.recipes import distribute
 from kzoo.recipes.augment import Augment
 from kzoo.recipes.data import Pictures
 from kzoo.recipes.files import write_json
-from kzoo.recipes.fit import Row, Stage, fit, highest, once
+from kzoo.recipes.fit import Row, Stage, fit, highest, once, unfreeze
 from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.mask_batches import MaskBatches
 from kzoo.recipes.masker import masks_of
@@ -137,7 +137,7 @@ def run(config: Config) -> MaskResults:
         history += rows
     keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
     net = copy_in_float32(net)
-    net.trainable = True  # as its user will want it
+    unfreeze(net)  # as its user will want it
     if distribute.first():
         net.save(folder / "model.keras")
 
@@ -203,7 +203,7 @@ class Training:
 
     def whole(self, net: keras.Model) -> tuple[keras.Model, list[Row]]:
         """The whole network, pretrained batch norms with the statistics of these pictures."""
-        net.trainable = True
+        unfreeze(net)
         if self.config.weights != "none":
             some = np.random.default_rng(self.config.seed).permutation(len(self.dataset.train))
             paths = [self.dataset.train[i].picture for i in some[:SETTLED_PICTURES]]

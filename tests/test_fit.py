@@ -8,7 +8,9 @@ import pytest
 
 from kzoo.recipes import fit as fitting
 from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, highest, latest, once, split_at
+from kzoo.recipes.fit import (
+    Stage, balanced, best_epoch, fit, highest, latest, once, split_at, unfreeze,
+)  # fmt: skip
 
 TOY = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
 STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, rank=highest("val_accuracy"))
@@ -207,6 +209,17 @@ def test_once_makes_a_thing_once(tmp_path):
         assert model.count_params() == 9
         assert history == [{"epoch": 0}]
     assert len(calls) == 1
+
+
+@pytest.mark.backend
+def test_unfreezing_reaches_every_layer():
+    model = net()
+    count = len(model.trainable_weights)
+    for layer in model.layers:
+        layer.trainable = False
+    assert model.trainable  # and TensorFlow sees nothing to set
+    unfreeze(model)
+    assert len(model.trainable_weights) == count
 
 
 def test_class_weights_give_each_class_the_same_share():

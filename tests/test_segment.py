@@ -141,6 +141,17 @@ def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
     assert {"val_loss", "val_mean_iou", "val_pixel_accuracy"} <= second.keys()
 
 
+def test_the_head_learns_alone_and_then_the_whole_net(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(Training, "fit", lambda self, net, *_, **__: (net, []))
+    run = Training(read_masks(scenes), Config(str(scenes), size=64), tmp_path)
+    features = kzoo.MobileNetV2(0.35, include_top=False, input_shape=(64, 64, 3))
+    net, _ = run.head(kzoo.LRASPP(features, 3))
+    frozen = [layer for layer in net.layers if not layer.trainable]
+    assert len(frozen) > 100
+    net, _ = run.whole(net)
+    assert all(layer.trainable for layer in net.layers)
+
+
 def test_settled_norms_compute_what_they_did():
     """And, with the pictures that settled them, the same in training."""
     features = kzoo.MobileNetV2(0.35, include_top=False, input_shape=(64, 64, 3))
