@@ -18,9 +18,7 @@ from kzoo.recipes import distribute
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
 from kzoo.recipes.files import write_json
-from kzoo.recipes.fit import (
-    Row, Stage, balanced, features, fit, highest, once, split_at, unfreeze,
-)  # fmt: skip
+from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at, unfreeze
 from kzoo.recipes.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.report import write_report

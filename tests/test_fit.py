@@ -8,9 +8,7 @@ import pytest
 
 from kzoo.recipes import fit as fitting
 from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.fit import (
-    Stage, balanced, best_epoch, fit, highest, latest, once, split_at, unfreeze,
-)  # fmt: skip
+from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, highest, latest, once, split_at
 
 TOY = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
 STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, rank=highest("val_accuracy"))
@@ -218,7 +216,7 @@ def test_unfreezing_reaches_every_layer():
     for layer in model.layers:
         layer.trainable = False
     assert model.trainable  # and TensorFlow sees nothing to set
-    unfreeze(model)
+    fitting.unfreeze(model)
     assert len(model.trainable_weights) == count
 
 
