@@ -19,7 +19,8 @@ from kzoo.recipes.masks import full_mask, read_masks
 from kzoo.recipes.run import read_config
 from kzoo.tflite import Comparison, compare
 
-MEASURED = 32  # pictures that a layer's noise is measured on
+ASKED = 8  # pictures that each layer's values are compared on
+MEASURED = 32  # pictures that the noise of one layer alone is measured on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,15 +98,14 @@ def compare_run(folder: Path) -> RunComparison:
 
 def compare_classes(run: Finished) -> RunComparison:
     labels = run.dataset.val.targets
-    return RunComparison(compare(run.model, run.int8, run.pictures, labels), {})
+    return RunComparison(compare(run.model, run.int8, run.pictures, labels, layers=ASKED), {})
 
 
 def compare_boxes(run: Finished) -> RunComparison:
     pictures, dataset = run.pictures, run.dataset
     found = {name: finder(file)(pictures) for name, file in run.files.items()}
-    detector = keras.saving.load_model(run.model, compile=False)
     return RunComparison(
-        compare(detector.scored(), run.int8, pictures),
+        compare(run.model, run.int8, pictures, layers=ASKED),
         {name: score_boxes(dataset.val, own, dataset.labels) for name, own in found.items()},
     )
 
@@ -118,7 +118,7 @@ def compare_masks(run: Finished) -> RunComparison:
         for name, file in run.files.items()
     }
     alike = run.config["output"] == "logits"
-    outputs = compare(run.model, run.int8, run.pictures) if alike else None
+    outputs = compare(run.model, run.int8, run.pictures, layers=ASKED) if alike else None
     return RunComparison(outputs, scores)
 
 

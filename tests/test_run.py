@@ -112,6 +112,26 @@ def test_compare_refuses_another_model(tiny, files, unseen):
         compare(tiny, files["uint8"], unseen[0][:2], [1, 2, 3])
 
 
+def test_the_layer_that_errs_is_named(tiny, unseen, tmp_path):
+    """The file is of a net with noise in one layer's weights."""
+    noisy = keras.models.clone_model(tiny)
+    noisy.set_weights(tiny.get_weights())
+    kernel = noisy.get_layer("row3_expand").kernel
+    noise = np.random.default_rng(0).normal(0, 0.1 * np.std(kernel), kernel.shape)
+    kernel.assign_add(noise.astype("float32"))
+    file = convert(noisy, tmp_path / "a.tflite", scheme="float32")
+    found = compare(tiny, file, unseen[0][:4], layers=4)
+    first = found.layers[0]
+    assert first.name == "row3_expand_act"
+    assert first.before_db > 80
+    assert 10 < first.sqnr_db < 30  # a tenth of the weights is 20 dB
+    before = [layer for layer in found.layers if layer.name.startswith(("row0", "row1", "row2"))]
+    assert len(before) == 6
+    assert min(layer.sqnr_db for layer in before) > 60
+    assert f"\n  row3_expand_act: {first.sqnr_db:.1f} dB, before it" in str(found)
+    assert compare(file, file, unseen[0][:4], layers=4).layers == ()  # there are no layers to ask
+
+
 def test_partitions_by_hand():
     # 0 -> A -> 1 -> B -> 2 -> C -> 3, where a delegate took A and another took C.
     def op(index, name, inputs, outputs):

@@ -4,15 +4,19 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from kzoo.detector import Detector
 from kzoo.flatbuffer import TfliteModel, TfliteOperator, read_tflite
+from kzoo.tflite.layers import LayerNoise, noise_by_layer
 from kzoo.tflite.run import Runner, names
 
 PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"}  # between that tensor and the output
 LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
+LAYERS_TOLD = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Output:
 class Comparison:
     pictures: int
     outputs: tuple[Output, ...]
+    layers: tuple[LayerNoise, ...] = ()  # those that add most noise first, where it was asked for
 
     @property
     def agreement(self) -> float:
@@ -68,7 +73,11 @@ class Comparison:
         return self.outputs[0].accuracy
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.pictures} pictures", *map(str, self.outputs)])
+        lines = [f"{self.pictures} pictures", *map(str, self.outputs)]
+        if self.layers:
+            lines.append("most noise comes in at (signal to noise behind the layer, and before it)")
+            lines += [f"  {layer}" for layer in self.layers[:LAYERS_TOLD]]
+        return "\n".join(lines)
 
 
 def compare(
@@ -78,17 +87,20 @@ def compare(
     labels: Sequence[int] | np.ndarray | None = None,
     *,
     batch_size: int = 32,
+    layers: int = 0,
 ) -> Comparison:
     """Run both on `pictures` (N, H, W, C), uint8 or float, in the model's input range.
 
     `model` is a Keras model, tf-keras' too, or the path of a .keras or another .tflite file.
     `labels` are class numbers (N, ...), for the first output. Float probabilities are compared by
     logarithms, less the mean over classes, which are the logits less their mean: differences show
-    that softmax flattens.
+    that softmax flattens. `layers` is on how many of the pictures, some 8, what each layer of a
+    functional Keras model gives is compared too, to tell where the error comes from.
     """
     pictures = np.asarray(pictures)
     runner = Runner(path)
     got = by_name(runner(pictures), [output.name for output in runner.outputs])
+    model = opened(model)
     want = predict(model, pictures, list(got), batch_size)
     file = read_tflite(path)
     results = []
@@ -101,7 +113,8 @@ def compare(
             )
         results.append(measure(name, a, b, *last_step(file, name), labels))
         labels = None
-    return Comparison(len(pictures), tuple(results))
+    noises = noise_by_layer(model, path, pictures[:layers]) if layers else ()
+    return Comparison(len(pictures), tuple(results), noises)
 
 
 def measure(
@@ -140,14 +153,21 @@ def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
     return logs - logs.mean(-1, keepdims=True)
 
 
-def predict(
-    model: keras.Model | str | os.PathLike, pictures: np.ndarray, wanted: list[str], batch_size: int
-) -> dict[str, np.ndarray]:
-    """The model's outputs, by the file's names."""
+def opened(model: keras.Model | str | os.PathLike) -> Any:
+    """A model or `Runner`; of a detector the model that gives what its file gives."""
     if isinstance(model, str | os.PathLike):
         if Path(model).suffix == ".tflite":
-            return by_name(Runner(model)(pictures), wanted)
+            return Runner(model)
         model = keras.saving.load_model(model, compile=False)
+    return model.scored() if isinstance(model, Detector) else model
+
+
+def predict(
+    model: Any, pictures: np.ndarray, wanted: list[str], batch_size: int
+) -> dict[str, np.ndarray]:
+    """The model's outputs, by the file's names."""
+    if isinstance(model, Runner):
+        return by_name(model(pictures), wanted)
     return by_name(model.predict(pictures, batch_size=batch_size, verbose=0), wanted)
 
 

@@ -16,6 +16,7 @@ from kzoo.tflite.compare import Comparison, compare
 # Sound int8 files of trained nets reached .88 to 1.0, broken ones (biases that overflowed, ranges
 # that were cut) .10 to .5.
 LEAST_AGREEMENT = 0.8
+LAYER_PICTURES = 8
 
 
 class RejectedFile(ValueError):
@@ -73,14 +74,16 @@ def verify(
 
     The file is then called NAME.rejected.tflite, so that nothing takes it for a good one.
     """
-    found = compare(model, path, pictures, labels)
+    found = compare(model, path, pictures, labels, layers=LAYER_PICTURES)
     if missed := bounds.missed(found):
         path = Path(path)
         aside = path.with_name(f"{path.stem}.rejected{path.suffix}")
         os.replace(path, aside)
+        worst = ", ".join(layer.name for layer in found.layers[:3])
+        where = f" Most noise comes in at {worst}." if worst else ""
         raise RejectedFile(
-            f"{path} is no good file: {'; '.join(missed)}. It is kept as {aside.name}. More and "
-            "more varied calibration pictures may help, layers named in keep_float (kzoo "
+            f"{path} is no good file: {'; '.join(missed)}. It is kept as {aside.name}.{where} More "
+            "and more varied calibration pictures may help, layers named in keep_float (kzoo "
             "sensitivity RUN says which), or training it quantized (kzoo.quantize, then fit).",
             found, aside,
         )  # fmt: skip
