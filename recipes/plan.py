@@ -143,34 +143,45 @@ class Plan:
 
 def plan(ask: Ask) -> Plan:
     """Builds the net and measures what is not given."""
-    net = kzoo.get_model(ask.model)(
-        ask.alpha, input_shape=(ask.size, ask.size, 3), classes=ask.classes
-    )
-    cost = kzoo.profile(net)
-    outputs = sum(int(np.prod(layer.output.shape[1:])) for layer in net.layers)
     reading, kb = reading_speed(ask)
     return Plan(
         dataclasses.replace(ask, cores=ask.cores or os.cpu_count()),
-        cost.trainable,
-        cost.macs,
-        outputs,
+        *cost(ask),
         ask.rate or training_speed(ask),
         reading,
         ask.kb or kb,
     )
 
 
-def training_speed(ask: Ask) -> float:
-    """Pictures a second of this machine's device, after the first step."""
+def cost(ask: Ask) -> tuple[int, int, int]:
+    """(Parameters, MACs, numbers that the layers give out) of the net, for a picture."""
+    net = built(ask)
+    profile = kzoo.profile(net)
+    outputs = sum(int(np.prod(layer.output.shape[1:])) for layer in net.layers)
+    return profile.trainable, profile.macs, outputs
+
+
+def built(ask: Ask) -> keras.Model:
+    return kzoo.get_model(ask.model)(
+        ask.alpha, input_shape=(ask.size, ask.size, 3), classes=ask.classes
+    )
+
+
+def compiled(ask: Ask) -> keras.Model:
+    """The net, ready to train."""
     keras.config.set_dtype_policy(ask.precision)
     try:
-        net = kzoo.get_model(ask.model)(
-            ask.alpha, input_shape=(ask.size, ask.size, 3), classes=ask.classes
-        )
+        net = built(ask)
     finally:
         keras.config.set_dtype_policy("float32")
     jit = keras.backend.backend() == "jax"
     net.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
+    return net
+
+
+def training_speed(ask: Ask) -> float:
+    """Pictures a second of this machine's device, after the first step."""
+    net = compiled(ask)
     each = ask.batch_size // (ask.devices * ask.accumulate)
     pictures = np.random.default_rng(0).uniform(0, 255, (each, ask.size, ask.size, 3))
     batch = pictures.astype("float32"), np.zeros(each, "int32")
