@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kzoo.boxes import Anchors
 from kzoo.detection import Detections
+from kzoo.detector import Detector
 from kzoo.recipes.annotations import Example, read_boxes
 from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
 from kzoo.recipes.boxes_score import score_boxes
 from kzoo.recipes.cli import main
+from kzoo.recipes.detect import Config, Training
 from kzoo.recipes.draw import draw_boxes
 from kzoo.recipes.finder import finder
+from kzoo.recipes.fit import Stage
 from kzoo.recipes.scenes import draw_scenes
 from kzoo.tflite import Runner, audit
 from kzoo.tflite.metadata import BoxOutputs, read_metadata
@@ -222,6 +226,33 @@ class TestRun:
         assert "cannot be read" in said
         with Image.open(run / "predicted" / picture.name) as drawn:
             assert drawn.size == (64, 64)
+
+
+@pytest.mark.backend
+def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
+    """With its own losses, and the mAP that its epochs are ranked by; on the smallest net."""
+    anchors = Anchors(grids=((2, 2),))
+    count = len(anchors.boxes())
+    run = Training(read_boxes(scenes), Config(str(scenes), size=64), tmp_path)
+
+    def train(epochs):
+        image = keras.Input((64, 64, 3))
+        x = keras.layers.Rescaling(1 / 255)(keras.layers.AveragePooling2D(32)(image))
+        parts = {"boxes": 4, "logits": 1 + len(run.dataset.labels)}
+        outputs = {
+            name: keras.layers.Reshape((count, width), name=name)(
+                keras.layers.Conv2D(count // 4 * width, 1)(x)
+            )
+            for name, width in parts.items()
+        }
+        net = Detector(image, outputs, classes=parts["logits"] - 1, anchors=anchors)
+        return run.fit(net, Stage("stage", epochs, 0.01))[1]
+
+    (first,) = train(1)
+    again, second = train(2)
+    assert again == first
+    assert second["epoch"] == 1
+    assert {"val_loss", "val_box_loss", "val_map", "val_map50"} <= second.keys()
 
 
 def test_settings_that_make_no_sense(scenes, capsys):
