@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kzoo.recipes.files import write_text
-from kzoo.recipes.run import read_config
+from kzoo.recipes.run import read_config, read_labels
 from kzoo.tflite import Audit, Metadata, audit
 from kzoo.tflite.files import replacing
 
@@ -136,7 +136,7 @@ def android(run: str | Path, out: str | Path | None = None) -> Path:
             f"{file} takes {found.inputs[0].dtype} pictures, MediaPipe Tasks uint8 or float32: "
             'convert RUN/model.keras with io="uint8".'
         )
-    labels = (run / "labels.txt").read_text(encoding="utf-8").splitlines()
+    labels = read_labels(run / "labels.txt")
     title = run.resolve().name
     asset = f"{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_') or 'model'}.tflite"
     folder = Path(out) if out else run / "android"

@@ -221,7 +221,14 @@ def convert(command: argparse.ArgumentParser) -> Run:
         "--agreement", type=float, default=0.8,
         help="share of pictures on which file and model must agree (default: 0.8)",
     )  # fmt: skip
-    command.add_argument("--labels", help="file with one class name per line")
+    command.add_argument(
+        "--labels", help="file with one class name per line (default: labels.txt beside the model)"
+    )
+    command.add_argument(
+        "--postprocess", action="store_true",
+        help="end a detector's file in boxes, classes, scores and count of the objects found "
+        "(TFLite_Detection_PostProcess), for apps that read those",
+    )  # fmt: skip
     command.add_argument("--size", type=int, help="input side in px, if the model leaves it open")
     command.add_argument("--batch-size", type=int, default=1, help="of the file (default: 1)")
     for field in ("title", "author", "license"):
@@ -244,6 +251,7 @@ def convert(command: argparse.ArgumentParser) -> Run:
             size=given.size,
             batch_size=given.batch_size,
             about=Metadata(**said) if any(said.values()) else None,
+            postprocess=given.postprocess,
         )
         print(found)
 

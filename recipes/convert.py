@@ -8,9 +8,12 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from kzoo.detector import Detector
 from kzoo.recipes.data import BadPictureError, is_candidate, read_picture
+from kzoo.recipes.run import labels_beside, read_labels
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit, convert, verify
 from kzoo.tflite.convert import STEPS
+from kzoo.tflite.postprocess import add_postprocess
 from kzoo.tflite.verify import LEAST_AGREEMENT
 
 MOST_PICTURES = 256
@@ -31,18 +34,22 @@ def convert_file(
     model: str | Path, out: str | Path, *, scheme: Any = "int8", io: Any = None,
     calibration: str | Path | None = None, check: str | Path | None = None,
     agreement: float = LEAST_AGREEMENT, labels: str | Path | None = None, size: int | None = None,
-    batch_size: int = 1, about: Metadata | None = None,
+    batch_size: int = 1, about: Metadata | None = None, postprocess: bool = False,
 ) -> Converted:  # fmt: skip
     """Converts `model`, compares the file with it, and returns what was found.
 
     `calibration` and `check` are folders of pictures, of which some are taken; without `check` the
-    file is compared on those of `calibration`. `labels` is a file of names. Raises RejectedFile (a
-    ValueError) where the two agree on less than `agreement` of the pictures.
+    file is compared on those of `calibration`. `labels` is a file of names, by default labels.txt
+    beside the model. With `postprocess` a detector's file ends in the objects found: it is compared
+    before the operator that finds them is put behind it. Raises RejectedFile (a ValueError) where
+    the two agree on less than `agreement` of the pictures.
     """
     if not Path(model).is_file():
         raise ValueError(f"There is no {model}. Name a .keras file.")
     net = keras.saving.load_model(model, compile=False)
-    names = Path(labels).read_text(encoding="utf-8").splitlines() if labels else None
+    if postprocess and not isinstance(net, Detector):
+        raise ValueError(f"--postprocess is for detectors; {model} is a {type(net).__name__}.")
+    names = read_labels(Path(labels)) if labels else labels_beside(Path(model))
     side = size or net.input_shape[1]
     pictures = None if calibration is None else sample(Path(calibration), side)
     seen = pictures if check is None else sample(Path(check), side)
@@ -60,6 +67,8 @@ def convert_file(
         several = len(net.outputs) > 1
         bounds = Bounds(None, LEAST_SQNR_DB) if several else Bounds(agreement)
         comparison = None if seen is None else verify(net, file, seen, bounds=bounds)
+        if postprocess:
+            add_postprocess(file, file)
     return Converted(audit(file), comparison)
 
 

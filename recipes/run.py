@@ -97,4 +97,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def labels_beside(file: Path) -> list[str] | None:
     """The names of the classes of a model, where labels.txt stands beside it."""
     listed = file.with_name("labels.txt")
-    return listed.read_text(encoding="utf-8").splitlines() if listed.exists() else None
+    return read_labels(listed) if listed.exists() else None
+
+
+def read_labels(file: Path) -> list[str]:
+    """The names of classes, one a line."""
+    return file.read_text(encoding="utf-8").splitlines()

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kzoo.recipes.files import write_json
+from kzoo.recipes.run import labels_beside
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, audit
 
 VERSION = "2.5.3"
@@ -109,10 +110,7 @@ def package_file(packages: Path, path: str) -> tuple[bytes, str] | None:
 def about(found: Audit, pictures: Sequence[str | Path]) -> dict[str, Any]:
     """What the page needs to know of the file."""
     said = found.metadata
-    beside = found.path.with_name("labels.txt")
-    labels = list(said.labels) if said else []
-    if not labels and beside.is_file():
-        labels = beside.read_text(encoding="utf-8").splitlines()
+    labels = (list(said.labels) if said else []) or labels_beside(found.path) or []
     kinds = {2: "ImageClassifier", 3: "ImageSegmenter", 4: "ImageSegmenter"}  # 3: a mask
     task = said.outputs.task if said and said.outputs else ""
     task = task or kinds.get(len(found.outputs[0].shape), "") if len(found.outputs) == 1 else task

@@ -210,6 +210,8 @@ def test_the_command(tiny, unseen, tmp_path, capsys):
     assert "agreement must be in [0, 1]" in capsys.readouterr().err
     assert main(command) == 0
     assert "Not compared with the model" in capsys.readouterr().out
+    assert main([*command, "--postprocess"]) == 1
+    assert "--postprocess is for detectors; " in capsys.readouterr().err
 
 
 def test_model_from_a_file_labels_and_a_folder_with_odd_letters(tiny, pictures, unseen, tmp_path):

@@ -210,6 +210,18 @@ class TestRun:
         with pytest.raises(ValueError, match="does not tell its anchors"):
             add_postprocess(file, tmp_path / "twice.tflite")
 
+    def test_the_command_puts_the_operator_behind_a_run_s_model(
+        self, run, scenes, tmp_path, capsys
+    ):
+        file = tmp_path / "op.tflite"
+        command = ["convert", str(run / "model.keras"), str(file), "--scheme", "float32"]
+        assert main([*command, "--check", str(scenes / "val"), "--postprocess"]) == 0
+        assert "TFLite_Detection_PostProcess" in capsys.readouterr().out
+        assert read_metadata(file).labels == ("circle", "cross", "triangle")
+        assert list(Runner(file)(np.full((64, 64, 3), 90, "uint8"))) == [
+            "boxes", "classes", "scores", "count",
+        ]  # fmt: skip
+
     def test_compare_says_what_the_report_says(self, run, capsys):
         results = json.loads((run / "results.json").read_text())
         assert main(["compare", str(run)]) == 0

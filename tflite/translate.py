@@ -34,7 +34,8 @@ class Scheme:
         return self.about
 
 
-# Speeds: MobileNetV2 1.0 at 224 px against float32, one thread of an x86 core with AVX512-VNNI.
+# Against float32, MobileNetV2 to V3-Small 1.0 at 224 px, one thread of an x86 core with AVX512-VNNI
+# (tests/bench/schemes.py).
 SCHEMES = {
     "float32": Scheme("as trained", ("float32", "uint8"), optimize=False),
     "float16": Scheme(
@@ -43,11 +44,11 @@ SCHEMES = {
         weights="float16",
     ),
     "dynamic": Scheme(
-        "weights in int8, activations in float32: a quarter of the bytes, but 2.9x slower",
+        "weights in int8, activations in float32: a quarter of the bytes, but 1.3 to 2.9x slower",
         ("float32", "uint8"),
     ),
     "int8": Scheme(
-        "weights and activations in int8: a quarter of the bytes and twice as fast",
+        "weights and activations in int8: a third of the bytes, in .4 to .7 of the time",
         ("uint8", "float32", "int8"),
         operators="TFLITE_BUILTINS_INT8",
         calibrated=True,
