@@ -1,4 +1,4 @@
-"""Corrupted .tflite files through `read_metadata`, `audit`, `Runner` and `compare`.
+"""Corrupted .tflite files through `read_metadata`, `audit`, `Runner` and `compare`, by layers too.
 
     uv run python tests/bench/fuzz_files.py [FILE.tflite...] [--cases 2000] [--seed 0]
 
@@ -79,7 +79,9 @@ MUTATIONS = (overwrite, overwrite, flip, flip, flip, extreme, extreme, cut, doub
 
 def feed(path: Path, sound: Path) -> Iterator[str]:
     """What each of the functions does with a file: "answer" or "error"."""
+    from kzoo.flatbuffer import read_tflite
     from kzoo.tflite import Runner, audit, compare, read_metadata
+    from kzoo.tflite.layers import with_outputs
 
     def run() -> None:
         runner = Runner(path)
@@ -89,11 +91,23 @@ def feed(path: Path, sound: Path) -> Iterator[str]:
         runner = Runner(sound)
         compare(sound, path, np.zeros((1, *runner.input.shape[1:]), np.uint8))
 
+    def by_layers() -> None:
+        """What `compare` does with the file when it is asked for layers."""
+        run()
+        graph = read_tflite(path).graphs[0]
+        computed = sorted({t for op in graph.operators for t in op.outputs if t >= 0})
+        copy = path.with_name("layers.tflite")
+        tensors = {f"layer {t}": t for t in computed}
+        copy.write_bytes(with_outputs(path.read_bytes(), tensors))
+        runner = Runner(copy)
+        runner(np.zeros(runner.input.shape[1:], np.uint8))
+
     for function in (
         lambda: str(read_metadata(path)),
         lambda: str(audit(path, run=False)),
         run,
         compared,
+        by_layers,
     ):
         try:
             function()
@@ -184,7 +198,7 @@ def main() -> None:
         files = given.files or made(Path(folder))
         counts, bad = campaign(files, given.cases, given.seed)
     print(
-        f"{given.cases} cases in {time.monotonic() - start:.0f} s; metadata, audit, run, compare:"
+        f"{given.cases} cases in {time.monotonic() - start:.0f} s; metadata, audit, run, compare, layers:"
     )
     for found, n in counts.most_common():
         print(f"{n:6} {found}")
