@@ -1,15 +1,19 @@
-"""Pictures a second out of a folder, packed shards, a tar file and memory; memory of whole epochs.
+"""Pictures a second by kzoo's own reader, grain and tf.data; memory of whole epochs.
 
-    uv run python tests/bench/input_speed.py [FOLDER]     two minutes of CPU
+    uv run --with grain python tests/bench/input_speed.py [FOLDER]     four minutes of CPU
 
-FOLDER holds JPEG files, in any layout; without one, pictures are drawn. Each store gives the same
-pictures at 224 px, in the same order; the rounds go from store to store in turn. CPU is that of all
-threads, of which one decodes. Then the memory of whole epochs of 1,000 to 100,000 packed pictures,
+FOLDER holds JPEG files, in any layout; without one, pictures are drawn. All give the same pictures
+at 224 px; the rounds go from one to the next in turn. kzoo reads a folder, packed shards, a tar
+file and memory; grain reads the shards, through kzoo's decoding and augmentation; tf.data reads
+TFRecord and decodes by TensorFlow's own operators, beside kzoo's. First on one thread, then on two
+threads and in two processes. Then the memory of whole epochs of 1,000 to 100,000 packed pictures,
 in a process each.
 
-Reached on 300 photos of 16 kB, ms of CPU each: folder 1.09, shards 1.11, tar 1.09, memory .34;
-augmented 3.50, 3.66, 3.46, 2.71. The container costs next to nothing beside Pillow, and ArrayRecord
-was chosen for what tar lacks: an index, and checksums that tell a damaged record when it is read.
+Reached on 300 drawn photos of 35 kB, one thread, ms of CPU each: folder 1.89, shards 1.68, the same
+by grain 1.79, tar 1.60, tf.data .88, memory .09; augmented 4.70, 4.56, 4.72, 4.57, 4.17, 2.66. The
+container costs next to nothing beside decoding, and ArrayRecord was chosen for what tar lacks: an
+index, and checksums that tell a damaged record when it is read. docs/large.md says why neither grain
+nor tf.data.
 """
 
 import argparse
@@ -22,6 +26,8 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +37,11 @@ from kzoo.recipes import data as reading
 from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.data import Pictures, read_dataset
 from kzoo.recipes.demo import SHAPES, draw
-from kzoo.recipes.shards import Writer, packed_record
+from kzoo.recipes.shards import Writer, packed_record, unpacked
 
 SIZE, COUNT, ROUNDS, BATCH = 224, 300, 3, 32
+AHEAD = 4  # times the pictures, where two read at a time
+Turn = Callable[[int], Iterable]  # the batches of an epoch
 MANY = (1_000, 10_000, 100_000)
 
 
@@ -92,47 +100,147 @@ class Member:
         return io.BytesIO(self.content)
 
 
+def by_kzoo(store, augment: Augment | None, *, threads: int = 1) -> Turn:
+    epoch = Batches(
+        store, np.zeros(len(store), int), classes=2, batch_size=BATCH, augment=augment, size=SIZE
+    )
+
+    def turn(k: int) -> Iterable:
+        shown = epoch.shuffled(0, k)
+        if threads == 1:
+            yield from (shown[i] for i in range(len(shown)))
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(shown.__getitem__, range(len(shown)))
+
+    return turn
+
+
+def by_grain(
+    folder: Path, augment: Augment | None, *, times: int = 1, threads: int = 1, processes: int = 0
+) -> Turn:
+    """Its data source, order, batches and threads or processes; pictures as kzoo makes them."""
+    import absl.flags
+    import grain
+
+    shards = sorted(map(str, folder.glob("train-*.array_record"))) * times
+
+    def example(record: bytes, rng: np.random.Generator) -> np.ndarray:
+        picture = reading.read_picture(Member(unpacked(record)[1]), SIZE)
+        return augment(picture, SIZE, rng) if augment else picture.astype("float32")
+
+    def turn(k: int) -> Iterable:
+        source = grain.sources.ArrayRecordDataSource(shards)
+        data = grain.MapDataset.source(source).seed(k).shuffle().random_map(example).batch(BATCH)
+        whole = data.to_iter_dataset(
+            grain.ReadOptions(num_threads=0 if processes else threads, prefetch_buffer_size=4)
+        )
+        if processes:
+            absl.flags.FLAGS.mark_as_parsed()  # its processes ask for flags
+            whole = whole.mp_prefetch(grain.MultiprocessingOptions(num_workers=processes))
+        return whole
+
+    return turn
+
+
+def by_tf_data(files: list[str], augment: Augment | None, *, threads: int = 1) -> Turn:
+    import tensorflow as tf
+
+    def moved(picture, k):
+        rng = np.random.default_rng(int(k))
+        return augment(picture.astype("uint8"), SIZE, rng)
+
+    def example(k, record):
+        picture = tf.io.decode_jpeg(record, channels=3)
+        picture = tf.image.resize(picture, (SIZE, SIZE))
+        if augment:
+            picture = tf.numpy_function(moved, [picture, k], tf.float32)
+        return picture
+
+    def turn(k: int) -> Iterable:
+        data = tf.data.TFRecordDataset(files).shuffle(AHEAD * COUNT, seed=k).enumerate()
+        data = data.map(example, num_parallel_calls=threads).batch(BATCH).prefetch(1)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        return data.with_options(options)
+
+    return turn
+
+
 def speed(scratch: Path, folder: Path | None) -> None:
     records = photos(folder)
+    count = len(records)
     (scratch / "folder").mkdir()
-    paths = [scratch / "folder" / f"{i}.jpg" for i in range(len(records))]
+    paths = [scratch / "folder" / f"{i}.jpg" for i in range(count)]
     for path, content in zip(paths, records, strict=True):
         path.write_bytes(content)
     reading.CACHE_BYTES = 0  # each picture is read each time
-    shards = read_dataset(packed(scratch / "packed", records, len(records))).train.paths
+    shards = read_dataset(packed(scratch / "packed", records, count)).train.paths
+    files = [written(scratch / "a.tfrecord", records)]
     stores = {
         "folder": Pictures(paths, SIZE),
         "shards (ArrayRecord)": Pictures(shards, SIZE),
         "tar, by offsets": Tar(scratch / "a.tar", records),
         "memory": np.stack([reading.read_picture(path, SIZE) for path in paths]),
     }
-    epochs = {
-        f"{name}{', augmented' if augment else ''}": Batches(
-            store, np.zeros(len(records), int), classes=2, batch_size=BATCH,
-            augment=Augment() if augment else None, size=SIZE,
-        )
-        for augment in (False, True)
-        for name, store in stores.items()
-    }  # fmt: skip
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in epochs}
-    for turn in range(ROUNDS + 1):
-        for name, epoch in epochs.items():
-            shown = epoch.shuffled(0, turn)
-            wall, cpu = time.perf_counter(), time.process_time()
-            for i in range(len(shown)):
-                shown[i]
-            if turn:  # the first warms up
-                times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    long = Pictures(shards[:] * AHEAD, SIZE)
+    one: dict[str, Turn] = {}
+    both: dict[str, Turn] = {}
+    for augment in (None, Augment()):
+        end = ", augmented" if augment else ""
+        one |= {name + end: by_kzoo(store, augment) for name, store in stores.items()}
+        one[f"shards, grain{end}"] = by_grain(scratch / "packed", augment)
+        one[f"TFRecord, tf.data{end}"] = by_tf_data(files, augment)
+        more = {"folder": scratch / "packed", "augment": augment, "times": AHEAD}
+        both |= {
+            f"kzoo, two threads{end}": by_kzoo(long, augment, threads=2),
+            f"grain, two threads{end}": by_grain(**more, threads=2),
+            f"grain, two processes{end}": by_grain(**more, processes=2),
+            f"tf.data, two threads{end}": by_tf_data(files * AHEAD, augment, threads=2),
+        }
+    kb = sum(map(len, records)) / count / 1e3
+    print(f"{count} JPEG files of {kb:.0f} kB, at {SIZE} px")
     raw(shards, stores["tar, by offsets"], paths)
-    kb = sum(map(len, records)) / len(records) / 1e3
-    print(f"\n{len(records)} JPEG files of {kb:.0f} kB, at {SIZE} px, one thread")
-    print(f"{'':32} pictures/s   ms of CPU each   CPU / folder")
+    on_one_thread(one, count)
+    on_both_cores(both, AHEAD * count)
+
+
+def written(file: Path, records: list[bytes]) -> str:
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(file)) as out:
+        for record in records:
+            out.write(record)
+    return str(file)
+
+
+def on_one_thread(epochs: dict[str, Turn], count: int) -> None:
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in epochs}
+    for k in range(ROUNDS + 1):
+        for name, turn in epochs.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            batches = sum(1 for _ in turn(k))
+            assert batches == -(-count // BATCH), (name, batches)
+            if k:  # the first warms up
+                taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    print(f"\n{'one thread':34} pictures/s   ms of CPU each   CPU / folder")
     base = 0.0
-    for name, taken in times.items():
-        columns = zip(*taken, strict=True)
-        wall, cpu = (statistics.median(values) / len(records) for values in columns)
+    for name, times in taken.items():
+        wall, cpu = (statistics.median(values) / count for values in zip(*times, strict=True))
         base = base or cpu
-        print(f"{name:32} {1 / wall:10.0f}   {1e3 * cpu:14.2f}   {cpu / base:12.2f}")
+        print(f"{name:34} {1 / wall:10.0f}   {1e3 * cpu:14.2f}   {cpu / base:12.2f}")
+
+
+def on_both_cores(epochs: dict[str, Turn], count: int) -> None:
+    """From the second quarter of an epoch on: processes have begun by then."""
+    print(f"\n{'two at a time':34} pictures/s   after as many seconds")
+    for name, turn in epochs.items():
+        begun = time.perf_counter()
+        for i, _ in enumerate(turn(0)):
+            if i * BATCH < count / 4:
+                start, first = time.perf_counter(), i + 1
+        rate = (count - first * BATCH) / (time.perf_counter() - start)
+        print(f"{name:34} {rate:10.0f}   {start - begun:10.1f}")
 
 
 def raw(shards, tar: Tar, paths: list[Path]) -> None:
