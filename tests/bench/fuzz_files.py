@@ -198,7 +198,8 @@ def main() -> None:
         files = given.files or made(Path(folder))
         counts, bad = campaign(files, given.cases, given.seed)
     print(
-        f"{given.cases} cases in {time.monotonic() - start:.0f} s; metadata, audit, run, compare, layers:"
+        f"{given.cases} cases in {time.monotonic() - start:.0f} s; "
+        "metadata, audit, run, compare, layers:"
     )
     for found, n in counts.most_common():
         print(f"{n:6} {found}")
