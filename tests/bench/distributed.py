@@ -1,14 +1,17 @@
 """What several processes train against what one does, and what is left where one is killed.
 
-    uv run python tests/bench/distributed.py            six minutes of CPU on two cores
-    uv run python tests/bench/distributed.py --kills 0  the first half alone
+    uv run python tests/bench/distributed.py [--weights FILE]     twenty minutes on two cores
+    uv run python tests/bench/distributed.py --kills 0            the first half alone
+    uv run python tests/bench/distributed.py --no-training        the second
 
 Loopback, JAX on CPU, gloo. A MobileNetV3-Small 0.5 at 64 px, a global batch of 32, 20 steps of Adam
-from the same seed by 1, 2 and 4 processes; then kill -9 of a random one of two, at any moment of
+from the same seed by 1, 2 and 4 processes, and by one whose weights begin 1e-7 away, which shows
+what rounding alone comes to; then kill -9 of a random one of two, at any moment of
 tests/toy_run.py, again and again, resumed by one, two or four in turn.
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -24,11 +27,21 @@ from loopback import addresses as free_addresses
 
 os.environ["KERAS_BACKEND"] = "jax"
 STEPS, BATCH, SIDE, CLASSES = 20, 32, 64, 5
+CASES = {  # rate, momentum (0: Adam)
+    "SGD, from random weights": (0.05, 0.9),
+    "Adam, from random weights": (2e-3, 0.0),
+    "Adam, from pretrained weights": (4e-4, 0.0),
+}
+APART = 1e-7  # about what a float32 is rounded by
 TOY = Path(__file__).parents[1] / "toy_run.py"
 
 
-def work(folder: Path, addresses: str, rank: int) -> None:
-    """One process: an epoch of 20 batches of drawn pictures; every step's loss is printed."""
+def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file: str) -> None:
+    """One process: an epoch of 20 batches of drawn pictures; every step's loss is printed.
+
+    Its weights begin as they are drawn or as in `file`, each times 1 + `apart` or 1 - `apart`.
+    """
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # which takes 10 s to import
     import keras
     import numpy as np
 
@@ -55,11 +68,23 @@ def work(folder: Path, addresses: str, rank: int) -> None:
             means.append(float(logs["loss"]))
 
     fitting.Keeper = Noted
-    stage = fitting.Stage("whole", 1, 2e-3, "categorical_crossentropy", ["accuracy"])
+    rate, momentum = CASES[case]
+    if momentum:
+        sgd = functools.partial(keras.optimizers.SGD, momentum=momentum)
+        keras.optimizers.Adam = sgd  # which is what a stage asks for
+    stage = fitting.Stage("whole", 1, rate, "categorical_crossentropy", ["accuracy"])
     with distribute.joined(addresses or None, rank if addresses else None):
         keras.utils.set_random_seed(0)
         net = kzoo.MobileNetV3Small(
-            0.5, input_shape=(SIDE, SIDE, 3), classes=CLASSES, norm_momentum=0.9
+            1.0 if file else 0.5, input_shape=(SIDE, SIDE, 3), classes=CLASSES,
+            norm_momentum=0.9, weights=file or None,
+        )  # fmt: skip
+        for layer in net.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = not file  # as `kzoo classify` has it
+        signs = np.random.default_rng(1)
+        net.set_weights(
+            [w * (1 + apart * signs.choice([-1, 1], w.shape)) for w in net.get_weights()]
         )
         model, history = fitting.fit(
             net, stage, lambda epoch: train.shuffled(0, epoch), val, folder
@@ -70,43 +95,43 @@ def work(folder: Path, addresses: str, rank: int) -> None:
         print(json.dumps({"losses": losses, "history": history}), flush=True)
 
 
-def together(count: int, folder: Path) -> list[dict]:
-    folder.mkdir()
+def together(count: int, folder: Path, *said: object) -> list[dict]:
+    folder.mkdir(parents=True)
     addresses = free_addresses(count) if count > 1 else ""
     words = [sys.executable, __file__, "--work", folder, addresses]
     processes = [
-        subprocess.Popen([*map(str, words), str(rank)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(list(map(str, [*words, rank, *said])), stdout=subprocess.PIPE, text=True)
         for rank in range(count)
     ]
     return [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
 
 
-def equal_training(folder: Path) -> None:
+def equal_training(folder: Path, case: str, file: str) -> None:
     import numpy as np
 
-    said = {count: together(count, folder / str(count)) for count in (1, 2, 4)}
-    print("processes  loss of step 1, 10, 20       largest difference  accuracy  val_accuracy")
-    one = np.array(said[1][0]["losses"])
-    for count, parts in said.items():
+    counts = {"1": 1, "1, apart": 1, "2": 2, "4": 4}
+    print(f"\n{case}: rate {CASES[case][0]:g}")
+    print("processes  loss of step 1, 10, 20   largest difference  accuracy  val_accuracy")
+    for name, count in counts.items():
+        parts = together(count, folder / name, APART if "apart" in name else 0.0, case, file)
         losses = np.array(parts[0]["losses"])
+        weights = [np.load(folder / name / f"weights-{r}.npz") for r in range(count)]
+        if name == "1":
+            alone, first = losses, weights[0]
         row = parts[0]["history"][0]
         print(
-            f"{count:9}  {losses[0]:.5f} {losses[9]:.5f} {losses[-1]:.5f}   "
-            f"{np.abs(losses - one).max():18.1e}  {row['accuracy']:8.3f}  {row['val_accuracy']:.3f}"
+            f"{name:9}  {losses[0]:.5f} {losses[9]:.5f} {losses[-1]:.5f} "
+            f"{np.abs(losses - alone).max():20.1e}  {row['accuracy']:8.3f}  "
+            f"{row['val_accuracy']:.3f}"
         )
-        weights = [np.load(folder / str(count) / f"weights-{r}.npz") for r in range(count)]
-        same = all(
-            np.array_equal(weights[0][name], other[name])
-            for other in weights[1:]
-            for name in weights[0]
+        off = max(float(np.abs(first[key] - weights[0][key]).max()) for key in first)
+        same = all(np.array_equal(weights[0][key], w[key]) for w in weights for key in first)
+        print(
+            f"           differences by step {' '.join(f'{d:.0e}' for d in abs(losses - alone))}\n"
+            f"           final weights of all ranks {'equal' if same else 'DIFFER'}; from those of "
+            f"one process at most {off:.1e}",
+            flush=True,
         )
-        if count > 1:
-            first = np.load(folder / "1" / "weights-0.npz")
-            apart = max(float(np.abs(first[name] - weights[0][name]).max()) for name in first)
-            print(
-                f"           final weights of all ranks {'equal' if same else 'DIFFER'}; "
-                f"from those of one process at most {apart:.1e}"
-            )
 
 
 def toy(folder: Path, count: int, *arguments: float) -> list[subprocess.Popen]:
@@ -136,11 +161,11 @@ def begun(folder: Path, *, traced: bool) -> bool:
     return "Process 0" in (folder / "said-0.txt").read_text()
 
 
-def kills(folder: Path, count: int) -> None:
+def kills(folder: Path, count: int, seed: int) -> None:
     (alone,) = toy(folder / "alone", 1)
     assert alone.wait() == 0
     expected, pictures = result(folder / "alone"), shown(folder / "alone")
-    draw = random.Random(0)
+    draw = random.Random(seed)
     right = 0
     for k in range(count):
         own = folder / f"kill-{k}"
@@ -180,15 +205,22 @@ def kills(folder: Path, count: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--weights", default="", help="a file of MobileNetV3-Small's, alpha 1")
+    parser.add_argument("--only", nargs="*", choices=CASES)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--no-training", action="store_true", help="the kills alone")
     given = parser.parse_args()
     if given.work:
-        work(Path(given.work[0]), given.work[1], int(given.work[2]))
+        folder, addresses, rank, apart, case, file = given.work
+        work(Path(folder), addresses, int(rank), float(apart), case, file)
         sys.exit()
     with tempfile.TemporaryDirectory() as scratch:
         if not given.no_training:
-            equal_training(Path(scratch))
+            for k, case in enumerate(given.only or CASES):
+                if given.weights or "pretrained" not in case:
+                    file = given.weights if "pretrained" in case else ""
+                    equal_training(Path(scratch) / f"case-{k}", case, file)
         if given.kills:
-            kills(Path(scratch), given.kills)
+            kills(Path(scratch), given.kills, given.seed)

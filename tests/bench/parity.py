@@ -42,7 +42,7 @@ Row = tuple[str, str, int, int, int, int, float]
 def by_applications() -> Iterable[Row]:
     for name, (build, options) in APPLICATIONS.items():
         found = kzoo.profile(kzoo.get_model(name)())
-        theirs = kzoo.profile(build(weights=None, **options))
+        theirs = kzoo.profile(build(weights=None, **options), input_shape=(224, 224, 3))
         same = {"input_shape": (SIDE, SIDE, 3), "classes": CLASSES, "classifier_activation": None}
         ours = fill(kzoo.get_model(name)(1.0, preprocessing=None, **same))
         if "v3" in name:
