@@ -72,6 +72,22 @@ def test_other_peoples_files(name):
     assert found.operators == tuple(op["op_name"] for op in plain._get_ops_details())
 
 
+@others
+@pytest.mark.parametrize(
+    ("name", "size", "parameters", "norms", "last"),
+    [  # of the net with 1,000 classes; the files tell 1,001 apart
+        ("mobilenet_v2_1.0_224_quant", 1, 3_504_872, 17_056, 1_280),
+        ("tf2_mobilenet_v2_1.0_224_ptq", 1, 3_504_872, 17_056, 1_280),
+        ("mobilenet_v1_0.25_224_float", 4, 470_072, 2_736, 256),
+    ],
+)
+def test_bytes_of_weights_and_biases_by_hand(name, size, parameters, norms, last):
+    """Batch norm's scale is in the weights, and its shift is the bias."""
+    found = audit(WEIGHTS / f"{name}.tflite", run=False).bytes
+    assert found["weights"] == size * (parameters - 2 * norms - 1_000 + last)
+    assert found["biases"] == 4 * (norms + 1_001)
+
+
 @makes_files
 def test_a_readable_page(tiny, tmp_path):
     page = str(audit(convert(tiny, tmp_path / "a.tflite", scheme="float32")))
