@@ -131,8 +131,6 @@ def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
     assert "HARD_SWISH" not in found.census
     assert (found.partitions, found.outside) == (1, ("0 QUANTIZE",))
     assert found.signatures == (f"serving_default({v3.inputs[0].name}) -> {v3.output_names[0]}",)
-    itself = convert(v3, tmp_path / "c.tflite", calibration=pictures)
-    assert itself.read_bytes() == out.read_bytes()  # convert() quantizes as quantize() does
     compared = compare(quantized, out, *unseen, layers=4)
     assert compared.accuracy[0] > 0.9
     assert compared.agreement > 0.95
@@ -144,6 +142,12 @@ def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
     assert min(layer.sqnr_db for layer in float_net) > 10
     with pytest.raises(ValueError, match=r'convert it with scheme="int8"'):
         convert(quantized, tmp_path / "b.tflite", scheme="float16")
+
+
+def test_convert_quantizes_as_quantize_does(tiny, pictures, tmp_path):
+    itself = convert(tiny, tmp_path / "a.tflite", calibration=pictures)
+    quantized = kzoo.quantize(tiny, calibration=pictures)
+    assert itself.read_bytes() == convert(quantized, tmp_path / "b.tflite").read_bytes()
 
 
 def test_layers_kept_in_float_are_float_in_the_file(tiny, pictures, unseen, tmp_path):

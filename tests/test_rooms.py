@@ -127,11 +127,11 @@ def run(code: str, **environment: str) -> str:
 def test_importing_kzoo_costs_keras_and_numpy():
     if importlib.util.find_spec("jax") is None:
         pytest.skip("JAX is not installed: TensorFlow or PyTorch would be loaded by Keras itself")
-    code = "import sys, kzoo; kzoo.MobileNetV2; print(*sorted(sys.modules))"
-    loaded = set(run(code, KERAS_BACKEND="jax").split())
+    code = "import sys, keras; print(*sys.modules); import kzoo; kzoo.MobileNetV2; "
+    lines = run(code + "print(*sys.modules)", KERAS_BACKEND="jax").splitlines()
     # Keras itself imports h5py, and Pillow where it is installed.
     heavy = {"tensorflow", "torch", "ai_edge_litert", "matplotlib", "tqdm", "argparse"}
-    by_keras = set(run("import sys, keras; print(*sys.modules)", KERAS_BACKEND="jax").split())
+    by_keras, loaded = (set(line.split()) for line in lines[-2:])
     assert not heavy & (loaded - by_keras)
     assert not {"tensorflow", "torch"} & loaded
     assert not [name for name in loaded if room_of(name) in ("kzoo.tflite", "kzoo.recipes")]
@@ -159,7 +159,8 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     if built.returncode and "Could not find a version" in built.stdout + built.stderr:
         pytest.skip("no package index to get setuptools from")
     assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,), (sdist,) = (tmp_path / "dist").glob("*.whl"), (tmp_path / "dist").glob("*.tar.gz")
+    (wheel,) = (tmp_path / "dist").glob("*.whl")  # made from the sdist
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
 
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT) for _, path in (case.values for case in FILES)}
@@ -179,7 +180,7 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     )
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
     code = "import kzoo, kzoo.tflite, kzoo.recipes, tflite; print(kzoo.__file__, tflite.Model)"
-    for order in ((wheel, "tflite"), ("tflite", sdist)):
+    for order in ((wheel, "tflite"), ("tflite", wheel)):
         for package in order:
             done = subprocess.run([*install, package], capture_output=True, text=True)
             if package == "tflite" and done.returncode:
