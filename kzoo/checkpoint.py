@@ -35,6 +35,7 @@ class Checkpoint:
     padding: Literal["same", "symmetric"] | None = None
     norm_epsilon: float | None = None
     preprocessing: Literal["tf", "torch"] | None = None
+    head: int = 0  # how many of the units, at the end, are a detector's or segmenter's head
 
 
 def scaling(offset: Any) -> Literal["tf", "torch"] | None:

@@ -18,12 +18,9 @@ def read_torch(read: Callable[[bytes], Arrays]) -> Callable[[bytes, pathlib.Path
 
     def reader(data: bytes, file: pathlib.Path) -> Checkpoint:
         arrays = read(data)
-        if "conv_stem.weight" in arrays:
-            return from_timm(arrays, file)
-        if "features.0.0.weight" in arrays:
-            return from_torchvision(arrays, file)
-        if "backbone.0.0.weight" in arrays:
-            return from_segmenter(arrays, file)
+        for stem, reads in STEMS.items():
+            if stem in arrays:
+                return reads(arrays, file)
         raise ValueError(
             "Its tensors are named as by neither torchvision (features.0.0.weight, ...) nor timm "
             f"(conv_stem.weight, ...): {', '.join(sorted(arrays)[:3]) or 'there are none'}."
@@ -117,7 +114,50 @@ def from_segmenter(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
             kernel = np.roll(unit.kernel, unit.kernel.shape[2] // 5, axis=2)
             unit = dataclasses.replace(unit, kernel=kernel)
         head.append(unit)
-    return dataclasses.replace(checkpoint, units=(*checkpoint.units, *head))
+    units = (*checkpoint.units, *head)
+    return dataclasses.replace(checkpoint, units=units, head=len(head))
+
+
+def from_detector(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
+    """torchvision's ssdlite320_mobilenet_v3_large."""
+    body = {
+        name.removeprefix("backbone."): values
+        for name, values in arrays.items()
+        if name.startswith("backbone.features.")
+    }
+    checkpoint = from_torchvision(body, file)
+
+    def layers(prefix: str, count: int) -> list[tuple[str, str | None]]:
+        return [(f"{prefix}.{i}.0", f"{prefix}.{i}.1") for i in range(count)]
+
+    pairs: Pairs = []
+    for kind in ("regression_head", "classification_head"):
+        maps = {name.split(".")[3] for name in arrays if name.startswith(f"head.{kind}.")}
+        for i in range(len(maps)):
+            extra = f"backbone.extra.{i - 2}"  # of a map, which the boxes are the first to read
+            if kind == "regression_head" and f"{extra}.0.0.weight" in arrays:
+                pairs += layers(extra, 3)
+            own = f"head.{kind}.module_list.{i}"
+            pairs += [*layers(own, 1), (f"{own}.1", None)]
+    try:
+        head = [torch_unit(arrays, conv, norm, False) for conv, norm in pairs]
+    except KeyError as error:
+        raise ValueError(f"The file has no {error}.") from error
+    head = [yxyx(unit) if unit.norm is None and ".regr" in unit.name else unit for unit in head]
+    # torchvision's detector takes pixels to [-1, 1], unlike its classifiers.
+    units = (*checkpoint.units, *head)
+    return dataclasses.replace(checkpoint, units=units, head=len(head), preprocessing="tf")
+
+
+def yxyx(unit: Unit) -> Unit:
+    """A projection to codes x, y, width, height as one to y, x, height, width."""
+
+    def turned(values: np.ndarray) -> np.ndarray:
+        codes = values.reshape(*values.shape[:-1], -1, 4)
+        return codes[..., [1, 0, 3, 2]].reshape(values.shape)
+
+    assert unit.bias is not None
+    return dataclasses.replace(unit, kernel=turned(unit.kernel), bias=turned(unit.bias))
 
 
 # The convolutions of a timm block and the norms behind them, by the one that tells its kind.
@@ -185,3 +225,12 @@ def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
         str(file), "timm", units, "same" if tf else "symmetric", 1e-3 if tf else 1e-5,
         scalings[tuple(mean)],
     )  # fmt: skip
+
+
+# Whose file it is, by the name of its first convolution.
+STEMS: dict[str, Callable[[Arrays, pathlib.Path], Checkpoint]] = {
+    "conv_stem.weight": from_timm,
+    "features.0.0.weight": from_torchvision,
+    "backbone.0.0.weight": from_segmenter,
+    "backbone.features.0.0.0.weight": from_detector,
+}

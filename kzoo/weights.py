@@ -155,12 +155,15 @@ def reading_order(model: keras.Model) -> list[keras.Operation]:
 def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
     """Match a file's units with the model's in reading order, check all shapes, then assign.
 
-    A classifier for other classes, or that the file lacks, stays new, and so does another task's
-    head when the file is a classifier's. Raises ValueError otherwise.
+    Of a head for other classes, the layers as wide as those stay new. So does a classifier that the
+    file lacks, and another task's head when the file is a classifier's. A detector's or segmenter's
+    file gives a backbone or classifier its rows. Raises ValueError otherwise.
     """
     rows, all_heads = targets(model)
     body, top = checkpoint.units[: len(rows)], checkpoint.units[len(rows) :]
     classifies = all(target.layer.name.startswith("head_") for target in all_heads)
+    if checkpoint.head and classifies:
+        body, top = checkpoint.units[: -checkpoint.head], ()
     head = all_heads if classifies or len(top) > MOST_TOP else []
     wanted = rows + head if top else rows
     units = body + top if head or len(top) > MOST_TOP else body
@@ -169,7 +172,8 @@ def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
     if [unit.kernel.shape for unit in units] != [target.shape for target in wanted]:
         if not (head and top and same_but_classes(units, wanted)):
             raise ValueError(mismatch(model, checkpoint, wanted, units))
-        wanted, units = wanted[:-1], units[:-1]
+        kept = [i for i, target in enumerate(wanted) if not of_classes(target)]
+        wanted, units = [wanted[i] for i in kept], tuple(units[i] for i in kept)
     pairs = list(zip(wanted, units, strict=True))
     for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
         variable.assign(value)
@@ -186,11 +190,18 @@ def fit_classes(unit: Unit, shape: tuple[int, ...]) -> Unit:
     return dataclasses.replace(unit, kernel=unit.kernel[..., 1:], bias=bias)
 
 
+def of_classes(target: Target) -> bool:
+    """Whether a layer's width is that of the classes, in whatever head."""
+    return bool(re.search(r"(^|_)logits(\d+_project)?$|(^|_)classify", target.layer.name))
+
+
 def same_but_classes(units: tuple[Unit, ...], wanted: list[Target]) -> bool:
-    """Equal shapes but for the number of classes, which is the last kernel's last."""
-    shapes = [unit.kernel.shape for unit in units], [target.shape for target in wanted]
-    found, asked = ([*all_[:-1], all_[-1][:3]] for all_ in shapes)
-    return found == asked
+    """Equal shapes but for the number of classes, which some kernels have last."""
+    return len(units) == len(wanted) and all(
+        unit.kernel.shape[:3] == target.shape[:3]
+        and (unit.kernel.shape[3] == target.shape[3] or of_classes(target))
+        for unit, target in zip(units, wanted, strict=True)
+    )
 
 
 def values(

@@ -38,6 +38,16 @@ def torchvisions(case: str, size: tuple[int, int], classes: int) -> keras.Model:
     return kzoo.DeepLabV3(features, classes, aspp_rates=(12, 24, 36), refine=True)
 
 
+def torchvision_file(case: str, folder: Path) -> Path:
+    with np.load(torchvision_lraspp.GOLDEN) as golden:
+        lines = [line.split() for line in golden[f"{case}/parameters"].tolist()]
+    file = folder / "model.safetensors"
+    save_safetensors(
+        {n: torchvision_models.seeded(n, tuple(map(int, shape))) for n, *shape in lines}, file
+    )
+    return file
+
+
 @pytest.mark.backend
 @pytest.mark.parametrize("size", torchvision_models.SIZES)
 @pytest.mark.parametrize("case", torchvision_lraspp.CASES)
@@ -49,16 +59,27 @@ def test_torchvision(case, size, monkeypatch, tmp_path):
     monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", zeros)
     with np.load(torchvision_lraspp.GOLDEN) as golden:
         expected = golden[f"{case}/{size[0]}x{size[1]}"]
-        lines = [line.split() for line in golden[f"{case}/parameters"].tolist()]
-    save_safetensors(
-        {n: torchvision_models.seeded(n, tuple(map(int, shape))) for n, *shape in lines},
-        tmp_path / "model.safetensors",
-    )
     model = torchvisions(case, size, torchvision_lraspp.CLASSES)
-    assert kzoo.load_weights(model, tmp_path / "model.safetensors").new == ()
+    assert kzoo.load_weights(model, torchvision_file(case, tmp_path)).new == ()
     found = run(model, torchvision_models.pixels(*size)[None].astype("float32"))
     found = found[0, :: torchvision_lraspp.KEPT, :: torchvision_lraspp.KEPT]
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("case", "new"),
+    [
+        ("lraspp", ("lraspp_classify_high", "lraspp_classify_low")),
+        ("deeplabv3", ("classify",)),
+    ],
+)
+def test_torchvisions_weights_for_other_classes(case, new, tmp_path):
+    cases = {name.partition("_")[0]: name for name in torchvision_lraspp.CASES}
+    file = torchvision_file(cases[case], tmp_path)
+    model = torchvisions(case, (64, 64), torchvision_lraspp.CLASSES + 2)
+    assert kzoo.load_weights(model, file).new == new
+    classifier = kzoo.MobileNetV3Large(input_shape=(64, 64, 3), classes=4, weights=file)
+    assert classifier.loaded_weights.new == ("head_wide", "head_logits")
 
 
 @pytest.mark.parametrize("build", [kzoo.MobileNetV2, kzoo.MobileNetV3Small])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from golden.torchvision_models import seeded
 from golden.torchvision_ssdlite import BATCH, CLASSES, KEPT, NMS, SIDE, pixels, targets
+from test_weights import save_safetensors
 
 import kzoo
 from kzoo.boxes import Anchors
@@ -25,42 +26,21 @@ def backbone(name: str = "mobilenet_v3_large", side: int = SIDE, **options) -> k
 
 
 @pytest.fixture(scope="module")
-def reference() -> Detector:
+def file(tmp_path_factory) -> Path:
+    """The golden weights in a file, under torchvision's names."""
+    lines = [line.split() for line in GOLDEN["parameters"].tolist()]
+    path = tmp_path_factory.mktemp("weights") / "ssdlite.safetensors"
+    save_safetensors({n: seeded(n, tuple(map(int, shape))) for n, *shape in lines}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(file) -> Detector:
     """torchvision's net with the golden weights."""
     model = kzoo.SSDLite(
         backbone(reduced_tail=True, padding="symmetric"), CLASSES, name="ssdlite320"
     )
-    own = [x for x in model.layers if x.name.startswith(("row", "extra")) and x.weights]
-    units: dict[str, dict[str, np.ndarray]] = {}
-    for line in GOLDEN["parameters"]:
-        name, *shape = line.split()
-        unit, _, part = name.rpartition(".")
-        units.setdefault(unit, {})[part] = seeded(name, tuple(map(int, shape)))
-    for unit, values in units.items():
-        if unit.startswith("head."):
-            _, kind, _, level, place, *_ = unit.split(".")
-            output = {"classification_head": "logits", "regression_head": "boxes"}[kind]
-            which = "project" if place == "1" else "depthwise"
-            norm = "_bn" if "running_var" in values else ""
-            layer = model.get_layer(f"{output}{level}_{which}{norm}")
-        else:
-            layer = own.pop(0)
-        if "running_var" in values:
-            assert isinstance(layer, keras.layers.BatchNormalization)
-            layer.set_weights(
-                [values[k] for k in ("weight", "bias", "running_mean", "running_var")]
-            )
-            continue
-        kernel = values["weight"].transpose(2, 3, 1, 0)
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            kernel = kernel.transpose(0, 1, 3, 2)
-        weights = [kernel] + ([values["bias"]] if layer.use_bias else [])
-        if layer.name.startswith("boxes") and layer.name.endswith("project"):
-            weights = [  # torchvision's codes are x, y, width, height
-                w.reshape(*w.shape[:-1], -1, 4)[..., [1, 0, 3, 2]].reshape(w.shape) for w in weights
-            ]
-        layer.set_weights(weights)
-    assert not own
+    assert kzoo.load_weights(model, file).new == ()
     return model
 
 
@@ -184,6 +164,22 @@ def loss_and_gradients(model: Detector, pictures, truth) -> tuple[float, float]:
     after = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
     moved = [np.square(a - b, dtype="float64").sum() for a, b in zip(after, before, strict=True)]
     return float(loss), float(sum(moved))
+
+
+def test_weights_for_other_classes(reference, file):
+    """All but what is as wide as the classes comes from the file, with its padding and scaling."""
+    body = backbone(reduced_tail=True, weights=file)
+    assert body.loaded_weights.new == ()
+    model = kzoo.SSDLite(body, 3)
+    new = kzoo.load_weights(model, file).new
+    assert new == tuple(f"logits{level}_project" for level in range(6))
+    pictures = pixels().astype("float32")
+    np.testing.assert_allclose(
+        model.predict(pictures, verbose=0)["boxes"],
+        reference.predict(pictures, verbose=0)["boxes"],
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.backend
