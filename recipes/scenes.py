@@ -1,8 +1,10 @@
-"""Pictures with boxes to try a detector on: several of the demo's shapes on a mottled ground."""
+"""Pictures with boxes or masks to learn from: several of the demo's shapes on a mottled ground."""
 
+import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,30 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from kzoo.recipes import demo
 
-SHAPES = {name: demo.SHAPES[name] for name in ("circle", "cross", "triangle")}
+SHAPES = ("circle", "cross", "triangle")
 MOST = 3  # shapes on one picture; one in ten has none
 
 
-def draw_scene(side: int, rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int, Any]]]:
-    """A picture, and (class, (x, y, width, height) in px) of each shape on it; they may touch."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture and what is on it, by class: 0 is the first of the shapes."""
+
+    picture: Image.Image
+    objects: list[tuple[int, Any]]  # (class, (x, y, width, height) in px)
+    mask: Image.Image  # 0 for the ground, 1 for the first class
+
+
+def draw_scene(side: int, rng: np.random.Generator, shapes: Sequence[str] = SHAPES) -> Scene:
+    """Up to three shapes that may touch but do not hide each other; on one picture in ten none."""
     mottle = rng.integers(0, 256, (6, 6, 3), dtype="uint8")
     image = Image.fromarray(mottle).resize((side, side), Image.Resampling.BICUBIC)
     ground = tuple(rng.integers(0, 256, 3).tolist())
     image = Image.blend(image, Image.new("RGB", image.size, ground), 0.7)
-    mean = np.asarray(image).mean(axis=(0, 1))
+    mask, mean = Image.new("L", image.size), np.asarray(image).mean(axis=(0, 1))
     objects: list[tuple[int, Any]] = []
     placed: list[np.ndarray] = []
     for _ in range(0 if rng.random() < 0.1 else rng.integers(1, MOST + 1)):
-        kind = int(rng.integers(len(SHAPES)))
+        kind = int(rng.integers(len(shapes)))
         while np.abs((colour := rng.integers(0, 256, 3)) - mean).max() < 110:
             pass  # too near the ground's colour to be seen
         radius, turn = side * rng.uniform(0.12, 0.3), rng.uniform(0, 2 * math.pi)
@@ -33,15 +44,15 @@ def draw_scene(side: int, rng: np.random.Generator) -> tuple[Image.Image, list[t
         centre = rng.uniform(radius, side - radius, 2)
         if any(np.linalg.norm(centre - other[:2]) < 0.8 * (radius + other[2]) for other in placed):
             continue  # it would hide another
-        points = np.array(list(SHAPES.values())[kind]) @ spin * radius + centre
-        fill = tuple(colour.tolist())
-        ImageDraw.Draw(image).polygon([tuple(p) for p in points], fill=fill)
+        points = np.array(demo.SHAPES[shapes[kind]]) @ spin * radius + centre
+        for canvas, fill in ((image, tuple(colour.tolist())), (mask, kind + 1)):
+            ImageDraw.Draw(canvas).polygon([tuple(p) for p in points], fill=fill)
         (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
         objects.append((kind, (x0, y0, x1 - x0, y1 - y0)))
         placed.append(np.r_[centre, radius])
     noisy = np.asarray(image.filter(ImageFilter.GaussianBlur(0.6)), "float32")
     noisy = noisy + rng.normal(0, 8, noisy.shape)
-    return Image.fromarray(noisy.clip(0, 255).astype("uint8")), objects
+    return Scene(Image.fromarray(noisy.clip(0, 255).astype("uint8")), objects, mask)
 
 
 def draw_scenes(folder: Path, *, train: int, val: int, side: int = 128, seed: int = 0) -> Path:
@@ -56,10 +67,10 @@ def draw_scenes(folder: Path, *, train: int, val: int, side: int = 128, seed: in
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for i in range(count):
-            picture, objects = draw_scene(side, rng)
-            picture.save(part / split / f"{i:05d}.jpg", quality=90)
+            scene = draw_scene(side, rng)
+            scene.picture.save(part / split / f"{i:05d}.jpg", quality=90)
             images.append({"id": i, "file_name": f"{i:05d}.jpg", "height": side, "width": side})
-            for kind, box in objects:
+            for kind, box in scene.objects:
                 annotations.append({
                     "id": len(annotations) + 1, "image_id": i, "category_id": kind + 1,
                     "bbox": [round(float(v), 2) for v in box], "area": float(box[2] * box[3]),
