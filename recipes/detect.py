@@ -57,7 +57,8 @@ class Config(Course):
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")
     alpha: float = option("width multiplier", 1.0)
     size: int = option("side of the pictures that the net sees, in px", 320)
-    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
+    reduced_tail: bool = option("half the channels in MobileNetV3's last rows", False)
+    weights: str = option("imagenet, none, or a weights file, a detector's too", "imagenet")
     loss: str = option(f"of the classes: {', '.join(LOSSES)}", "hnm")
     box_loss: str = option(f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1")
     head_epochs: int = option("epochs of the new head, the rest frozen", 4)
@@ -82,6 +83,8 @@ class Config(Course):
         super().__post_init__()
         if self.keras_cv_metrics:
             require_keras_cv()
+        if self.reduced_tail and not self.model.startswith("mobilenet_v3"):
+            raise ValueError(f"reduced_tail is for MobileNetV3. Received: model={self.model!r}")
 
 
 def detect(data: str | Path, **options) -> BoxResults:
@@ -156,15 +159,16 @@ def finish(
 
 
 def build(config: Config, classes: int) -> Detector:
-    """The detector, new but for the backbone's weights."""
+    """The detector, new but for what the weights are of."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
         include_top=False,
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
+        **({"reduced_tail": True} if config.reduced_tail else {}),
     )
-    return kzoo.SSDLite(
+    detector = kzoo.SSDLite(
         backbone,
         classes,
         extras=[max(LEAST_EXTRA, int(width * config.alpha)) for width in EXTRAS],
@@ -172,6 +176,9 @@ def build(config: Config, classes: int) -> Detector:
         box_loss=config.box_loss,
         norm_momentum=NORM_MOMENTUM,
     )
+    if config.weights not in ("none", "imagenet"):
+        kzoo.load_weights(detector, config.weights)  # the head of a detector's file
+    return detector
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Config(Course):
     filters: int | None = option("of the head (default: as published)", None)
     output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
     size: int = option("side of the pictures that the net sees, in px", 256)
-    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
+    weights: str = option("imagenet, none, or a weights file, a segmenter's too", "imagenet")
     cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
     dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
     focal: float = option("weight of the focal loss: pixels that are hard", 0.0)
@@ -163,7 +163,7 @@ def finish(
 
 
 def build(config: Config, classes: int) -> keras.Model:
-    """The segmenter, new but for the backbone's weights."""
+    """The segmenter, new but for what the weights are of."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
@@ -173,7 +173,10 @@ def build(config: Config, classes: int) -> keras.Model:
         norm_momentum=NORM_MOMENTUM,
     )
     width = {"filters": config.filters} if config.filters is not None else {}
-    return HEADS[config.head](backbone, classes, norm_momentum=NORM_MOMENTUM, **width)
+    net = HEADS[config.head](backbone, classes, norm_momentum=NORM_MOMENTUM, **width)
+    if config.weights not in ("none", "imagenet"):
+        kzoo.load_weights(net, config.weights)  # the head of a segmenter's file
+    return net
 
 
 def write_file(int8: keras.Model, file: Path, labels: tuple[str, ...], output: str) -> Path:

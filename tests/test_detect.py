@@ -270,6 +270,8 @@ def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
 def test_settings_that_make_no_sense(scenes, capsys):
     assert main(["detect", str(scenes), "--epochs", "-1"]) == 1
     assert "epochs must be at least 0. Received: -1" in capsys.readouterr().err
+    assert main(["detect", str(scenes), "--model", "mobilenet_v2", "--reduced-tail"]) == 1
+    assert "reduced_tail is for MobileNetV3. Received: model=" in capsys.readouterr().err
     assert main(["detect", str(scenes / "nowhere")]) == 1
     assert "There is no" in capsys.readouterr().err
 
