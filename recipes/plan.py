@@ -129,8 +129,8 @@ class Plan:
             f"{ask.pictures:,} pictures of {self.kb:.0f} kB, {ask.epochs} epochs: "
             f"{ask.pictures * self.kb / 1e6:,.1f} GB, read {ask.epochs} times",
             f"{ask.devices} devices, {ask.batch_size} pictures per update ({per_device} each, in "
-            f"{ask.accumulate} steps): about {self.memory:.2f} GB on each ({ask.precision}), beside "
-            "what the framework takes itself",
+            f"{ask.accumulate} steps): about {self.memory:.2f} GB on each ({ask.precision}) "
+            "beside what the framework takes itself",
             f"one device trains on {self.rate:,.1f} pictures/s, one of {ask.cores} cores reads "
             f"{self.reading:,.1f}; gradients take {1e3 * self.exchanged:.1f} ms an update",
             *(
