@@ -5,8 +5,9 @@
     build.gradle.kts                         the lines to add to the app's own
     MODEL_CARD.md                            what it is, how it was made, what it reached
 
-The Kotlin is written after MediaPipe's guides (https://ai.google.dev/edge/mediapipe/solutions); the
-model itself is tested with MediaPipe 1.2.2 in Python (tests/clients), the same C++ underneath.
+The Kotlin is written after MediaPipe's guides (https://ai.google.dev/edge/mediapipe/solutions). It
+has been compiled (Kotlin 2.4) against the signatures of MediaPipe's Java classes, not run on a
+phone; the model itself is tested with MediaPipe 1.2.2 in Python (tests/clients), the same C++.
 """
 
 import csv
