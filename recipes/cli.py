@@ -207,15 +207,18 @@ def sensitivity(command: argparse.ArgumentParser) -> Run:
 
 
 def convert(command: argparse.ArgumentParser) -> Run:
-    """a .keras file to a .tflite file that is held against it"""
+    """a run or a .keras file to a .tflite file that is held against it"""
     from kzoo.tflite import SCHEMES
 
-    command.add_argument("model", help=".keras file")
+    command.add_argument("model", help="run folder or .keras file")
     command.add_argument("out", help=".tflite file to write")
     schemes = "; ".join(f"{name}: {scheme}" for name, scheme in SCHEMES.items())
     command.add_argument("--scheme", default="int8", help=f"{schemes} (default: int8)")
     command.add_argument("--io", help="input dtype: uint8, float32 or int8 (default: the scheme's)")
-    command.add_argument("--calibration", help="folder of pictures like those the model will see")
+    command.add_argument(
+        "--calibration",
+        help="folder of pictures like those the model will see (default: the run's own)",
+    )
     command.add_argument("--check", help="folder of pictures to compare on (default: those)")
     command.add_argument(
         "--agreement", type=float, default=0.8,

@@ -1,4 +1,4 @@
-"""`kzoo convert`: a .keras file to a .tflite file, calibrated and checked on pictures."""
+"""`kzoo convert`: a run or a .keras file to a .tflite file, calibrated and checked on pictures."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from kzoo.detector import Detector
+from kzoo.recipes.compare import open_finished
 from kzoo.recipes.data import BadPictureError, is_candidate, read_picture
+from kzoo.recipes.int8 import for_calibration
 from kzoo.recipes.run import labels_beside, read_labels
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit, convert, verify
 from kzoo.tflite.convert import STEPS
@@ -39,20 +41,27 @@ def convert_file(
     """Converts `model`, compares the file with it, and returns what was found.
 
     `calibration` and `check` are folders of pictures, of which some are taken; without `check` the
-    file is compared on those of `calibration`. `labels` is a file of names, by default labels.txt
-    beside the model. With `postprocess` a detector's file ends in the objects found: it is compared
-    before the operator that finds them is put behind it. Raises RejectedFile (a ValueError) where
-    the two agree on less than `agreement` of the pictures.
+    file is compared on those of `calibration`. Of a run's folder the float model is converted, by
+    default on the pictures that it was trained and validated on. `labels` is a file of names, by
+    default labels.txt beside the model. With `postprocess` a detector's file ends in the objects
+    found: it is compared before the operator that finds them is put behind it. Raises RejectedFile
+    (a ValueError) where the two agree on less than `agreement` of the pictures.
     """
-    if not Path(model).is_file():
-        raise ValueError(f"There is no {model}. Name a .keras file.")
+    run = open_finished(Path(model)) if Path(model).is_dir() else None
+    model = run.model if run else Path(model)
+    if not model.is_file():
+        raise ValueError(f"There is no {model}. Name a run folder or a .keras file.")
     net = keras.saving.load_model(model, compile=False)
     if postprocess and not isinstance(net, Detector):
         raise ValueError(f"--postprocess is for detectors; {model} is a {type(net).__name__}.")
-    names = read_labels(Path(labels)) if labels else labels_beside(Path(model))
+    names = read_labels(Path(labels)) if labels else labels_beside(model)
     side = size or net.input_shape[1]
     pictures = None if calibration is None else sample(Path(calibration), side)
     seen = pictures if check is None else sample(Path(check), side)
+    if run and pictures is None:
+        pictures = for_calibration(run.train, side, seed=run.config["seed"], count=MOST_PICTURES)
+    if run and seen is None:
+        seen = run.pictures
     with tqdm(total=len(STEPS) + 1, disable=None) as bar:
 
         def step(name: str) -> None:

@@ -117,7 +117,8 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     model = read_tflite(path)
     graph = model.graphs[0]
-    floats, tail = float_operators(model, graph)
+    known = computed(graph)
+    floats, tail = float_operators(graph, known)
     tried, failure = None, None
     if run:
         try:
@@ -125,7 +126,6 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
         except ValueError as error:
             failure = str(error)
     custom = tuple(named(i, op) for i, op in enumerate(graph.operators) if op.custom)
-    known = computed(model, graph)
     facts = Facts(
         graph=graph,
         computed=known,
@@ -180,7 +180,7 @@ def constant(model: TfliteModel, tensor: TfliteTensor) -> bool:
     return tensor.buffer != 0 and model.buffers[tensor.buffer].nbytes > 0
 
 
-def computed(model: TfliteModel, graph: TfliteGraph) -> set[int]:
+def computed(graph: TfliteGraph) -> set[int]:
     """Tensors that depend on the input: not constants, nor float16 constants made float32."""
     known = set(graph.inputs)
     for op in graph.operators:
@@ -194,11 +194,9 @@ def conversions(graph: TfliteGraph, known: set[int]) -> tuple[int, int]:
     return kinds.count("QUANTIZE"), kinds.count("DEQUANTIZE")
 
 
-def float_operators(
-    model: TfliteModel, graph: TfliteGraph
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def float_operators(graph: TfliteGraph, known: set[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(Operators that compute floats, those of them that only finish the outputs)."""
-    known, floats, last_quantized = computed(model, graph), [], -1
+    floats, last_quantized = [], -1
     for i, op in enumerate(graph.operators):
         outputs = [graph.tensors[t].dtype for t in op.outputs if t in known]
         if any(dtype in QUANTIZED for dtype in outputs):

@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers
 
 from kzoo.flatbuffer import TfliteGraph, read_tflite
+from kzoo.tflite.audit import computed
 from kzoo.tflite.run import Runner
 from kzoo.tflite.translate import layer_of
 
@@ -93,9 +94,10 @@ def sqnr_db(model: np.ndarray, file: np.ndarray, both: np.ndarray) -> float:
 def outputs_of_layers(model: keras.Model, graph: TfliteGraph) -> dict[str, int]:
     """{layer of the model: the tensor with its output, the last one of its name}."""
     once = {layer.name for layer in model.layers if len(layer._inbound_nodes) == 1}
+    known = computed(graph)
     found = {}
     for operator in graph.operators:
-        for index in operator.outputs:
+        for index in known.intersection(operator.outputs):
             name = layers_of(graph, index)[0]
             if name in once and graph.tensors[index].dtype != "int32":
                 found[name] = index

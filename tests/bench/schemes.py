@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("val", type=Path)
     parser.add_argument("--pictures", type=int, default=256, help="to compare on (default: 256)")
+    parser.add_argument("--calibration", type=int, default=256, help="pictures (default: 256)")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # scheme, io, out: one child
     given = parser.parse_args()
     if given.one:
@@ -36,7 +37,7 @@ def main() -> None:
     net = keras.saving.load_model(given.model, compile=False)
     side = net.input_shape[1]
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder, "calibration.npy"), sample(given.train, side))
+        np.save(Path(folder, "calibration.npy"), sample(given.train, side)[: given.calibration])
         seen = sample(given.val, side)[:: max(1, 256 // given.pictures)]
         files: dict[Path, str] = {}
         for scheme, about in SCHEMES.items():
