@@ -3,8 +3,8 @@
     uv run python tests/bench/segment_shapes.py [FOLDER]
 
 1,024 pictures of circles, crosses and triangles to learn from, 100 to measure on, 96 px, half a
-minimalistic MobileNetV3-Small under DeepLabV3+. Prints mean IoU of the float model and of its int8
-file, and the CPU time it took. Reached: .548 and .545 in 157 s.
+minimalistic MobileNetV3-Small at output stride 8 under DeepLabV3+. Prints mean IoU of the float
+model and of its int8 file, and the CPU time of it all. Reached: .860 and .861 in 177 s.
 """
 
 import sys
@@ -33,10 +33,12 @@ def main() -> None:
         filters=32,
         size=96,
         weights="none",
-        epochs=12,
-        qat_epochs=1,
+        output_stride=8,
+        zoom=0.2,
+        epochs=11,
+        qat_epochs=0,
         batch_size=16,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         out=str(folder / "run"),
     )
     print(f"{results}\n{time.process_time() - begun:.0f} s of CPU")

@@ -18,8 +18,9 @@ from keras import layers
 import kzoo
 from kzoo.masks import score_masks
 from kzoo.recipes.data import Pictures
+from kzoo.recipes.masker import masks_of
 from kzoo.recipes.masks import full_mask, read_masks
-from kzoo.recipes.segment import Config, Training, found
+from kzoo.recipes.segment import Config, Training
 from kzoo.tflite import benchmark, convert
 
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -58,16 +60,17 @@ def main() -> None:
     config = Config(options.data, size=options.size, weights="none", seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
         run = Training(dataset, config, Path(folder) / "checkpoint")
-        model, _ = run.fit(model, "unet", options.epochs, config.learning_rate)
+        model, rows = run.fit(model, "unet", options.epochs, options.learning_rate)
         calibration = Pictures([pair.picture for pair in dataset.train[:128]], options.size)[:]
         files = [Path(folder) / name for name in ("model.keras", "float.tflite", "int8.tflite")]
         model.save(files[0])
         convert(model, files[1], scheme="float32")
         convert(kzoo.quantize(model, calibration=calibration), files[2])
         truth = [full_mask(pair) for pair in dataset.val]
-        print(f"{model.count_params():,} parameters")
+        seconds = sum(row["seconds"] for row in rows)
+        print(f"{model.count_params():,} parameters, {seconds:.0f} s")
         for file in (files[0], files[2]):
-            masks = found(file, dataset.val, file.name)
+            masks = masks_of(file, dataset.val, file.name)
             scores = score_masks(zip(truth, masks, strict=True), len(dataset.labels))
             print(f"{file.name}: {scores}; IoU {np.round(scores.iou, 4)}")
         print(benchmark(files[1:]))
