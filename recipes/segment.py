@@ -80,7 +80,7 @@ class Config(Course):
     epochs: int = option("epochs of the whole network", 40)
     qat_epochs: int = option("epochs of the quantized network", 6)
     batch_size: int = option("pictures per step", 8)
-    learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
     flip: bool = option("mirror training pictures left and right", True)
     zoom: float = option("training pictures show down to 1 - zoom of each side", 0.5)
     output: str = option(f"of the file: {', '.join(OUTPUTS)}", "logits")
