@@ -57,10 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--environments", type=Path, default=default_cache() / "clients")
     parser.add_argument("--cache", type=Path, help="of LiteRT.js, as for kzoo serve")
+    parser.add_argument("--only", nargs="+", default=[""], help="words of the files' names")
     given = parser.parse_args()
     pythons = {name: environment(given.environments / name, name) for name in PACKAGES}
     with tempfile.TemporaryDirectory() as folder:
-        files = dict(made(Path(folder)))
+        files = {
+            name: file
+            for name, file in made(Path(folder))
+            if any(word in name for word in given.only)
+        }
         pictures = gratings(PICTURES, seed=2)[0]
         np.save(Path(folder) / "pictures.npy", pictures)
         for i, picture in enumerate(pictures):
