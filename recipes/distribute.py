@@ -86,6 +86,8 @@ def joined(
 
     where = job(distribute, rank)
     if where is not None:
+        # It takes SIGTERM for a notice that nobody here asks for, and the process would live on.
+        jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
                 **where,
