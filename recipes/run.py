@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from kzoo.recipes import distribute
 from kzoo.recipes.files import write_json, write_text
+from kzoo.tflite.convert import require_tensorflow
 
 R = TypeVar("R", bound=Any)  # a dataclass with the field `folder`
 
@@ -40,8 +41,10 @@ class Results:
 def open_run(config: Any, labels: tuple[str, ...]) -> Path:
     """Makes the run's folder, or finds the same run begun there; ValueError for any other.
 
-    `config` is a recipe's Config; its `task` says later how to ask the run's model.
+    `config` is a recipe's Config; its `task` says later how to ask the run's model. ValueError too
+    where the run could not end in its file.
     """
+    require_tensorflow()
     folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
     if distribute.first():
         begin_run(folder, config, labels)

@@ -1,5 +1,6 @@
 """The recipe from pictures with masks to a verified int8 file, as a person runs it."""
 
+import importlib.util
 import json
 
 import keras
@@ -16,6 +17,7 @@ from kzoo.recipes.data import read_picture
 from kzoo.recipes.masker import masker
 from kzoo.recipes.masks import full_mask, read_masks
 from kzoo.recipes.norms import settle_norms
+from kzoo.recipes.run import open_run
 from kzoo.recipes.segment import Config, Training, class_weights
 from kzoo.tflite import Runner, audit
 from kzoo.tflite.mask import end_in_mask
@@ -181,6 +183,17 @@ def test_settings_that_make_no_sense(options, message, capsys, tmp_path):
     flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     assert main(["segment", str(tmp_path), *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_run_that_could_not_end_in_its_file_does_not_begin(scenes, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name)
+    )
+    config = Config(str(scenes), out=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"is not installed: pip install 'kzoo\[tensorflow\]'"):
+        open_run(config, LABELS)
+    assert not (tmp_path / "run").exists()
 
 
 def test_class_weights_by_hand():

@@ -1,6 +1,7 @@
 """From a Keras model to a .tflite file, which is read back and run before it gets its name."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pickle
@@ -206,10 +207,20 @@ def check(found: Audit, request: Request) -> None:
         raise ValueError(f"{request.out} was not written: {'; '.join(reasons)}.")
 
 
+def require_tensorflow() -> None:
+    """Raises ValueError where TensorFlow is not installed, which writes .tflite files."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ValueError(
+            "TensorFlow writes .tflite files, in a process of its own whatever the backend is, and "
+            "is not installed: pip install 'kzoo[tensorflow]'."
+        )
+
+
 def convert_elsewhere(
     model: keras.Model | str | os.PathLike, request: Request, calibration: np.ndarray | None
 ) -> Path:
     """`convert` in a process with TensorFlow, for models of the other backends."""
+    require_tensorflow()
     with tempfile.TemporaryDirectory(prefix="kzoo_convert_") as folder:
         job = Path(folder, "job.pickle")
         if isinstance(model, keras.Model):
