@@ -7,9 +7,6 @@ whole. Called again, it goes on from there, also with another number of processe
 
 import dataclasses
 import json
-import os
-import re
-import shutil
 import sys
 import tempfile
 import time
@@ -20,14 +17,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kzoo.recipes import distribute
+from kzoo.recipes import distribute, states
 from kzoo.recipes.augment import Batches, Epoch
+from kzoo.recipes.states import Row
 from kzoo.tflite.files import replacing
-
-BEST = "best.npz"  # the weights of the best epoch
-WITHIN = "within.npz"  # an epoch's metrics and seeds so far
-Weights = list[np.ndarray] | None  # as of `keras.Model.get_weights`
-Row = dict[str, Any]  # one epoch: stage, epoch, loss, val_loss, what else was measured, seconds
 
 
 def lowest_loss(row: Row) -> tuple[float, ...]:
@@ -99,17 +92,19 @@ def fit(
     """
     own = (distribute.process(), distribute.processes(), distribute.devices())
     val = val.shared(*own)
-    kept = agreed(folder, stage)
+    kept = states.agreed(folder, stage.name)
     if not kept:
         compile_stage(model, stage, stage.epochs * len(train(0)))
         if distribute.devices() > 1:  # all go on from what one of them has made
-            kept = keep(model, [], state(folder, stage, 0, 0), None, model.get_weights())
+            kept = states.keep(
+                model, [], states.after(folder, stage.name, 0), None, model.get_weights()
+            )
     with distribute.scope():
         if kept:
             model = keras.saving.load_model(kept / "model.keras")
         # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
         model.test_on_batch(*val[0])
-    history = read_history(kept) if kept else []
+    history = states.read_history(kept) if kept else []
     for epoch in range(len(history), stage.epochs):
         if history and len(history) - 1 - best_epoch(history, stage) >= stage.patience:
             break
@@ -136,12 +131,14 @@ def fit(
             if best_epoch(history, stage) == epoch:
                 best = model.get_weights()
         keeper.put_back()
-        kept = keep(model, history, state(folder, stage, epoch + 1), keeper.kept, best)
-        history = read_history(kept)
+        kept = states.keep(
+            model, history, states.after(folder, stage.name, epoch + 1), keeper.kept, best
+        )
+        history = states.read_history(kept)
     if kept:
         if distribute.devices() > 1:
             model = keras.saving.load_model(kept / "model.keras")
-        with np.load(kept / BEST) as best:
+        with np.load(kept / states.BEST) as best:
             model.set_weights(list(best.values()))
     return model, history
 
@@ -152,13 +149,13 @@ class Keeper(keras.callbacks.Callback):
     def __init__(self, stage: Stage, folder: Path, history: list[Row], kept: Path | None):
         super().__init__()
         self.stage, self.folder, self.history, self.kept = stage, folder, history, kept
-        self.steps = place(kept)[1] if kept else 0
+        self.steps = states.place(kept)[1] if kept else 0
         self.own: Sequence[np.ndarray] = ()  # weights that their mean stands in for
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.since = epoch, time.monotonic()
         if self.kept and self.steps:
-            take_up(self.model, self.kept)
+            states.take_up(self.model, self.kept)
         else:
             reseed(self.model, epoch)
 
@@ -166,9 +163,9 @@ class Keeper(keras.callbacks.Callback):
         every = 60 * self.stage.save_every
         due = every and time.monotonic() - self.since >= every
         if due and distribute.first() and batch + 1 < self.params["steps"]:
-            target = state(self.folder, self.stage, self.epoch, self.steps + batch + 1)
+            target = states.after(self.folder, self.stage.name, self.epoch, self.steps + batch + 1)
             with distribute.apart():
-                self.kept = write_state(self.model, self.history, target, self.kept, None)
+                self.kept = states.write_state(self.model, self.history, target, self.kept, None)
             self.since = time.monotonic()
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -209,19 +206,6 @@ def reseed(model: keras.Model, epoch: int) -> None:
             layer.seed_generator.state.assign([epoch, i])
 
 
-def within_epoch(model: keras.Model) -> list[Any]:
-    """What an epoch has gathered and a saved model does not hold: metrics, dropout's seeds."""
-    seeds = (layer.seed_generator for layer in model.layers if hasattr(layer, "seed_generator"))
-    return [*model.metrics_variables, *(seed.state for seed in seeds)]
-
-
-def take_up(model: keras.Model, kept: Path) -> None:
-    """The model in the middle of an epoch, as it was kept."""
-    with np.load(kept / WITHIN) as values:
-        for name, variable in zip(values, within_epoch(model), strict=True):
-            variable.assign(values[name])
-
-
 def alone(model: keras.Model) -> keras.Model:
     """The model, to be used by this process alone."""
     if distribute.devices() == 1:
@@ -233,71 +217,6 @@ def alone(model: keras.Model) -> keras.Model:
 
 def best_epoch(history: list[Row], stage: Stage) -> int:
     return max(range(len(history)), key=lambda i: stage.rank(history[i]))
-
-
-def state(folder: Path, stage: Stage, epochs: int, steps: int = 0) -> Path:
-    """Where a stage is kept after so many epochs and steps of the next.
-
-    `whole-0002` after epoch 2 (the third), `whole-0003-000120` after 120 steps of epoch 3.
-    """
-    name = f"{epochs - 1:04d}" if epochs and not steps else f"{epochs:04d}-{steps:06d}"
-    return folder / f"{stage.name}-{name}"
-
-
-def place(kept: Path) -> tuple[int, int]:
-    """(Epochs, steps of the next) after which a state was kept."""
-    *_, epoch, steps = re.split("-", kept.name)
-    return (int(epoch), int(steps)) if len(steps) > 4 else (int(steps) + 1, 0)
-
-
-def latest(folder: Path, stage: Stage) -> Path | None:
-    """The last state of a stage that was kept whole."""
-    pattern = re.compile(rf"{re.escape(stage.name)}-\d{{4}}(-\d{{6}})?")
-    return max((p for p in folder.glob("*") if pattern.fullmatch(p.name)), key=place, default=None)
-
-
-def agreed(folder: Path, stage: Stage) -> Path | None:
-    """That which rank 0 sees: elsewhere a shared disk may lag behind."""
-    kept = latest(folder, stage)
-    epochs, steps = (distribute.agreed(n) for n in (place(kept) if kept else (-1, 0)))
-    return state(folder, stage, epochs, steps) if epochs >= 0 else None
-
-
-def read_history(kept: Path) -> list[Row]:
-    return json.loads((kept / "history.json").read_text())
-
-
-def keep(
-    model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
-) -> Path:
-    """What `write_state` does, by one process for all of them."""
-    if distribute.first():
-        write_state(model, history, target, previous, best)
-    distribute.together()
-    return target
-
-
-def write_state(
-    model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
-) -> Path:
-    """Writes a state in place of the previous; the folder gets its name when all is in it.
-
-    `best` are the weights of the best epoch, where they are others than the previous state's.
-    """
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    model.save(part / "model.keras")
-    np.savez(part / WITHIN, *map(keras.ops.convert_to_numpy, within_epoch(model)))
-    if best is not None:
-        np.savez(part / BEST, *best)
-    elif previous and (previous / BEST).exists():  # none in the middle of the first epoch
-        shutil.copy2(previous / BEST, part)
-    (part / "history.json").write_text(json.dumps(history, indent=1))
-    os.replace(part, target)
-    if previous:
-        shutil.rmtree(previous, ignore_errors=True)
-    return target
 
 
 def once(

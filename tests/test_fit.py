@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from kzoo.recipes import fit as fitting
+from kzoo.recipes import states
 from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, highest, latest, once, split_at
+from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, highest, once, split_at
 
 TOY = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
 STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, rank=highest("val_accuracy"))
@@ -51,7 +52,7 @@ def test_a_stopped_stage_ends_as_it_would_have(tmp_path, ema):
     whole, expected = run(tmp_path / "whole", stage=stage)
     with pytest.raises(StoppedError):
         run(tmp_path / "stopped", stop_at=2, stage=stage)
-    kept = latest(tmp_path / "stopped", stage)
+    kept = states.latest(tmp_path / "stopped", "toy")
     assert kept.name == "toy-0001"
     resumed, history = run(tmp_path / "stopped", stage=stage)
     for got, want in zip(history, expected, strict=True):
@@ -85,12 +86,12 @@ def test_stopped_within_an_epoch_it_goes_on_from_there(tmp_path, monkeypatch):
         return target
 
     whole, expected = go(tmp_path / "whole")
-    write = fitting.write_state
+    write = states.write_state
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "write_state", stop_after)
+        patch.setattr(states, "write_state", stop_after)
         with pytest.raises(StoppedError):
             go(tmp_path / "stopped")
-    assert latest(tmp_path / "stopped", stage).name == "toy-0002-000003"
+    assert states.latest(tmp_path / "stopped", "toy").name == "toy-0002-000003"
     asked.clear()
     resumed, history = go(tmp_path / "stopped")
     assert asked == [3]  # of six steps the other three
@@ -152,12 +153,12 @@ def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         replace(source, target)
 
-    replace = fitting.os.replace
+    replace = states.os.replace
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.os, "replace", full)
+        patch.setattr(states.os, "replace", full)
         with pytest.raises(OSError, match="No space left"):
             run(tmp_path)
-    assert latest(tmp_path, STAGE).name == "toy-0000"
+    assert states.latest(tmp_path, "toy").name == "toy-0000"
     _, history = run(tmp_path)
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
 
