@@ -6,8 +6,8 @@
 
 Loopback, JAX on CPU, gloo. A MobileNetV3-Small 0.5 at 64 px (with FILE, its weights, also one at
 1.0), a global batch of 32, 20 steps from the same seed by 1, 2 and 4 processes, and by one whose
-weights begin 1e-7 away, which shows what rounding alone comes to; then kill -9 of a random one of two, at any moment of
-tests/toy_run.py, again and again, resumed by one, two or four in turn.
+weights begin 1e-7 away, which shows what rounding alone comes to; then kill -9 of a random one of
+two, at any moment of tests/toy_run.py, again and again, resumed by one, two or four in turn.
 """
 
 import argparse
@@ -27,10 +27,11 @@ from loopback import addresses as free_addresses
 
 os.environ["KERAS_BACKEND"] = "jax"
 STEPS, BATCH, SIDE, CLASSES = 20, 32, 64, 5
-CASES = {  # rate, momentum (0: Adam)
-    "SGD, from random weights": (2e-3, 0.9),
-    "Adam, from random weights": (2e-3, 0.0),
-    "Adam, from pretrained weights": (4e-4, 0.0),
+CASES = {  # rate, momentum (0: Adam), numbers
+    "SGD, from random weights": (2e-3, 0.9, "float32"),
+    "Adam, from random weights": (2e-3, 0.0, "float32"),
+    "Adam, from random weights, float64": (2e-3, 0.0, "float64"),
+    "Adam, from pretrained weights": (4e-4, 0.0, "float32"),
 }
 APART = 1e-7  # about what a float32 is rounded by
 TOY = Path(__file__).parents[1] / "toy_run.py"
@@ -41,6 +42,8 @@ def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file:
 
     Its weights begin as they are drawn or as in `file`, each times 1 + `apart` or 1 - `apart`.
     """
+    rate, momentum, dtype = CASES[case]
+    os.environ["JAX_ENABLE_X64"] = "1" if dtype == "float64" else "0"
     import keras
     import numpy as np
 
@@ -67,7 +70,7 @@ def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file:
             means.append(float(logs["loss"]))
 
     fitting.Keeper = Noted
-    rate, momentum = CASES[case]
+    keras.config.set_floatx(dtype)
     if momentum:
         sgd = functools.partial(keras.optimizers.SGD, momentum=momentum)
         keras.optimizers.Adam = sgd  # which is what a stage asks for
