@@ -1,10 +1,14 @@
 """A plain U-Net on pictures with masks, for orientation beside `kzoo segment`.
 
-    python tests/bench/segment_unet.py DATA [--width 12] [--epochs 32] [--size 256] [--seed 0]
+    python tests/bench/segment_unet.py DATA [--width 12] [--epochs 12] [--size 256] [--seed 0]
 
 The same pictures, augmentation, loss, optimizer and choice of the best epoch as the recipe's; no
 pretrained weights, since there are none for it. Prints what it reaches in float, and its size and
 time in float32 and, after `kzoo.quantize` without training, in int8, by the interpreter.
+
+Nuclei, 1,107,662 parameters and 1,976 M multiply-accumulates, --epochs 12, which take as long as 30
+of V3-Small under DeepLabV3+ (1,009,826 and 182 M): mean IoU .865, nucleus .784, in int8 .785; 36 ms
+of CPU a picture in float32, 11 in int8.
 """
 
 import argparse
@@ -49,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("--width", type=int, default=12)
-    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
