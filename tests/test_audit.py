@@ -99,7 +99,7 @@ def test_a_readable_page(tiny, tmp_path):
 @makes_files
 @pytest.mark.slow
 def test_corrupted_files_give_an_answer_or_an_error(tiny, unseen, tmp_path):
-    """A sample of what tests/bench/fuzz_files.py does 2,100 times."""
+    """A sample of what tests/bench/fuzz_files.py does at length."""
     files = [
         convert(tiny, tmp_path / "int8.tflite", calibration=unseen[0][:20], labels=list("abcdef")),
         convert(tiny, tmp_path / "float.tflite", scheme="float32"),
