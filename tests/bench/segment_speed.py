@@ -1,6 +1,6 @@
 """CPU time of segmenters, float32 and int8, at 256 and 512 px, and what resizing and argmax take.
 
-    python tests/bench/segment_speed.py [--sizes 256 512] [--classes 21]
+    python tests/bench/segment_speed.py [--models ...] [--sizes 256 512] [--classes 21]
 
 Takes about six minutes. Weights are random, with settled batch statistics: fit for speed. "small"
 ends with logits at the head's own resolution, "logits" with them enlarged to the picture's, "mask"
@@ -41,12 +41,14 @@ def settled(model: keras.Model, pictures: np.ndarray) -> keras.Model:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--classes", type=int, default=21)
     arguments = parser.parse_args()
     for size in arguments.sizes:
         pictures = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
-        for name, (head, builder) in MODELS.items():
+        for name in arguments.models:
+            head, builder = MODELS[name]
             keras.utils.set_random_seed(0)
             backbone = builder(include_top=False, input_shape=(size, size, 3), output_stride=16)
             model = settled(head(backbone, arguments.classes), pictures)
