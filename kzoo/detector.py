@@ -162,26 +162,15 @@ class Detector(keras.Model):
         `pictures`: (N, H, W, 3), or arrays (H, W, 3), in the model's input range. Each is stretched
         to the model's size. `options` are those of `kzoo.detections`.
         """
-        resized = [self.resized(picture) for picture in pictures]
-        if not resized:
+        size = self.input_shape[1:3]
+        stretched = [resized(picture, size) for picture in pictures]
+        if not stretched:
             return []
-        outputs = self.predict(np.stack(resized), verbose=0)
+        outputs = self.predict(np.stack(stretched), verbose=0)
         found = detections(
             outputs, self.anchor_boxes, activation=self.activation, threshold=threshold, **options
         )
         return [one.scaled(*p.shape[:2]) for one, p in zip(found, pictures, strict=True)]
-
-    def resized(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) -> float32 of the model's size."""
-        size = self.input_shape[1:3]
-        picture = np.asarray(picture, "float32")
-        if picture.ndim != 3:
-            raise ValueError(f"A picture is (H, W, 3). Received: shape {picture.shape}")
-        if picture.shape[:2] == size:
-            return picture
-        return ops.convert_to_numpy(
-            ops.image.resize(picture, size, antialias=True, data_format="channels_last")
-        )
 
     @property
     def activation(self) -> str:
@@ -225,3 +214,15 @@ class Detector(keras.Model):
             scales=tuple(own["scales"]), reduced_first=own["reduced_first"],
         )  # fmt: skip
         return cls(net.input, net.output, **(config | {"anchors": anchors}), name=net.name)
+
+
+def resized(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(H, W, C), uint8 or float, stretched to the height and width given, as float32."""
+    picture = np.asarray(picture, "float32")
+    if picture.ndim != 3:
+        raise ValueError(f"A picture is (H, W, C). Received: shape {picture.shape}")
+    if picture.shape[:2] == tuple(size):
+        return picture
+    return ops.convert_to_numpy(
+        ops.image.resize(picture, size, antialias=True, data_format="channels_last")
+    )

@@ -14,7 +14,7 @@ from kzoo.recipes.data import read_picture
 from kzoo.recipes.draw import draw_boxes, read_upright
 from kzoo.recipes.run import labels_beside
 from kzoo.tflite import Runner
-from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, read_metadata
+from kzoo.tflite.tasks import found_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,40 +45,8 @@ def finder(file: Path, **options) -> Find:
             ),
             model.input_shape[1],
         )  # fmt: skip
-    metadata = read_metadata(file)
-    kind = metadata.outputs if metadata else None
     runner = Runner(file)
-    side = runner.input.shape[1]
-    if isinstance(kind, BoxOutputs):
-        anchors = kind.anchors
-        return Find(lambda pictures: detections(named(runner(pictures)), anchors, **options), side)
-    if isinstance(kind, DetectionOutputs):
-        return Find(lambda pictures: four_outputs(runner(pictures), kind, **options), side)
-    raise ValueError(
-        f"{file} does not tell its anchors: it is no detector with metadata, such as "
-        "kzoo.recipes.detect writes."
-    )
-
-
-def named(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """{"boxes", "scores"} by what they must be where the file calls them otherwise."""
-    if set(outputs) == {"boxes", "scores"}:
-        return outputs
-    ((_, boxes), (_, scores)) = sorted(outputs.items(), key=lambda pair: pair[1].shape[-1] != 4)
-    return {"boxes": boxes, "scores": scores}
-
-
-def four_outputs(
-    outputs: dict[str, np.ndarray], kind: DetectionOutputs, *, threshold: float = 0.01
-) -> list[Detections]:
-    """What TFLite_Detection_PostProcess has found."""
-    boxes, classes, scores, counts = (outputs[name] for name in kind.order)
-    found = []
-    for box, label, score, count in zip(boxes, classes, scores, counts.ravel(), strict=True):
-        n = int(count)
-        one = Detections(np.clip(box[:n], 0, 1), label[:n].astype(int), score[:n])
-        found.append(one.above(threshold))
-    return found
+    return Find(lambda pictures: found_in(runner, pictures, **options), runner.input.shape[1])
 
 
 SHOWN = 0.4  # the least score that is told and drawn

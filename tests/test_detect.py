@@ -10,7 +10,7 @@ from PIL import Image
 
 from kzoo.boxes import Anchors
 from kzoo.detection import Detections
-from kzoo.detector import Detector
+from kzoo.detector import Detector, resized
 from kzoo.recipes.annotations import Example, read_boxes
 from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
 from kzoo.recipes.boxes_score import score_boxes
@@ -190,6 +190,10 @@ class TestRun:
             [np.asarray(Image.open(path)) for path in sorted((scenes / "val").glob("*.jpg"))[:8]]
         )
         both = [finder(run / name, most=300) for name in ("model.keras", "model.tflite")]
+        wide = pictures[0].repeat(2, axis=1)  # of another size: in its own pixels
+        (found,) = Runner(run / "model.tflite").detect([wide], threshold=0.01)
+        (square,) = finder(run / "model.tflite")(resized(wide, (64, 64))[None])
+        np.testing.assert_allclose(found.boxes, square.boxes * [64, 128, 64, 128])
         for one, other in zip(*(find(pictures) for find in both), strict=True):
             assert len(other) > 0
             assert one.scores[0] == pytest.approx(other.scores[0], abs=0.1)

@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from kzoo.detection import Detections
     from kzoo.flatbuffer import TfliteModel, TfliteTensor
 
 TRIAL_SECONDS = 120  # opening and running a MobileNet takes less than one
@@ -124,6 +126,32 @@ class Runner:
             for output, values in zip(self.outputs, results, strict=True)
         }
         return stacked if len(stacked) > 1 else stacked[self.outputs[0].name]
+
+    def detect(
+        self, pictures: Sequence[np.ndarray], *, threshold: float = 0.4, **options: Any
+    ) -> "list[Detections]":
+        """What is on pictures (H, W, C) of any sizes, by a detector's file; boxes in their pixels.
+
+        As `Detector.detect` of the Keras model; `options` are those of `kzoo.detections`.
+        """
+        from kzoo.detector import resized
+        from kzoo.tflite.tasks import found_in
+
+        if not len(pictures):
+            return []
+        stretched = np.stack([resized(picture, self.input.shape[1:3]) for picture in pictures])
+        found = found_in(self, stretched, threshold=threshold, **options)
+        return [one.scaled(*p.shape[:2]) for one, p in zip(found, pictures, strict=True)]
+
+    def mask(self, picture: np.ndarray) -> np.ndarray:
+        """The class ids (H, W), uint8, of a picture (H, W, C) of any size: a segmenter's."""
+        from kzoo.detector import resized
+        from kzoo.masks import mask_at
+
+        outputs = self(resized(picture, self.input.shape[1:3]))
+        if isinstance(outputs, dict):
+            raise ValueError(f"{self.path} has {len(outputs)} outputs: it is no segmenter.")
+        return mask_at(outputs[0], np.shape(picture)[:2])
 
     def invoke(self) -> None:
         """Run the file on the picture it was given last: what `benchmark` times."""

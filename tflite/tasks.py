@@ -1,0 +1,51 @@
+"""What a detector's or a segmenter's file says of pictures, in place of its raw outputs."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kzoo.detection import Detections, detections
+from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, read_metadata
+
+if TYPE_CHECKING:
+    from kzoo.tflite.run import Runner
+
+
+def found_in(runner: "Runner", pictures: np.ndarray, **options) -> list[Detections]:
+    """What is on pictures (N, H, W, C) of the file's size, boxes in [0, 1].
+
+    A file tells its anchors in its metadata, or has TFLite_Detection_PostProcess within. Raises
+    ValueError for one that does neither. `options` are those of `kzoo.detections`; the operator
+    takes `threshold` alone.
+    """
+    metadata = read_metadata(runner.path)
+    kind = metadata.outputs if metadata else None
+    if isinstance(kind, BoxOutputs):
+        return detections(named(runner(pictures)), kind.anchors, **options)
+    if isinstance(kind, DetectionOutputs):
+        return four_outputs(runner(pictures), kind, **options)
+    raise ValueError(
+        f"{runner.path} does not tell its anchors: it is no detector with metadata, such as "
+        "kzoo.recipes.detect writes."
+    )
+
+
+def named(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{"boxes", "scores"} by what they must be where the file calls them otherwise."""
+    if set(outputs) == {"boxes", "scores"}:
+        return outputs
+    ((_, boxes), (_, scores)) = sorted(outputs.items(), key=lambda pair: pair[1].shape[-1] != 4)
+    return {"boxes": boxes, "scores": scores}
+
+
+def four_outputs(
+    outputs: dict[str, np.ndarray], kind: DetectionOutputs, *, threshold: float = 0.01
+) -> list[Detections]:
+    """What TFLite_Detection_PostProcess has found."""
+    boxes, classes, scores, counts = (outputs[name] for name in kind.order)
+    found = []
+    for box, label, score, count in zip(boxes, classes, scores, counts.ravel(), strict=True):
+        n = int(count)
+        one = Detections(np.clip(box[:n], 0, 1), label[:n].astype(int), score[:n])
+        found.append(one.above(threshold))
+    return found
