@@ -297,5 +297,5 @@ def test_arguments_that_make_no_sense():
     model.compile("adam", jit_compile=False)
     with pytest.raises(ValueError, match="no sample_weight"):
         model.train_on_batch(pictures, truth, sample_weight=np.ones(8))
-    with pytest.raises(ValueError, match=r"A picture is \(H, W, 3\). Received: shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"A picture is \(H, W, C\). Received: shape \(3,\)"):
         model.detect([np.zeros(3)])
