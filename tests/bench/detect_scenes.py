@@ -1,9 +1,11 @@
-"""A detector from nothing in some four minutes of CPU: shapes that this program draws.
+"""A detector from nothing in some four and a half minutes of CPU: shapes that this program draws.
 
     uv run python tests/bench/detect_scenes.py [FOLDER]
 
 1,024 pictures of circles, crosses and triangles to learn from, 200 to measure on, 128 px, half a
 MobileNetV3-Small. Prints mAP of the float model and of its int8 file, and the CPU time it took.
+Reached: mAP50 .904 and .905 (mAP .617 and .622) in 265 s; with 9 epochs .802 in 185; a minimalistic
+net, 11 epochs and 100 pictures to measure on, .754 in 186; at 96 px, 13 epochs, .716 in 206.
 """
 
 import sys
