@@ -162,15 +162,15 @@ class Detector(keras.Model):
         `pictures`: (N, H, W, 3), or arrays (H, W, 3), in the model's input range. Each is stretched
         to the model's size. `options` are those of `kzoo.detections`.
         """
-        size = self.input_shape[1:3]
-        stretched = [resized(picture, size) for picture in pictures]
-        if not stretched:
-            return []
-        outputs = self.predict(np.stack(stretched), verbose=0)
-        found = detections(
-            outputs, self.anchor_boxes, activation=self.activation, threshold=threshold, **options
-        )
-        return [one.scaled(*p.shape[:2]) for one, p in zip(found, pictures, strict=True)]
+
+        def find(stretched: np.ndarray) -> list[Detections]:
+            outputs = self.predict(stretched, verbose=0)
+            return detections(
+                outputs, self.anchor_boxes, activation=self.activation, threshold=threshold,
+                **options,
+            )  # fmt: skip
+
+        return at_own_size(find, pictures, self.input_shape[1:3])
 
     @property
     def activation(self) -> str:
@@ -226,3 +226,16 @@ def resized(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return ops.convert_to_numpy(
         ops.image.resize(picture, size, antialias=True, data_format="channels_last")
     )
+
+
+def at_own_size(
+    find: Callable[[np.ndarray], list[Detections]],
+    pictures: np.ndarray | Sequence[np.ndarray],
+    size: tuple[int, ...],
+) -> list[Detections]:
+    """What `find` sees on pictures stretched to `size`, boxes in each one's own pixels."""
+    stretched = [resized(picture, size) for picture in pictures]
+    if not stretched:
+        return []
+    found = find(np.stack(stretched))
+    return [one.scaled(*p.shape[:2]) for one, p in zip(found, pictures, strict=True)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ from kzoo.recipes.data import read_picture
 from kzoo.recipes.draw import draw_boxes, read_upright
 from kzoo.recipes.run import labels_beside
 from kzoo.tflite import Runner
-from kzoo.tflite.tasks import found_in
+from kzoo.tflite.detect import finding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def finder(file: Path, **options) -> Find:
             model.input_shape[1],
         )  # fmt: skip
     runner = Runner(file)
-    return Find(lambda pictures: found_in(runner, pictures, **options), runner.input.shape[1])
+    return Find(partial(finding(runner), **options), runner.input.shape[1])
 
 
 SHOWN = 0.4  # the least score that is told and drawn

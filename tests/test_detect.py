@@ -20,7 +20,7 @@ from kzoo.recipes.draw import draw_boxes
 from kzoo.recipes.finder import finder
 from kzoo.recipes.fit import Stage
 from kzoo.recipes.scenes import draw_scenes
-from kzoo.tflite import Runner, audit
+from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.metadata import BoxOutputs, read_metadata
 from kzoo.tflite.postprocess import PostProcess, add_postprocess
 
@@ -282,6 +282,10 @@ def test_settings_that_make_no_sense(scenes, capsys):
 
 def test_files_that_are_no_detectors(tmp_path):
     image = keras.Input((8, 8, 3))
-    keras.Model(image, keras.layers.Flatten()(image)).save(tmp_path / "model.keras")
+    model = keras.Model(image, keras.layers.Flatten()(image))
+    model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="holds a Functional, not a detector"):
         finder(tmp_path / "model.keras")
+    convert(model, tmp_path / "model.tflite", scheme="float32")
+    with pytest.raises(ValueError, match="does not tell its anchors"):  # before any picture
+        finder(tmp_path / "model.tflite")

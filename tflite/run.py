@@ -7,12 +7,13 @@ Hence the imports inside functions.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,14 +135,16 @@ class Runner:
 
         As `Detector.detect` of the Keras model; `options` are those of `kzoo.detections`.
         """
-        from kzoo.detector import resized
-        from kzoo.tflite.tasks import found_in
+        from kzoo.detector import at_own_size
 
-        if not len(pictures):
-            return []
-        stretched = np.stack([resized(picture, self.input.shape[1:3]) for picture in pictures])
-        found = found_in(self, stretched, threshold=threshold, **options)
-        return [one.scaled(*p.shape[:2]) for one, p in zip(found, pictures, strict=True)]
+        find = functools.partial(self._find, threshold=threshold, **options)
+        return at_own_size(find, pictures, self.input.shape[1:3])
+
+    @functools.cached_property
+    def _find(self) -> Callable[..., "list[Detections]"]:
+        from kzoo.tflite.detect import finding
+
+        return finding(self)
 
     def mask(self, picture: np.ndarray) -> np.ndarray:
         """The class ids (H, W), uint8, of a picture (H, W, C) of any size: a segmenter's."""

@@ -1,5 +1,6 @@
-"""What a detector's or a segmenter's file says of pictures, in place of its raw outputs."""
+"""What is on pictures, by a detector's file, in place of its raw outputs."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,19 +12,20 @@ if TYPE_CHECKING:
     from kzoo.tflite.run import Runner
 
 
-def found_in(runner: "Runner", pictures: np.ndarray, **options) -> list[Detections]:
-    """What is on pictures (N, H, W, C) of the file's size, boxes in [0, 1].
+def finding(runner: "Runner") -> Callable[..., list[Detections]]:
+    """`finding(runner)(pictures)`: what is on pictures (N, H, W, C) of its size, boxes in [0, 1].
 
     A file tells its anchors in its metadata, or has TFLite_Detection_PostProcess within. Raises
-    ValueError for one that does neither. `options` are those of `kzoo.detections`; the operator
-    takes `threshold` alone.
+    ValueError for one that does neither. Options are those of `kzoo.detections`; the operator takes
+    `threshold` alone.
     """
     metadata = read_metadata(runner.path)
     kind = metadata.outputs if metadata else None
     if isinstance(kind, BoxOutputs):
-        return detections(named(runner(pictures)), kind.anchors, **options)
+        anchors = kind.anchors
+        return lambda pictures, **options: detections(named(runner(pictures)), anchors, **options)
     if isinstance(kind, DetectionOutputs):
-        return four_outputs(runner(pictures), kind, **options)
+        return lambda pictures, **options: four_outputs(runner(pictures), kind, **options)
     raise ValueError(
         f"{runner.path} does not tell its anchors: it is no detector with metadata, such as "
         "kzoo.recipes.detect writes."
