@@ -42,7 +42,7 @@ def quantize(
         cut off at each end of an activation's range.
     equalization: scale the channels of an activation to one range where the layer after takes that
         back for nothing. In front of a hard-swish it costs one small convolution, placed only where
-        it brings a twentieth of the noise (at two places of a V3-Small).
+        it brings a twentieth of the noise (at two to four places of a V3-Small).
     bias_correction: take off each bias what int8 shifts its channel by, on average.
 
     Signal to noise of the logits on photos (tests/bench/ptq_choices.py): V3-Small 19.1 dB, without
