@@ -75,7 +75,7 @@ class Comparison:
     def __str__(self) -> str:
         lines = [f"{self.pictures} pictures", *map(str, self.outputs)]
         if self.layers:
-            lines.append("most noise comes in at (signal to noise behind the layer, and before it)")
+            lines.append("most noise comes in at (signal to noise behind the layer)")
             lines += [f"  {layer}" for layer in self.layers[:LAYERS_TOLD]]
         return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 TensorFlow keeps a layer's name in the names of its tensors. A copy of the file hands those out as
 outputs, so that they are computed by the kernels that the file runs on, and each is held against
-what the layer gives in Keras.
+what the layer gives in Keras: to the model's own inputs, and to what the file hands it.
 """
 
 import dataclasses
@@ -21,22 +21,19 @@ from kzoo.tflite.audit import computed
 from kzoo.tflite.run import Runner
 from kzoo.tflite.translate import layer_of
 
+TINY = np.finfo(np.float64).tiny
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerNoise:
     """What is left of the signal behind one layer of the model."""
 
     name: str
-    sqnr_db: float  # of its output in the file
-    before_db: float  # the lowest of the layers that it is computed from; inf for the first
-
-    @property
-    def added(self) -> float:
-        """Noise over signal that was not there before."""
-        return 10 ** (-self.sqnr_db / 10) - 10 ** (-self.before_db / 10)
+    own_db: float  # had the model's layer been given what the file's was: the layer's own noise
+    sqnr_db: float  # had the model computed all before it as well
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.sqnr_db:.1f} dB, before it {self.before_db:.1f} dB"
+        return f"{self.name}: {self.own_db:.1f} dB of its own, {self.sqnr_db:.1f} dB in all"
 
 
 def noise_by_layer(
@@ -56,39 +53,63 @@ def noise_by_layer(
     taps = {name: tap for name, tap in taps.items() if is_compared(tap)}
     if not taps:
         return ()
-    tensors, asked = {name: tensors[name] for name in taps}, keras.Model(model.inputs, taps)
-    sums: dict[str, np.ndarray] = {}  # (3, channels): of the squares of both, of their product
+    whole, alone = keras.Model(model.inputs, taps), steps(model, taps)
+    in_all, of_its_own = Sums(), Sums()
     with tempfile.TemporaryDirectory(prefix="kzoo_layers_") as folder:
         copy = Path(folder, "layers.tflite")
-        copy.write_bytes(with_outputs(Path(path).read_bytes(), tensors))
+        copy.write_bytes(
+            with_outputs(Path(path).read_bytes(), {name: tensors[name] for name in taps})
+        )
         runner = Runner(copy)
-        for picture in pictures:
+
+        def file(picture: np.ndarray) -> dict[str, np.ndarray]:
             got = runner(picture)
-            if len(tensors) == 1:
-                got = {runner.outputs[0].name: got}
-            want = asked([picture[None].astype("float32")], training=False)
-            for name, b in got.items():
-                a = keras.ops.convert_to_numpy(want[name]).astype(np.float64)
-                if a.size != b.size:
-                    continue
-                a = a.reshape(-1, a.shape[-1])
-                b = b.reshape(a.shape)
-                found = np.stack([(a * a).sum(0), (b * b).sum(0), (a * b).sum(0)])
-                sums[name] = sums.get(name, 0) + found
-    decibels = {name: sqnr_db(*sums[name]) for name in tensors if name in sums}
-    before = sources(graph, {tensors[name]: name for name in decibels})
+            return got if len(taps) > 1 else {runner.outputs[0].name: got}
+
+        for picture in pictures:
+            want = whole([picture[None].astype("float32")], training=False)
+            for name, b in file(picture).items():
+                in_all.add(name, want[name], b)
+        for picture in pictures:
+            got = file(picture)
+            given = {name: in_all.scaled(name, got[name]) for name in in_all.found}
+            given[""] = picture[None].astype("float32")
+            for name, (sources, step) in alone.items():
+                if name in given and all(source in given for source in sources):
+                    want = step([given[source] for source in sources], training=False)
+                    of_its_own.add(name, want, got[name])
     noises = (
-        LayerNoise(name, value, min((decibels[b] for b in before[name]), default=np.inf))
-        for name, value in decibels.items()
+        LayerNoise(name, of_its_own.sqnr_db(name), in_all.sqnr_db(name))
+        for name in of_its_own.found
     )
-    return tuple(sorted(noises, key=lambda layer: -layer.added))
+    return tuple(sorted(noises, key=lambda layer: layer.own_db))
 
 
-def sqnr_db(model: np.ndarray, file: np.ndarray, both: np.ndarray) -> float:
-    """Signal to noise from sums over each channel, the file's times the factor that fits best."""
-    signal = model.sum()
-    noise = signal - (both**2 / np.maximum(file, np.finfo(np.float64).tiny)).sum()
-    return float(10 * np.log10(signal / noise)) if noise > signal * 1e-15 else np.inf
+class Sums:
+    """Of what a model's layers give, squared, of what a file's do, and of both, by channel."""
+
+    def __init__(self):
+        self.found: dict[str, np.ndarray] = {}  # {layer: (3, channels)}
+
+    def add(self, name: str, model: Any, file: np.ndarray) -> None:
+        """Values of any shapes with as many in them, channels last."""
+        a = keras.ops.convert_to_numpy(model).astype(np.float64)
+        if a.size == file.size:
+            a = a.reshape(-1, a.shape[-1])
+            b = file.reshape(a.shape)
+            self.found[name] = self.found.get(name, 0) + np.stack([a * a, b * b, a * b]).sum(1)
+
+    def scaled(self, name: str, file: np.ndarray) -> np.ndarray:
+        """The file's values times the factor of each channel that fits the model's best."""
+        _, square, both = self.found[name]
+        return (file * (both / np.maximum(square, TINY))).astype("float32")
+
+    def sqnr_db(self, name: str) -> float:
+        """Signal to noise of the scaled values."""
+        square, file, both = self.found[name]
+        signal = square.sum()
+        noise = signal - (both**2 / np.maximum(file, TINY)).sum()
+        return float(10 * np.log10(signal / noise)) if noise > signal * 1e-15 else np.inf
 
 
 def outputs_of_layers(model: keras.Model, graph: TfliteGraph) -> dict[str, int]:
@@ -141,20 +162,20 @@ def is_compared(tensor: Any) -> bool:
     )
 
 
-def sources(graph: TfliteGraph, names: Mapping[int, str]) -> dict[str, set[str]]:
-    """For each named tensor the named ones nearest before it."""
-    producer = {t: op for op in graph.operators for t in op.outputs}
-    found: dict[str, set[str]] = {}
-    for start, name in names.items():
-        found[name], todo, seen = set(), [start], {start}
+def steps(model: keras.Model, taps: Mapping[str, Any]) -> dict[str, tuple[list[str], keras.Model]]:
+    """{layer: the nearest ones before it ("": the model's input), what computes it from those}."""
+    names = {id(tap): name for name, tap in taps.items()} | {id(model.inputs[0]): ""}
+    found = {}
+    for name, tap in taps.items():
+        sources, todo = {}, [tap]
         while todo:
-            operator = producer.get(todo.pop())
-            for t in operator.inputs if operator else ():
-                if t in names:
-                    found[name].add(names[t])
-                elif t not in seen:
-                    seen.add(t)
-                    todo.append(t)
+            history = todo.pop()._keras_history
+            for tensor in history.operation._inbound_nodes[history.node_index].input_tensors:
+                if id(tensor) in names:
+                    sources[names[id(tensor)]] = tensor
+                else:
+                    todo.append(tensor)
+        found[name] = list(sources), keras.Model(list(sources.values()), tap)
     return found
 
 
