@@ -168,6 +168,12 @@ def batches(split: Split, config: Config, dataset: Dataset, **options) -> Batche
     )
 
 
+def augmented(dataset: Dataset, config: Config, **options) -> Batches:
+    """The training pictures, changed in every epoch."""
+    augment = Augment(flip=config.flip)
+    return batches(dataset.train, config, dataset, augment=augment, size=config.size, **options)
+
+
 def stage(
     name: str, epochs: int, learning_rate: float, config: Config, *,
     smoothing: float = 0, **options: Any,
@@ -220,14 +226,7 @@ def train_whole(
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = config.weights == "none"
     weight = balanced(dataset.train.targets, len(dataset.labels))
-    train = batches(
-        dataset.train,
-        config,
-        dataset,
-        augment=Augment(flip=config.flip),
-        size=config.size,
-        class_weight=weight,
-    )
+    train = augmented(dataset, config, class_weight=weight)
     return fit(
         net,
         stage(
@@ -249,9 +248,7 @@ def train_int8(
     int8: keras.Model, net: keras.Model, dataset: Dataset, config: Config, state: Path
 ) -> tuple[keras.Model, list[Row]]:
     """The quantized network, whose targets are what the float one says of the same pictures."""
-    train = batches(
-        dataset.train, config, dataset, augment=Augment(flip=config.flip), size=config.size
-    )
+    train = augmented(dataset, config)
     return fit_or_leave(
         int8,
         stage("qat", config.qat_epochs, QAT_LEARNING_RATE, config),

@@ -23,7 +23,6 @@ import numpy as np
 
 from kzoo.interop import quantize_model, to_tf_keras
 from kzoo.interop.tf_keras import neighbour
-from kzoo.recipes.augment import Augment
 from kzoo.recipes.data import Dataset
 from kzoo.recipes.fit import Row, Stage, best_epoch
 from kzoo.tflite import convert
@@ -65,7 +64,7 @@ def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, l
 
 def work(folder: str | Path) -> None:
     """What `train_by_tfmot` has done in its process."""
-    from kzoo.recipes.classify import QAT_LEARNING_RATE, batches, stage
+    from kzoo.recipes.classify import QAT_LEARNING_RATE, augmented, batches, stage
     from kzoo.recipes.int8 import for_calibration
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -75,9 +74,7 @@ def work(folder: str | Path) -> None:
     net = keras.saving.load_model(folder / "model.keras", compile=False)
     calibration = for_calibration(dataset.train.paths, config.size, seed=config.seed)
     quantized, real = prepared(net, calibration, frozen_norms=config.weights != "none")
-    train = batches(
-        dataset.train, config, dataset, augment=Augment(flip=config.flip), size=config.size
-    )
+    train = augmented(dataset, config)
     history = fit(
         quantized,
         stage("tfmot", config.qat_epochs, QAT_LEARNING_RATE, config),
