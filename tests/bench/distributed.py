@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -71,6 +72,11 @@ def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file:
 
     fitting.Keeper = Noted
     keras.config.set_floatx(dtype)
+    if dtype == "float64":  # which Keras would normalize in float32
+        from keras.src.layers.normalization import batch_normalization
+
+        exact = {**vars(keras.src.backend), "result_type": lambda *dtypes: dtype}
+        batch_normalization.backend = types.SimpleNamespace(**exact)
     if momentum:
         sgd = functools.partial(keras.optimizers.SGD, momentum=momentum)
         keras.optimizers.Adam = sgd  # which is what a stage asks for
