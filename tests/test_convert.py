@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import beginning
+from keras import layers
 from PIL import Image
 
 import kzoo
@@ -148,6 +149,71 @@ def test_convert_quantizes_as_quantize_does(tiny, pictures, tmp_path):
     itself = convert(tiny, tmp_path / "a.tflite", calibration=pictures)
     quantized = kzoo.quantize(tiny, calibration=pictures)
     assert itself.read_bytes() == convert(quantized, tmp_path / "b.tflite").read_bytes()
+
+
+def chain(nested: bool) -> keras.Model:
+    """A sequential model, or one with another in it."""
+    first = [layers.Conv2D(8, 3), layers.BatchNormalization(), layers.ReLU()]
+    if nested:
+        first = [keras.Sequential([keras.Input((64, 64, 3)), *first], name="inner")]
+    return keras.Sequential([
+        keras.Input((64, 64, 3)), *first, layers.AveragePooling2D(8), layers.Flatten(),
+        layers.Dense(4),
+    ])  # fmt: skip
+
+
+def twice() -> keras.Model:
+    """A layer that reads itself."""
+    image = keras.Input((64, 64, 3))
+    x = layers.AveragePooling2D(8)(image)
+    same = layers.Conv2D(3, 3, padding="same", name="same")
+    return keras.Model(image, layers.Dense(4)(layers.Flatten()(same(same(x)))))
+
+
+def halves() -> keras.Model:
+    image = keras.Input((64, 64, 3))
+    left, right = keras.ops.split(layers.AveragePooling2D(8)(image), 2, axis=2)
+    return keras.Model(image, layers.Dense(4)(layers.Flatten()(left - right)))
+
+
+@pytest.mark.parametrize(
+    ("build", "scheme"),
+    [
+        (lambda: chain(nested=False), "int8"),
+        (lambda: chain(nested=True), "int8"),
+        (twice, "int8"),
+        (halves, "float32"),
+    ],
+    ids=["sequential", "nested", "a layer called twice", "an operator with two outputs"],
+)
+def test_anyone_s_graph(build, scheme, pictures, unseen, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = build()
+    out = convert(model, tmp_path / "a.tflite", scheme=scheme, calibration=pictures[:40])
+    found = compare(model, out, unseen[0][:16], layers=2)
+    assert found.sqnr_db > 25
+    assert all(layer.own_db > 25 for layer in found.layers)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (1 / 255, 0), (2 / 255, -1)])
+def test_bytes_mean_the_same_without_a_rescaling(scale, offset, pictures, unseen, tmp_path):
+    """Whatever range the net is fed in, and however dull its pictures are."""
+    keras.utils.set_random_seed(0)
+    model = chain(nested=False)
+    dull, other = ((60 + some / 4).astype("uint8") for some in (pictures[:40], unseen[0][:20]))
+    out = convert(model, tmp_path / "a.tflite", calibration=dull * scale + offset)
+    port = Runner(out).input
+    assert port.scale == pytest.approx(scale)
+    assert port.zero_point == pytest.approx(-offset / scale, abs=0.51)
+    want = model.predict(other * scale + offset, verbose=0)
+    np.testing.assert_allclose(Runner(out)(other), want, atol=0.03 * np.abs(want).max())
+
+
+def test_pictures_scaled_as_no_pixels_are(pictures, tmp_path):
+    standard = (pictures[:8] - 110.0) / 40
+    with pytest.raises(ValueError, match=r"(?s)takes pixels as they are.*Rescaling, Normalization"):
+        convert(chain(nested=False), tmp_path / "a.tflite", calibration=standard)
+    convert(chain(nested=False), tmp_path / "a.tflite", calibration=standard, io="float32")
 
 
 def test_layers_kept_in_float_are_float_in_the_file(tiny, pictures, unseen, tmp_path):

@@ -19,6 +19,7 @@ import kzoo
 from kzoo.detector import Detector
 from kzoo.flatbuffer import read_tflite
 from kzoo.qat import FakeQuant
+from kzoo.qat.read import functional
 from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.files import replacing
 from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, Metadata
@@ -51,10 +52,11 @@ def convert(
     scheme: see `SCHEMES`.
     io: dtype of the input. None means uint8 for int8, and float32 for the other schemes. A uint8
         input takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's
-        front becomes the input's scale and zero point. A float32 input of an int8 file keeps it, as
-        two float operators: a QUANTIZE takes zero to the zero point, where black is not zero to the
-        net. Outputs are float32, and so is a softmax: an int8 one has steps of 1/256, too coarse
-        for many classes.
+        front becomes the input's scale and zero point. A model without one is taken to be fed with
+        pixels in [0, 255], [0, 1] or [-1, 1], by its calibration. A float32 input of an int8 file
+        keeps it, as two float operators: a QUANTIZE takes zero to the zero point, where black is
+        not zero to the net. Outputs are float32, and so is a softmax: an int8 one has steps of
+        1/256, too coarse for many classes.
     calibration: pictures (N, H, W, C), uint8 or float, in the model's input range; some 100 to 500
         that are like those it will see. Needed for int8 and int16x8, unless the model holds the
         ranges that `kzoo.quantize` gave it.
@@ -113,6 +115,7 @@ def lower(
     from kzoo.tflite.finish import finish  # needs flatbuffers, which comes with TensorFlow
     from kzoo.tflite.metadata_write import add_metadata, told_by_ports
 
+    model = functional(model)
     shape = picture_shape(model, request.image_size)
     names = output_names(model, request.labels)
     scheme, grid = SCHEMES[request.scheme], None

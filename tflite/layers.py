@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers
 
 from kzoo.flatbuffer import TfliteGraph, read_tflite
+from kzoo.qat.read import functional
 from kzoo.tflite.audit import computed
 from kzoo.tflite.run import Runner
 from kzoo.tflite.translate import layer_of
@@ -44,12 +45,14 @@ def noise_by_layer(
     Channels are compared but for a factor each: `kzoo.quantize` moves those between layers. Empty
     where `model` is no functional Keras model, or the file's tensors are called otherwise.
     """
+    model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
         return ()
     graph = read_tflite(path).graphs[0]
     tensors = outputs_of_layers(model, graph)
     own = {layer for op in graph.operators for t in op.outputs for layer in layers_of(graph, t)}
-    taps = {name: fused(model.get_layer(name).output, own) for name in tensors}
+    outputs = {name: model.get_layer(name).output for name in tensors}
+    taps = {name: fused(x, own) for name, x in outputs.items() if isinstance(x, keras.KerasTensor)}
     taps = {name: tap for name, tap in taps.items() if is_compared(tap)}
     if not taps:
         return ()
@@ -90,19 +93,23 @@ class Sums:
 
     def __init__(self):
         self.found: dict[str, np.ndarray] = {}  # {layer: (3, channels)}
+        self.shapes: dict[str, tuple[int, ...]] = {}  # in the model
 
     def add(self, name: str, model: Any, file: np.ndarray) -> None:
         """Values of any shapes with as many in them, channels last."""
         a = keras.ops.convert_to_numpy(model).astype(np.float64)
         if a.size == file.size:
+            self.shapes[name] = a.shape
             a = a.reshape(-1, a.shape[-1])
             b = file.reshape(a.shape)
             self.found[name] = self.found.get(name, 0) + np.stack([a * a, b * b, a * b]).sum(1)
 
     def scaled(self, name: str, file: np.ndarray) -> np.ndarray:
         """The file's values times the factor of each channel that fits the model's best."""
-        _, square, both = self.found[name]
-        return (file * (both / np.maximum(square, TINY))).astype("float32")
+        signal, square, both = self.found[name]
+        seen = square > 1e-12 * signal  # else there is nothing to scale
+        factor = np.where(seen, both, 0.0) / np.where(seen, square, 1.0)
+        return (file.reshape(self.shapes[name]) * factor).astype("float32")
 
     def sqnr_db(self, name: str) -> float:
         """Signal to noise of the scaled values."""
@@ -137,9 +144,10 @@ def fused(tensor: Any, own: Collection[str]) -> Any:
     """
     while True:
         nodes = readers(tensor)
-        if len(nodes) != 1 or nodes[0].operation.name in own or len(nodes[0].input_tensors) != 1:
+        ends = [x for node in nodes for x in (*node.input_tensors, *node.output_tensors)]
+        if len(nodes) != 1 or nodes[0].operation.name in own or len(ends) != 2:
             return tensor
-        (tensor,) = nodes[0].output_tensors
+        tensor = ends[1]
 
 
 def readers(tensor: Any) -> list[Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kzoo.qat.ranges import CHANNELS, PIXELS
 from kzoo.tflite.metadata import Metadata
 from kzoo.tflite.postprocess import PostProcess
 from kzoo.tflite.translate import SCHEMES
@@ -111,5 +112,14 @@ def calibration_set(
         raise ValueError(
             f"calibration must be numbers of shape (N, {', '.join(map(str, shape))}). "
             f"Received: {pictures.dtype} {pictures.shape}"
+        )
+    low, high = float(pictures.min()), float(pictures.max())
+    known = any(least <= low and high <= most for least, most in PIXELS)
+    if request.io in ("uint8", "int8") and shape[-1] in CHANNELS and not known:
+        raise ValueError(
+            f"The {request.io} input takes pixels as they are, for nets that are fed with them in "
+            f"[0, 255], [0, 1] or [-1, 1]. Received: calibration with values in [{low:g}, "
+            f"{high:g}]. Make that scaling the model's first layer (Rescaling, Normalization) and "
+            'calibrate with plain pixels, or convert with io="float32".'
         )
     return pictures

@@ -1,7 +1,7 @@
 """Which tensors are int8, over which range: observation, search, and what the kernels can do."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -87,6 +87,10 @@ def place(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
             own = {n for n in op.inputs if len(users[n]) == 1 and grids.get(n) == n}
             grids = {name: op.name if key in own else key for name, key in grids.items()}
     return grids, frozenset(rounded)
+
+
+PIXELS: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # as nets take them
+CHANNELS = (1, 3, 4)  # of pictures
 
 
 class Histogram:
@@ -208,6 +212,8 @@ def make_plan(
             bounds = FIXED.get(op.function)
         if isinstance(op, Input) and op.zero is not None:
             bounds = (-op.zero * op.scale, (LEVELS - op.zero) * op.scale)
+        elif isinstance(op, Input) and op.name in histograms:
+            bounds = pixels(op.shape, histograms[op.name])
         if bounds and grids[op.name] == op.name:
             ranges[op.name] = bounds
             fixed.add(op.name)
@@ -215,6 +221,19 @@ def make_plan(
     plan = Plan(grids, rounded, ranges, {})
     widen(graph, plan, fixed)
     return with_limits(graph, plan)
+
+
+def pixels(shape: Sequence[int | None], found: Histogram) -> Range | None:
+    """All that pixels can be, of pictures scaled as these are; None if they are none.
+
+    A phone hands over bytes, which the file stores as they are: its steps are theirs, however dark
+    the pictures of the calibration are.
+    """
+    if len(shape) != 4 or shape[-1] not in CHANNELS:
+        return None
+    return next(
+        ((low, high) for low, high in PIXELS if low <= found.low and found.high <= high), None
+    )
 
 
 def with_limits(graph: Graph, plan: Plan) -> Plan:

@@ -13,6 +13,7 @@ from kzoo.qat.translate import LAYERS, OPERATORS
 
 def read(model: keras.Model, keep_float: Collection[str] = ()) -> Graph:
     """The graph of a functional or sequential model. ValueError for what it does not know."""
+    model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
         raise ValueError(
             f"quantize() rewrites functional and sequential models that are built; received "
@@ -34,9 +35,17 @@ def read(model: keras.Model, keep_float: Collection[str] = ()) -> Graph:
     return Graph(reader.ops, inputs, outputs)
 
 
+def functional(model: Any) -> Any:
+    """Of a sequential model that is built the functional one within; anything else as it is.
+
+    A `keras.Sequential` knows neither its `output` nor its `operations`.
+    """
+    return getattr(model, "_functional", None) or model
+
+
 def operations(model: keras.Model) -> Iterable[Any]:
     """All layers and operators of a model and of the models within it."""
-    for op in getattr(model, "operations", ()):  # a subclassed model does not tell
+    for op in getattr(functional(model), "operations", ()):  # a subclassed model does not tell
         yield op
         if isinstance(op, keras.Model):
             yield from operations(op)
@@ -74,6 +83,7 @@ class Reader:
 
     def nested(self, model: keras.Model, names: tuple[str, ...]) -> list[str]:
         """The outputs of a model that is used as a layer, given its inputs."""
+        model = functional(model)
         if not getattr(model, "operations", None):
             raise ValueError(unsupported(model))
         within = Reader(self.keep_float)
@@ -96,8 +106,8 @@ class Reader:
             found = (Opaque(op.name, inputs, op),)
         names: dict[str, str] = {}
         for part in found:
+            read_from = tuple(names.get(i, i) for i in part.inputs)  # not yet its own
             names[part.name] = name = self.unused(part.name)
-            read_from = tuple(names.get(i, i) for i in part.inputs)
             self.ops[name] = dataclasses.replace(
                 part, name=name, inputs=read_from, keep_float=keep, shape=shape
             )
