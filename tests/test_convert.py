@@ -195,13 +195,18 @@ def test_anyone_s_graph(build, scheme, pictures, unseen, tmp_path):
     assert all(layer.own_db > 25 for layer in found.layers)
 
 
+@pytest.mark.parametrize("calibrator", ["kzoo", "tensorflow"])
 @pytest.mark.parametrize(("scale", "offset"), [(1, 0), (1 / 255, 0), (2 / 255, -1)])
-def test_bytes_mean_the_same_without_a_rescaling(scale, offset, pictures, unseen, tmp_path):
+def test_bytes_mean_the_same_without_a_rescaling(
+    scale, offset, calibrator, pictures, unseen, tmp_path
+):
     """Whatever range the net is fed in, and however dull its pictures are."""
     keras.utils.set_random_seed(0)
     model = chain(nested=False)
     dull, other = ((60 + some / 4).astype("uint8") for some in (pictures[:40], unseen[0][:20]))
-    out = convert(model, tmp_path / "a.tflite", calibration=dull * scale + offset)
+    out = convert(
+        model, tmp_path / "a.tflite", calibration=dull * scale + offset, calibrator=calibrator
+    )
     port = Runner(out).input
     assert port.scale == pytest.approx(scale)
     assert port.zero_point == pytest.approx(-offset / scale, abs=0.51)

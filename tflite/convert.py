@@ -19,13 +19,20 @@ import kzoo
 from kzoo.detector import Detector
 from kzoo.flatbuffer import read_tflite
 from kzoo.qat import FakeQuant
+from kzoo.qat.ranges import CHANNELS
 from kzoo.qat.read import functional
 from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.files import replacing
 from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, Metadata
 from kzoo.tflite.postprocess import OPERATOR, PostProcess, with_postprocess
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32, fenced
-from kzoo.tflite.request import Request, calibration_set, output_names, picture_shape
+from kzoo.tflite.request import (
+    Request,
+    calibration_set,
+    output_names,
+    picture_shape,
+    pixel_range,
+)
 from kzoo.tflite.translate import SCHEMES, trace, translate
 
 
@@ -119,6 +126,7 @@ def lower(
     shape = picture_shape(model, request.image_size)
     names = output_names(model, request.labels)
     scheme, grid = SCHEMES[request.scheme], None
+    ends: Sequence[float] | None = None
     kerass = isinstance(model, keras.Model)
     body = copy_in_float32(model) if kerass else model
     ranged = has_ranges(body)
@@ -151,11 +159,15 @@ def lower(
     progress(STEPS[2])
     if kerass and scheme.calibrated and request.io in ("uint8", "int8"):
         body, grid = absorb_preprocessing(body)
+        if grid:
+            ends = grid.real(np.array([0, 255])).tolist()
+        elif pictures is not None and shape[-1] in CHANNELS:
+            ends = pixel_range(pictures)
     graph = trace(
         fenced(body) if has_ranges(body) else body, (request.batch_size, *shape),
         from_bytes=request.io == "uint8" and not scheme.calibrated,
     )  # fmt: skip
-    content = translate(graph, scheme, pictures, grid)
+    content = translate(graph, scheme, pictures, grid, ends)
     content = finish(
         content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32"
     )

@@ -114,8 +114,7 @@ def calibration_set(
             f"Received: {pictures.dtype} {pictures.shape}"
         )
     low, high = float(pictures.min()), float(pictures.max())
-    known = any(least <= low and high <= most for least, most in PIXELS)
-    if request.io in ("uint8", "int8") and shape[-1] in CHANNELS and not known:
+    if request.io in ("uint8", "int8") and shape[-1] in CHANNELS and not pixel_range(pictures):
         raise ValueError(
             f"The {request.io} input takes pixels as they are, for nets that are fed with them in "
             f"[0, 255], [0, 1] or [-1, 1]. Received: calibration with values in [{low:g}, "
@@ -123,3 +122,9 @@ def calibration_set(
             'calibrate with plain pixels, or convert with io="float32".'
         )
     return pictures
+
+
+def pixel_range(pictures: np.ndarray) -> tuple[float, float] | None:
+    """What the bytes 0 and 255 stand for in pictures that are scaled as these are."""
+    low, high = pictures.min(), pictures.max()
+    return next(((least, most) for least, most in PIXELS if least <= low and high <= most), None)

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -75,11 +75,16 @@ def trace(model: keras.Model, shape: tuple[int, int, int, int], *, from_bytes: b
     return run.get_concrete_function()
 
 
-def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Grid | None) -> bytes:
+def translate(
+    graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Grid | None,
+    ends: Sequence[float] | None,
+) -> bytes:  # fmt: skip
     """A concrete function as a file with float32 input and outputs.
 
-    `pictures` calibrate it. Without them "int8" takes the ranges that the graph has, and the
-    operators must not be pinned to int8: TensorFlow then asks for pictures.
+    `pictures` calibrate it, read by `grid` if there is one; `ends` are what the bytes 0 and 255
+    stand for, where the input is to have their steps whether or not these pictures reach them.
+    Without pictures "int8" takes the ranges that the graph has, and the operators must not be
+    pinned to int8: TensorFlow then asks for some.
     """
     import tensorflow as tf
 
@@ -89,10 +94,10 @@ def translate(graph: Any, scheme: Scheme, pictures: np.ndarray | None, grid: Gri
         assert pictures is not None
         for i, picture in enumerate(pictures):
             picture = np.repeat(np.array(picture[None], np.float32), batch, axis=0)
-            if grid and i == 0:
-                # The input's range is that of all bytes, whether or not these pictures have them.
-                picture[0, 0, :2] = [[0.0], [255.0]]
-            yield [grid.real(picture) if grid else picture]
+            picture = grid.real(picture) if grid else picture
+            if ends and i == 0:
+                picture[0, 0, :2] = np.reshape(ends, (2, 1))
+            yield [picture]
 
     with quiet():  # it warns that no trackable object came along: with one, ranges stay unfolded
         converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
