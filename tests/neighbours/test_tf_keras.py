@@ -133,8 +133,8 @@ PLAIN = {
 def test_plain_layers(case):
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
-    model = keras.Sequential([keras.Input((8, 8, 4)), *PLAIN[case]])
-    assert_equal(model, x)
+    chain = [type(layer).from_config(layer.get_config()) for layer in PLAIN[case]]  # by that seed
+    assert_equal(keras.Sequential([keras.Input((8, 8, 4)), *chain]), x)
 
 
 @pytest.mark.parametrize("kind", ["Add", "Average", "Concatenate", "Maximum", "Minimum",
