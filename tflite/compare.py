@@ -12,7 +12,7 @@ import numpy as np
 from kzoo.detector import Detector
 from kzoo.flatbuffer import TfliteModel, TfliteOperator, read_tflite
 from kzoo.tflite.layers import LayerNoise, noise_by_layer
-from kzoo.tflite.run import Runner, names
+from kzoo.tflite.run import Runner, by_name, names
 
 PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"}  # between that tensor and the output
 LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
@@ -169,19 +169,6 @@ def predict(
     if isinstance(model, Runner):
         return by_name(model(pictures), wanted)
     return by_name(model.predict(pictures, batch_size=batch_size, verbose=0), wanted)
-
-
-def by_name(outputs: dict | Sequence | np.ndarray, wanted: list[str]) -> dict[str, np.ndarray]:
-    """Outputs of Keras or of `Runner`, as {name: array}."""
-    if not isinstance(outputs, dict | list | tuple):
-        outputs = [outputs]
-    if not isinstance(outputs, dict):
-        outputs = dict(zip(wanted, outputs, strict=True))
-    if set(outputs) != set(wanted):
-        raise ValueError(
-            f"The model's outputs are {sorted(outputs)}, the file's are {sorted(wanted)}."
-        )
-    return {name: np.asarray(outputs[name]) for name in wanted}
 
 
 def last_step(file: TfliteModel, name: str) -> tuple[float, bool]:

@@ -19,20 +19,14 @@ import kzoo
 from kzoo.detector import Detector
 from kzoo.flatbuffer import read_tflite
 from kzoo.qat import FakeQuant
-from kzoo.qat.ranges import CHANNELS
+from kzoo.qat.ranges import CHANNELS, pixel_range
 from kzoo.qat.read import functional
 from kzoo.tflite.audit import Audit, audit
 from kzoo.tflite.files import replacing
 from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, Metadata
 from kzoo.tflite.postprocess import OPERATOR, PostProcess, with_postprocess
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32, fenced
-from kzoo.tflite.request import (
-    Request,
-    calibration_set,
-    output_names,
-    picture_shape,
-    pixel_range,
-)
+from kzoo.tflite.request import Request, calibration_set, output_names, picture_shape
 from kzoo.tflite.translate import SCHEMES, trace, translate
 
 
@@ -162,7 +156,7 @@ def lower(
         if grid:
             ends = grid.real(np.array([0, 255])).tolist()
         elif pictures is not None and shape[-1] in CHANNELS:
-            ends = pixel_range(pictures)
+            ends = pixel_range(float(pictures.min()), float(pictures.max()))
     graph = trace(
         fenced(body) if has_ranges(body) else body, (request.batch_size, *shape),
         from_bytes=request.io == "uint8" and not scheme.calibrated,

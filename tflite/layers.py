@@ -19,7 +19,7 @@ from keras import layers
 from kzoo.flatbuffer import TfliteGraph, read_tflite
 from kzoo.qat.read import functional
 from kzoo.tflite.audit import computed
-from kzoo.tflite.run import Runner
+from kzoo.tflite.run import Runner, by_name
 from kzoo.tflite.translate import layer_of
 
 TINY = np.finfo(np.float64).tiny
@@ -65,16 +65,12 @@ def noise_by_layer(
         )
         runner = Runner(copy)
 
-        def file(picture: np.ndarray) -> dict[str, np.ndarray]:
-            got = runner(picture)
-            return got if len(taps) > 1 else {runner.outputs[0].name: got}
-
         for picture in pictures:
             want = whole([picture[None].astype("float32")], training=False)
-            for name, b in file(picture).items():
+            for name, b in by_name(runner(picture), list(taps)).items():
                 in_all.add(name, want[name], b)
         for picture in pictures:
-            got = file(picture)
+            got = by_name(runner(picture), list(taps))
             given = {name: in_all.scaled(name, got[name]) for name in in_all.found}
             given[""] = picture[None].astype("float32")
             for name, (sources, step) in alone.items():
@@ -175,13 +171,14 @@ def steps(model: keras.Model, taps: Mapping[str, Any]) -> dict[str, tuple[list[s
     names = {id(tap): name for name, tap in taps.items()} | {id(model.inputs[0]): ""}
     found = {}
     for name, tap in taps.items():
-        sources, todo = {}, [tap]
+        sources, todo, seen = {}, [tap], {id(tap)}
         while todo:
             history = todo.pop()._keras_history
             for tensor in history.operation._inbound_nodes[history.node_index].input_tensors:
                 if id(tensor) in names:
                     sources[names[id(tensor)]] = tensor
-                else:
+                elif id(tensor) not in seen:
+                    seen.add(id(tensor))
                     todo.append(tensor)
         found[name] = list(sources), keras.Model(list(sources.values()), tap)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.qat.ranges import CHANNELS, PIXELS
+from kzoo.qat.ranges import CHANNELS, pixel_range
 from kzoo.tflite.metadata import Metadata
 from kzoo.tflite.postprocess import PostProcess
 from kzoo.tflite.translate import SCHEMES
@@ -114,7 +114,7 @@ def calibration_set(
             f"Received: {pictures.dtype} {pictures.shape}"
         )
     low, high = float(pictures.min()), float(pictures.max())
-    if request.io in ("uint8", "int8") and shape[-1] in CHANNELS and not pixel_range(pictures):
+    if request.io in ("uint8", "int8") and shape[-1] in CHANNELS and not pixel_range(low, high):
         raise ValueError(
             f"The {request.io} input takes pixels as they are, for nets that are fed with them in "
             f"[0, 255], [0, 1] or [-1, 1]. Received: calibration with values in [{low:g}, "
@@ -122,9 +122,3 @@ def calibration_set(
             'calibrate with plain pixels, or convert with io="float32".'
         )
     return pictures
-
-
-def pixel_range(pictures: np.ndarray) -> tuple[float, float] | None:
-    """What the bytes 0 and 255 stand for in pictures that are scaled as these are."""
-    low, high = pictures.min(), pictures.max()
-    return next(((least, most) for least, most in PIXELS if least <= low and high <= most), None)

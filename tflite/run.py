@@ -176,6 +176,19 @@ class Runner:
         return from_pixels(pictures[None] if single else pictures, self.input.dtype)
 
 
+def by_name(outputs: dict | Sequence | np.ndarray, wanted: list[str]) -> dict[str, np.ndarray]:
+    """Outputs of Keras or of `Runner`, as {name: array}."""
+    if not isinstance(outputs, dict | list | tuple):
+        outputs = [outputs]
+    if not isinstance(outputs, dict):
+        outputs = dict(zip(wanted, outputs, strict=True))
+    if set(outputs) != set(wanted):
+        raise ValueError(
+            f"The model's outputs are {sorted(outputs)}, the file's are {sorted(wanted)}."
+        )
+    return {name: np.asarray(outputs[name]) for name in wanted}
+
+
 def dequantize(stored: np.ndarray, output: Port) -> np.ndarray:
     if not output.scale:
         return stored.copy()

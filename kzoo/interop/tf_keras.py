@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from kzoo.qat.read import functional
 from kzoo.qat.translate import function_of, operands
 
 
@@ -41,7 +42,7 @@ def to_tf_keras(model: keras.Model) -> Any:
             "to_tf_keras() takes a functional or sequential model that is built. Received: "
             f"{model!r}. Build a subclassed model again with keras.Model(inputs, outputs)."
         )
-    model = getattr(model, "_functional", model)  # of a Sequential
+    model = functional(model)
     names = {id(op): name for name, op in operations_of(model).items()}
     made: dict[int, Callable[[Sequence[Any]], Any]] = {}
 

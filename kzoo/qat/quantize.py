@@ -131,4 +131,4 @@ def holds_bytes(batches: Iterator[np.ndarray]) -> bool:
     low, high = np.inf, -np.inf
     for batch in batches:
         low, high = min(low, batch.min()), max(high, batch.max())
-    return bool(low >= 0 and 1 < high <= 255)
+    return ranges_.pixel_range(low, high) == (0, 255)

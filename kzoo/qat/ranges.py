@@ -93,6 +93,15 @@ PIXELS: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # as nets t
 CHANNELS = (1, 3, 4)  # of pictures
 
 
+def is_picture(shape: Sequence[int | None]) -> bool:
+    return len(shape) == 4 and shape[-1] in CHANNELS
+
+
+def pixel_range(low: float, high: float) -> Range | None:
+    """All that pixels can be, of pictures with values in [low, high]; None if they are none."""
+    return next((whole for whole in PIXELS if whole[0] <= low and high <= whole[1]), None)
+
+
 class Histogram:
     """Counts of values in even bins over [-limit, limit]; the limit doubles when one is larger."""
 
@@ -212,8 +221,10 @@ def make_plan(
             bounds = FIXED.get(op.function)
         if isinstance(op, Input) and op.zero is not None:
             bounds = (-op.zero * op.scale, (LEVELS - op.zero) * op.scale)
-        elif isinstance(op, Input) and op.name in histograms:
-            bounds = pixels(op.shape, histograms[op.name])
+        elif isinstance(op, Input) and op.name in histograms and is_picture(op.shape):
+            # A phone hands over bytes, which the file stores as they are: its steps are theirs,
+            # however dark the pictures of the calibration are.
+            bounds = pixel_range(histograms[op.name].low, histograms[op.name].high)
         if bounds and grids[op.name] == op.name:
             ranges[op.name] = bounds
             fixed.add(op.name)
@@ -221,19 +232,6 @@ def make_plan(
     plan = Plan(grids, rounded, ranges, {})
     widen(graph, plan, fixed)
     return with_limits(graph, plan)
-
-
-def pixels(shape: Sequence[int | None], found: Histogram) -> Range | None:
-    """All that pixels can be, of pictures scaled as these are; None if they are none.
-
-    A phone hands over bytes, which the file stores as they are: its steps are theirs, however dark
-    the pictures of the calibration are.
-    """
-    if len(shape) != 4 or shape[-1] not in CHANNELS:
-        return None
-    return next(
-        ((low, high) for low, high in PIXELS if low <= found.low and found.high <= high), None
-    )
 
 
 def with_limits(graph: Graph, plan: Plan) -> Plan:
