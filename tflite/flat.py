@@ -12,7 +12,23 @@ import numpy as np
 
 
 class AlignedBuilder(flatbuffers.Builder):
-    """Aligns byte vectors to 16, as the schema's force_align says and Python's builder forgets."""
+    """Aligns byte vectors to 16, as the schema's force_align says and Python's builder forgets.
+
+    Vectors of zeros are written once. The zero points of weights are such, of 8 bytes a channel for
+    kernel and bias each: a tenth of the file of a small int8 net.
+    """
+
+    def __init__(self, size: int):
+        super().__init__(size)
+        self.zeros: dict[tuple[str, int], int] = {}  # their offsets by dtype and length
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        if x.any():
+            return super().CreateNumpyVector(x)
+        key = x.dtype.str, x.size
+        if key not in self.zeros:
+            self.zeros[key] = super().CreateNumpyVector(x)
+        return self.zeros[key]
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
