@@ -137,7 +137,8 @@ def test_a_dilated_net_computes_what_the_strided_one_does_and_more(output_stride
     expected, found = (keras.ops.convert_to_numpy(net(picture)) for net in (strided, dilated))
     assert expected.std() > 0.1
     at = slice(step - 1, None, step)
-    np.testing.assert_allclose(found[:, at, at], expected, rtol=0, atol=1e-5)
+    # Values reach 6, and two kernels sum them up in two orders.
+    np.testing.assert_allclose(found[:, at, at], expected, rtol=0, atol=1e-5 * expected.max())
 
 
 @pytest.mark.parametrize("build", BUILDERS)
