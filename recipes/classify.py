@@ -36,7 +36,7 @@ LEAST = {
     "patience": 1,
 }
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
-QAT_LEARNING_RATE = 1e-4
+QAT_LEARNING_RATE = 3e-5
 ENGINES = {"kzoo": lambda: None, "tfmot": require_tfmot}  # what to ask of the machine first
 MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees them
 
@@ -247,12 +247,13 @@ def train_whole(
 def train_int8(
     int8: keras.Model, net: keras.Model, dataset: Dataset, config: Config, state: Path
 ) -> tuple[keras.Model, list[Row]]:
-    """The quantized network, whose targets are what the float one says of the same pictures."""
+    """The quantized network, taught by the float one."""
     train = augmented(dataset, config)
     return fit_or_leave(
         int8,
         stage("qat", config.qat_epochs, QAT_LEARNING_RATE, config),
-        lambda epoch: train.shuffled(config.seed, epoch).taught(net),
+        lambda epoch: train.shuffled(config.seed, epoch),
         batches(dataset.val, config, dataset),
         state,
+        teacher=net,
     )

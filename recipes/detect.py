@@ -8,6 +8,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -134,7 +135,7 @@ def run(config: Config) -> BoxResults:
     calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(detector, calibration=calibration)
     if config.qat_epochs:
-        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8))
+        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8, detector))
         history += rows
     return by_one(folder, BoxResults, lambda: finish(folder, detector, int8, dataset, history))
 
@@ -208,10 +209,10 @@ class Training:
         stage = Stage("whole", self.config.epochs, self.config.learning_rate, ema=self.config.ema)
         return self.fit(detector, stage)
 
-    def int8(self, int8: Detector) -> tuple[Detector, list[Row]]:
-        """The quantized network; as it was, where training finds no better one."""
+    def int8(self, int8: Detector, teacher: Detector) -> tuple[Detector, list[Row]]:
+        """The quantized network, taught by the float one; as it was, where that does not help."""
         stage = Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE)
-        return self.fit(int8, stage, how=fit_or_leave)
+        return self.fit(int8, stage, how=partial(fit_or_leave, teacher=teacher))
 
     def fit(
         self, detector: Detector, stage: Stage, how: Callable = fit

@@ -201,9 +201,8 @@ def assign(model: keras.Model, values: Sequence[np.ndarray]) -> None:
 
 def reseed(model: keras.Model, epoch: int) -> None:
     """Gives dropout the random numbers of that epoch; a saved model forgets its place in them."""
-    for i, layer in enumerate(model.layers):
-        if hasattr(layer, "seed_generator"):
-            layer.seed_generator.state.assign([epoch, i])
+    for i, state in enumerate(states.seeds(model)):
+        state.assign([epoch, i])
 
 
 def alone(model: keras.Model) -> keras.Model:

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import kzoo
 from kzoo.recipes import distribute
 from kzoo.recipes.augment import Epoch
 from kzoo.recipes.data import Pictures, Source
@@ -29,20 +30,22 @@ def fit_or_leave(
     val: Epoch,
     folder: Path,
     *,
+    teacher: keras.Model,
     measure: Callable[[keras.Model], Mapping[str, float]] = lambda model: {},
 ) -> tuple[keras.Model, list[Row]]:
-    """`fit`, and the model as it came where no epoch was a better one.
+    """`fit` towards what `teacher` says, and the model as it came where no epoch was a better one.
 
     Calibration alone often loses nothing, and then there is nothing for training to win. The first
     row of the history is of the model as it came, in the stage "ptq".
     """
     before = int8.get_weights()
-    int8.compile(loss=stage.loss, weighted_metrics=list(stage.metrics) or None)
-    found = int8.evaluate(val, return_dict=True, verbose=progress())
+    taught = kzoo.distill(int8, teacher)
+    taught.compile(loss=stage.loss, weighted_metrics=list(stage.metrics) or None)
+    found = taught.evaluate(val, return_dict=True, verbose=progress())
     values = {f"val_{name}": float(value) for name, value in found.items()} | dict(measure(int8))
     untrained: Row = {"stage": "ptq", "epoch": 0, **values, "seconds": 0.0}
-    int8, rows = fit(int8, stage, train, val, folder, measure=measure)
+    taught, rows = fit(taught, stage, train, val, folder, measure=lambda m: measure(m.student))
     won = any(stage.rank(row) > stage.rank(untrained) for row in rows)
     if not distribute.agreed(won):  # each process has measured it: one decides
-        int8.set_weights(before)
-    return int8, [untrained, *rows]
+        taught.student.set_weights(before)
+    return taught.student, [untrained, *rows]

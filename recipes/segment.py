@@ -146,7 +146,7 @@ def run(config: Config) -> MaskResults:
     calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(net, calibration=calibration)
     if config.qat_epochs:
-        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8))
+        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8, net))
         history += rows
     return by_one(folder, MaskResults, lambda: finish(folder, int8, dataset, config, history))
 
@@ -214,9 +214,10 @@ class Training:
         config = self.config
         return self.fit(net, "whole", config.epochs, config.learning_rate, ema=config.ema)
 
-    def int8(self, int8: keras.Model) -> tuple[keras.Model, list[Row]]:
-        """The quantized network; as it was, where training finds no better one."""
-        return self.fit(int8, "qat", self.config.qat_epochs, QAT_LEARNING_RATE, how=fit_or_leave)
+    def int8(self, int8: keras.Model, teacher: keras.Model) -> tuple[keras.Model, list[Row]]:
+        """The quantized network, taught by the float one; as it was, where that does not help."""
+        how = partial(fit_or_leave, teacher=teacher)
+        return self.fit(int8, "qat", self.config.qat_epochs, QAT_LEARNING_RATE, how=how)
 
     def fit(
         self, net: keras.Model, name: str, epochs: int, learning_rate: float, *,

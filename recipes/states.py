@@ -86,8 +86,17 @@ def write_state(
 
 def within_epoch(model: keras.Model) -> list[Any]:
     """What an epoch has gathered and a saved model does not hold: metrics, dropout's seeds."""
-    seeds = (layer.seed_generator for layer in model.layers if hasattr(layer, "seed_generator"))
-    return [*model.metrics_variables, *(seed.state for seed in seeds)]
+    return [*model.metrics_variables, *seeds(model)]
+
+
+def seeds(model: keras.Model) -> list[Any]:
+    """Where dropout stands in its random numbers: a variable for each layer that has some."""
+    found: dict[int, Any] = {}
+    for layer in model.layers:
+        inner = seeds(layer) if isinstance(layer, keras.Model) else []
+        own = [layer.seed_generator.state] if hasattr(layer, "seed_generator") else []
+        found |= {id(state): state for state in (*inner, *own)}  # models may share layers
+    return list(found.values())
 
 
 def take_up(model: keras.Model, kept: Path) -> None:

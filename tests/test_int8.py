@@ -11,26 +11,54 @@ from kzoo.recipes.int8 import fit_or_leave
 QAT = dataclasses.replace(STAGE, name="qat", epochs=2)
 
 
-def trained(model, shown, folder):
+def trained(model, teacher, folder):
     """(Its history, whether its weights are as they were)."""
     before = [np.array(w) for w in model.get_weights()]
-    val = data(seed=1)
-    model, rows = fit_or_leave(model, QAT, lambda epoch: shown.shuffled(0, epoch), val, folder)
+    train, val = data(), data(seed=1)
+    model, rows = fit_or_leave(
+        model, QAT, lambda epoch: train.shuffled(0, epoch), val, folder, teacher=teacher
+    )
     assert [(row["stage"], row["epoch"]) for row in rows] == [("ptq", 0), ("qat", 0), ("qat", 1)]
     return rows, all(map(np.array_equal, before, model.get_weights()))
 
 
 @pytest.mark.backend
 def test_training_that_helps_is_kept(tmp_path):
-    rows, same = trained(net(), data(), tmp_path)
+    teacher, _ = run(tmp_path / "float")
+    rows, same = trained(net(), teacher, tmp_path / "int8")
     assert rows[-1]["val_accuracy"] > rows[0]["val_accuracy"]
     assert not same
 
 
 def test_training_that_harms_is_not(tmp_path):
     model, _ = run(tmp_path / "float")
-    wrong = data()
-    wrong.targets = (wrong.targets + 1) % 3
+    wrong = net()
+    wrong.set_weights([-np.array(w) for w in model.get_weights()])
     rows, same = trained(model, wrong, tmp_path / "int8")
-    assert rows[0]["val_accuracy"] > 0.9 > max(row["val_accuracy"] for row in rows[1:])
+    assert rows[0]["val_accuracy"] > max(row["val_accuracy"] for row in rows[1:])
     assert same
+
+
+@pytest.mark.backend
+def test_killed_in_training_it_goes_on(tmp_path):
+    """The state on disk holds the teacher too."""
+    teacher, _ = run(tmp_path / "float")
+
+    class StoppedError(Exception):
+        pass
+
+    def train(folder, stop):
+        def epoch(number):
+            if number == stop:
+                raise StoppedError
+            return data().shuffled(0, number)
+
+        return fit_or_leave(net(), QAT, epoch, data(seed=1), folder, teacher=teacher)
+
+    _, expected = train(tmp_path / "whole", None)
+    with pytest.raises(StoppedError):
+        train(tmp_path / "stopped", 1)
+    _, found = train(tmp_path / "stopped", None)
+    for got, want in zip(found, expected, strict=True):
+        for key in ("val_loss", "val_accuracy"):
+            assert got[key] == pytest.approx(want[key], rel=1e-5)

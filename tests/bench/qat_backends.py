@@ -35,8 +35,9 @@ def train(model: keras.Model, dataset: Dataset, size: int, out: Path, steps: int
     ).shuffled(0, 0)  # fmt: skip
     batches.order = batches.order[: steps * batches.batch_size]
     stage = Stage("qat", 1, QAT_LEARNING_RATE, "categorical_crossentropy")
-    compile_stage(int8, stage, len(batches))
-    int8.fit(batches.taught(model), shuffle=False, verbose=2)
+    taught = kzoo.distill(int8, model)
+    compile_stage(taught, stage, len(batches))
+    taught.fit(batches, shuffle=False, verbose=2)
     out.mkdir(parents=True, exist_ok=True)
     int8.save(out / "int8.keras")
     pictures = Pictures(dataset.val.paths, size)[:]
