@@ -1,13 +1,17 @@
 """What a weight file holds, in one form: the convolutions of a net, in graph order.
 
-A reader names no model and no layer of ours: it returns units, and what else the weights fix: how
-their net pads, normalizes and scales its input. `kzoo.weights` matches units with a model.
+A reader names no model: it returns units, and what else the weights fix: how their net pads,
+normalizes and scales its input. `kzoo.weights` matches units with a model, in their order or, where
+the file is one of kzoo's own nets, by the names of its layers.
 """
 
 import dataclasses
+import re
 from typing import Any, Literal
 
 import numpy as np
+
+ROW = re.compile(r"row(\d+)_")  # what the layers of each of kzoo's nets begin with: `kzoo.build`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +40,7 @@ class Checkpoint:
     norm_epsilon: float | None = None
     preprocessing: Literal["tf", "torch"] | None = None
     head: int = 0  # how many of the units, at the end, are a detector's or segmenter's head
+    by_name: bool = False  # kzoo's own layers in no order, a norm being a unit of its own
 
 
 def scaling(offset: Any) -> Literal["tf", "torch"] | None:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.checkpoint import Checkpoint, Unit, scaling
+from kzoo.checkpoint import ROW, Checkpoint, Unit, scaling
+
+Layers = Iterable[tuple[str, list[np.ndarray]]]
 
 
-def keras_units(layers: Iterable[tuple[str, list[np.ndarray]]]) -> tuple[Unit, ...]:
-    """Layers in graph order with their arrays: kernel and bias, or a batch normalization's four."""
-    units: list[Unit] = []
+def layer_units(layers: Layers) -> list[Unit]:
+    """Each layer that has weights, a normalization as a unit of its own behind a kernel of ones."""
+    units = []
     for name, values in layers:
         values = [value for value in values if value.dtype.kind == "f"]  # a Dropout's seed is none
         shapes = [value.shape for value in values]
@@ -25,19 +27,43 @@ def keras_units(layers: Iterable[tuple[str, list[np.ndarray]]]) -> tuple[Unit, .
         if len(shapes[0]) in (2, 4) and len(shapes) <= 2:
             kernel = values[0] if values[0].ndim == 4 else values[0][None, None]
             units.append(Unit(name, kernel, values[1] if len(values) == 2 else None))
-        elif len(shapes) == 4 and len(shapes[0]) == 1 and units and units[-1].norm is None:
-            units[-1] = dataclasses.replace(units[-1], norm=tuple(values))
+        elif [len(shape) for shape in shapes] == [1] * 4:
+            kernel = np.ones((1, 1, *shapes[0], 1), "float32")
+            units.append(Unit(name, kernel, norm=tuple(values)))
         else:
             raise ValueError(
                 f"Its layer {name!r} has arrays of shapes {shapes}; what is read are Conv2D, "
-                "DepthwiseConv2D, Dense, and the BatchNormalization that follows one."
+                "DepthwiseConv2D, Dense and BatchNormalization."
             )
-    return tuple(units)
+    return units
+
+
+def joined(units: Iterable[Unit]) -> tuple[Unit, ...]:
+    """Units in graph order, each normalization with the layer before it."""
+    found: list[Unit] = []
+    for unit in units:
+        if unit.norm is None:
+            found.append(unit)
+        elif found and found[-1].norm is None:
+            found[-1] = dataclasses.replace(found[-1], norm=unit.norm)
+        else:
+            raise ValueError(
+                f"Its layer {unit.name!r} normalizes no Conv2D, DepthwiseConv2D or Dense before it."
+            )
+    return tuple(found)
+
+
+def checkpoint(file: pathlib.Path, kind: str, layers: Layers, **traits: Any) -> Checkpoint:
+    """kzoo's own layers by their names, which a model of kzoo knows; others' in graph order."""
+    units = layer_units(layers)
+    if any(ROW.match(unit.name) for unit in units):
+        return Checkpoint(str(file), kind, tuple(units), **traits, by_name=True)
+    return Checkpoint(str(file), kind, joined(units), **traits)
 
 
 def keras_traits(config: dict) -> dict[str, Any]:
     """Padding, epsilon and preprocessing, from a saved model's configuration."""
-    layers = [(layer["class_name"], layer["config"]) for layer in config["config"]["layers"]]
+    layers = [(layer["class_name"], layer["config"]) for layer in saved_layers(config)]
     pads = [c["padding"] for kind, c in layers if kind == "ZeroPadding2D"]
     # keras.applications pads ((0, 1), (0, 1)) before a "valid" convolution, which is "same".
     symmetric = any(before == after for sides in pads for before, after in sides)
@@ -50,6 +76,12 @@ def keras_traits(config: dict) -> dict[str, Any]:
     }
 
 
+def saved_layers(config: dict) -> list[dict]:
+    """Of a functional model, or of a `Detector`, which keeps its own configuration in "net"."""
+    own = config["config"]
+    return own.get("net", own)["layers"]
+
+
 def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
     """Keras 3's .weights.h5, and the .h5 of Keras 2: weights alone or a whole model."""
     import h5py  # as late as possible: `import kzoo` costs keras and numpy
@@ -57,17 +89,15 @@ def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
     try:
         with h5py.File(io.BytesIO(data), "r") as root:
             if "layers" in root and "layer_names" not in root.attrs:
-                return Checkpoint(
-                    str(file), "Keras .weights.h5", keras_units(by_name(root["layers"]))
-                )
+                return checkpoint(file, "Keras .weights.h5", in_order(root["layers"]))
             group = root.get("model_weights", root)
             names = [text(name) for name in group.attrs["layer_names"]]
-            units = keras_units((name, legacy_arrays(group[name])) for name in names)
+            layers = [(name, legacy_arrays(group[name])) for name in names]
             if "model_config" in root.attrs:
                 traits = keras_traits(json.loads(text(root.attrs["model_config"])))
             else:  # weights alone: keras.applications' own, at least when they are MobileNets
                 traits = {"padding": "same", "norm_epsilon": 1e-3, "preprocessing": "tf"}
-            return Checkpoint(str(file), "Keras .h5", units, **traits)
+            return checkpoint(file, "Keras .h5", layers, **traits)
     except (OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"The HDF5 file is cut off, damaged or not from Keras ({error})."
@@ -92,44 +122,37 @@ def layer_arrays(group: Any) -> list[np.ndarray]:
     return [variables[str(i)][()] for i in range(len(variables))]
 
 
-# A .weights.h5 holds layers by name, not in order; these are kzoo's names and keras.applications'.
-# Words in the order in which they stand in a block, one line for each place.
-PLACES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(conv|expand)",
-        r"depthwise",
-        r"(se_squeeze|squeeze_excite_conv)",
-        r"(se_excite|squeeze_excite_conv_1)",
-        r"project",
-        r"shortcut",
-        r"out",
-    )
-)
-BLOCK = re.compile(r"(?:row|block_|expanded_conv_?)(\d*)_(\w+)")
+# A .weights.h5 holds layers by name, not in order. These are keras.applications' names: of the ends
+# of its nets, and of a block's layers as they follow one another.
 ENDS = {
-    "Conv1": (-1,), "conv": (-1,), "Conv_1": (900,), "conv_1": (900,), "conv_2": (901,),
-    "head_wide": (901,), "logits": (902,), "predictions": (902,), "head_logits": (902,),
+    "conv1": -1, "Conv1": -1, "conv": -1, "Conv_1": 900, "conv_1": 900, "conv_2": 901,
+    "conv_preds": 902, "logits": 902, "predictions": 902,
 }  # fmt: skip
+BLOCK = re.compile(r"(?:block_|expanded_conv_?)(\d*)_(\w+)")
+V1_BLOCK = re.compile(r"conv_(dw|pw)_(\d+)")
+PLACES = (
+    "expand", "depthwise", "dw", "squeeze_excite_conv", "squeeze_excite_conv_1", "project", "pw",
+)  # fmt: skip
 
 
 def position(name: str) -> tuple[float, ...] | None:
-    """Sorts the layers that have weights; None for a name of neither."""
+    """Sorts keras.applications' layers that have weights; None for other names."""
     norm = 0.5 if re.search(r"bn_|_bn$|_BN$", name) else 0.0
     name = re.sub(r"^bn_|_bn$|_BN$", "", name)
     if name in ENDS:
-        return (*ENDS[name], norm)
-    block = BLOCK.fullmatch(name)
-    if not block:
+        return ENDS[name], norm
+    block = BLOCK.fullmatch(V1_BLOCK.sub(r"block_\2_\1", name))
+    if not block or block[2] not in PLACES:
         return None
-    places = [i for i, place in enumerate(PLACES) if place.fullmatch(block[2])]
-    return (int(block[1] or 0), places[0] + norm) if places else None
+    return int(block[1] or 0), PLACES.index(block[2]) + norm
 
 
-def by_name(group: Any) -> list[tuple[str, list[np.ndarray]]]:
-    """The layers with weights of a .weights.h5, in graph order."""
+def in_order(group: Any) -> list[tuple[str, list[np.ndarray]]]:
+    """The layers with weights of a .weights.h5, keras.applications' in graph order."""
     named = {layer_name(key, part): layer_arrays(part) for key, part in group.items()}
     weighted = {name: arrays for name, arrays in named.items() if arrays}
+    if any(ROW.match(name) for name in weighted):
+        return list(weighted.items())
     strange = [name for name in weighted if position(name) is None]
     if strange:
         raise ValueError(
@@ -149,11 +172,9 @@ def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
             stored = archive.read("model.weights.h5")
         with h5py.File(io.BytesIO(stored), "r") as root:
             named = {layer_name(key, part): part for key, part in root["layers"].items()}
-            order = [layer["config"]["name"] for layer in config["config"]["layers"]]
-            units = keras_units(
-                (name, layer_arrays(named[name])) for name in order if name in named
-            )
-        return Checkpoint(str(file), "Keras .keras", units, **keras_traits(config))
+            order = [layer["config"]["name"] for layer in saved_layers(config)]
+            layers = [(name, layer_arrays(named[name])) for name in order if name in named]
+        return checkpoint(file, "Keras .keras", layers, **keras_traits(config))
     except (
         OSError,
         KeyError,

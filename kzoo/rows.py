@@ -3,7 +3,7 @@
 A row is a frozen dataclass whose fields are the columns of a paper's table. `row(x, net, name)`
 takes a feature map `x` (N, H, W, C), the `Net` that all rows share and a name prefix, and returns
 the next feature map. Its last layer is called `{name}_out`: heads find their taps by these names.
-A new kind of row is a new class with that call; nothing else has to know of it.
+A new kind of row is a new class with that call; CONTRIBUTING.md lists what else may have to know.
 """
 
 import dataclasses

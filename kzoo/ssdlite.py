@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from kzoo.boxes import Anchors
-from kzoo.build import ASIDE, pyramid
-from kzoo.detector import LOSSES, Detector
+from kzoo.build import ASIDE, is_number, is_whole, one_of, pyramid, require
+from kzoo.detector import BOX_LOSSES, LOSSES, Detector
 from kzoo.rows import Net, Tensor
 
 HEAD_DEVIATION = 0.03  # of a new head's weights (torchvision, TF Object Detection)
@@ -38,25 +39,28 @@ def SSDLite(
     box_loss: "smooth_l1", of the codes; "giou", "diou" or "ciou", of the boxes.
     ratios, scales, reduced_first: of the anchors, see `kzoo.Anchors`. TF's configs have
         reduced_first=True.
-    norm_momentum: of the head's batch normalization; .9 for runs of some hundred steps.
+    norm_momentum: in [0, 1), of the head's batch normalization; .9 for runs of some hundred steps.
 
     Feature maps are the expansion in the first row at stride 32, which still has stride 16 (of V1,
     which expands nothing, what that row reads), the backbone's last, and one half as large for each
-    of `extras`.
+    of `extras`. Raises ValueError for arguments that make no sense, for a backbone without such
+    maps, and under Keras' "channels_first" image data format.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}. Received: {loss!r}")
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(f"classes must be a whole number >= 1. Received: classes={classes!r}")
+    one_of("loss", loss, tuple(LOSSES))
+    one_of("box_loss", box_loss, tuple(BOX_LOSSES))
+    check(classes, norm_momentum)
+    check_maps(extras, ratios, scales)
+    classes = int(classes)  # NumPy's too: a saved detector holds it in JSON
     maps = [tap(backbone), backbone.output]
     # The head pads as the backbone does, which its weights decide.
     padded = any(isinstance(layer, layers.ZeroPadding2D) for layer in backbone.layers)
     net = Net(padding="symmetric" if padded else "same", norm_momentum=norm_momentum)
     normal = keras.initializers.RandomNormal(stddev=HEAD_DEVIATION)
     for i, width in enumerate(extras):
-        maps.append(extra(maps[-1], width, net, f"extra{i}"))
+        maps.append(extra(maps[-1], int(width), net, f"extra{i}"))
+    first, last = map(float, scales)
     anchors = Anchors(
-        tuple((x.shape[1], x.shape[2]) for x in maps), tuple(map(float, ratios)), scales,
+        tuple((x.shape[1], x.shape[2]) for x in maps), tuple(map(float, ratios)), (first, last),
         reduced_first,
     )  # fmt: skip
     kind = LOSSES[loss]
@@ -78,6 +82,27 @@ def SSDLite(
         backbone.input, outputs, classes=classes, anchors=anchors, loss=loss, box_loss=box_loss,
         name=name or f"ssdlite_{backbone.name}",
     )  # fmt: skip
+
+
+def check(classes: int, norm_momentum: float) -> None:
+    require("classes", classes, is_whole(classes) and classes >= 1, "a whole number >= 1")
+    fits = is_number(norm_momentum) and 0 <= norm_momentum < 1
+    require("norm_momentum", norm_momentum, fits, "a number in [0, 1)")
+
+
+def check_maps(extras: Any, ratios: Any, scales: Any) -> None:
+    """Of the feature maps below the backbone's, and of the anchors on all of them."""
+    fits = is_list(extras) and all(is_whole(width) and width >= 2 for width in extras)  # halved
+    require("extras", extras, fits, "a list of whole numbers >= 2")
+    fits = is_list(ratios) and all(is_number(r) and 0 < r < math.inf for r in ratios)
+    require("ratios", ratios, fits, "a list of numbers > 0")
+    fits = is_list(scales) and len(scales) == 2 and all(map(is_number, scales))
+    fits = fits and 0 < scales[0] < scales[1] <= 1
+    require("scales", scales, fits, "two numbers, 0 < first < last <= 1")
+
+
+def is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
 
 
 def stacked(parts: list[Tensor], name: str) -> Tensor:
@@ -103,6 +128,12 @@ def tap(backbone: keras.Model) -> Any:
             "SSDLite takes a backbone with a fixed input size and features (N, H, W, C): "
             "kzoo.MobileNetV3Small(input_shape=(320, 320, 3), include_top=False). Received: "
             f"{getattr(backbone, 'name', backbone)!r} with output {shape}"
+        )
+    formats = {getattr(layer, "data_format", None) for layer in backbone.layers}
+    if "channels_first" in formats | {keras.config.image_data_format()}:
+        raise ValueError(
+            'SSDLite is for Keras\' image data format "channels_last". Received: "channels_first". '
+            'Call keras.config.set_image_data_format("channels_last"), then build the backbone.'
         )
     stride = 1
     for layer in backbone.layers:

@@ -1,10 +1,9 @@
-"""Weights into models: what fits, what does not and why, and what weights ask of their model."""
+"""Weights into models: what fits, and what weights ask of their model."""
 
 import dataclasses
-import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +11,7 @@ import numpy as np
 from keras import layers
 
 from kzoo import imagenet
-from kzoo.checkpoint import Checkpoint, Unit
+from kzoo.checkpoint import ROW, Checkpoint, Unit
 from kzoo.formats import read_checkpoint
 
 
@@ -38,6 +37,10 @@ class Target:
 
     layer: Any  # a layer of Keras
     norm: Any  # a BatchNormalization or None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.layer.name, self.norm.name) if self.norm else (self.layer.name,)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -121,8 +124,8 @@ def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
             found.append(Target(layer, norms.pop(id(layer.output), None)))
         elif layer in norms.values() and layer.name.startswith("row"):
             found.append(Target(layer, layer))
-    rows = [target for target in found if re.match(r"row\d+_", target.layer.name)]
-    head = [target for target in found if not re.match(r"row\d+_", target.layer.name)]
+    rows = [target for target in found if ROW.match(target.layer.name)]
+    head = [target for target in found if not ROW.match(target.layer.name)]
     if not rows:
         raise ValueError(
             f"{model.name!r} has no layers called row0_conv, row1_...: weights are loaded into "
@@ -152,16 +155,32 @@ def reading_order(model: keras.Model) -> list[keras.Operation]:
     return list(found.values())
 
 
-def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
-    """Match a file's units with the model's in reading order, check all shapes, then assign.
+Pairs = list[tuple[Target, Unit]]
 
-    Of a head for other classes, the layers as wide as those stay new. So does a classifier that the
-    file lacks, and another task's head when the file is a classifier's. A detector's or segmenter's
-    file gives a backbone or classifier its rows. Raises ValueError otherwise.
+
+def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
+    """Match a file's units with the model's, check all shapes, then assign.
+
+    kzoo's own layers are matched by name, others in reading order. Of a head for other classes, the
+    layers as wide as those stay new. So does a classifier that the file lacks, and another task's
+    head when the file is a classifier's. A detector's or segmenter's file gives a backbone or
+    classifier its rows. Raises ValueError otherwise.
     """
-    rows, all_heads = targets(model)
+    rows, head = targets(model)
+    match = pairs_by_name if checkpoint.by_name else pairs_in_order
+    pairs = match(model, checkpoint, rows, head)
+    for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
+        variable.assign(value)
+    loaded = tuple(target.layer.name for target, _ in pairs)
+    new = tuple(t.layer.name for t in rows + head if t.layer.name not in loaded)
+    return Loaded(checkpoint.source, loaded, new)
+
+
+def pairs_in_order(
+    model: keras.Model, checkpoint: Checkpoint, rows: list[Target], all_heads: list[Target]
+) -> Pairs:
     body, top = checkpoint.units[: len(rows)], checkpoint.units[len(rows) :]
-    classifies = all(target.layer.name.startswith("head_") for target in all_heads)
+    classifies = is_classifier(target.layer.name for target in all_heads)
     if checkpoint.head and classifies:
         body, top = checkpoint.units[: -checkpoint.head], ()
     head = all_heads if classifies or len(top) > MOST_TOP else []
@@ -171,15 +190,63 @@ def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
         units = (*units[:-1], fit_classes(units[-1], wanted[-1].shape))
     if [unit.kernel.shape for unit in units] != [target.shape for target in wanted]:
         if not (head and top and same_but_classes(units, wanted)):
-            raise ValueError(mismatch(model, checkpoint, wanted, units))
+            from kzoo.mismatch import kernel_apart, mismatch
+
+            raise ValueError(mismatch(model, checkpoint, kernel_apart(wanted, units)))
         kept = [i for i, target in enumerate(wanted) if not of_classes(target)]
         wanted, units = [wanted[i] for i in kept], tuple(units[i] for i in kept)
-    pairs = list(zip(wanted, units, strict=True))
-    for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
-        variable.assign(value)
-    loaded = tuple(target.layer.name for target, _ in pairs)
-    new = tuple(target.layer.name for target in all_heads if target.layer.name not in loaded)
-    return Loaded(checkpoint.source, loaded, new)
+    return list(zip(wanted, units, strict=True))
+
+
+def pairs_by_name(
+    model: keras.Model, checkpoint: Checkpoint, rows: list[Target], head: list[Target]
+) -> Pairs:
+    from kzoo.mismatch import layer_apart, mismatch
+
+    file = {unit.name: unit for unit in checkpoint.units}
+    names = {name for target in rows + head for name in target.names}
+    top, own = head_names(file), head_names(names)
+    end = last_row(file, names)
+    wanted = [target for target in rows if row_number(target.layer.name) <= end]
+    given = {name for name in file.keys() - top if row_number(name) <= end}
+    if top and own and is_classifier(top) == is_classifier(own):
+        wanted, given = wanted + head, given | top
+    apart = layer_apart(wanted, {name: unit for name, unit in file.items() if name in given})
+    if apart:
+        raise ValueError(mismatch(model, checkpoint, apart))
+    pairs = [(target, with_norm(target, file)) for target in wanted]
+    return [(target, unit) for target, unit in pairs if target.shape == unit.kernel.shape]
+
+
+def last_row(file: Iterable[str], model: Iterable[str]) -> int:
+    """The last row to compare.
+
+    A segmenter leaves out the row that only widens for a classifier. So what a segmenter has no use
+    for may be in its file, and what its file lacks may stay new in a backbone.
+    """
+    last = [max(map(row_number, names)) for names in (file, model)]
+    top, own = head_names(file), head_names(model)
+    may_differ = not is_classifier(own) or (not own and not is_classifier(top))
+    return min(last) if may_differ else max(last)
+
+
+def head_names(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not ROW.match(name)}
+
+
+def is_classifier(head: Iterable[str]) -> bool:
+    """Whether layers that are no row's are a classifier's, or there are none."""
+    return all(name.startswith("head_") for name in head)
+
+
+def row_number(name: str) -> int:
+    row = ROW.match(name)
+    return int(row[1]) if row else -1
+
+
+def with_norm(target: Target, file: dict[str, Unit]) -> Unit:
+    unit = file[target.layer.name]
+    return dataclasses.replace(unit, norm=file[target.norm.name].norm) if target.norm else unit
 
 
 def fit_classes(unit: Unit, shape: tuple[int, ...]) -> Unit:
@@ -198,10 +265,14 @@ def of_classes(target: Target) -> bool:
 def same_but_classes(units: tuple[Unit, ...], wanted: list[Target]) -> bool:
     """Equal shapes but for the number of classes, which some kernels have last."""
     return len(units) == len(wanted) and all(
-        unit.kernel.shape[:3] == target.shape[:3]
-        and (unit.kernel.shape[3] == target.shape[3] or of_classes(target))
-        for unit, target in zip(units, wanted, strict=True)
+        fits(unit, target) for unit, target in zip(units, wanted, strict=True)
     )
+
+
+def fits(unit: Unit, target: Target) -> bool:
+    """Whether the shapes are equal, but for the number of classes where that is the last."""
+    found, wanted = unit.kernel.shape, target.shape
+    return found[:3] == wanted[:3] and (found[3] == wanted[3] or of_classes(target))
 
 
 def values(
@@ -239,68 +310,4 @@ def values(
     return result
 
 
-def mismatch(
-    model: keras.Model, checkpoint: Checkpoint, wanted: list[Target], units: tuple[Unit, ...]
-) -> str:
-    """What differs first between a model and a file, and what the file looks like."""
-    differ = [
-        i for i, (t, u) in enumerate(zip(wanted, units, strict=False)) if t.shape != u.kernel.shape
-    ]
-    i = differ[0] if differ else min(len(wanted), len(units))
-    has = (
-        f"{units[i].name!r} of shape {units[i].kernel.shape}" if i < len(units) else "nothing more"
-    )
-    wants = (
-        f"{wanted[i].layer.name!r} of shape {wanted[i].shape}"
-        if i < len(wanted)
-        else "nothing more"
-    )
-    return (
-        f"{checkpoint.source!r} does not fit {model.name!r}: kernel {i} is {has} in the file and "
-        f"{wants} in the model. {looks_like(checkpoint)}"
-    )
-
-
-@functools.cache
-def shapes(model_name: str, alpha: float) -> tuple[tuple[int, ...], ...]:
-    """The kernels of a model of the zoo."""
-    from kzoo.zoo import get_model  # the zoo imports build, which imports this module
-
-    rows, head = targets(get_model(model_name)(alpha))
-    return tuple(target.shape for target in rows + head)
-
-
-def kinds(found: Sequence[tuple[int, ...]]) -> list[tuple[int, int, bool]]:
-    """What of a net's kernels does not depend on its width: sizes, and which are depthwise."""
-    return [(h, w, last == 1) for h, w, _, last in found]
-
-
-def depth(found: Sequence[tuple[int, ...]]) -> int:
-    return sum(channels for _, _, channels, last in found if last == 1)
-
-
-def looks_like(checkpoint: Checkpoint) -> str:
-    """Which model of the zoo, at which alpha, a file could be of."""
-    from kzoo.zoo import list_models
-
-    found = [unit.kernel.shape for unit in checkpoint.units]
-    for name in list_models():
-        plain = shapes(name, 1.0)
-        n = min(len(found), len(plain))
-        if abs(len(found) - len(plain)) > MOST_TOP or kinds(found[:n]) != kinds(plain[:n]):
-            continue
-        ratio = depth(found) / depth(plain)
-        for alpha in sorted(ALPHAS, key=lambda alpha: abs(alpha - ratio))[:2]:
-            if list(shapes(name, alpha)[: n - 1]) == found[: n - 1]:  # the classes may be others
-                return f"The file looks like {name} at alpha {alpha}."
-        why = OTHER_WIDTHS.get(checkpoint.kind, "The widths may be its own.")
-        return f"The file looks like {name} at about alpha {ratio:.2f}. {why}"
-    return f"The file looks like none of {', '.join(list_models())}."
-
-
 MOST_TOP = 2  # kernels of the largest classifier, V3's: the wide layer and the logits
-ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0)  # published somewhere
-OTHER_WIDTHS = {
-    "torchvision": "torchvision scales the paper's expanded widths, kzoo (as Keras and TF-slim) "
-    "expands the scaled ones: at alphas other than 1.0 they round differently and do not fit.",
-}

@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -212,21 +213,24 @@ def snippet(kotlin: Kotlin, found: Audit, title: str, run: Path) -> str:
 def threshold(predictions: Path, classes: int) -> float:
     """The lowest score from which on SURE of the int8 model's answers are right.
 
-    By predictions.csv of the run, on its validation pictures; without it twice the score of chance.
+    By predictions.csv of the run, on its validation pictures. Twice the score of chance without it,
+    and where there is no such score.
     """
+    chance = min(0.5, 2 / max(1, classes))
     if not predictions.is_file():
-        return min(0.5, 2 / max(1, classes))
+        return chance
     with predictions.open(encoding="utf-8", newline="") as rows:
         said = sorted(
             (float(row["int8_probability"]), row["int8"] == row["label"])
             for row in csv.DictReader(rows)
         )[::-1]
-    best, right = said[0][0], 0
+    best, right = chance, 0
     for i, (score, correct) in enumerate(said, 1):
         right += correct
-        if right >= SURE * i:
+        last = i == len(said) or said[i][0] < score  # of those with this score
+        if last and right >= SURE * i:
             best = score
-    return best
+    return math.floor(100 * best) / 100  # as it is written: rounded up, it would shut some out
 
 
 def card(

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kzoo.recipes.annotation_formats import FORMATS, Raw
-from kzoo.recipes.data import Defect, Source, defect, drawn, is_candidate, remarks
+from kzoo.recipes.annotation_formats import FORMATS
+from kzoo.recipes.coco_boxes import Raw
+from kzoo.recipes.data import Defect, Source, defect, drawn, is_candidate, only_train, remarks
 from kzoo.recipes.shards import Records, is_packed, open_packed
 
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
@@ -58,8 +59,9 @@ def read_boxes(
 ) -> BoxDataset:  # fmt: skip
     """The annotated pictures of `data`, every one opened once.
 
-    data: a folder (for CSV and COCO also the file). Where a part of the paths is called train or
-        val, or a list or column says so, that is the split; else `val_fraction` is drawn by `seed`.
+    data: a folder (for CSV and COCO also the file). Where a folder or a COCO or CSV file is called
+        train or val, or a list or column says so, that is the split; where nothing is given as val,
+        `val_fraction` is drawn by `seed`.
     format: one of `FORMATS`; None to go by what is there.
     damaged: as of `read_dataset`, where data is what `kzoo pack` made.
 
@@ -80,6 +82,8 @@ def read_boxes(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {name!r}")
     defects: list[Defect] = []
     labels, records = FORMATS[name].read(data, defects)
+    if only_train(record.split for record in records):
+        records = [dataclasses.replace(record, split=None) for record in records]
     found = list(examples(records, labels, data, defects))
     parts = {split: [e for s, e in found if s == split] for split in ("train", "val", None)}
     parts = drawn(parts, val_fraction, seed)
@@ -154,8 +158,9 @@ def examples(
             else:
                 seen[path] = record.source
                 yield record.split, settled(record, path, index, defects)
+    annotated = set(paths)
     for path in pictures.all:
-        if path not in seen and path not in paths:
+        if path not in annotated:
             defects.append(Defect(path, "has no annotation: left out"))
 
 

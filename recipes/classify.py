@@ -20,11 +20,12 @@ from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
 from kzoo.recipes.files import write_json
 from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at, unfreeze
 from kzoo.recipes.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.options import Course, at_least, option
+from kzoo.recipes.options import Course, at_least, below_one, option
 from kzoo.recipes.report import write_report
 from kzoo.recipes.run import Results, by_one, open_run
 from kzoo.recipes.tfmot import require_tfmot, train_by_tfmot
 from kzoo.tflite import Runner, compare, convert
+from kzoo.tflite.files import replacing
 from kzoo.tflite.prepare import copy_in_float32
 
 LEAST = {
@@ -67,6 +68,7 @@ class Config(Course):
 
     def __post_init__(self) -> None:
         at_least(self, LEAST)
+        below_one(self, "label_smoothing")
         super().__post_init__()
         if self.qat_engine not in ENGINES:
             allowed = ", ".join(ENGINES)
@@ -101,7 +103,7 @@ def run(config: Config) -> Results:
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
     )
-    folder = open_run(config, dataset.labels)
+    folder = open_run(config, dataset.labels, dataset.train.paths, dataset.val.paths)
     if distribute.first():
         print(f"{dataset}\nThe run is kept in {folder}", flush=True)
 
@@ -117,7 +119,8 @@ def run(config: Config) -> Results:
     net = copy_in_float32(net)
     unfreeze(net)  # as its user will want it
     if distribute.first():
-        net.save(folder / "model.keras")
+        with replacing(folder / "model.keras") as part:
+            net.save(part)
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
     if config.qat_engine == "tfmot":

@@ -1,6 +1,6 @@
 """The command line: `kzoo COMMAND --help` tells what each command takes.
 
-Libraries that take seconds to import are imported by the command that needs them.
+Libraries that take seconds to import, but for Keras, are imported by the command that needs them.
 """
 
 import argparse
@@ -172,10 +172,14 @@ def predict(command: argparse.ArgumentParser) -> Run:
     command.add_argument("--top", type=int, default=3, help="classes to name (default: 3)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.predict import predict
+        from kzoo.recipes.predict import UNREAD, predict
 
+        unread = 0
         for path, said in predict(given.model, given.images, top=given.top):
             print(f"{path}: {said}")
+            unread += said.startswith(UNREAD)
+        if unread == len(given.images):
+            raise ValueError("None of the pictures could be read.")
 
     return run
 
@@ -322,7 +326,7 @@ def serve(command: argparse.ArgumentParser) -> Run:
         from kzoo.recipes.serve import serve
 
         server = serve(given.model, given.images, port=given.port, cache=given.cache)
-        print(f"http://127.0.0.1:{server.server_port}/    Ctrl-C ends it")
+        print(f"http://127.0.0.1:{server.server_port}/    Ctrl-C ends it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 

@@ -16,7 +16,7 @@ from kzoo.recipes.finder import finder
 from kzoo.recipes.int8 import for_calibration
 from kzoo.recipes.masker import masks_of
 from kzoo.recipes.masks import full_mask, read_masks
-from kzoo.recipes.run import read_config
+from kzoo.recipes.run import check_pictures, fingerprint, read_config
 from kzoo.tflite import Comparison, compare
 
 ASKED = 8  # pictures that each layer's values are compared on
@@ -64,12 +64,22 @@ class Finished:
 
 
 def open_finished(folder: Path) -> Finished:
-    """Raises ValueError where there is no run, or its data is not where it was."""
+    """Raises ValueError where there is no run, or its data is not where and what it was."""
     config = read_config(folder)
     read, paths = READERS[config["task"]]
+    if not Path(config["data"]).exists():
+        raise ValueError(
+            f"The run {folder} learnt from {config['data']}, which is not there any more: put it "
+            "back, or correct that path in its config.json."
+        )
     own = {"format": config["format"]} if config["task"] == "detect" else {}
-    dataset = read(config["data"], val_fraction=config["val_fraction"], seed=config["seed"], **own)
-    return Finished(folder, config, dataset, paths(dataset.train), paths(dataset.val))
+    dataset = read(
+        config["data"], val_fraction=config["val_fraction"], seed=config["seed"],
+        damaged=config.get("damaged", "refuse"), **own,
+    )  # fmt: skip
+    splits = paths(dataset.train), paths(dataset.val)
+    check_pictures(folder, config, fingerprint(config["data"], splits))
+    return Finished(folder, config, dataset, *splits)
 
 
 READERS: dict[str, tuple[Callable[..., Any], Callable[[Any], Sequence[Source]]]] = {

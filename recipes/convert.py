@@ -13,10 +13,11 @@ from kzoo.recipes.compare import open_finished
 from kzoo.recipes.data import BadPictureError, is_candidate, read_picture
 from kzoo.recipes.int8 import for_calibration
 from kzoo.recipes.run import labels_beside, read_labels
-from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit, convert, verify
-from kzoo.tflite.convert import STEPS
+from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit
+from kzoo.tflite.convert import STEPS, drafted
 from kzoo.tflite.postprocess import add_postprocess
-from kzoo.tflite.verify import LEAST_AGREEMENT
+from kzoo.tflite.request import Request
+from kzoo.tflite.verify import LEAST_AGREEMENT, verify_draft
 
 MOST_PICTURES = 256
 LEAST_SQNR_DB = 6.0  # of nets with several outputs, boxes among them: noise of half the amplitude
@@ -45,7 +46,8 @@ def convert_file(
     default on the pictures that it was trained and validated on. `labels` is a file of names, by
     default labels.txt beside the model. With `postprocess` a detector's file ends in the objects
     found: it is compared before the operator that finds them is put behind it. Raises RejectedFile
-    (a ValueError) where the two agree on less than `agreement` of the pictures.
+    (a ValueError) where the two agree on less than `agreement` of the pictures: the file is then
+    called NAME.rejected.tflite, and one that `out` was before stays.
     """
     run = open_finished(Path(model)) if Path(model).is_dir() else None
     model = run.model if run else Path(model)
@@ -68,17 +70,20 @@ def convert_file(
             bar.update()
             bar.set_description(name)
 
-        file = convert(
-            net, out, scheme=scheme, io=io, calibration=pictures, labels=names, metadata=about,
-            image_size=(side, side) if size else None, batch_size=batch_size, progress=step,
+        request = Request(
+            Path(out), scheme, io, None if names is None else tuple(names),
+            (side, side) if size else None, metadata=about, batch_size=batch_size,
         )  # fmt: skip
-        step("comparing with the model")
         several = len(net.outputs) > 1
         bounds = Bounds(None, LEAST_SQNR_DB) if several else Bounds(agreement)
-        comparison = None if seen is None else verify(net, file, seen, bounds=bounds)
-        if postprocess:
-            add_postprocess(file, file)
-    return Converted(audit(file), comparison)
+        comparison = None
+        with drafted(net, request, pictures, step) as draft:
+            step("comparing with the model")
+            if seen is not None:
+                comparison = verify_draft(net, draft, request.out, seen, bounds=bounds)
+            if postprocess:
+                add_postprocess(draft, draft)
+    return Converted(audit(out), comparison)
 
 
 def sample(folder: Path, side: int | None) -> np.ndarray:

@@ -39,6 +39,16 @@ class Defect:
         return f"{self.path}: {self.reason}"
 
 
+def text_of(file: Path) -> str:
+    """A text in UTF-8. Raises ValueError naming the file that is none."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is no text in UTF-8 (byte {error.start}: {error.reason}). Save it as UTF-8."
+        ) from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Pictures and the index of each one's label."""
@@ -75,7 +85,7 @@ def read_dataset(
     CSV file with the columns file, label and, if wanted, split (train or val); its file names are
     relative to its own folder. Or it is what `kzoo pack` made of one of these; `damaged` says what
     to do about damaged shards of it, "refuse" or "skip".
-    Without a given split, `val_fraction` of each class is drawn by `seed`.
+    Where nothing is given as val, `val_fraction` of each class is drawn by `seed`.
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
     data = Path(data)
@@ -86,7 +96,9 @@ def read_dataset(
     if is_packed(data):
         return packed_dataset(data, skip=damaged == "skip")
     defects: list[Defect] = []
-    found = read_csv(data) if data.is_file() else read_folder(data, defects)
+    found = list(read_csv(data) if data.is_file() else read_folder(data, defects))
+    if only_train(split for *_, split in found):
+        found = [(path, label, None) for path, label, _ in found]
     rows = list(without_bad(found, defects))
     known = sorted({label for _, label, split in rows if split != "val"})
     for label in sorted({label for _, label, _ in rows} - set(known)):
@@ -110,7 +122,10 @@ def read_dataset(
 
     dataset = Dataset(tuple(known), select("train"), select("val"), tuple(defects))
     if not len(dataset.val):
-        raise ValueError(f"{data}: no picture is left to validate on. Raise val_fraction.")
+        raise ValueError(
+            f"{data}: no picture is left to validate on. Give some as val, or no split at "
+            "all: then val_fraction is drawn from every class that has two pictures."
+        )
     return dataset
 
 
@@ -131,13 +146,12 @@ Found = tuple[Path, str, str | None]  # file, label, split (train, val or None: 
 
 def read_folder(data: Path, defects: list[Defect]) -> Iterable[Found]:
     """Every file below the class folders of `data`, in the order of their names."""
-    parts: dict[str | None, Path] = {}
-    for split, names in (("train", TRAIN), ("val", VAL)):
-        for name in names:
-            if (data / name).is_dir():
-                parts[split] = data / name
+    parts = split_folders(data)
     if parts and "train" not in parts:
         raise ValueError(f"{data} holds {parts['val'].name}/ but no train/.")
+    for other in sorted(data.iterdir()) if parts else ():
+        if other.is_dir() and other not in parts.values() and not other.name.startswith("."):
+            defects.append(Defect(other, "is neither train/ nor val/: left out"))
     for given, part in (parts or {None: data}).items():
         for folder in sorted(part.iterdir()):
             if folder.name.startswith((".", "__")):
@@ -150,6 +164,13 @@ def read_folder(data: Path, defects: list[Defect]) -> Iterable[Found]:
             if not pictures:
                 defects.append(Defect(folder, "holds no pictures: the class is left out"))
             yield from ((path, folder.name, given) for path in pictures)
+
+
+def split_folders(data: Path) -> dict[str | None, Path]:
+    """The folders within that are called train or val, or much like it."""
+    known = dict.fromkeys(TRAIN, "train") | dict.fromkeys(VAL, "val")
+    folders = [path for path in sorted(data.iterdir()) if path.is_dir()]
+    return {known[path.name.lower()]: path for path in folders if path.name.lower() in known}
 
 
 def is_candidate(path: Path) -> bool:
@@ -215,6 +236,14 @@ def split_rows(rows: list[Found], val_fraction: float, seed: int) -> list[Found]
         count = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
         chosen.update(own[i] for i in rng.permutation(len(own))[:count])
     return [(path, label, "val" if path in chosen else "train") for path, label, _ in rows]
+
+
+def only_train(splits: Iterable[str | None]) -> bool:
+    """Whether all is given as train: then what to validate on is drawn from it as if it were not.
+
+    To be asked of what is given, not of what can be used: a val/ of broken files is no lack of one.
+    """
+    return set(splits) == {"train"}
 
 
 Part = dict[str | None, list[Any]]  # what is of train, of val, and of None: not given

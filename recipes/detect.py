@@ -34,6 +34,7 @@ from kzoo.recipes.keras_cv_score import require_keras_cv, score_by_keras_cv
 from kzoo.recipes.options import Course, at_least, option
 from kzoo.recipes.run import by_one, open_run
 from kzoo.tflite import compare, convert
+from kzoo.tflite.files import replacing
 from kzoo.tflite.prepare import copy_in_float32
 
 LEAST = {
@@ -82,6 +83,8 @@ class Config(Course):
     def __post_init__(self) -> None:
         at_least(self, LEAST)
         super().__post_init__()
+        if self.mosaic > 1:
+            raise ValueError(f"mosaic must be in [0, 1]. Received: {self.mosaic}")
         if self.keras_cv_metrics:
             require_keras_cv()
         if self.reduced_tail and not self.model.startswith("mobilenet_v3"):
@@ -110,7 +113,8 @@ def run(config: Config) -> BoxResults:
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     detector = build(config, len(dataset.labels))
-    folder = open_run(config, dataset.labels)
+    paths, unseen = ([each.path for each in split] for split in (dataset.train, dataset.val))
+    folder = open_run(config, dataset.labels, paths, unseen)
     if distribute.first():
         print(f"{dataset}\nThe run is kept in {folder}", flush=True)
 
@@ -128,10 +132,10 @@ def run(config: Config) -> BoxResults:
     detector = detector.like(plain.input, plain.output)
     unfreeze(detector)  # as its user will want it
     if distribute.first():
-        detector.save(folder / "model.keras")
+        with replacing(folder / "model.keras") as part:
+            detector.save(part)
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
-    paths = [example.path for example in dataset.train]
     calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(detector, calibration=calibration)
     if config.qat_epochs:

@@ -1,10 +1,23 @@
-"""Small files of text, which appear whole or not at all."""
+"""Files that appear whole or not at all, under names that are theirs alone."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 from kzoo.tflite.files import replacing
+
+
+class OwnNames:
+    """A name for what is made of each file: its stem, numbered where another file has it too."""
+
+    def __init__(self) -> None:
+        self.owners: dict[str, Path] = {}
+
+    def __call__(self, file: Path) -> str:
+        names = itertools.chain([file.stem], (f"{file.stem}-{n}" for n in itertools.count(2)))
+        name = next(n for n in names if self.owners.setdefault(n, file) == file)
+        return name
 
 
 def write_text(path: Path, text: str) -> None:

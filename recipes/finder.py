@@ -13,9 +13,11 @@ from kzoo.detection import Detections, detections
 from kzoo.detector import Detector
 from kzoo.recipes.data import read_picture
 from kzoo.recipes.draw import draw_boxes, read_upright
+from kzoo.recipes.files import OwnNames
 from kzoo.recipes.run import labels_beside
 from kzoo.tflite import Runner
 from kzoo.tflite.detect import finding
+from kzoo.tflite.files import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +59,15 @@ DRAWN = "predicted"  # the folder beside the file that drawings go to
 def objects(file: Path, top: int) -> Callable[[Path], str]:
     """picture -> "label 97 % at y, x to y, x px; ...", by a detector; the drawing is kept."""
     find = finder(file, threshold=SHOWN)
-    labels = labels_beside(file)
+    labels, name = labels_beside(file), OwnNames()
 
     def answer(picture: Path) -> str:
         (found,) = find(read_picture(picture, find.side)[None])
         upright = read_upright(picture)
-        out = file.parent / DRAWN / f"{picture.stem}.jpg"
+        out = file.parent / DRAWN / f"{name(picture)}.jpg"
         out.parent.mkdir(exist_ok=True)
-        Image.fromarray(draw_boxes(upright, found, labels)).save(out, quality=90)
+        with replacing(out) as part:
+            Image.fromarray(draw_boxes(upright, found, labels)).save(part, "JPEG", quality=90)
         said = [
             f"{labels[label] if labels else f'class {label}'} {score:.0%} at "
             "{:.0f}, {:.0f} to {:.0f}, {:.0f} px".format(*box)

@@ -36,7 +36,8 @@ def fit_or_leave(
     """`fit` towards what `teacher` says, and the model as it came where no epoch was a better one.
 
     Calibration alone often loses nothing, and then there is nothing for training to win. The first
-    row of the history is of the model as it came, in the stage "ptq".
+    row of the history is of the model as it came, in the stage "ptq"; those of training have
+    "distillation_loss" in place of "loss".
     """
     before = int8.get_weights()
     taught = kzoo.distill(int8, teacher)
@@ -48,4 +49,6 @@ def fit_or_leave(
     won = any(stage.rank(row) > stage.rank(untrained) for row in rows)
     if not distribute.agreed(won):  # each process has measured it: one decides
         taught.student.set_weights(before)
+    names = {"loss": "distillation_loss"}  # in another unit than the losses of the stages before
+    rows = [{names.get(key, key): value for key, value in row.items()} for row in rows]
     return taught.student, [untrained, *rows]

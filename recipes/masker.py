@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from kzoo.masks import mask_at
 from kzoo.recipes.data import read_picture
+from kzoo.recipes.files import OwnNames
 from kzoo.recipes.masks import Pair, upright_size
 from kzoo.recipes.overlay import overlay, write_mask
 from kzoo.recipes.run import labels_beside
@@ -48,19 +49,19 @@ def masks_of(file: Path, pairs: Sequence[Pair], name: str) -> list[np.ndarray]:
 
 def shares(file: Path, top: int) -> Callable[[Path], str]:
     """picture -> "label 80 %, label 20 %", and its mask and overlay in predicted/ beside `file`."""
-    find, labels = masker(file), labels_beside(file)
+    find, labels, own_name = masker(file), labels_beside(file), OwnNames()
     folder = file.parent / "predicted"
 
     def answer(picture: Path) -> str:
-        mask = find(picture)
+        mask, name = find(picture), own_name(picture)
         folder.mkdir(exist_ok=True)
-        write_mask(folder / f"{picture.stem}.png", mask)
+        write_mask(folder / f"{name}.png", mask)
         shown = overlay(read_picture(picture, find.side), mask)
-        with replacing(folder / f"{picture.stem}.jpg") as part:
+        with replacing(folder / f"{name}.jpg") as part:
             Image.fromarray(shown).resize(mask.shape[::-1]).save(part, "JPEG", quality=90)
         counts = np.bincount(mask.ravel())
         best = [i for i in np.argsort(-counts)[:top] if counts[i]]
         said = ", ".join(f"{labels[i] if labels else i} {counts[i] / mask.size:.0%}" for i in best)
-        return f"{said} ({folder / picture.stem}.png)"
+        return f"{said} ({folder / name}.png)"
 
     return answer

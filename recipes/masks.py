@@ -20,15 +20,16 @@ from kzoo.masks import VOID
 from kzoo.recipes.coco_masks import CocoMask, has_coco, read_coco
 from kzoo.recipes.data import (
     CACHE_BYTES,
-    TRAIN,
-    VAL,
     Defect,
     Source,
     defect,
     drawn,
     is_candidate,
+    only_train,
     read_picture,
     remarks,
+    split_folders,
+    text_of,
 )
 from kzoo.recipes.shards import Record, Records, is_packed, open_packed
 
@@ -141,8 +142,8 @@ def read_masks(
     data: a folder with images/ and masks/, where files that belong together are called alike, with
         train/ and val/ of those, in Pascal VOC's layout, or with COCO json files; also such a file.
         Or what `kzoo pack` made of one; `damaged` as of `read_dataset`.
-        labels.txt names the classes, one a line, the first being that of id 0. Without a given
-        split, `val_fraction` is drawn by `seed`.
+        labels.txt names the classes, one a line, the first being that of id 0. Where nothing is
+        given as val, `val_fraction` is drawn by `seed`.
 
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
@@ -164,6 +165,8 @@ def read_masks(
             f"{data} holds no masks that kzoo reads: images/ and masks/ (or train/ and val/ with "
             "those), Pascal VOC's JPEGImages/ and SegmentationClass/, or COCO json files."
         )
+    if only_train(split for split, _ in found):
+        found = [(None, pair) for _, pair in found]
     looks = [(split, look) for split, look in look_at(found, labels, defects)]
     looks = as_binary(looks, labels, data, defects)
     if labels is None:
@@ -192,12 +195,9 @@ def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
 
 def mask_folders(data: Path) -> list[tuple[str | None, Path, Path]]:
     """(split, folder of pictures, folder of masks), as many as there are."""
-    splits = [
-        (name, data / part) for name, all_ in (("train", TRAIN), ("val", VAL)) for part in all_
-    ]
     return [
         (split, root / images, root / masks)
-        for split, root in [*splits, (None, data)]
+        for split, root in [*split_folders(data).items(), (None, data)]
         for images, masks in FOLDERS
         if (root / images).is_dir() and (root / masks).is_dir()
     ]
@@ -207,7 +207,7 @@ def read_labels(data: Path) -> tuple[str, ...] | None:
     """The names of the classes, where they are given."""
     file = data / LABELS
     if file.is_file():
-        labels = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+        labels = tuple(line.strip() for line in text_of(file).splitlines())
         if not all(labels) or len(set(labels)) < len(labels) or not 1 < len(labels) < VOID:
             raise ValueError(
                 f"{file} must name from 2 to {VOID - 1} classes, one a line, none of them twice."
@@ -223,7 +223,7 @@ def read_folders(
         line.strip(): split
         for split in ("train", "val")
         for file in data.glob(f"ImageSets/Segmentation/{split}.txt")
-        for line in file.read_text().splitlines()
+        for line in text_of(file).splitlines()
     }
     for split, images, masks in folders:
         by_stem = {path.stem: path for path in sorted(masks.rglob("*")) if is_candidate(path)}
@@ -265,16 +265,12 @@ def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Defect:
         return Defect(Path(str(pair.picture)), f"{reason}: left out")
     source = pair.mask.path
     try:
+        if isinstance(pair.mask, CocoMask):  # its size is only a claim, and may be of any number
+            hold_size(pair.mask.size, pair.picture)
         ids = pair.mask.read()
+        hold_size(ids.shape, pair.picture)
     except BadMaskError as error:
         return Defect(source, f"{error}: left out")
-    size = upright_size(pair.picture)
-    if ids.shape != size:
-        (height, width), name = size, pair.picture.name
-        return Defect(
-            source,
-            f"has {ids.shape[1]} x {ids.shape[0]} px, {name} has {width} x {height}: left out",
-        )
     values, numbers = np.unique(ids, return_counts=True)
     counts = Counter({int(k): int(n) for k, n in zip(values, numbers, strict=True) if k != VOID})
     if not counts:
@@ -283,6 +279,13 @@ def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Defect:
     if max(counts) >= most:
         return Defect(source, f"holds class id {max(counts)}, and ids go to {most - 1}: left out")
     return Look(pair, counts, VOID in values)
+
+
+def hold_size(size: tuple[int, ...], picture: Source) -> None:
+    """Raises BadMaskError for a mask of another size (H, W) than its picture's."""
+    height, width = upright_size(picture)
+    if size != (height, width):
+        raise BadMaskError(f"has {size[1]} x {size[0]} px, {picture.name} has {width} x {height}")
 
 
 def upright_size(path: Source) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -45,7 +46,8 @@ class Course:
     rank: int | None = option("which of the addresses is this process's", None, lasting=False)
 
     def __post_init__(self) -> None:
-        at_least(self, {"accumulate": 1, "save_every": 0, "ema": 0})
+        at_least(self, {"accumulate": 1, "save_every": 0, "ema": 0, "seed": 0})
+        below_one(self, "val_fraction")
         if self.ema >= 1:
             raise ValueError(
                 f"ema must be in [0, 1), .998 for a mean of some 500 steps. Received: {self.ema}"
@@ -79,10 +81,18 @@ class Course:
 
 
 def at_least(config: Any, least: Mapping[str, float]) -> None:
-    """Raises ValueError for a field of `config` that is below its least value."""
+    """Raises ValueError for a field of `config` that is below its least value, or is no number."""
     for name, value in least.items():
-        if getattr(config, name) < value:
-            raise ValueError(f"{name} must be at least {value}. Received: {getattr(config, name)}")
+        given = getattr(config, name)
+        if not value <= given < math.inf:
+            raise ValueError(f"{name} must be at least {value}, and finite. Received: {given}")
+
+
+def below_one(config: Any, *names: str) -> None:
+    """Raises ValueError for a field of `config` that is a share and not in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must be in [0, 1). Received: {getattr(config, name)}")
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:

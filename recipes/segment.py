@@ -26,11 +26,12 @@ from kzoo.recipes.mask_batches import MaskBatches
 from kzoo.recipes.masker import masks_of
 from kzoo.recipes.masks import MaskDataset, Pair, read_masks
 from kzoo.recipes.norms import settle_norms
-from kzoo.recipes.options import Course, at_least, option
+from kzoo.recipes.options import Course, at_least, below_one, option
 from kzoo.recipes.run import by_one, open_run
 from kzoo.recipes.segment_report import MaskResults, write_report
 from kzoo.segmentation_loss import MeanIoU, PixelAccuracy
 from kzoo.tflite import convert
+from kzoo.tflite.files import replacing
 from kzoo.tflite.mask import end_in_mask
 from kzoo.tflite.metadata import Metadata, SegmenterOutput
 from kzoo.tflite.prepare import copy_in_float32
@@ -92,13 +93,15 @@ class Config(Course):
     def __post_init__(self) -> None:
         at_least(self, LEAST)
         super().__post_init__()
-        if self.zoom >= 1:
-            raise ValueError(f"zoom must be in [0, 1). Received: {self.zoom}")
+        below_one(self, "zoom")
         for name, known in (("head", HEADS), ("output", OUTPUTS)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}. Received: {getattr(self, name)!r}"
                 )
+        kzoo.SegmentationLoss(  # refuses weights that make no loss, before the run has a folder
+            cross_entropy=self.cross_entropy, dice=self.dice, focal=self.focal
+        )
 
 
 def segment(data: str | Path, **options) -> MaskResults:
@@ -122,7 +125,8 @@ def run(config: Config) -> MaskResults:
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     net = build(config, len(dataset.labels))
-    folder = open_run(config, dataset.labels)
+    paths, unseen = ([pair.picture for pair in split] for split in (dataset.train, dataset.val))
+    folder = open_run(config, dataset.labels, paths, unseen)
     if distribute.first():
         print(f"{dataset}\nThe run is kept in {folder}", flush=True)
 
@@ -139,10 +143,10 @@ def run(config: Config) -> MaskResults:
     net = copy_in_float32(net)
     unfreeze(net)  # as its user will want it
     if distribute.first():
-        net.save(folder / "model.keras")
+        with replacing(folder / "model.keras") as part:
+            net.save(part)
 
     # The int8 file, and what it makes of the pictures that neither model was trained on.
-    paths = [pair.picture for pair in dataset.train]
     calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(net, calibration=calibration)
     if config.qat_epochs:

@@ -46,8 +46,10 @@ def serve(
     """A server on 127.0.0.1 for a run folder or .tflite file; `serve_forever()` starts it.
 
     `pictures` are shown when the page opens. `port` 0 takes a free one. Raises ValueError where
-    there is no model, or LiteRT.js cannot be had.
+    there is no model, no such port, or LiteRT.js cannot be had.
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be in 0 to 65535, 0 for a free one. Received: {port}")
     file = Path(model)
     file = file / "model.tflite" if file.is_dir() else file
     for path in (file, *map(Path, pictures)):
@@ -73,7 +75,7 @@ def handler(routes: dict[str, tuple[bytes, str]], packages: Path) -> type:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
-            host = self.headers.get("Host", "").rpartition(":")[0]
+            host = self.headers.get("Host", "").partition(":")[0]  # without a port where that is 80
             if host not in ("127.0.0.1", "localhost"):  # a name that was made to point here
                 self.send_error(403)
                 return

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scenes import draw_scene
 
 from kzoo.recipes.demo import SHAPES
-from kzoo.recipes.scenes import draw_scene
 
 
 def draw_scenes(

@@ -96,3 +96,20 @@ def test_threshold_by_hand(tmp_path):
         rows.writerow(["file", "label", "int8", "int8_probability"])
         rows.writerows([["a", "x", "x", 0.9]] * 19 + [["b", "x", "y", 0.8], ["c", "x", "y", 0.7]])
     assert threshold(file, 10) == 0.8  # 19 of 20 are right
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([(0.9985, False), (0.7, True)], 0.2),  # the surest is wrong: no score is sure enough
+        ([(1.0, True)] * 18 + [(1.0, False)] * 2, 0.2),  # all as sure, one in ten wrong
+        ([(0.9985, True)] * 20, 0.99),  # not 1.00, which none of them reaches
+    ],
+)
+def test_a_threshold_that_some_answer_reaches(scores, expected, tmp_path):
+    file = tmp_path / "predictions.csv"
+    with file.open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(["file", "label", "int8", "int8_probability"])
+        rows.writerows([["a", "x", "x" if right else "y", score] for score, right in scores])
+    assert threshold(file, 10) == expected

@@ -1,7 +1,7 @@
 """Reading annotated pictures: the same boxes from every format, and every defect told."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -230,6 +230,174 @@ def test_broken_files_say_where(tmp_path):
     file.write_text(file.read_text() + "\n3.png,80,40,cat,1,2,three,4")
     with pytest.raises(ValueError, match=r"boxes.csv, line 10: a box is four numbers"):
         read_boxes(tmp_path / "csv")
+
+
+def test_coco_objects_without_a_box_are_counted(tmp_path):
+    """Mask and keypoint exports have objects with an empty bbox, or with none."""
+    content = coco_content()
+    own = {"image_id": 7, "category_id": 1}
+    for i, bbox in enumerate(([], ["a", 1, 2, 3], [1, 2, 3], None, [1, 2, 3, float("nan")]), 50):
+        content["annotations"].append({"id": i, "bbox": bbox, **own})
+    content["annotations"] += [own, {**own, "bbox": [1, 1, 9, 9], "category_id": "?"}]
+    dataset = read_boxes(coco(tmp_path, content))
+    assert (
+        "instances.json: 6 objects have no box of four numbers (first: annotation 50): left out"
+    ) in remarks(dataset)
+    assert "1.png: 1 objects of unknown class 'category ?': left out" in remarks(dataset)
+    assert by_name(dataset)["1"] == [("dog", 0, 0, 40, 80)]
+
+
+def append(file: Path, more: bytes) -> None:
+    file.write_bytes(file.read_bytes() + more)
+
+
+LATIN = "Löwe".encode("latin-1")
+NOT_READ = {
+    "coco in Latin-1": (
+        coco, lambda d: (d / "instances.json").write_bytes(b'{"annotations": "' + LATIN + b'"}'),
+        r"instances\.json is no text in UTF-8 \(byte 18: .*Save it as UTF-8",
+    ),
+    "coco without numbers": (
+        coco, lambda d: (d / "instances.json").write_text(
+            '{"annotations": [], "images": [], "categories": [{"id": "x", "name": "cat"}]}'
+        ),
+        r"instances\.json is no COCO file: ValueError .*'x'",
+    ),
+    "coco of texts": (
+        coco, lambda d: (d / "instances.json").write_text(
+            '{"annotations": ["a"], "images": [], "categories": []}'
+        ),
+        r"instances\.json is no COCO file: AttributeError",
+    ),
+    "csv in Latin-1": (
+        table, lambda d: append(d / "boxes.csv", b"\n3.png,80,40," + LATIN),
+        r"boxes\.csv is no text in UTF-8",
+    ),
+    "csv with an endless field": (
+        table, lambda d: append(d / "boxes.csv", b"\n" + b"9" * 140_000),
+        r"boxes\.csv is no CSV after line 9: field larger",
+    ),
+    "csv of odd sizes": (
+        table, lambda d: append(d / "boxes.csv", b"\n3.png,wide,40,cat,1,2,3,4"),
+        r"boxes\.csv, line 10: height and width are numbers, not \['40', 'wide'\]",
+    ),
+    "names of yolo": (
+        yolo, lambda d: (d / "classes.txt").write_bytes(LATIN),
+        r"classes\.txt is no text in UTF-8",
+    ),
+    "data.yaml of yolo": (
+        yolo, lambda d: (d / "data.yaml").write_bytes(b"names: [" + LATIN + b"]"),
+        r"data\.yaml is no text in UTF-8",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_a_file_that_cannot_be_read_is_named(name, tmp_path):
+    make, spoil, said = NOT_READ[name]
+    make(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        read_boxes(tmp_path)
+
+
+def test_lists_of_voc_may_hold_empty_lines_and_must_be_text(tmp_path):
+    sets = voc(tmp_path) / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    (sets / "val.txt").write_text("2\n \n5\n")
+    assert [e.path.stem for e in read_boxes(tmp_path).val] == ["2", "5"]
+    (sets / "val.txt").write_bytes(LATIN)
+    with pytest.raises(ValueError, match=r"val\.txt is no text in UTF-8"):
+        read_boxes(tmp_path)
+
+
+def test_files_of_one_picture_that_cannot_be_read_are_left_out(tmp_path):
+    folder = voc(tmp_path / "voc") / "annotations"
+    (folder / "3.xml").write_text('<?xml version="1.0" encoding="klingon"?><annotation/>')
+    (folder / "4.xml").write_text((folder / "4.xml").read_text().replace(">80<", ">wide<"))
+    dataset = read_boxes(tmp_path / "voc")
+    assert "3.xml: unknown encoding: klingon: left out" in remarks(dataset)
+    assert "4.xml: its size's height and width are no numbers: ['40', 'wide']" in remarks(dataset)
+
+    folder = yolo(tmp_path / "yolo") / "labels"
+    (folder / "3.txt").write_text("1e999 .5 .5 .1 .1\n")
+    (folder / "4.txt").write_text("0 .5 .5 .1 .1\n" * 20 + "0 .5 .5 .1 wide\n")
+    (folder / "5.txt").write_text("1e12 .5 .5 .1 .1\n")
+    dataset = read_boxes(tmp_path / "yolo")
+    for said in ("3.txt: broken at line 1", "4.txt: broken at line 21", "5.txt: broken at line 1"):
+        assert said in remarks(dataset)
+
+
+@pytest.mark.parametrize("name", ["voc", "coco", "yolo"])
+def test_the_name_of_a_picture_is_no_split(name, tmp_path):
+    """Of seven pictures one is called val thorens: it would be all there is to validate on."""
+    FORMATS[name](tmp_path)
+    for path in sorted(tmp_path.rglob("0.*")):
+        path.rename(path.with_stem("val thorens"))
+    for path in tmp_path.rglob("*"):
+        if path.suffix in (".json", ".xml"):
+            path.write_text(path.read_text().replace("0.png", "val thorens.png"))
+    splits = {tuple(e.path.stem for e in read_boxes(tmp_path, seed=s).val) for s in range(8)}
+    assert len(splits) > 1
+
+
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_folders_and_names_of_whole_files_split(slash, tmp_path):
+    """A COCO picture's folder, and the name of a COCO file, still do."""
+    content = coco_content()
+    pictures(tmp_path / "one" / "val2017", [5, 6])
+    pictures(tmp_path / "one" / "train2017", range(5))
+    for image in content["images"]:
+        part = "val2017" if image["file_name"] in ("5.png", "6.png") else "train2017"
+        image["file_name"] = f"{part}{slash}{image['file_name']}"
+    (tmp_path / "one" / "all.json").write_text(json.dumps(content))
+    assert [e.path.stem for e in read_boxes(tmp_path / "one").val] == ["5", "6"]
+
+    two = pictures(tmp_path / "two")
+    whole = coco_content()
+    for part, chosen in (("train", whole["images"][:5]), ("val", whole["images"][5:])):
+        ids = [image["id"] for image in chosen]
+        own = [item for item in whole["annotations"] if item["image_id"] in ids]
+        content = {**whole, "images": chosen, "annotations": own}
+        (two / f"instances_{part}2017.json").write_text(json.dumps(content))
+    assert [e.path.stem for e in read_boxes(two).val] == ["5", "6"]
+
+
+def test_from_train_alone_some_are_drawn(tmp_path):
+    yolo(tmp_path / "train")
+    first, other = (read_boxes(tmp_path, seed=seed) for seed in (0, 1))
+    assert (len(first.train), len(first.val)) == (6, 1)
+    assert first.val[0].path != other.val[0].path
+
+
+def test_a_val_of_missing_pictures_is_no_lack_of_one(tmp_path):
+    """Its objects were given to validate on: nothing else stands in for them unasked."""
+    yolo(tmp_path / "train")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "lost.txt").write_text("0 .5 .5 .1 .1\n")
+    with pytest.raises(
+        ValueError, match=r"no picture to validate on\. First of .*'lost' is missing"
+    ):
+        read_boxes(tmp_path)
+
+
+def test_pictures_without_annotations_cost_no_search(tmp_path, monkeypatch):
+    """600 of them beside 7 annotated ones: in a list that was 4,200 comparisons."""
+    coco(tmp_path)
+    for i in range(600):
+        (tmp_path / f"more{i}.png").touch()
+    compared = 0
+    equal = PurePath.__eq__
+
+    def counted(self, other):
+        nonlocal compared
+        compared += 1
+        return equal(self, other)
+
+    monkeypatch.setattr(PurePath, "__eq__", counted)
+    dataset = read_boxes(tmp_path)
+    assert remarks(dataset).count("has no annotation: left out") == 600
+    assert compared < 600
 
 
 def test_boxes_turn_with_the_picture(tmp_path):

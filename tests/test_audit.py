@@ -1,5 +1,6 @@
 """The audit, on files made here and on other people's, whose contents are known."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -7,11 +8,13 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
-from kzoo.flatbuffer import TfliteGraph, TfliteOperator, TfliteTensor
+from kzoo.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor
 from kzoo.recipes.benchmark import draw
 from kzoo.tflite import audit, benchmark, convert
+from kzoo.tflite.audit import bytes_by_kind
 from kzoo.tflite.benchmark import RUNTIMES
 from kzoo.tflite.delegates import DELEGATES, Facts, advice
 from kzoo.tflite.limits import risks
@@ -137,6 +140,25 @@ def test_factors_out_of_bounds_by_hand():
     assert list(risks(conv(0.005))) == ["0 CONV_2D (factor 400, XNNPACK takes 0 to 256)"]
     assert list(risks(conv(0.0005, "ADD"))) != []
     assert list(risks(conv(0.005, "MEAN"))) == []
+
+
+def test_a_transposed_convolution_has_its_input_third():
+    """Its inputs are (the shape of the output, weights, x, bias)."""
+    tensors = (
+        TfliteTensor("shape", (4,), "int32", 1),
+        TfliteTensor("w", (2, 2, 2, 2), "int8", 2, (0.25, 4.0), (0, 0)),
+        TfliteTensor("x", (1, 4, 4, 2), "int8", 0, (0.5,), (0,)),
+        TfliteTensor("b", (2,), "int32", 3, (0.125, 2.0), (0, 0)),
+        TfliteTensor("y", (1, 8, 8, 2), "int8", 0, (0.005,), (0,)),
+    )
+    operator = TfliteOperator("TRANSPOSE_CONV", 3, (0, 1, 2, 3), (4,), {})
+    graph = TfliteGraph("main", tensors, (2,), (4,), (operator,))
+    assert list(risks(graph)) == ["0 TRANSPOSE_CONV (factor 400, XNNPACK takes 0 to 256)"]
+    buffers = tuple(np.zeros(n, np.uint8) for n in (0, 16, 16, 8))
+    found = bytes_by_kind(TfliteModel("", (graph,), buffers, {}, ()), 50)
+    assert found == {"weights": 16, "biases": 8, "other": 16, "structure": 10}
+    cut_off = dataclasses.replace(operator, inputs=(0, 1))  # of a damaged file
+    assert list(risks(dataclasses.replace(graph, operators=(cut_off,)))) == []
 
 
 def test_advice_by_hand():

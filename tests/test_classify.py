@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from kzoo.recipes import demo
+from kzoo.recipes.classify import Config
 from kzoo.recipes.cli import main
+from kzoo.recipes.files import OwnNames
+from kzoo.recipes.run import open_run
 from kzoo.tflite import Runner, audit
 
 QUICK = ["--model", "mobilenet_v3_small", "--alpha", "0.35", "--size", "48", "--weights", "none"]
@@ -177,6 +181,10 @@ class TestErrors:
             (["DATA", "--size", "8"], "at least 32"),
             (["DATA", "--epochs", "-1"], "epochs must be at least 0"),
             (["DATA", "--batch-size", "0"], "batch_size must be at least 1"),
+            (["DATA", "--learning-rate", "nan"], "learning_rate must be at least 0, and finite"),
+            (["DATA", "--val-fraction", "1.5"], "val_fraction must be in [0, 1). Received: 1.5"),
+            (["DATA", "--label-smoothing", "3"], "label_smoothing must be in [0, 1)"),
+            (["DATA", "--seed", "-1"], "seed must be at least 0"),
             (["DATA", "--precision", "int4"], "precision must be one of"),
         ],
     )
@@ -207,6 +215,43 @@ class TestErrors:
         assert main(["predict", str(tmp_path / "none"), "a.jpg"]) == 1
         assert main(["compare", str(tmp_path)]) == 1
         assert "holds no config.json" in capsys.readouterr().err
+
+
+def test_a_run_is_of_the_pictures_that_it_was_begun_on(tmp_path):
+    """Features are kept by the picture's place: with another one there, they would be another's."""
+    files = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+    for file in files:
+        file.write_bytes(b"picture")
+    config = Config(str(tmp_path), out=str(tmp_path / "run"))
+    for _ in range(2):
+        open_run(config, ("x", "y"), files[:2], files[2:])
+    for changed in ((files[:1], files[1:]), (files[1::-1], files[2:])):
+        with pytest.raises(ValueError, match=r"other pictures.*another --out"):
+            open_run(config, ("x", "y"), *changed)
+    files[0].write_bytes(b"another one")
+    with pytest.raises(ValueError, match="came, went or changed"):
+        open_run(config, ("x", "y"), files[:2], files[2:])
+    files[0].write_bytes(b"picture")
+    open_run(config, ("x", "y"), files[:2], files[2:])
+
+
+def test_a_run_may_be_moved_and_named_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    open_run(Config(str(data), out=str(run)), ("x", "y"))
+    for other in ("data", "data/", "./data"):
+        open_run(Config(other, out="run/"), ("x", "y"))
+    run.rename(tmp_path / "moved")
+    open_run(Config(str(data), out="moved"), ("x", "y"))
+    with pytest.raises(ValueError, match="with other settings"):
+        open_run(Config("elsewhere", out="moved"), ("x", "y"))
+
+
+def test_files_of_one_stem_have_names_of_their_own():
+    name = OwnNames()
+    files = [Path(p) for p in ("a/1.jpg", "b/1.jpg", "a/1.jpg", "1.png", "2.jpg")]
+    assert [name(file) for file in files] == ["1", "1-2", "1", "1-3", "2"]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from PIL import Image
 import kzoo
 from kzoo.flatbuffer import read_tflite
 from kzoo.recipes.cli import main
+from kzoo.recipes.convert import convert_file
 from kzoo.tflite import (
     SCHEMES,
     Bounds,
@@ -137,7 +138,10 @@ def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
     assert compared.agreement > 0.95
     # Folded norms, scaled channels and lowered activations are no noise.
     assert len(compared.layers) > 80
-    assert min(layer.sqnr_db for layer in compared.layers) > 25
+    # 26.3 to 29.9 by what kernels oneDNN takes, of its own 29.6 to 33.5. Norms not folded have 20.7
+    # and 20.9, noise of .15 in one layer's weights 7.1 to 16.2 and 11.2 to 16.4.
+    assert min(layer.sqnr_db for layer in compared.layers) > 20
+    assert min(layer.own_db for layer in compared.layers) > 25
     float_net = noise_by_layer(v3, out, unseen[0][:4])
     assert len(float_net) > 60
     assert min(layer.sqnr_db for layer in float_net) > 10
@@ -233,7 +237,8 @@ def test_layers_kept_in_float_are_float_in_the_file(tiny, pictures, unseen, tmp_
     graph = read_tflite(out).graphs[0]
     kernels = [graph.tensors[op.inputs[1]] for op in graph.operators if "CONV" in op.name]
     assert [kernel.dtype for kernel in kernels].count("float32") == 2
-    assert compare(quantized, out, *unseen).sqnr_db > 40
+    # 45 to 49 by what kernels oneDNN takes; 34.0 with both layers in int8, 34.3 and 37.5 with one.
+    assert compare(quantized, out, *unseen).sqnr_db > 35
 
 
 def test_a_batch_of_the_file_s_own(tiny, unseen, tmp_path):
@@ -267,6 +272,59 @@ def test_a_file_that_says_something_else_is_put_aside(tiny, pictures, unseen, tm
         verify(tiny, good, unseen[0], bounds=Bounds(agreement=None, sqnr_db=99))
     with pytest.raises(ValueError, match=r"in \[0, 1\]. Received: 80"):
         Bounds(agreement=80)
+
+
+@pytest.fixture
+def folder_with_a_good_file(tiny, unseen, tmp_path) -> Path:
+    """model.keras, the pictures it is checked on, and what was made of it before."""
+    (tmp_path / "pictures").mkdir()
+    for i, picture in enumerate(unseen[0][:24]):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{i}.png")
+    tiny.save(tmp_path / "model.keras")
+    (tmp_path / "names.txt").write_text("\n".join("abcdef"))
+    (tmp_path / "a.tflite").write_bytes(b"the good file of before")
+    (tmp_path / "labels.txt").write_text("its labels")
+    return tmp_path
+
+
+def test_a_rejected_file_leaves_the_good_one_of_before(folder_with_a_good_file):
+    folder = folder_with_a_good_file
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    (folder / "night").mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "night" / "0.png")
+    arguments = {"check": folder / "pictures", "labels": folder / "names.txt"}
+    message = r"/a\.tflite is no good file.*kept as a\.rejected\.tflite\. The a\.tflite of before"
+    with pytest.raises(RejectedFile, match=message) as caught:  # its ranges are of black pictures
+        convert_file(
+            folder / "model.keras", folder / "a.tflite", calibration=folder / "night", **arguments
+        )
+    assert caught.value.path == folder / "a.rejected.tflite"
+    assert audit(caught.value.path, run=False).inputs[0].dtype == "uint8"
+    caught.value.path.unlink()
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    made = convert_file(folder / "model.keras", folder / "a.tflite", scheme="float32", **arguments)
+    assert made.audit.path == folder / "a.tflite"
+    assert made.comparison.agreement == 1
+    assert (folder / "labels.txt").read_text().split() == list("abcdef")
+    assert len(list(folder.iterdir())) == len(before) + 2  # and the two folders of pictures
+
+
+def test_ctrl_c_while_a_file_is_compared_leaves_the_one_of_before(
+    folder_with_a_good_file, monkeypatch
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    folder = folder_with_a_good_file
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    # kzoo.tflite.verify is the function of that name, where one asks for an attribute.
+    monkeypatch.setattr(sys.modules["kzoo.tflite.verify"], "compare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert_file(
+            folder / "model.keras", folder / "a.tflite", scheme="float32",
+            check=folder / "pictures", labels=folder / "names.txt",
+        )  # fmt: skip
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_the_command(tiny, unseen, tmp_path, capsys):
@@ -355,13 +413,12 @@ def test_an_operator_that_tflite_lacks_is_named_with_its_layer(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_would_kill_its_process_is_not_written(tmp_path, pictures):
+@pytest.mark.parametrize("kind", [layers.Conv2D, layers.Conv2DTranspose])
+def test_a_file_that_would_kill_its_process_is_not_written(kind, tmp_path, pictures):
     image = keras.Input((64, 64, 3))
-    x = keras.layers.Conv2D(2, 1, name="saturating")(image)
-    model = keras.Model(image, keras.layers.ReLU(6)(x))
+    layer = kind(2, 1, kernel_initializer=keras.initializers.Constant(1e4), bias_initializer="ones")
+    model = keras.Model(image, keras.layers.ReLU(6)(layer(image)))
     # Factor: input step 1 x weight step 1e4 / 127 over output step 6 / 255 = 3346.
-    weights = np.full((1, 1, 3, 2), 1e4, "f4")
-    model.get_layer("saturating").set_weights([weights, np.zeros(2, "f4")])
     out = tmp_path / "a.tflite"
     out.write_bytes(b"the file of before")
     with pytest.raises(ValueError, match=r"was not written.*XNNPACK's bounds.*kzoo.quantize"):

@@ -129,6 +129,34 @@ class TestReadDataset:
         dataset = read_dataset(tmp_path)
         assert (len(dataset.train), len(dataset.val)) == (10, 4)
 
+    def test_their_names_in_capitals_and_a_third_one(self, tmp_path):
+        for name, each in (("Train", 5), ("VALID", 2), ("test", 3)):
+            two_classes(tmp_path / name, each)
+        dataset = read_dataset(tmp_path)
+        assert (len(dataset.train), len(dataset.val)) == (10, 4)
+        assert [(d.path.name, d.reason) for d in dataset.defects] == [
+            ("test", "is neither train/ nor val/: left out")
+        ]
+
+    def test_from_train_alone_some_are_drawn(self, tmp_path):
+        two_classes(tmp_path / "train", 10)
+        first, again, other = (read_dataset(tmp_path, seed=seed) for seed in (1, 1, 2))
+        assert (len(first.train), len(first.val)) == (16, 4)
+        assert sorted(first.val.targets.tolist()) == [0, 0, 1, 1]
+        assert first.val.paths == again.val.paths
+        assert first.val.paths != other.val.paths
+        assert len(read_dataset(tmp_path, val_fraction=0.5).val) == 10
+
+    def test_nothing_left_to_validate_on_is_an_error(self, tmp_path):
+        two_classes(tmp_path / "train")
+        for kind in ("red", "blue"):
+            (tmp_path / "val" / kind).mkdir(parents=True)
+            (tmp_path / "val" / kind / "0.jpg").touch()
+        with pytest.raises(
+            ValueError, match=r"no picture is left to validate on\. Give some as val"
+        ):
+            read_dataset(tmp_path)
+
     def test_a_csv_with_and_without_split(self, tmp_path):
         two_classes(tmp_path)
         rows = [f"{c}/{i}.{s},{c}" for c, s in (("red", "jpg"), ("blue", "png")) for i in range(5)]

@@ -224,6 +224,160 @@ def test_coco(tmp_path):
     assert "1 objects have no segmentation" in str(found.defects[0])
 
 
+SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]
+WHOLE = {"size": [40, 30], "counts": [0, 1200]}
+# Outlines that pycocotools refuses with a TypeError or a bare Exception, or draws from memory that
+# nobody has written; the last one takes all there is.
+UNDRAWN = {
+    "two corners": ([[1, 1, 20, 20]], "a polygon of 4 numbers, not of three corners"),
+    "one corner": ([[1, 1]], "a polygon of 2 numbers"),
+    "no corner": ([[]], "a polygon of 0 numbers"),
+    "half a corner": ([[*SQUARE, 5]], "a polygon of 9 numbers"),
+    "texts": ([["a"] * 6], "a polygon with a corner that is no number"),
+    "not in a list": ([1, 1, 20, 1, 20, 20], "neither a polygon nor run lengths"),
+    "a text": ("abc", "neither a polygon nor run lengths"),
+    "of another size": (
+        {"size": [20, 15], "counts": [10, 290]},
+        "run lengths of size [20, 15], the picture's is [40, 30]",
+    ),
+    "too short": (
+        {**WHOLE, "counts": [10, 5]},
+        "run lengths of 15 px in all, the picture has 1200",
+    ),
+    "too long": ({**WHOLE, "counts": [10, 1500]}, "run lengths of 1510 px in all"),
+    "negative": (
+        {**WHOLE, "counts": [10, -5, 1195]},
+        "broken run lengths: one of them is negative",
+    ),
+    "fractions": (
+        {**WHOLE, "counts": [600.5, 599.5]},
+        "broken run lengths: they are not whole numbers",
+    ),
+    "packed, too short": ({**WHOLE, "counts": "11"}, "run lengths of 2 px in all"),
+    "packed, cut off": ({**WHOLE, "counts": "1`"}, "broken run lengths: they end within a number"),
+    "packed, in German": ({**WHOLE, "counts": "ü"}, "broken run lengths: 'ascii'"),
+    "far away": (
+        [[1e12, 1, 1e12, 30, 1, 1]],
+        "a polygon with a corner that is no number or beyond 100000 px",
+    ),
+}
+
+
+def coco_file(folder: Path, more: list[dict], **image) -> Path:
+    """Ten pictures with a square on each; `more` annotations of the first."""
+    ids = range(10)
+    for i in ids:
+        picture(folder / f"{i}.jpg")
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 30} for i in ids]
+    squares = [
+        {"id": i, "image_id": i, "category_id": 1, "area": 100, "segmentation": [SQUARE]}
+        for i in ids
+    ]
+    more = [{"id": 77 + i, "image_id": 0, "category_id": 1, **a} for i, a in enumerate(more)]
+    images[0] |= image
+    content = {
+        "images": images,
+        "annotations": [*more, *squares],
+        "categories": [{"id": 1, "name": "square"}],
+    }
+    (folder / "masks.json").write_text(json.dumps(content))
+    return folder
+
+
+def first_mask(found) -> np.ndarray:
+    return full_mask(next(p for p in (*found.train, *found.val) if p.picture.stem == "0"))
+
+
+@pytest.mark.parametrize("name", UNDRAWN)
+def test_a_coco_outline_that_cannot_be_drawn_is_told(name, tmp_path):
+    outline, why = UNDRAWN[name]
+    found = read_masks(coco_file(tmp_path, [{"segmentation": outline}]))
+    (said,) = map(str, found.defects)
+    assert "masks.json: 1 objects have outlines that cannot be drawn (first: annotation 77" in said
+    assert f"annotation 77 of 0.jpg: {why}" in said
+    assert said.endswith("): left out")
+    expected = np.zeros(SIZE, int)
+    expected[10:20, 10:20] = 1
+    np.testing.assert_array_equal(first_mask(found), expected)
+
+
+def test_of_a_coco_object_what_can_be_drawn_is_kept(tmp_path):
+    """Outlines traced from masks come with specks of one or two points."""
+    pieces = [[1, 1], [0, 30, 5, 30, 5, 40, 0, 40], [2, 2, 3, 3]]
+    found = read_masks(coco_file(tmp_path, [{"segmentation": pieces}]))
+    assert "1 objects have outlines that cannot be drawn" in str(found.defects[0])
+    assert first_mask(found)[30:40, :5].all()
+    assert first_mask(found).sum() == 100 + 50
+
+
+def test_coco_masks_of_unknown_classes_and_pictures(tmp_path):
+    corner = [[0, 0, 4, 0, 4, 4, 0, 4]]
+    more = [
+        {"segmentation": corner, "category_id": 9},
+        {"segmentation": corner, "category_id": None},
+        {"segmentation": corner, "image_id": 99},
+        {"segmentation": []},
+    ]
+    found = read_masks(coco_file(tmp_path, more))
+    said = "\n".join(map(str, found.defects))
+    for expected in (
+        "masks.json: 1 objects of unknown class 'category 9': left out, their pixels are void",
+        "masks.json: 1 objects of unknown class 'category None': left out",
+        "masks.json: 1 objects on pictures that it does not name: left out",
+        "masks.json: 1 objects have no segmentation: left out",
+    ):
+        assert expected in said
+    assert len(found.defects) == 4
+    assert found.labels == ("background", "square")
+    assert (first_mask(found)[:4, :4] == 255).all()  # neither a square nor background
+
+
+@pytest.mark.parametrize("height", [0, -3, 10**9])
+def test_a_coco_picture_of_another_size_is_told(height, tmp_path):
+    found = read_masks(coco_file(tmp_path, [], height=height))
+    assert f"masks.json: has 30 x {height} px, 0.jpg has 30 x 40: left out" in str(found.defects[0])
+    assert len(found.train) + len(found.val) == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"annotations": "Löwe"}'.encode("latin-1"), r"b\.json is no text in UTF-8 \(byte 18"),
+        (b'{"annotations": [}', r"b\.json is broken at line 1, column 18"),
+        (b'{"annotations": []}', r"b\.json is no COCO file: KeyError 'categories'"),
+        (b'{"annotations": [], "categories": [{"id": "x", "name": "y"}]}', r"b\.json .*ValueError"),
+        (b'{"annotations": [4], "categories": [], "images": []}', r"b\.json .*AttributeError"),
+    ],
+)
+def test_a_broken_coco_file_is_named(content, said, tmp_path):
+    coco_file(tmp_path, [])
+    (tmp_path / "b.json").write_bytes(content)
+    (tmp_path / "c.json").write_text('{"annotations": [], "categories": [], "images": []}')
+    with pytest.raises(ValueError, match=said):
+        read_masks(tmp_path)
+
+
+def test_the_name_of_a_coco_picture_is_no_split(tmp_path):
+    coco_file(tmp_path, [], file_name="val thorens.jpg")
+    (tmp_path / "0.jpg").rename(tmp_path / "val thorens.jpg")
+    assert len(read_masks(tmp_path, val_fraction=0.3).val) == 3
+
+
+def test_from_train_alone_some_are_drawn(data):
+    (data / "train").mkdir()
+    for part in ("images", "masks"):
+        (data / part).rename(data / "train" / part)
+    first, other = (read_masks(data, seed=seed) for seed in (0, 1))
+    assert (len(first.train), len(first.val)) == (8, 2)
+    assert {p.picture for p in first.val} != {p.picture for p in other.val}
+
+
+def test_labels_that_are_no_text_are_named(data):
+    (data / "labels.txt").write_bytes("Boden\nLöwe\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.txt is no text in UTF-8"):
+        read_masks(data)
+
+
 def test_a_turned_picture_has_the_size_that_is_seen(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -23,6 +23,7 @@ from kzoo.tflite import (
     convert,
     read_metadata,
 )
+from kzoo.tflite.postprocess import PostProcess, add_postprocess
 
 GOLDEN = Path(__file__).parent / "golden"
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
@@ -136,6 +137,20 @@ def test_convert_writes_labels_into_the_file(tiny, unseen, tmp_path):
     bare = convert(tiny, tmp_path / "b.tflite", scheme="float32")
     assert audit(bare).metadata is None
     np.testing.assert_array_equal(Runner(out)(unseen[0][:4]), Runner(bare)(unseen[0][:4]))
+
+
+@writes
+def test_a_postprocess_that_does_not_run_is_not_written(tmp_path):
+    file, out = tmp_path / "a.tflite", tmp_path / "out.tflite"
+    file.write_bytes(golden("detect"))
+    out.write_bytes(b"the file of before")
+    with pytest.raises(
+        ValueError, match=r"out\.tflite was not written: it does not run.*threshold"
+    ):
+        add_postprocess(file, out, settings=PostProcess(overlap=2))  # an IoU is 1 at the most
+    assert out.read_bytes() == b"the file of before"
+    assert len(list(tmp_path.iterdir())) == 2
+    assert read_metadata(add_postprocess(file, out)).outputs == DetectionOutputs()
 
 
 def archive(content: bytes, name: str, inside: bytes, method: int) -> bytes:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -42,6 +43,17 @@ def test_the_heads_train():
     exec(example("kzoo.SSDLite("), names)
     assert np.isfinite(names["detector"].history.history["loss"]).all()
     assert names["segmenter"].output_shape == (None, 256, 256, 2)
+
+
+@pytest.mark.slow
+def test_a_model_becomes_int8_and_is_taught(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
+    model = kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), classes=3)
+    names = {"keras": keras, "kzoo": kzoo, "model": model, "pictures": pictures}
+    exec(example("kzoo.quantize("), names)
+    assert (tmp_path / "model.tflite").exists()
+    assert np.isfinite(names["taught"].history.history["loss"]).all()
 
 
 def test_the_table_lists_every_command():

@@ -1,12 +1,15 @@
 """Runner and compare against the interpreter itself and against hand-computed cases."""
 
+import sys
+import types
+
 import keras
 import numpy as np
 import pytest
 
 from kzoo.tflite import Runner, compare, convert
 from kzoo.tflite.compare import measure
-from kzoo.tflite.run import delegated, from_pixels
+from kzoo.tflite.run import delegated, from_pixels, resident_mb
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the files under test are made by TensorFlow"
@@ -89,6 +92,16 @@ def test_measures_by_hand():
     assert found.sqnr_db == pytest.approx(10 * np.log10(30 / 10))
 
 
+def test_masks_by_hand():
+    """Class ids in bytes, where 0 - 1 is 255 and the last axis is a picture's width."""
+    a, b = (np.array(ids, np.uint8).reshape(1, 2, 2) for ids in ([0, 1, 1, 1], [1, 1, 1, 1]))
+    found = measure("mask", a, b, quantum=0.0, softmax=False, labels=a)
+    assert found.agreement == 0.75
+    assert found.distinct == (2, 1)
+    assert found.accuracy == (1.0, 0.75)
+    assert found.sqnr_db == pytest.approx(10 * np.log10(3 / 1))
+
+
 def test_a_constant_predictor_shows():
     found = measure("scores", np.eye(3)[[1, 1, 1]], np.eye(3)[[1, 1, 1]], 0.0, False, None)
     assert found.agreement == 1
@@ -133,6 +146,23 @@ def test_the_layer_that_errs_is_named(tiny, unseen, tmp_path):
     assert min(layer.sqnr_db for layer in before) > 60
     assert f"\n  row3_expand_act: {first.own_db:.1f} dB of its own, " in str(found)
     assert compare(file, file, unseen[0][:4], layers=4).layers == ()  # there are no layers to ask
+
+
+@pytest.mark.parametrize(
+    ("platform", "megabytes"),
+    [("linux", 3.072), ("darwin", 0.003), ("win32", np.nan)],  # of 3000 KB, bytes, nothing
+)
+def test_memory_by_the_system_s_own_unit(platform, megabytes, monkeypatch):
+    def no_proc(_):
+        raise FileNotFoundError
+
+    peak = types.SimpleNamespace(ru_maxrss=3000)
+    theirs = types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: peak)
+    monkeypatch.setattr("kzoo.tflite.run.Path.read_text", no_proc)
+    monkeypatch.setattr("kzoo.tflite.run.sys.platform", platform)
+    # None: importing it raises ImportError, as on Windows.
+    monkeypatch.setitem(sys.modules, "resource", None if platform == "win32" else theirs)
+    assert resident_mb() == pytest.approx(megabytes, nan_ok=True)
 
 
 def test_partitions_by_hand():

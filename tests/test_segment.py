@@ -112,6 +112,11 @@ class TestRun:
         np.testing.assert_array_equal(found, mask_at(logits, (70, 100)))
         with Image.open(run / "predicted" / "wide.jpg") as shown:
             assert shown.size == (100, 70)
+        alone = tmp_path / "alone.tflite"  # without a run around it
+        alone.write_bytes((run / "model.tflite").read_bytes())
+        assert main(["predict", str(alone), str(wide)]) == 0
+        with Image.open(tmp_path / "predicted" / "wide.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), found)
 
     def test_compare_says_what_the_report_says(self, run, capsys):
         results = json.loads((run / "results.json").read_text())

@@ -277,20 +277,77 @@ def test_scores_without_background():
             np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def tiny() -> keras.Model:
+    return kzoo.MobileNetV1(0.25, input_shape=(32, 32, 3), include_top=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": "mse"}, r"loss must be one of 'hnm', 'focal'\. Received: loss='mse'"),
+        ({"box_loss": "l2"}, r"box_loss must be one of 'smooth_l1', 'giou', 'diou', 'ciou'.*'l2'"),
+        ({"classes": 0}, r"classes must be a whole number >= 1\. Received: classes=0"),
+        ({"classes": True}, r"classes must be a whole number >= 1"),
+        ({"classes": 2.5}, r"classes must be a whole number >= 1"),
+        ({"norm_momentum": 2}, r"norm_momentum must be a number in \[0, 1\).*norm_momentum=2"),
+        ({"norm_momentum": "0.9"}, r"norm_momentum must be a number in \[0, 1\)"),
+        ({"extras": (-8,)}, r"extras must be a list of whole numbers >= 2.*extras=\(-8,\)"),
+        ({"extras": (1,)}, r"extras must be a list of whole numbers >= 2"),
+        ({"extras": (8.0,)}, r"extras must be a list of whole numbers >= 2"),
+        ({"extras": 8}, r"extras must be a list of whole numbers >= 2"),
+        ({"ratios": (0,)}, r"ratios must be a list of numbers > 0\. Received: ratios=\(0,\)"),
+        ({"ratios": (2, float("nan"))}, r"ratios must be a list of numbers > 0"),
+        ({"ratios": 2}, r"ratios must be a list of numbers > 0"),
+        ({"scales": (0.9, 0.2)}, r"scales must be two numbers, 0 < first < last <= 1.*\(0\.9"),
+        ({"scales": (0.2, 1.5)}, r"scales must be two numbers"),
+        ({"scales": (0.2, 0.5, 0.9)}, r"scales must be two numbers"),
+        ({"scales": 0.2}, r"scales must be two numbers"),
+    ],
+)
+def test_a_heads_arguments_that_make_no_sense(tiny, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kzoo.SSDLite(tiny, **{"classes": 3} | arguments)
+
+
+def test_numbers_of_numpy(tiny, tmp_path):
+    plain = kzoo.SSDLite(tiny, 3, extras=(8, 16), ratios=(2, 3), scales=(0.25, 0.75))
+    model = kzoo.SSDLite(
+        tiny, np.int64(3), extras=np.array([8, 16]), ratios=np.array([2, 3]),
+        scales=np.array([0.25, 0.75]), norm_momentum=np.float32(0.5),
+    )  # fmt: skip
+    assert model.settings() == plain.settings()
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").settings() == plain.settings()
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_channels_first_is_refused(tiny, channels_first):
+    message = r'for Keras\' image data format "channels_last".*"channels_first".*build the backbone'
+    with pytest.raises(ValueError, match=message):
+        kzoo.SSDLite(tiny, 3)
+    first = kzoo.MobileNetV1(0.25, input_shape=(3, 32, 32), include_top=False)
+    keras.config.set_image_data_format("channels_last")
+    with pytest.raises(ValueError, match=message):
+        kzoo.SSDLite(first, 3)
+
+
 def test_arguments_that_make_no_sense():
-    net = backbone("mobilenet_v3_small", 64)
-    with pytest.raises(ValueError, match=r"loss must be one of hnm, focal\. Received: 'mse'"):
-        kzoo.SSDLite(net, 3, loss="mse")
-    with pytest.raises(ValueError, match="box_loss must be one of smooth_l1, giou, diou, ciou"):
-        kzoo.SSDLite(net, 3, box_loss="l2")
-    with pytest.raises(ValueError, match="classes must be a whole number >= 1"):
-        kzoo.SSDLite(net, 0)
     with pytest.raises(ValueError, match="backbone with a fixed input size"):
         kzoo.SSDLite(kzoo.MobileNetV3Small(input_shape=(64, 64, 3)), 3)
     dilated = backbone("mobilenet_v3_small", 64, output_stride=16)
     with pytest.raises(ValueError, match="no row at stride 32, in which SSDLite reads"):
         kzoo.SSDLite(dilated, 3)
     model = small()
+    for wrong in ({"loss": "mse"}, {"box_loss": "l2"}):
+        with pytest.raises(ValueError, match=r"loss must be one of .* Received: "):
+            Detector(model.input, model.output, classes=2, anchors=model.anchors, **wrong)
     with pytest.raises(ValueError, match=r"A detector of 5 classes .* Received: .*'logits'"):
         Detector(model.input, model.output, classes=5, anchors=model.anchors)
     pictures, truth = scenes()

@@ -1,5 +1,6 @@
 """Pretrained weights: keras.applications, torchvision and the TFLite interpreter as references."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -24,12 +25,15 @@ from golden import torch_files, torchvision_models, torchvision_v2_pretrained
 
 import kzoo
 from kzoo import imagenet
+from kzoo.attention import MultiQuery
 from kzoo.formats import read_checkpoint
+from kzoo.rows import Conv, Head
 from kzoo.torch_file import read_stream, read_zip
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
 ZOO = {
+    "mobilenet_v1": kzoo.MobileNetV1,
     "mobilenet_v2": kzoo.MobileNetV2,
     "mobilenet_v3_large": kzoo.MobileNetV3Large,
     "mobilenet_v3_small": kzoo.MobileNetV3Small,
@@ -96,6 +100,8 @@ SAVE = {
 @pytest.mark.parametrize(
     ("name", "alpha", "top", "ending", "arguments"),
     [
+        ("mobilenet_v1", 0.25, True, "weights.h5", {}),
+        ("mobilenet_v1", 0.25, False, "weights.h5", {}),
         ("mobilenet_v2", 0.35, True, "h5", {}),
         ("mobilenet_v2", 0.5, False, "h5", {}),
         ("mobilenet_v2", 0.75, True, "weights.h5", {}),
@@ -117,10 +123,11 @@ def test_keras_applications(tmp_path, name, alpha, top, ending, arguments):
     SAVE[ending](theirs, path)
     ours = ZOO[name](weights=path, **shared)
     x = pixels()
-    expected = run(theirs, scaled(x) if name == "mobilenet_v2" else x)
+    tf = name in ("mobilenet_v1", "mobilenet_v2")  # V3 scales by itself
+    expected = run(theirs, scaled(x) if tf else x)
     assert np.std(expected) > 1e-3 * np.abs(expected).max(), "the reference is constant: no test"
     # V3's hard-swish is spelt x * relu6(x + 3) / 6 there.
-    exact = EXACT and name == "mobilenet_v2"
+    exact = EXACT and tf
     np.testing.assert_allclose(
         run(ours, x), expected, rtol=0, atol=0 if exact else 1e-5 * np.abs(expected).max()
     )
@@ -149,6 +156,112 @@ def test_own_files_keep_padding_and_preprocessing(tmp_path):
     same = {"padding": "symmetric", "preprocessing": "torch"}
     again = kzoo.MobileNetV3Small(weights=tmp_path / "model.weights.h5", **same, **shared)
     np.testing.assert_array_equal(run(model, x), run(again, x))
+
+
+def check_round_trip(model: keras.Model, path: Path) -> None:
+    """What a model saves, it gets back, all of it."""
+    settled(model)
+    expected = model.get_weights()
+    save = model.save if path.suffix == ".keras" else model.save_weights
+    save(path)
+    model.set_weights([0 * value for value in expected])
+    assert kzoo.load_weights(model, path).new == ()
+    for found, value in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+TINY = {"alpha": 0.1, "input_shape": (32, 32, 3)}
+
+
+@pytest.mark.parametrize("name", kzoo.list_models())
+def test_own_weights_of_every_model(tmp_path, name):
+    model = kzoo.get_model(name)(**TINY, classes=3)
+    check_round_trip(model, tmp_path / "own.weights.h5")
+
+
+def test_own_keras_file_with_attention(tmp_path):
+    """Its keys and values are two branches, and Keras lists the longer one first."""
+    rows = (Conv(3, 8, 2), MultiQuery(2, 4, 2, layer_scale=0.1), MultiQuery(2, 4), Conv(1, 8))
+    model = kzoo.build("attentive", rows, Head(), input_shape=(32, 32, 3), classes=3)
+    check_round_trip(model, tmp_path / "own.keras")
+
+
+@dataclasses.dataclass(frozen=True)
+class Newest:
+    """A row of a net that is still to come, whose names nothing knows."""
+
+    act: str = "relu"
+
+    def __call__(self, x, net, name):
+        y = net.depthwise(x, 3, 2, self.act, name=f"{name}_blur")
+        return net.conv(y, 16, name=f"{name}_fuse", last=f"{name}_out")
+
+
+def test_own_weights_of_a_net_to_come(tmp_path):
+    rows = (Conv(3, 8, 2), *[Newest()] * 11)
+    model = kzoo.build("mobilenet_v9", rows, Head(), input_shape=(32, 32, 3), classes=3)
+    check_round_trip(model, tmp_path / "own.weights.h5")
+
+
+HEADS = {
+    "ssdlite": functools.partial(kzoo.SSDLite, extras=(8, 8)),
+    "lraspp": functools.partial(kzoo.LRASPP, filters=8),
+    "deeplabv3": functools.partial(kzoo.DeepLabV3, filters=8, aspp_rates=(2,), decoder=True),
+}
+
+
+def tiny_backbone(build=kzoo.MobileNetV1) -> keras.Model:
+    return build(0.25, input_shape=(32, 32, 3), include_top=False)
+
+
+@pytest.mark.parametrize(
+    ("head", "ending"), [*((head, "weights.h5") for head in HEADS), ("ssdlite", "keras")]
+)
+def test_own_weights_of_every_head(tmp_path, head, ending):
+    path = tmp_path / f"own.{ending}"
+    check_round_trip(HEADS[head](tiny_backbone(), 3), path)
+    other = HEADS[head](tiny_backbone(), 5)
+    new = kzoo.load_weights(other, path).new
+    assert new
+    assert all(other.get_layer(name).kernel.shape[-1] % 5 in (0, 1) for name in new)
+    classifier = kzoo.MobileNetV1(0.25, weights=path)
+    assert classifier.loaded_weights.new == ("head_logits",)
+
+
+def test_own_segmenters_file_without_the_row_that_widens(tmp_path):
+    """LR-ASPP leaves V2's last row out, which a backbone to build it on has."""
+    path = tmp_path / "own.weights.h5"
+    check_round_trip(kzoo.LRASPP(tiny_backbone(kzoo.MobileNetV2), 3, filters=8), path)
+    backbone = kzoo.MobileNetV2(0.25, include_top=False, weights=path)
+    assert backbone.loaded_weights.new == ("row18_conv",)
+    assert kzoo.load_weights(kzoo.LRASPP(backbone, 3, filters=8), path).new == ()
+    with pytest.raises(ValueError, match=r"model's layer 'row18_conv' is not in the file.*v2 at "):
+        kzoo.MobileNetV2(0.25, weights=path)
+
+
+def test_own_weights_that_do_not_fit(tmp_path):
+    path = tmp_path / "own.weights.h5"
+    net = kzoo.MobileNetV1(0.25, input_shape=(32, 32, 3))
+    net.save_weights(path)
+    like = r"The file looks like mobilenet_v1 at alpha 0.25\."
+    with pytest.raises(ValueError, match=rf"layer 'row0_conv' is of shape .* 8\) in .*\. {like}"):
+        kzoo.MobileNetV1(0.5, weights=path)
+    with pytest.raises(ValueError, match=rf"'row1_project' is not in the file\. {like}"):
+        kzoo.MobileNetV2(0.25, weights=path)
+    part = keras.Model(net.input, net.get_layer("row12_out").output, name="part")
+    with pytest.raises(ValueError, match=rf"'row13_.*' is not in the model\. {like}"):
+        kzoo.load_weights(part, path)
+    detector = kzoo.SSDLite(tiny_backbone(), 3, extras=(8,))
+    HEADS["ssdlite"](tiny_backbone(), 3).save_weights(path)
+    with pytest.raises(ValueError, match=rf"the file's layer .* is not in the model\. {like}"):
+        kzoo.load_weights(detector, path)
+
+
+def test_layers_of_unknown_names(tmp_path):
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="mine")])
+    net.save_weights(tmp_path / "own.weights.h5")
+    with pytest.raises(ValueError, match=r"'mine' has no name of kzoo or.*Save the model as"):
+        kzoo.MobileNetV2(weights=tmp_path / "own.weights.h5")
 
 
 def test_features_of_a_file_with_classifier(v2_file):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kzoo.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
 from kzoo.tflite.delegates import DELEGATES, Facts, advice
-from kzoo.tflite.limits import LINEAR, risks
+from kzoo.tflite.limits import LINEAR, risks, weights_of
 from kzoo.tflite.metadata import Metadata, read_metadata
 from kzoo.tflite.run import Port, Trial, port, trial
 
@@ -172,6 +172,26 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
     )
 
 
+def require_sound(found: Audit, name: Path, *, custom: str | None = None) -> None:
+    """Raise ValueError where a file that is to be called `name` does not run, or not everywhere.
+
+    `custom` is the one operator of its own that it may have.
+    """
+    trouble = {
+        "it has operators that are not built in": found.flex_ops
+        + tuple(op for op in found.custom_ops if op.partition(" ")[2] != custom),
+        "its scales are out of XNNPACK's bounds, which can kill the process that runs it; give it "
+        "ranges with kzoo.quantize, which keeps inside them": found.risks,
+        "it does not run": (found.failure,) if found.failure else (),
+        "it holds variables that are not frozen": tuple(
+            kind for kind in found.census if kind in ("VAR_HANDLE", "READ_VARIABLE", "CALL_ONCE")
+        ),
+    }
+    reasons = [f"{what}: {', '.join(map(str, which))}" for what, which in trouble.items() if which]
+    if reasons:
+        raise ValueError(f"{name} was not written: {'; '.join(reasons)}.")
+
+
 def named(index: int, operator: TfliteOperator) -> str:
     return f"{index} {operator.name}"
 
@@ -218,12 +238,12 @@ def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
             for op in graph.operators
             if op.name == "DEQUANTIZE" and op.inputs and op.outputs
         }
-        for op in graph.operators:
+        for op in (op for op in graph.operators if op.name in LINEAR):
+            role = {LINEAR[op.name].weights: "weights", LINEAR[op.name].bias: "biases"}
             for place, index in enumerate(op.inputs):
-                kind = {1: "weights", 2: "biases"}.get(place, "other")
                 index = origin.get(index, index)  # float16 weights pass through a DEQUANTIZE
-                if op.name in LINEAR and index >= 0:
-                    kinds.setdefault(graph.tensors[index].buffer, kind)
+                if index >= 0:
+                    kinds.setdefault(graph.tensors[index].buffer, role.get(place, "other"))
     result = dict.fromkeys(("weights", "biases", "other"), 0)
     for i, content in enumerate(model.buffers):
         result[kinds.get(i, "other")] += content.nbytes
@@ -231,7 +251,6 @@ def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
 
 
 def channelwise(model: TfliteModel, graph: TfliteGraph) -> tuple[int, int]:
-    linear = [op for op in graph.operators if op.name in LINEAR and len(op.inputs) > 1]
-    weights = [graph.tensors[op.inputs[1]] for op in linear]
+    weights = [w for op in graph.operators if (w := weights_of(graph, op))]
     quantized = [w for w in weights if w.scales and constant(model, w)]
     return sum(len(w.scales) > 1 for w in quantized), len(quantized)

@@ -27,10 +27,10 @@ class Output:
     values: (
         str  # what was compared: "outputs", or "log-probabilities" where the model ends in softmax
     )
-    agreement: float  # how often the largest value is at the same place
-    distinct: tuple[
-        int, int
-    ]  # places it takes in the model and the file: of a constant, agreement is 1
+    agreement: float  # how often the largest value is at the same place; of integers, is the same
+    # Places that it takes in the model and the file, or such integers: of a constant, agreement
+    # is 1.
+    distinct: tuple[int, int]
     sqnr_db: float  # 10 log10(power of the model's values / power of the difference)
     quantum: float  # step of the last quantized tensor before this output in the file, or 0
     quanta: tuple[float, float]  # mean and largest difference in it; nan without
@@ -121,8 +121,10 @@ def measure(
     name: str, a: np.ndarray, b: np.ndarray, quantum: float, softmax: bool,
     labels: Sequence[int] | np.ndarray | None,
 ) -> Output:  # fmt: skip
-    """`a` of the model, `b` of the file, both (N, ..., classes)."""
-    top_a, top_b = a.argmax(-1), b.argmax(-1)
+    """`a` of the model, `b` of the file, both (N, ..., classes), or class ids (N, ...)."""
+    # A mask's last axis is a picture's width; its values are the classes.
+    ids = a.dtype.kind in "iub" or b.dtype.kind in "iub"
+    top_a, top_b = (a, b) if ids else (a.argmax(-1), b.argmax(-1))
     accuracy = None
     if labels is not None:
         truth = np.asarray(labels)
@@ -131,10 +133,10 @@ def measure(
                 f"labels must be class numbers {top_a.shape}. Received: shape {truth.shape}"
             )
         accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
+    a, b = a.astype(np.float64), b.astype(np.float64)  # bytes would wrap: 0 - 1 is 255
     if softmax:
         a, b = centered_logarithm(a), centered_logarithm(b)
-    noise = np.mean(np.square(a - b, dtype=np.float64))
-    signal = np.mean(np.square(a, dtype=np.float64))
+    noise, signal = np.mean(np.square(a - b)), np.mean(np.square(a))
     steps = np.abs(a - b) / quantum if quantum else np.array(np.nan)
     return Output(
         name=name,

@@ -1,5 +1,6 @@
 """From a Keras model to a .tflite file, which is read back and run before it gets its name."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -8,7 +9,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from kzoo.flatbuffer import read_tflite
 from kzoo.qat import FakeQuant
 from kzoo.qat.ranges import CHANNELS, pixel_range
 from kzoo.qat.read import functional
-from kzoo.tflite.audit import Audit, audit
+from kzoo.tflite.audit import Audit, audit, require_sound
 from kzoo.tflite.files import replacing
 from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, Metadata
 from kzoo.tflite.postprocess import OPERATOR, PostProcess, with_postprocess
@@ -83,26 +84,48 @@ def convert(
     request = Request(
         Path(out), scheme, io, lines, image_size, calibrator, metadata, batch_size, settings
     )
+    with drafted(model, request, calibration, progress):
+        pass  # nothing more is asked of it
+    return request.out
+
+
+@contextlib.contextmanager
+def drafted(
+    model: keras.Model | str | os.PathLike | Any, request: Request,
+    calibration: np.ndarray | None, progress: Callable[[str], None],
+) -> Iterator[Path]:  # fmt: skip
+    """The converted file under another name, read back and run: it gets its own after the block.
+
+    What holds it against its model goes there. Where the block raises, nothing is left, and a file
+    of before stays as it was.
+    """
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
     kerass = isinstance(model, keras.Model | str | os.PathLike)  # and not tf-keras'
     if kerass and keras.backend.backend() != "tensorflow":
         progress(STEPS[2])
-        return convert_elsewhere(model, request, calibration)
-    progress(STEPS[0])
-    if isinstance(model, str | os.PathLike):
-        model = load(model)
-    content = lower(model, request, calibration, progress)
+        content = lower_elsewhere(model, request, calibration)
+    else:
+        progress(STEPS[0])
+        content = lower(load(model), request, calibration, progress)
     progress(STEPS[3])
-    write(content, request)
-    return request.out
+    with contextlib.ExitStack() as files:
+        draft = files.enter_context(replacing(request.out))
+        draft.write_bytes(content)
+        check(audit(draft), request)
+        yield draft
+        if request.labels is not None:
+            lines = files.enter_context(replacing(request.out.with_name("labels.txt")))
+            lines.write_text("".join(f"{label}\n" for label in request.labels), encoding="utf-8")
 
 
 STEPS = ("reading the model", "quantizing", "converting", "trying the file")
 
 
-def load(path: str | os.PathLike) -> keras.Model:
-    path = Path(path)
+def load(model: keras.Model | str | os.PathLike) -> keras.Model:
+    if not isinstance(model, str | os.PathLike):
+        return model
+    path = Path(model)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {str(path)!r}.")
     return keras.saving.load_model(path, compile=False)
@@ -186,34 +209,14 @@ def has_ranges(model: keras.Model) -> bool:
 TFMOT = ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2")  # layers of its quantized models
 
 
-def write(content: bytes, request: Request) -> None:
-    """Write the file, read it back, run it, and only then give it its name."""
-    with replacing(request.out) as draft:
-        draft.write_bytes(content)
-        check(audit(draft), request)
-        if request.labels is not None:
-            with replacing(request.out.with_name("labels.txt")) as lines:
-                lines.write_text(
-                    "".join(f"{label}\n" for label in request.labels), encoding="utf-8"
-                )
-
-
 def check(found: Audit, request: Request) -> None:
     """Raise ValueError where the file is not what was asked for, or does not run."""
-    trouble = {
-        "it has operators that are not built in": found.flex_ops
-        + tuple(op for op in found.custom_ops if not (request.postprocess and OPERATOR in op)),
-        "its scales are out of XNNPACK's bounds, which can kill the process that runs it; give it "
-        "ranges with kzoo.quantize, which keeps inside them": found.risks,
-        "it does not run": (found.failure,) if found.failure else (),
-        "its input has another dtype": () if found.inputs[0].dtype == request.io else found.inputs,
-        "it holds variables that are not frozen": tuple(
-            kind for kind in found.census if kind in ("VAR_HANDLE", "READ_VARIABLE", "CALL_ONCE")
-        ),
-    }
-    reasons = [f"{what}: {', '.join(map(str, which))}" for what, which in trouble.items() if which]
-    if reasons:
-        raise ValueError(f"{request.out} was not written: {'; '.join(reasons)}.")
+    require_sound(found, request.out, custom=OPERATOR if request.postprocess else None)
+    if found.inputs[0].dtype != request.io:
+        raise ValueError(
+            f"{request.out} was not written: its input is to be {request.io}, and is "
+            f"{found.inputs[0]}."
+        )
 
 
 def require_tensorflow() -> None:
@@ -225,18 +228,17 @@ def require_tensorflow() -> None:
         )
 
 
-def convert_elsewhere(
+def lower_elsewhere(
     model: keras.Model | str | os.PathLike, request: Request, calibration: np.ndarray | None
-) -> Path:
-    """`convert` in a process with TensorFlow, for models of the other backends."""
+) -> bytes:
+    """`lower` in a process with TensorFlow, for models of the other backends."""
     require_tensorflow()
     with tempfile.TemporaryDirectory(prefix="kzoo_convert_") as folder:
         job = Path(folder, "job.pickle")
         if isinstance(model, keras.Model):
             model.save(Path(folder, "model.keras"))
             model = Path(folder, "model.keras")
-        arguments = vars(request) | {"model": Path(model).absolute()}
-        job.write_bytes(pickle.dumps(arguments | {"out": request.out.absolute()}))
+        job.write_bytes(pickle.dumps((Path(model).absolute(), request)))
         if calibration is not None:
             np.save(Path(folder, "calibration.npy"), calibration)
         done = subprocess.run(
@@ -250,17 +252,21 @@ def convert_elsewhere(
         if failure.is_file():
             kind, message = json.loads(failure.read_text())
             raise {"FileNotFoundError": FileNotFoundError}.get(kind, ValueError)(message)
-    if done.returncode != 0:
-        last = "\n".join(done.stderr.strip().splitlines()[-5:]) or "no message"
-        raise RuntimeError(f"The process that converts ended with code {done.returncode}: {last}")
-    return request.out
+        if done.returncode != 0:
+            last = "\n".join(done.stderr.strip().splitlines()[-5:]) or "no message"
+            raise RuntimeError(
+                f"The process that converts ended with code {done.returncode}: {last}"
+            )
+        return Path(folder, "content.tflite").read_bytes()
 
 
 def work(folder: Path) -> None:
-    """What `convert_elsewhere` has done in its process: the job in `folder`."""
-    arguments = pickle.loads(Path(folder, "job.pickle").read_bytes())
+    """What `lower_elsewhere` has done in its process: the job in `folder`."""
+    model, request = pickle.loads(Path(folder, "job.pickle").read_bytes())
     pictures = Path(folder, "calibration.npy")
+    calibration = np.load(pictures) if pictures.is_file() else None
     try:
-        convert(calibration=np.load(pictures) if pictures.is_file() else None, **arguments)
+        content = lower(load(model), request, calibration, lambda step: None)
+        Path(folder, "content.tflite").write_bytes(content)
     except (ValueError, FileNotFoundError) as error:
         Path(folder, "error.json").write_text(json.dumps([type(error).__name__, str(error)]))

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from kzoo.flatbuffer import TfliteGraph
-from kzoo.tflite.limits import LINEAR
+from kzoo.tflite.limits import weights_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +120,8 @@ def advice(facts: Facts) -> Iterator[str]:
         )
     mixed = [
         i for i, op in enumerate(graph.operators)
-        if op.name in LINEAR and weight_is_int8(graph, op.inputs) and not is_quantized(
-            op_dtypes(graph, facts, i))
+        if (weights := weights_of(graph, op)) and weights.dtype in ("int8", "int4")
+        and not is_quantized(op_dtypes(graph, facts, i))
     ]  # fmt: skip
     if mixed:
         yield (
@@ -162,7 +162,3 @@ def op_dtypes(graph: TfliteGraph, facts: Facts, index: int) -> set[str]:
 
 def is_quantized(dtypes: set[str]) -> bool:
     return bool(dtypes & {"int8", "uint8", "int16"})
-
-
-def weight_is_int8(graph: TfliteGraph, inputs: Sequence[int]) -> bool:
-    return len(inputs) > 1 and inputs[1] >= 0 and graph.tensors[inputs[1]].dtype in ("int8", "int4")

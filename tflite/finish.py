@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.tflite.flat import AlignedBuilder
+from kzoo.tflite.flat import as_text, tflite_content
 from kzoo.tflite.prepare import FENCE
 
 SIGNATURE = "serving_default"
@@ -40,8 +40,8 @@ def finish(
     for i, tensor in enumerate(graph.tensors):
         if i in names:
             tensor.name = names[i]
-        elif decoded(tensor.name) in names.values():
-            tensor.name = f"{decoded(tensor.name)}_inner"  # names of inputs and outputs are unique
+        elif as_text(tensor.name) in names.values():
+            tensor.name = f"{as_text(tensor.name)}_inner"  # names of inputs and outputs are unique
     graph.outputs = np.array(outputs, np.int32)
 
     signature = schema.SignatureDefT()
@@ -51,16 +51,14 @@ def finish(
         tensor_map(schema, name, index) for name, index in zip(output_names, outputs, strict=True)
     ]
     model.signatureDefs = [signature]
-    builder = AlignedBuilder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return tflite_content(model)
 
 
 def in_order(graph: Any) -> list[int]:
     """The output tensors as the model lists them: Identity, Identity_1, ... in TensorFlow."""
 
     def position(index: int) -> int:
-        number = decoded(graph.tensors[index].name).partition("Identity")[2].lstrip("_")
+        number = as_text(graph.tensors[index].name).partition("Identity")[2].lstrip("_")
         return int(number) if number.isdigit() else 0
 
     return sorted((int(i) for i in graph.outputs), key=position)
@@ -74,7 +72,7 @@ def remove_fences(model: Any) -> None:
     for op in list(graph.operators):
         before, after = op.inputs[0], op.outputs[0]
         kind = model.operatorCodes[op.opcodeIndex].builtinCode
-        if kind != schema.BuiltinOperator.FLOOR or FENCE not in decoded(graph.tensors[after].name):
+        if kind != schema.BuiltinOperator.FLOOR or FENCE not in as_text(graph.tensors[after].name):
             continue
         graph.operators = [other for other in graph.operators if other is not op]
         for other in graph.operators:
@@ -152,7 +150,3 @@ def tensor_map(schema: Any, name: str, index: int) -> Any:
     entry = schema.TensorMapT()
     entry.name, entry.tensorIndex = name, int(index)
     return entry
-
-
-def decoded(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name

@@ -10,6 +10,10 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+from kzoo.flatbuffer import IDENTIFIER
+
+FIRST_BYTES = 1 << 20  # of a builder, which doubles when they are full
+
 
 class AlignedBuilder(flatbuffers.Builder):
     """Aligns byte vectors to 16, as the schema's force_align says and Python's builder forgets.
@@ -32,6 +36,18 @@ class AlignedBuilder(flatbuffers.Builder):
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+
+def tflite_content(model: Any) -> bytes:
+    """The .tflite file of a `ModelT`, the schema's model as an object."""
+    builder = AlignedBuilder(FIRST_BYTES)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def as_text(name: bytes | str) -> str:
+    """A name of a `ModelT`: bytes as it was read, text once it was set."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
 def flat(table: Mapping[int, Any], identifier: bytes) -> bytes:

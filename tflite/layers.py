@@ -6,6 +6,7 @@ what the layer gives in Keras: to the model's own inputs, and to what the file h
 """
 
 import dataclasses
+import itertools
 import os
 import tempfile
 from collections.abc import Collection, Mapping
@@ -49,11 +50,11 @@ def noise_by_layer(
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
         return ()
     graph = read_tflite(path).graphs[0]
-    tensors = outputs_of_layers(model, graph)
+    calls = calls_in(model)
+    tensors = outputs_of_layers(calls, graph)
     own = {layer for op in graph.operators for t in op.outputs for layer in layers_of(graph, t)}
-    outputs = {name: model.get_layer(name).output for name in tensors}
-    taps = {name: fused(x, own) for name, x in outputs.items() if isinstance(x, keras.KerasTensor)}
-    taps = {name: tap for name, tap in taps.items() if is_compared(tap)}
+    taps = {name: fused(calls[name][0].output_tensors[0], own, calls) for name in tensors}
+    taps = {name: tap for name, tap in taps.items() if is_compared(tap, calls)}
     if not taps:
         return ()
     whole, alone = keras.Model(model.inputs, taps), steps(model, taps)
@@ -115,9 +116,28 @@ class Sums:
         return float(10 * np.log10(signal / noise)) if noise > signal * 1e-15 else np.inf
 
 
-def outputs_of_layers(model: keras.Model, graph: TfliteGraph) -> dict[str, int]:
-    """{layer of the model: the tensor with its output, the last one of its name}."""
-    once = {layer.name for layer in model.layers if len(layer._inbound_nodes) == 1}
+Calls = dict[str, list[Any]]  # the nodes of each layer
+
+
+def calls_in(model: keras.Model) -> Calls:
+    """Of the layers in the model's own graph; in those of other models they may be called too."""
+    found: Calls = {}
+    todo, seen = list(model.outputs), set()
+    while todo:
+        history = todo.pop()._keras_history
+        node = history.operation._inbound_nodes[history.node_index]
+        if id(node) not in seen:
+            seen.add(id(node))
+            found.setdefault(history.operation.name, []).append(node)
+            todo += node.input_tensors
+    return found
+
+
+def outputs_of_layers(calls: Calls, graph: TfliteGraph) -> dict[str, int]:
+    """{layer with one output: the tensor that holds it, the last one of its name}."""
+    once = {
+        name for name, (node, *more) in calls.items() if not more and len(node.output_tensors) == 1
+    }
     known = computed(graph)
     found = {}
     for operator in graph.operators:
@@ -133,26 +153,29 @@ def layers_of(graph: TfliteGraph, tensor: int) -> list[str]:
     return [layer_of(part) for part in graph.tensors[tensor].name.split(";")]
 
 
-def fused(tensor: Any, own: Collection[str]) -> Any:
+def fused(tensor: Any, own: Collection[str], calls: Calls) -> Any:
     """The tensor behind what the file tells nothing of: a folded batch norm, a rounding.
 
-    `own` are the layers that it tells of.
+    `own` are the layers that it tells of. It ends before a rounding that tensors share, since Keras
+    makes no model from one output of a layer to another.
     """
     while True:
-        nodes = readers(tensor)
+        nodes = readers(tensor, calls)
         ends = [x for node in nodes for x in (*node.input_tensors, *node.output_tensors)]
         if len(nodes) != 1 or nodes[0].operation.name in own or len(ends) != 2:
+            return tensor
+        if len(calls[nodes[0].operation.name]) != 1:
             return tensor
         tensor = ends[1]
 
 
-def readers(tensor: Any) -> list[Any]:
+def readers(tensor: Any, calls: Calls) -> list[Any]:
     """The nodes of a functional graph that read a tensor."""
-    nodes = tensor._keras_history.operation._outbound_nodes
+    nodes = itertools.chain.from_iterable(calls.values())
     return [node for node in nodes if any(t is tensor for t in node.input_tensors)]
 
 
-def is_compared(tensor: Any) -> bool:
+def is_compared(tensor: Any, calls: Calls) -> bool:
     """Whether a difference there is one.
 
     Pixels are scaled otherwise in the file, which the first convolution takes back, and rounding
@@ -160,7 +183,7 @@ def is_compared(tensor: Any) -> bool:
     """
     pixels = (layers.Rescaling, layers.ZeroPadding2D, layers.InputLayer)
     activations = (layers.Activation, layers.ReLU)
-    operations = [node.operation for node in readers(tensor)]
+    operations = [node.operation for node in readers(tensor, calls)]
     return not isinstance(tensor._keras_history.operation, pixels) and not (
         operations and all(isinstance(operation, activations) for operation in operations)
     )
@@ -188,7 +211,7 @@ def with_outputs(content: bytes, tensors: Mapping[str, int]) -> bytes:
     """The file with these tensors as its outputs, under these names."""
     from ai_edge_litert import schema_py_generated as schema
 
-    from kzoo.tflite.flat import AlignedBuilder
+    from kzoo.tflite.flat import tflite_content
 
     model = schema.ModelT.InitFromPackedBuf(content)
     graph = model.subgraphs[0]
@@ -196,6 +219,4 @@ def with_outputs(content: bytes, tensors: Mapping[str, int]) -> bytes:
         graph.tensors[index].name = name
     graph.outputs = np.array(list(tensors.values()), np.int32)
     model.signatureDefs, model.metadata = [], []
-    builder = AlignedBuilder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return tflite_content(model)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.tflite.audit import audit
+from kzoo.tflite.audit import audit, require_sound
 from kzoo.tflite.files import replacing
 
 
@@ -22,7 +22,7 @@ def end_in_mask(file: str | os.PathLike) -> Path:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    from kzoo.tflite.flat import AlignedBuilder
+    from kzoo.tflite.flat import as_text, tflite_content
 
     file = Path(file)
     model = schema.ModelT.InitFromPackedBuf(file.read_bytes())
@@ -51,14 +51,11 @@ def end_in_mask(file: str | os.PathLike) -> Path:
     for signature in model.signatureDefs or ():
         signature.outputs[0].name, signature.outputs[0].tensorIndex = "mask", mask
     model.metadata = [
-        entry for entry in model.metadata or () if decoded(entry.name) != "TFLITE_METADATA"
+        entry for entry in model.metadata or () if as_text(entry.name) != "TFLITE_METADATA"
     ]
-    builder = AlignedBuilder(file.stat().st_size)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     with replacing(file) as draft:
-        draft.write_bytes(bytes(builder.Output()))
-        if failure := audit(draft).failure:
-            raise ValueError(f"{file} was not rewritten: {failure}")
+        draft.write_bytes(tflite_content(model))
+        require_sound(audit(draft), file)
     return file
 
 
@@ -93,7 +90,3 @@ def add_operator(
 
 # Of the operators' schemas: ARG_MAX reads int8 from 2 on.
 VERSIONS = {"ARG_MAX": 2, "CAST": 1}
-
-
-def decoded(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kzoo.flatbuffer import TfliteGraph, TfliteModel, read_tflite
-from kzoo.tflite.flat import AlignedBuilder, flat
+from kzoo.tflite.flat import as_text, flat, tflite_content
 from kzoo.tflite.metadata import (
     ACTIVATIONS,
     AXIS_LABELS,
@@ -51,9 +51,7 @@ def add_metadata(content: bytes, metadata: Metadata) -> bytes:
     entry.name, entry.buffer = BUFFER, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*entries, entry]
-    builder = AlignedBuilder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    whole = io.BytesIO(bytes(builder.Output()))
+    whole = io.BytesIO(tflite_content(model))
     files = associated(metadata)
     if files:
         with zipfile.ZipFile(whole, "a") as archive:
@@ -240,7 +238,3 @@ def names_of_outputs(file: TfliteModel, wanted: Sequence[str]) -> dict[str, int]
             f"The file's outputs are {sorted(found)}, the metadata name {sorted(wanted)}"
         )
     return found
-
-
-def as_text(name: bytes | str) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name

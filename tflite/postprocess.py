@@ -13,6 +13,7 @@ import numpy as np
 
 from kzoo.boxes import CODE_WEIGHTS, centred
 from kzoo.flatbuffer import read_tflite
+from kzoo.tflite.audit import audit, require_sound
 from kzoo.tflite.files import replacing
 from kzoo.tflite.metadata import BoxOutputs, DetectionOutputs, read_metadata
 
@@ -50,7 +51,8 @@ def add_postprocess(
 
     The file has outputs {"boxes", "scores"} and their anchors in its metadata, as `kzoo detect`
     leaves it. The new one has the outputs boxes (1, most, 4), classes, scores (1, most) and count,
-    and metadata for MediaPipe's ObjectDetector. Raises ValueError for other files.
+    and metadata for MediaPipe's ObjectDetector. It is tried before it gets its name, as `convert`
+    does. Raises ValueError for other files, and for settings that the operator does not run with.
     """
     from kzoo.tflite.metadata_write import add_metadata
 
@@ -63,8 +65,9 @@ def add_postprocess(
         )
     content = with_postprocess(content, metadata.outputs, settings)
     said = dataclasses.replace(metadata, outputs=DetectionOutputs())
-    with replacing(Path(out)) as part:
-        part.write_bytes(add_metadata(content, said))
+    with replacing(Path(out)) as draft:
+        draft.write_bytes(add_metadata(content, said))
+        require_sound(audit(draft), Path(out), custom=OPERATOR)
     return Path(out)
 
 
@@ -74,7 +77,7 @@ def with_postprocess(content: bytes, outputs: BoxOutputs, settings: PostProcess)
     from flatbuffers import flexbuffers
 
     from kzoo.tflite.finish import tensor_map
-    from kzoo.tflite.flat import AlignedBuilder
+    from kzoo.tflite.flat import tflite_content
 
     (signature,) = read_tflite(content).signatures
     codes, scores = signature.outputs[outputs.boxes], signature.outputs[outputs.scores]
@@ -113,6 +116,4 @@ def with_postprocess(content: bytes, outputs: BoxOutputs, settings: PostProcess)
     graph.operators.append(operator)
     graph.outputs = operator.outputs
     model.signatureDefs[0].outputs = [tensor_map(schema, *pair) for pair in new.items()]
-    builder = AlignedBuilder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return tflite_content(model)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -228,7 +229,7 @@ class Trial:
     partitions: int  # of XNNPACK; 1 is a whole file without a way out and back
     outside: tuple[int, ...]  # operators, by index, that XNNPACK left to the reference kernels
     load_ms: float
-    memory_mb: float  # what the process grew by
+    memory_mb: float  # what the process grew by; nan where the system does not tell
 
 
 def trial(path: str | os.PathLike) -> Trial:
@@ -267,14 +268,19 @@ def try_here(path: str) -> dict[str, Any]:
 
 
 def resident_mb() -> float:
-    """The memory of this process, at its largest where the system tells no more."""
+    """The memory of this process, at its largest where the system tells no more; or nan."""
     with contextlib.suppress(OSError):
         return (
             int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
         )
+    if sys.platform not in PEAK_UNIT:
+        return math.nan  # Windows has no `resource`
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT[sys.platform] / 1e6
+
+
+PEAK_UNIT = {"linux": 1024, "darwin": 1}  # bytes, of ru_maxrss: getrusage(2) of each
 
 
 def delegated(operators: list[dict[str, Any]]) -> tuple[int, list[int]]:

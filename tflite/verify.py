@@ -31,8 +31,9 @@ class RejectedFile(ValueError):
 class Bounds:
     """What every output of a file has to reach; None leaves a figure out.
 
-    agreement: how often its largest value along the last axis is where the model's is, in [0, 1].
-        It says nothing of boxes: take `sqnr_db` for those.
+    agreement: how often its largest value along the last axis is where the model's is, in [0, 1];
+        of a mask, how often its value is the model's. It says nothing of boxes: take `sqnr_db` for
+        those.
     sqnr_db: signal to quantization noise.
     """
 
@@ -74,17 +75,31 @@ def verify(
 
     The file is then called NAME.rejected.tflite, so that nothing takes it for a good one.
     """
-    found = compare(model, path, pictures, labels, layers=LAYER_PICTURES)
+    return verify_draft(model, path, Path(path), pictures, labels, bounds=bounds)
+
+
+def verify_draft(
+    model: keras.Model | str | os.PathLike,
+    draft: str | os.PathLike,
+    name: Path,
+    pictures: np.ndarray,
+    labels: Sequence[int] | np.ndarray | None = None,
+    *,
+    bounds: Bounds,
+) -> Comparison:
+    """`verify` of a file that is to be called `name`: told and put aside under that."""
+    found = compare(model, draft, pictures, labels, layers=LAYER_PICTURES)
     if missed := bounds.missed(found):
-        path = Path(path)
-        aside = path.with_name(f"{path.stem}.rejected{path.suffix}")
-        os.replace(path, aside)
+        aside = name.with_name(f"{name.stem}.rejected{name.suffix}")
+        os.replace(draft, aside)
+        before = f" The {name.name} of before stays." if name.exists() else ""
         worst = ", ".join(layer.name for layer in found.layers[:3])
         where = f" Most noise comes in at {worst}." if worst else ""
         raise RejectedFile(
-            f"{path} is no good file: {'; '.join(missed)}. It is kept as {aside.name}.{where} More "
-            "and more varied calibration pictures may help, layers named in keep_float (kzoo "
-            "sensitivity RUN says which), or training it quantized (kzoo.quantize, then fit).",
+            f"{name} is no good file: {'; '.join(missed)}. It is kept as {aside.name}.{before}"
+            f"{where} More and more varied calibration pictures may help, layers named in "
+            "keep_float (kzoo sensitivity RUN says which), or training it quantized "
+            "(kzoo.quantize, then fit).",
             found, aside,
         )  # fmt: skip
     return found

@@ -284,7 +284,11 @@ def widen(graph: Graph, plan: Plan, fixed: set[str]) -> None:
             raised = [at_least(plan.grids[n], least) for n in op.inputs]
             return changed or any(raised)
         if op.name in plan.fake_quants:
-            return at_least(key, scales[0] / LARGEST_CONVERSION)
+            changed = at_least(key, scales[0] / LARGEST_CONVERSION)
+            if isinstance(op, Activation) and op.function == "gate":  # a sum, of x and 3
+                least = plan.scale(op.name) * LEAST_SUM_RATIO
+                changed |= at_least(plan.grids[op.inputs[0]], least)
+            return changed
         return False
 
     while sum(map(widened, graph.ops.values())):

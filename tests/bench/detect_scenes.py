@@ -21,7 +21,9 @@ from pathlib import Path
 os.environ["TF_NUM_INTEROP_THREADS"] = os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 
 from kzoo.recipes.detect import detect
-from kzoo.recipes.scenes import draw_scenes
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scenes import draw_scenes
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from qat_nets import pictures, randomized
+from scenes import draw_scenes
 
 import kzoo
 from kzoo.interop import (
@@ -17,7 +18,6 @@ from kzoo.interop import (
     to_keras_cv,
 )
 from kzoo.recipes.cli import main
-from kzoo.recipes.scenes import draw_scenes
 
 keras_cv = pytest.importorskip("keras_cv", reason="keras-cv comes with its extra")
 
