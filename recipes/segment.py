@@ -54,7 +54,7 @@ OUTPUTS: dict[str, tuple[str | None, InApp]] = {
 }
 SETTLED_PICTURES = 16
 NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
-HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
+HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 3e-5
 MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
 STRETCH = 0.2  # of training pictures, one side against the other
 

@@ -30,6 +30,7 @@ from kzoo.tflite.files import replacing
 from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32
 
 Batch = tuple[np.ndarray, np.ndarray]
+LEARNING_RATE = 1e-4  # taught by class probabilities alone
 JOB, KEPT, HISTORY = "job.pickle", "epoch.npz", "history.json"  # in checkpoint/tfmot of a run
 
 
@@ -64,7 +65,7 @@ def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, l
 
 def work(folder: str | Path) -> None:
     """What `train_by_tfmot` has done in its process."""
-    from kzoo.recipes.classify import QAT_LEARNING_RATE, augmented, batches, stage
+    from kzoo.recipes.classify import augmented, batches, stage
     from kzoo.recipes.int8 import for_calibration
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -77,7 +78,7 @@ def work(folder: str | Path) -> None:
     train = augmented(dataset, config)
     history = fit(
         quantized,
-        stage("tfmot", config.qat_epochs, QAT_LEARNING_RATE, config),
+        stage("tfmot", config.qat_epochs, LEARNING_RATE, config),
         lambda epoch: train.shuffled(config.seed, epoch).taught(net),
         batches(dataset.val, config, dataset),
         real,

@@ -22,7 +22,7 @@ import kzoo
 from kzoo.interop import quantize_model, to_tf_keras
 from kzoo.recipes import tfmot
 from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
+from kzoo.recipes.classify import MARGIN
 from kzoo.recipes.compare import read_run
 from kzoo.recipes.data import Pictures
 from kzoo.recipes.fit import Stage, compile_stage
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=QAT_LEARNING_RATE)
+    parser.add_argument("--rate", type=float, default=tfmot.LEARNING_RATE)
     parser.add_argument("--as-it-comes", action="store_true", help="tfmot uncalibrated too")
     options = parser.parse_args()
     net, dataset, size = read_run(options.run)
