@@ -85,7 +85,8 @@ def at_least(config: Any, least: Mapping[str, float]) -> None:
     for name, value in least.items():
         given = getattr(config, name)
         if not value <= given < math.inf:
-            raise ValueError(f"{name} must be at least {value}, and finite. Received: {given}")
+            allowed = "finite" if given == math.inf else f"at least {value}"
+            raise ValueError(f"{name} must be {allowed}. Received: {given}")
 
 
 def below_one(config: Any, *names: str) -> None:

@@ -27,8 +27,9 @@ def quantize(
     """A copy of `model` that rounds weights and activations as the int8 TFLite file does.
 
     It is ready for conversion (post-training quantization) and for training (quantization-aware
-    training: compile and fit it as any model, at a tenth of the usual learning rate). Batch
-    normalization is folded into the convolutions, its statistics with it. `model` stays as it was.
+    training: by `kzoo.distill`, with `model` as its teacher, or compile and fit it as any model, at
+    a tenth of the usual learning rate). Batch normalization is folded into the convolutions, its
+    statistics with it. `model` stays as it was.
 
     calibration: pictures such as the model is for, from which the ranges of activations are taken;
         100 or more. An array (N, H, W, C) in the model's own input range, or an iterable of batches

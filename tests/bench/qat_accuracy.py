@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6, help="0: quantization alone")
     parser.add_argument("--rate", type=float, default=QAT_LEARNING_RATE)
+    parser.add_argument("--probabilities", action="store_true", help="teach by these alone")
     parser.add_argument("--usual", action="store_true", help="TensorFlow's own conversion too")
     options = parser.parse_args()
     model, dataset, size = read_run(options.run)
@@ -80,7 +81,8 @@ def main() -> None:
         if not options.epochs:
             continue
         stage = Stage("qat", options.epochs, options.rate, "categorical_crossentropy")
-        taught = kzoo.distill(int8, model)
+        alone = {"loss": "categorical_crossentropy", "layers": ()}
+        taught = kzoo.distill(int8, model, **(alone if options.probabilities else {}))
         compile_stage(taught, stage, options.epochs * len(train))
         for epoch in range(options.epochs):
             taught.fit(train.shuffled(seed, epoch), shuffle=False, verbose=0)
