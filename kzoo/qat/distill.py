@@ -61,7 +61,8 @@ class Distilled(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
         training: bool = True,
     ) -> Any:  # fmt: skip
-        weight = 1.0 if sample_weight is None else by_example(sample_weight)
+        weight = ops.convert_to_tensor(1.0 if sample_weight is None else sample_weight, "float32")
+        weight = by_example(weight)
         if y is None and not training:
             differences = self.differences(self.teacher(x, training=False), y_pred)
             return ops.mean(sum(differences) * weight)
