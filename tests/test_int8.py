@@ -35,7 +35,7 @@ def test_training_that_harms_is_not(tmp_path):
     wrong = net()
     wrong.set_weights([-np.array(w) for w in model.get_weights()])
     rows, same = trained(model, wrong, tmp_path / "int8")
-    assert rows[0]["val_accuracy"] > max(row["val_accuracy"] for row in rows[1:])
+    assert rows[0]["val_accuracy"] > 0.9 > rows[-1]["val_accuracy"]
     assert same
 
 
