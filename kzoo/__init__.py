@@ -1,27 +1,29 @@
-"""kzoo: MobileNets for Keras 3, from a folder of pictures to a verified int8 file."""
+"""kzoo: MobileNets for Keras 3, from a folder of images to a verified int8 file."""
 
-from kzoo.boxes import Anchors
-from kzoo.build import build, pyramid
-from kzoo.detection import Detections, detections
-from kzoo.detector import Detector
-from kzoo.masks import mask_at, score_masks
-from kzoo.mobilenet_v1 import MobileNetV1
-from kzoo.mobilenet_v2 import MobileNetV2
-from kzoo.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
-from kzoo.mobilenet_v4 import (
+from kzoo.backbones.build import build, pyramid
+from kzoo.backbones.mobilenet_v1 import MobileNetV1
+from kzoo.backbones.mobilenet_v2 import MobileNetV2
+from kzoo.backbones.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
+from kzoo.backbones.mobilenet_v4 import (
     MobileNetV4ConvLarge,
     MobileNetV4ConvMedium,
     MobileNetV4ConvSmall,
     MobileNetV4HybridLarge,
     MobileNetV4HybridMedium,
 )
-from kzoo.profile import profile
-from kzoo.qat import distill, quantize
-from kzoo.segmentation import LRASPP, DeepLabV3
-from kzoo.segmentation_loss import SegmentationLoss
-from kzoo.ssdlite import SSDLite
-from kzoo.weights import load_weights
-from kzoo.zoo import get_model, list_models
+from kzoo.backbones.profile import profile
+from kzoo.detection.anchors import Anchors
+from kzoo.detection.detections import Detections, detections
+from kzoo.detection.detector import Detector
+from kzoo.detection.ssdlite import SSDLite
+from kzoo.quantization.distill import distill
+from kzoo.quantization.quantize import quantize
+from kzoo.registry import create_model, get_model, list_models
+from kzoo.segmentation.deeplab import DeepLabV3
+from kzoo.segmentation.losses import SegmentationLoss
+from kzoo.segmentation.lraspp import LRASPP
+from kzoo.segmentation.masks import mask_at, score_masks
+from kzoo.weights.loading import load_weights
 
 __all__ = [
     "LRASPP",
@@ -41,6 +43,7 @@ __all__ = [
     "SSDLite",
     "SegmentationLoss",
     "build",
+    "create_model",
     "detections",
     "distill",
     "get_model",

@@ -7,6 +7,9 @@ model.keras, model.tflite, labels.txt and report.html; killed, the same command 
 """
 
 import dataclasses
+import json
+import pickle
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,19 +17,48 @@ import keras
 from tqdm import tqdm
 
 import kzoo
-from kzoo.recipes import distribute
-from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.data import Dataset, Pictures, Split, read_dataset
+from kzoo.files import replacing
+from kzoo.recipes import distributed as distribute
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.images import Dataset, Images, Split, read_dataset
+from kzoo.recipes.evaluation.class_report import write_report
 from kzoo.recipes.files import write_json
-from kzoo.recipes.fit import Row, Stage, balanced, features, fit, highest, once, split_at, unfreeze
-from kzoo.recipes.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.options import Course, at_least, below_one, option
-from kzoo.recipes.report import write_report
-from kzoo.recipes.run import Results, by_one, open_run
-from kzoo.recipes.tfmot import require_tfmot, train_by_tfmot
+from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
+from kzoo.recipes.training.options import Course, at_least, below_one, option
+from kzoo.recipes.training.run_folder import Results, by_one, open_run
+from kzoo.recipes.training.stages import (
+    Stage,
+    balanced,
+    features,
+    fit,
+    highest,
+    once,
+    split_at,
+    unfreeze,
+)
+from kzoo.recipes.training.tfmot_engine import (
+    HISTORY,
+    JOB,
+    KEPT,
+    LEARNING_RATE,
+    end_with_parent,
+    fit_tf_keras,
+    prepared,
+    require_tfmot,
+    train_by_tfmot,
+)
+    HISTORY,
+    JOB,
+    KEPT,
+    LEARNING_RATE,
+    end_with_parent,
+    prepared,
+    require_tfmot,
+    train_by_tfmot,
+)
 from kzoo.tflite import Runner, compare, convert
-from kzoo.tflite.files import replacing
-from kzoo.tflite.prepare import copy_in_float32
+from kzoo.tflite.convert.prepare import copy_in_float32
 
 LEAST = {
     "head_epochs": 0,
@@ -36,10 +68,10 @@ LEAST = {
     "learning_rate": 0,
     "patience": 1,
 }
-NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
+NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99 to settle
 QAT_LEARNING_RATE = 3e-5
 ENGINES = {"kzoo": lambda: None, "tfmot": require_tfmot}  # what to ask of the machine first
-MARGIN = 8 / 7  # training pictures are kept this much larger than the net sees them
+MARGIN = 8 / 7  # training images are kept this much larger than the net sees them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +83,18 @@ class Config(Course):
     data: str = option("folder with one folder per class or train/ and val/, a CSV file, or packed")
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")
     alpha: float = option("width multiplier", 1.0)
-    size: int = option("side of the pictures that the net sees, in px", 224)
+    size: int = option("side of the images that the net sees, in px", 224)
     weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
     epochs: int = option("epochs of the whole network", 12)
     qat_epochs: int = option("epochs of the quantized network, taught by the float one", 6)
     qat_engine: str = option("who quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')", "kzoo")
-    batch_size: int = option("pictures per step", 32)
+    batch_size: int = option("images per step", 32)
     learning_rate: float = option("highest learning rate of the whole network", 4e-4)
-    flip: bool = option("mirror training pictures left and right", True)
+    flip: bool = option("mirror training images left and right", True)
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
     patience: int = option("epochs without a better one before a stage ends", 10)
-    val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
+    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
@@ -122,7 +154,7 @@ def run(config: Config) -> Results:
         with replacing(folder / "model.keras") as part:
             net.save(part)
 
-    # The int8 file, and what it makes of the pictures that neither model was trained on.
+    # The int8 file, and what it makes of the images that neither model was trained on.
     if config.qat_engine == "tfmot":
 
         def by_tfmot() -> Results:
@@ -151,7 +183,7 @@ def finish(
             file = convert(int8, folder / "model.tflite", labels=dataset.labels)
         bar.update()
         bar.set_description("comparing")
-        val = Pictures(dataset.val.paths, net.input_shape[1])[:]
+        val = Images(dataset.val.paths, net.input_shape[1])[:]
         comparison = compare(net, file, val, labels=dataset.val.targets)
         bar.update()
         scores = {"float": net.predict(val.astype("float32"), verbose=0), "int8": Runner(file)(val)}
@@ -160,10 +192,10 @@ def finish(
 
 
 def batches(split: Split, config: Config, dataset: Dataset, **options) -> Batches:
-    """The pictures of a split as the net sees them; `options` as of `Batches`."""
+    """The images of a split as the net sees them; `options` as of `Batches`."""
     side = round(config.size * MARGIN) if options.get("augment") else config.size
     return Batches(
-        Pictures(split.paths, side),
+        Images(split.paths, side),
         split.targets,
         classes=len(dataset.labels),
         batch_size=config.step,
@@ -172,7 +204,7 @@ def batches(split: Split, config: Config, dataset: Dataset, **options) -> Batche
 
 
 def augmented(dataset: Dataset, config: Config, **options) -> Batches:
-    """The training pictures, changed in every epoch."""
+    """The training images, changed in every epoch."""
     augment = Augment(flip=config.flip)
     return batches(dataset.train, config, dataset, augment=augment, size=config.size, **options)
 
@@ -197,7 +229,7 @@ def stage(
 def train_head(
     net: keras.Model, dataset: Dataset, config: Config, state: Path
 ) -> tuple[keras.Model, list[Row]]:
-    """The new layers alone. The frozen rest is run once over the pictures and its output kept."""
+    """The new layers alone. The frozen rest is run once over the images and its output kept."""
     new = net.loaded_weights.new
     body, head = split_at(net, "head_wide" if "head_wide" in new else "head_dropout")
     seen = {}
@@ -220,7 +252,7 @@ def train_head(
 def train_whole(
     net: keras.Model, dataset: Dataset, config: Config, state: Path
 ) -> tuple[keras.Model, list[Row]]:
-    """The whole network on augmented pictures.
+    """The whole network on augmented images.
 
     Pretrained batch normalization keeps its statistics: a batch of 32 knows less than ImageNet, and
     weights from a .tflite file come without the statistics of their own activations.
@@ -260,3 +292,25 @@ def train_int8(
         state,
         teacher=net,
     )
+
+
+def tfmot_work(folder: str | Path) -> None:
+    """What `train_by_tfmot` has done in its process."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    folder = Path(folder)
+    place = folder / "checkpoint" / "tfmot"
+    config, dataset = pickle.loads((place / JOB).read_bytes())
+    net = keras.saving.load_model(folder / "model.keras", compile=False)
+    calibration = for_calibration(dataset.train.paths, config.size, seed=config.seed)
+    quantized, real = prepared(net, calibration, frozen_norms=config.weights != "none")
+    train = augmented(dataset, config)
+    history = fit_tf_keras(
+        quantized,
+        stage("tfmot", config.qat_epochs, LEARNING_RATE, config),
+        lambda epoch: train.shuffled(config.seed, epoch).taught(net),
+        batches(dataset.val, config, dataset),
+        real,
+        place / KEPT,
+    )
+    (place / HISTORY).write_text(json.dumps(history, indent=1))
+    convert(quantized, folder / "model.tflite", labels=dataset.labels)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command. Returns 0, or 1 after one line that says what was wrong."""
-    parser = argparse.ArgumentParser(prog="kzoo", description="MobileNets for your own pictures.")
+    parser = argparse.ArgumentParser(prog="kzoo", description="MobileNets for your own images.")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=Command
@@ -52,11 +52,11 @@ class Command(argparse.ArgumentParser):
 
 
 def demo(command: argparse.ArgumentParser) -> Run:
-    """draw pictures, train on them, end with a verified int8 file: about two minutes"""
+    """draw images, train on them, end with a verified int8 file: about two minutes"""
     command.add_argument("--out", default="runs/demo", help="folder (default: runs/demo)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.demo import demo
+        from kzoo.recipes.commands.demo_run import demo
 
         print(demo(given.out))
 
@@ -66,7 +66,7 @@ def demo(command: argparse.ArgumentParser) -> Run:
 def classify(command: argparse.ArgumentParser) -> Run:
     """fine-tune a net on a folder of photos, and convert it"""
     from kzoo.recipes.classify import Config, classify
-    from kzoo.recipes.options import add_flags, from_flags
+    from kzoo.recipes.training.options import add_flags, from_flags
 
     add_flags(command, Config)
 
@@ -79,7 +79,7 @@ def classify(command: argparse.ArgumentParser) -> Run:
 def detect(command: argparse.ArgumentParser) -> Run:
     """train a detector on photos with boxes, and convert it"""
     from kzoo.recipes.detect import Config, detect
-    from kzoo.recipes.options import add_flags, from_flags
+    from kzoo.recipes.training.options import add_flags, from_flags
 
     add_flags(command, Config)
 
@@ -91,8 +91,8 @@ def detect(command: argparse.ArgumentParser) -> Run:
 
 def segment(command: argparse.ArgumentParser) -> Run:
     """train a segmenter on photos with masks, and convert it"""
-    from kzoo.recipes.options import add_flags, from_flags
     from kzoo.recipes.segment import Config, segment
+    from kzoo.recipes.training.options import add_flags, from_flags
 
     add_flags(command, Config)
 
@@ -103,8 +103,8 @@ def segment(command: argparse.ArgumentParser) -> Run:
 
 
 def pack(command: argparse.ArgumentParser) -> Run:
-    """pictures into few large, checked files for the other commands, or such files read back"""
-    from kzoo.recipes.pack import SHARD_MB, TASKS
+    """images into few large, checked files for the other commands, or such files read back"""
+    from kzoo.recipes.data.packing import SHARD_MB, TASKS
 
     command.add_argument(
         "folders", nargs="+", metavar="DATA OUT",
@@ -120,13 +120,13 @@ def pack(command: argparse.ArgumentParser) -> Run:
     )
     command.add_argument(
         "--val-fraction", type=float, default=0.2,
-        help="share of pictures to validate on where no split is given (default: 0.2)",
+        help="share of images to validate on where no split is given (default: 0.2)",
     )  # fmt: skip
     command.add_argument("--seed", type=int, default=0, help="of that split (default: 0)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.pack import join, pack
-        from kzoo.recipes.shards import check, is_packed
+        from kzoo.recipes.data.packed import check, is_packed
+        from kzoo.recipes.data.packing import join, pack
 
         *data, out = map(Path, given.folders)
         if not data:
@@ -152,13 +152,13 @@ def pack(command: argparse.ArgumentParser) -> Run:
 
 def plan(command: argparse.ArgumentParser) -> Run:
     """what training will take: memory, bytes a second, hours, and what is the bottleneck"""
-    from kzoo.recipes.options import add_flags, from_flags
-    from kzoo.recipes.plan import Ask
+    from kzoo.recipes.commands.plan_run import Ask
+    from kzoo.recipes.training.options import add_flags, from_flags
 
     add_flags(command, Ask)
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.plan import plan
+        from kzoo.recipes.commands.plan_run import plan
 
         print(plan(Ask(**from_flags(Ask, given))))
 
@@ -166,30 +166,30 @@ def plan(command: argparse.ArgumentParser) -> Run:
 
 
 def predict(command: argparse.ArgumentParser) -> Run:
-    """say what pictures show, by a run, a .keras or a .tflite file"""
+    """say what images show, by a run, a .keras or a .tflite file"""
     command.add_argument("model", help="run folder, .keras or .tflite file")
-    command.add_argument("images", nargs="+", help="picture files")
+    command.add_argument("images", nargs="+", help="image files")
     command.add_argument("--top", type=int, default=3, help="classes to name (default: 3)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.predict import UNREAD, predict
+        from kzoo.recipes.commands.predict_images import UNREAD, predict
 
         unread = 0
         for path, said in predict(given.model, given.images, top=given.top):
             print(f"{path}: {said}")
             unread += said.startswith(UNREAD)
         if unread == len(given.images):
-            raise ValueError("None of the pictures could be read.")
+            raise ValueError("None of the images could be read.")
 
     return run
 
 
 def compare(command: argparse.ArgumentParser) -> Run:
-    """a run's float model and its int8 file on the validation pictures"""
+    """a run's float model and its int8 file on the validation images"""
     command.add_argument("run", help="run folder")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.compare import compare_run
+        from kzoo.recipes.evaluation.finished_runs import compare_run
 
         print(compare_run(Path(given.run)))
 
@@ -202,7 +202,7 @@ def sensitivity(command: argparse.ArgumentParser) -> Run:
     command.add_argument("--top", type=int, default=20, help="layers to name (default: 20)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.compare import run_sensitivity
+        from kzoo.recipes.evaluation.finished_runs import run_sensitivity
 
         for line in str(run_sensitivity(Path(given.run))).splitlines()[: given.top]:
             print(line)
@@ -221,12 +221,12 @@ def convert(command: argparse.ArgumentParser) -> Run:
     command.add_argument("--io", help="input dtype: uint8, float32 or int8 (default: the scheme's)")
     command.add_argument(
         "--calibration",
-        help="folder of pictures like those the model will see (default: the run's own)",
+        help="folder of images like those the model will see (default: the run's own)",
     )
-    command.add_argument("--check", help="folder of pictures to compare on (default: those)")
+    command.add_argument("--check", help="folder of images to compare on (default: those)")
     command.add_argument(
         "--agreement", type=float, default=0.8,
-        help="share of pictures on which file and model must agree (default: 0.8)",
+        help="share of images on which file and model must agree (default: 0.8)",
     )  # fmt: skip
     command.add_argument(
         "--labels", help="file with one class name per line (default: labels.txt beside the model)"
@@ -242,7 +242,7 @@ def convert(command: argparse.ArgumentParser) -> Run:
         command.add_argument(f"--{field}", default="", help="written into the file")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.convert import convert_file
+        from kzoo.recipes.commands.convert_model import convert_file
         from kzoo.tflite import Metadata
 
         said = {field: getattr(given, field) for field in ("title", "author", "license")}
@@ -279,7 +279,7 @@ def audit(command: argparse.ArgumentParser) -> Run:
 
 def benchmark(command: argparse.ArgumentParser) -> Run:
     """CPU time of .tflite files, side by side"""
-    from kzoo.tflite.benchmark import RUNTIMES
+    from kzoo.tflite.inspect.benchmark import RUNTIMES
 
     command.add_argument("files", nargs="+", help=".tflite files; ratios are to the first")
     command.add_argument("--threads", type=int, default=1, help="(default: 1)")
@@ -287,10 +287,10 @@ def benchmark(command: argparse.ArgumentParser) -> Run:
         "--runtime", action="append", choices=tuple(RUNTIMES), dest="runtimes",
         help="may be given again for several side by side (default: litert)",
     )  # fmt: skip
-    command.add_argument("--plot", help="picture file to draw into")
+    command.add_argument("--plot", help="image file to draw into")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.benchmark import benchmark_files
+        from kzoo.recipes.commands.benchmark_files import benchmark_files
 
         runtimes = given.runtimes or ("litert",)
         print(
@@ -306,7 +306,7 @@ def android(command: argparse.ArgumentParser) -> Run:
     command.add_argument("--out", help="folder to write (default: RUN/android)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.android import android
+        from kzoo.recipes.commands.android_folder import android
 
         folder = android(given.run, given.out)
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -316,14 +316,14 @@ def android(command: argparse.ArgumentParser) -> Run:
 
 
 def serve(command: argparse.ArgumentParser) -> Run:
-    """a page on this machine that runs a run's .tflite on pictures and the camera"""
+    """a page on this machine that runs a run's .tflite on images and the camera"""
     command.add_argument("model", help="run folder or .tflite file")
-    command.add_argument("images", nargs="*", help="picture files to show at once")
+    command.add_argument("images", nargs="*", help="image files to show at once")
     command.add_argument("--port", type=int, default=8000, help="0: a free one (default: 8000)")
     command.add_argument("--cache", help="folder for LiteRT.js (default: ~/.cache/kzoo)")
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.recipes.serve import serve
+        from kzoo.recipes.commands.serve_page import serve
 
         server = serve(given.model, given.images, port=given.port, cache=given.cache)
         print(f"http://127.0.0.1:{server.server_port}/    Ctrl-C ends it", flush=True)

@@ -2,7 +2,7 @@
 
     kzoo detect PHOTOS --model mobilenet_v3_small --weights imagenet --out runs/photos
 
-PHOTOS holds pictures and their annotations as COCO, Pascal VOC, YOLO or CSV. The run folder ends
+PHOTOS holds images and their annotations as COCO, Pascal VOC, YOLO or CSV. The run folder ends
 with model.keras, model.tflite, labels.txt and report.html; killed, the same command goes on.
 """
 
@@ -17,35 +17,37 @@ import numpy as np
 from tqdm import tqdm
 
 import kzoo
-from kzoo.detection import detections
-from kzoo.detector import BOX_LOSSES, LOSSES, Detector
-from kzoo.recipes import distribute
-from kzoo.recipes.annotation_formats import FORMATS
-from kzoo.recipes.annotations import BoxDataset, Example, read_boxes
-from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
-from kzoo.recipes.boxes_score import score_boxes
-from kzoo.recipes.data import Pictures
-from kzoo.recipes.detect_report import BoxResults, write_report
+from kzoo.detection.detections import detections
+from kzoo.detection.detector import Detector
+from kzoo.detection.losses import BOX_LOSSES, LOSSES
+from kzoo.files import replacing
+from kzoo.recipes import distributed as distribute
+from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
+from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes
+from kzoo.recipes.data.box_formats import FORMATS
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.evaluation.box_metrics import score_boxes
+from kzoo.recipes.evaluation.box_report import BoxResults, write_report
+from kzoo.recipes.evaluation.detect_files import finder
+from kzoo.recipes.evaluation.keras_cv_metrics import require_keras_cv, score_by_keras_cv
 from kzoo.recipes.files import write_json
-from kzoo.recipes.finder import finder
-from kzoo.recipes.fit import Row, Stage, fit, highest, once, unfreeze
-from kzoo.recipes.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.keras_cv_score import require_keras_cv, score_by_keras_cv
-from kzoo.recipes.options import Course, at_least, option
-from kzoo.recipes.run import by_one, open_run
+from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
+from kzoo.recipes.training.options import Course, at_least, option
+from kzoo.recipes.training.run_folder import by_one, open_run
+from kzoo.recipes.training.stages import Stage, fit, highest, once, unfreeze
 from kzoo.tflite import compare, convert
-from kzoo.tflite.files import replacing
-from kzoo.tflite.prepare import copy_in_float32
+from kzoo.tflite.convert.prepare import copy_in_float32
 
 LEAST = {
     "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
     "patience": 1, "mosaic": 0, "size": 32,
 }  # fmt: skip
-NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .97 to settle
+NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .97 to settle
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
-MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
+MARGIN = 1.25  # training images are kept this much larger than the net sees them
 EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1, the least at any
-MOST_OBJECTS = 100  # of one picture
+MOST_OBJECTS = 100  # of one image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Config(Course):
 
     task: ClassVar[str] = "detect"
 
-    data: str = option("folder of pictures and annotations, a COCO or CSV file, or packed")
+    data: str = option("folder of images and annotations, a COCO or CSV file, or packed")
     format: str | None = option(f"{', '.join(FORMATS)} (default: what is there)", None)
     model: str = option("which net (kzoo list)", "mobilenet_v3_large")
     alpha: float = option("width multiplier", 1.0)
-    size: int = option("side of the pictures that the net sees, in px", 320)
+    size: int = option("side of the images that the net sees, in px", 320)
     reduced_tail: bool = option("half the channels in MobileNetV3's last rows", False)
     weights: str = option("imagenet, none, or a weights file, a detector's too", "imagenet")
     loss: str = option(f"of the classes: {', '.join(LOSSES)}", "hnm")
@@ -66,13 +68,13 @@ class Config(Course):
     head_epochs: int = option("epochs of the new head, the rest frozen", 4)
     epochs: int = option("epochs of the whole network", 60)
     qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
-    batch_size: int = option("pictures per step", 16)
+    batch_size: int = option("images per step", 16)
     learning_rate: float = option("highest learning rate of the whole network", 1e-3)
-    crop: bool = option("crop training pictures, or put them on a larger ground", True)
-    flip: bool = option("mirror training pictures left and right", True)
-    mosaic: float = option("share of training pictures made of four", 0.0)
+    crop: bool = option("crop training images, or put them on a larger ground", True)
+    flip: bool = option("mirror training images left and right", True)
+    mosaic: float = option("share of training images made of four", 0.0)
     patience: int = option("epochs without a better one before a stage ends", 20)
-    val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
+    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
     keras_cv_metrics: bool = option(
         "keras-cv's BoxCOCOMetrics beside the mAP (pip install 'kzoo[keras-cv]')", False,
@@ -135,7 +137,7 @@ def run(config: Config) -> BoxResults:
         with replacing(folder / "model.keras") as part:
             detector.save(part)
 
-    # The int8 file, and what it makes of the pictures that neither model was trained on.
+    # The int8 file, and what it makes of the images that neither model was trained on.
     calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(detector, calibration=calibration)
     if config.qat_epochs:
@@ -154,7 +156,7 @@ def finish(
         bar.update()
         bar.set_description("comparing")
         size = detector.input_shape[1]
-        val = Pictures([example.path for example in dataset.val], size)[:]
+        val = Images([example.path for example in dataset.val], size)[:]
         comparison = compare(detector.scored(), file, val)
         bar.update()
         models = {"float": folder / "model.keras", "int8": file}
@@ -203,7 +205,7 @@ class Training:
     def whole(self, detector: Detector) -> tuple[Detector, list[Row]]:
         """The whole network. Pretrained batch normalization keeps its statistics.
 
-        Trained along from the statistics of these pictures, as a segmenter's, a V3-Small was at
+        Trained along from the statistics of these images, as a segmenter's, a V3-Small was at
         mAP .36 on 237 photos where with these it was at .64 (after 28 epochs of 40).
         """
         for layer in detector.layers:
@@ -221,7 +223,7 @@ class Training:
     def fit(
         self, detector: Detector, stage: Stage, how: Callable = fit
     ) -> tuple[Detector, list[Row]]:
-        """A stage whose best epoch has the highest mAP on the validation pictures."""
+        """A stage whose best epoch has the highest mAP on the validation images."""
         augment = BoxAugment(flip=self.config.flip)
         if not self.config.crop:
             augment = dataclasses.replace(augment, crop=0, shrink=0)
@@ -260,7 +262,7 @@ class Training:
             detector.predict(val, verbose=0), detector.anchor_boxes, activation=detector.activation
         )
         score = score_boxes(val.examples, found, self.dataset.labels)
-        # nan, where no picture has an object, ranks nothing.
+        # nan, where no image has an object, ranks nothing.
         figures = {
             "val_map": float(np.nan_to_num(score.map)),
             "val_map50": float(np.nan_to_num(score.map50)),

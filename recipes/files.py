@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kzoo.tflite.files import replacing
+from kzoo.files import replacing
 
 
 class OwnNames:

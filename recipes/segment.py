@@ -1,4 +1,4 @@
-"""Train a segmenter on pictures with masks, and turn it into a verified int8 file for the phone.
+"""Train a segmenter on images with masks, and turn it into a verified int8 file for the phone.
 
     kzoo segment PHOTOS --model mobilenet_v3_small --weights imagenet --out runs/photos
 
@@ -16,25 +16,26 @@ import keras
 import numpy as np
 
 import kzoo
-from kzoo.recipes import distribute
-from kzoo.recipes.augment import Augment
-from kzoo.recipes.data import Pictures
+from kzoo.files import replacing
+from kzoo.recipes import distributed as distribute
+from kzoo.recipes.data.augment import Augment
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.data.mask_batches import MaskBatches
+from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
+from kzoo.recipes.evaluation.mask_report import MaskResults, write_report
+from kzoo.recipes.evaluation.segment_files import masks_of
 from kzoo.recipes.files import write_json
-from kzoo.recipes.fit import Row, Stage, fit, highest, once, unfreeze
-from kzoo.recipes.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.mask_batches import MaskBatches
-from kzoo.recipes.masker import masks_of
-from kzoo.recipes.masks import MaskDataset, Pair, read_masks
-from kzoo.recipes.norms import settle_norms
-from kzoo.recipes.options import Course, at_least, below_one, option
-from kzoo.recipes.run import by_one, open_run
-from kzoo.recipes.segment_report import MaskResults, write_report
-from kzoo.segmentation_loss import MeanIoU, PixelAccuracy
+from kzoo.recipes.training.batch_norm import settle_norms
+from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
+from kzoo.recipes.training.options import Course, at_least, below_one, option
+from kzoo.recipes.training.run_folder import by_one, open_run
+from kzoo.recipes.training.stages import Stage, fit, highest, once, unfreeze
+from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
 from kzoo.tflite import convert
-from kzoo.tflite.files import replacing
-from kzoo.tflite.mask import end_in_mask
-from kzoo.tflite.metadata import Metadata, SegmenterOutput
-from kzoo.tflite.prepare import copy_in_float32
+from kzoo.tflite.convert.mask_output import end_in_mask
+from kzoo.tflite.convert.prepare import copy_in_float32
+from kzoo.tflite.metadata.reading import Metadata, SegmenterOutput
 
 LEAST = {
     "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
@@ -52,11 +53,11 @@ OUTPUTS: dict[str, tuple[str | None, InApp]] = {
     "scores": ("softmax", "none"),
     "mask": (None, None),
 }
-SETTLED_PICTURES = 16
-NORM_MOMENTUM = 0.9  # a run on some hundred pictures has too few steps for .99 to settle
+SETTLED_IMAGES = 16
+NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99 to settle
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 3e-5
-MARGIN = 1.25  # training pictures are kept this much larger than the net sees them
-STRETCH = 0.2  # of training pictures, one side against the other
+MARGIN = 1.25  # training images are kept this much larger than the net sees them
+STRETCH = 0.2  # of training images, one side against the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Config(Course):
     head: str = option(f"{', '.join(HEADS)}: the last for small things", "lraspp")
     filters: int | None = option("of the head (default: as published)", None)
     output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
-    size: int = option("side of the pictures that the net sees, in px", 256)
+    size: int = option("side of the images that the net sees, in px", 256)
     weights: str = option("imagenet, none, or a weights file, a segmenter's too", "imagenet")
     cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
     dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
@@ -80,13 +81,13 @@ class Config(Course):
     head_epochs: int = option("epochs of the new head, the rest frozen", 3)
     epochs: int = option("epochs of the whole network", 40)
     qat_epochs: int = option("epochs of the quantized network", 6)
-    batch_size: int = option("pictures per step", 8)
+    batch_size: int = option("images per step", 8)
     learning_rate: float = option("highest learning rate of the whole network", 1e-3)
-    flip: bool = option("mirror training pictures left and right", True)
-    zoom: float = option("training pictures show down to 1 - zoom of each side", 0.5)
+    flip: bool = option("mirror training images left and right", True)
+    zoom: float = option("training images show down to 1 - zoom of each side", 0.5)
     output: str = option(f"of the file: {', '.join(OUTPUTS)}", "logits")
     patience: int = option("epochs without a better one before a stage ends", 15)
-    val_fraction: float = option("share of pictures to validate on where no split is given", 0.2)
+    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
 
@@ -125,7 +126,7 @@ def run(config: Config) -> MaskResults:
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     net = build(config, len(dataset.labels))
-    paths, unseen = ([pair.picture for pair in split] for split in (dataset.train, dataset.val))
+    paths, unseen = ([pair.image for pair in split] for split in (dataset.train, dataset.val))
     folder = open_run(config, dataset.labels, paths, unseen)
     if distribute.first():
         print(f"{dataset}\nThe run is kept in {folder}", flush=True)
@@ -146,7 +147,7 @@ def run(config: Config) -> MaskResults:
         with replacing(folder / "model.keras") as part:
             net.save(part)
 
-    # The int8 file, and what it makes of the pictures that neither model was trained on.
+    # The int8 file, and what it makes of the images that neither model was trained on.
     calibration = for_calibration(paths, config.size, seed=config.seed)
     int8 = kzoo.quantize(net, calibration=calibration)
     if config.qat_epochs:
@@ -209,12 +210,12 @@ class Training:
         return self.fit(net, "head", self.config.head_epochs, HEAD_LEARNING_RATE)
 
     def whole(self, net: keras.Model) -> tuple[keras.Model, list[Row]]:
-        """The whole network, pretrained batch norms with the statistics of these pictures."""
+        """The whole network, pretrained batch norms with the statistics of these images."""
         unfreeze(net)
         if self.config.weights != "none":
             some = np.random.default_rng(self.config.seed).permutation(len(self.dataset.train))
-            paths = [self.dataset.train[i].picture for i in some[:SETTLED_PICTURES]]
-            settle_norms(net, Pictures(paths, self.config.size)[:])
+            paths = [self.dataset.train[i].image for i in some[:SETTLED_IMAGES]]
+            settle_norms(net, Images(paths, self.config.size)[:])
         config = self.config
         return self.fit(net, "whole", config.epochs, config.learning_rate, ema=config.ema)
 
@@ -227,7 +228,7 @@ class Training:
         self, net: keras.Model, name: str, epochs: int, learning_rate: float, *,
         how: Callable = fit, ema: float = 0.0,
     ) -> tuple[keras.Model, list[Row]]:  # fmt: skip
-        """A stage whose best epoch has the highest mean IoU on the validation pictures."""
+        """A stage whose best epoch has the highest mean IoU on the validation images."""
         augment = Augment(zoom=self.config.zoom, stretch=STRETCH, flip=self.config.flip)
         train = self.batches(self.dataset.train, augment=augment, margin=MARGIN)
         stage = Stage(

@@ -1,6 +1,6 @@
 """What the tests share: small classifiers that have learnt something, without training.
 
-Batch statistics are settled on synthetic pictures, so that activations are of order 1 as in a
+Batch statistics are settled on synthetic images, so that activations are of order 1 as in a
 trained net, and the last layer is solved for by least squares on what the rest makes of them.
 """
 
@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import kzoo
-from kzoo import mobilenet_v2
-from kzoo.rows import Head
+from kzoo.backbones import mobilenet_v2
+from kzoo.backbones.rows import Head
 
 SIDE, CLASSES = 64, 6
 
 
 def gratings(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (n, 64, 64, 3), uint8, and their classes: stripes of six colours and directions."""
+    """Images (n, 64, 64, 3), uint8, and their classes: stripes of six colours and directions."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, n)
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
@@ -27,12 +27,12 @@ def gratings(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     colour = np.array([[(k >> bit & 1) for bit in range(3)] for k in range(1, CLASSES + 1)])[labels]
     light = random.uniform(100, 120, (n, 1, 1, 1))
     noise = random.normal(0, 4, (n, SIDE, SIDE, 3))
-    pictures = light + 90 * wave * (colour[:, None, None] - 0.4) + noise
-    return np.clip(np.rint(pictures), 0, 255).astype(np.uint8), labels
+    images = light + 90 * wave * (colour[:, None, None] - 0.4) + noise
+    return np.clip(np.rint(images), 0, 255).astype(np.uint8), labels
 
 
-def settled(model: keras.Model, pictures: np.ndarray) -> keras.Model:
-    """The model with the batch statistics of `pictures`, and calm: residual branches at a quarter.
+def settled(model: keras.Model, images: np.ndarray) -> keras.Model:
+    """The model with the batch statistics of `images`, and calm: residual branches at a quarter.
 
     At full size a random net as deep as V2 turns any noise in its input into noise of its features.
     """
@@ -42,18 +42,18 @@ def settled(model: keras.Model, pictures: np.ndarray) -> keras.Model:
         norm.momentum = 0.0
         if norm.name.endswith("_project_bn"):
             norm.gamma.assign(norm.gamma * 0.25)
-    model(pictures.astype("float32"), training=True)
+    model(images.astype("float32"), training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model
 
 
-def solved(model: keras.Model, pictures: np.ndarray, labels: np.ndarray) -> keras.Model:
+def solved(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> keras.Model:
     """The model with the layer `head_logits` fitted to the labels."""
     head = model.get_layer("head_logits")
-    features = keras.Model(model.inputs, head.input).predict(pictures, verbose=0)
-    features = np.c_[features.reshape(len(pictures), -1), np.ones(len(pictures))]
-    gram = features.T @ features + 1e-2 * len(pictures) * np.eye(features.shape[1])
+    features = keras.Model(model.inputs, head.input).predict(images, verbose=0)
+    features = np.c_[features.reshape(len(images), -1), np.ones(len(images))]
+    gram = features.T @ features + 1e-2 * len(images) * np.eye(features.shape[1])
     weights = np.linalg.solve(gram, features.T @ (8 * np.eye(CLASSES)[labels] - 4))
     head.set_weights([weights[:-1].reshape(head.kernel.shape), weights[-1]])
     return model
@@ -68,9 +68,9 @@ def classifier() -> Callable[..., keras.Model]:
         key = f"{builder.__name__} {sorted(arguments.items())}"
         if key not in made:
             keras.utils.set_random_seed(0)
-            pictures, labels = gratings(384, seed=0)
+            images, labels = gratings(384, seed=0)
             model = builder(0.35, input_shape=(SIDE, SIDE, 3), classes=CLASSES, **arguments)
-            made[key] = solved(settled(model, pictures[:128]), pictures, labels)
+            made[key] = solved(settled(model, images[:128]), images, labels)
         return made[key]
 
     return make
@@ -98,5 +98,5 @@ def tiny(classifier) -> keras.Model:
 
 @pytest.fixture(scope="session")
 def unseen() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures and labels that no test net has seen."""
+    """Images and labels that no test net has seen."""
     return gratings(200, seed=1)

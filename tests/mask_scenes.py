@@ -1,4 +1,4 @@
-"""Pictures with masks to try a segmenter on: the scenes that detectors are tried on."""
+"""Images with masks to try a segmenter on: the scenes that detectors are tried on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scenes import draw_scene
 
-from kzoo.recipes.demo import SHAPES
+from kzoo.recipes.commands.demo_run import SHAPES
 
 
 def draw_scenes(
@@ -20,7 +20,7 @@ def draw_scenes(
             (folder / split / part).mkdir(parents=True)
         for i in range(count):
             scene = draw_scene(side, rng, shapes)
-            scene.picture.save(folder / split / "images" / f"{i:04d}.jpg", quality=90)
+            scene.image.save(folder / split / "images" / f"{i:04d}.jpg", quality=90)
             scene.mask.save(folder / split / "masks" / f"{i:04d}.png")
     (folder / "labels.txt").write_text("\n".join(["background", *shapes]))
     return folder

@@ -1,4 +1,4 @@
-"""Small nets with activations of order one, and pictures for them, for the tests of kzoo.qat."""
+"""Small nets with activations of order one, and images for them, for the tests of kzoo.qat."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ NETS = {
 }
 
 
-def pictures(n: int = 16, *, size: int = SIZE, seed: int = 0) -> np.ndarray:
+def images(n: int = 16, *, size: int = SIZE, seed: int = 0) -> np.ndarray:
     """(N, H, W, 3) uint8: coloured gradients with noise."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(-1, 1, size)

@@ -1,4 +1,4 @@
-"""Pictures with boxes or masks to learn from: several of the demo's shapes on a mottled ground."""
+"""Images with boxes or masks to learn from: several of the demo's shapes on a mottled ground."""
 
 import dataclasses
 import json
@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from kzoo.recipes import demo
+from kzoo.recipes.commands import demo_run as demo
 
 SHAPES = ("circle", "cross", "triangle")
-MOST = 3  # shapes on one picture; one in ten has none
+MOST = 3  # shapes on one image; one in ten has none
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and what is on it, by class: 0 is the first of the shapes."""
+    """An image and what is on it, by class: 0 is the first of the shapes."""
 
-    picture: Image.Image
+    image: Image.Image
     objects: list[tuple[int, Any]]  # (class, (x, y, width, height) in px)
     mask: Image.Image  # 0 for the ground, 1 for the first class
 
 
 def draw_scene(side: int, rng: np.random.Generator, shapes: Sequence[str] = SHAPES) -> Scene:
-    """Up to three shapes that may touch but do not hide each other; on one picture in ten none."""
+    """Up to three shapes that may touch but do not hide each other; on one image in ten none."""
     mottle = rng.integers(0, 256, (6, 6, 3), dtype="uint8")
     image = Image.fromarray(mottle).resize((side, side), Image.Resampling.BICUBIC)
     ground = tuple(rng.integers(0, 256, 3).tolist())
@@ -68,7 +68,7 @@ def draw_scenes(folder: Path, *, train: int, val: int, side: int = 128, seed: in
         annotations: list[dict[str, Any]] = []
         for i in range(count):
             scene = draw_scene(side, rng)
-            scene.picture.save(part / split / f"{i:05d}.jpg", quality=90)
+            scene.image.save(part / split / f"{i:05d}.jpg", quality=90)
             images.append({"id": i, "file_name": f"{i:05d}.jpg", "height": side, "width": side})
             for kind, box in scene.objects:
                 annotations.append({

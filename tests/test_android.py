@@ -7,7 +7,7 @@ import re
 import keras
 import pytest
 
-from kzoo.recipes.android import KOTLIN, android, threshold
+from kzoo.recipes.commands.android_folder import KOTLIN, android, threshold
 from kzoo.tflite import Metadata, SegmenterOutput, audit, convert
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +55,7 @@ def test_what_an_app_needs(run):
 @pytest.mark.parametrize("task", KOTLIN)
 def test_kotlin_is_whole(task):
     """No compiler for it here: braces and brackets close, and every import is used."""
-    from kzoo.recipes.android import HEAD
+    from kzoo.recipes.commands.android_folder import HEAD
 
     kotlin = KOTLIN[task]
     values = {"width": 8, "height": 4, "results": 3, "threshold": 0.5}
@@ -79,7 +79,7 @@ def test_a_segmenter_and_files_that_do_not_fit(run, unseen):
     folder = android(run, run.parent / "out")
     assert "ImageSegmenterOptions" in (folder / "Segmenter.kt").read_text()
     convert(net, run / "model.tflite", io="int8", calibration=unseen[0][:8, :32, :32])
-    with pytest.raises(ValueError, match=r'takes int8 pictures.*io="uint8"'):
+    with pytest.raises(ValueError, match=r'takes int8 images.*io="uint8"'):
         android(run)
     (run / "model.tflite").unlink()
     with pytest.raises(ValueError, match=r"has no model\.tflite yet"):

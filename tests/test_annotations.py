@@ -1,4 +1,4 @@
-"""Reading annotated pictures: the same boxes from every format, and every defect told."""
+"""Reading annotated images: the same boxes from every format, and every defect told."""
 
 import json
 from pathlib import Path, PurePath
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kzoo.recipes.annotations import read_boxes
-from kzoo.recipes.data import read_picture
+from kzoo.recipes.data.box_dataset import read_boxes
+from kzoo.recipes.data.images import read_image
 
 CARDS = Path(__file__).parents[2] / "shared" / "data" / "cards"
 HEIGHT, WIDTH = 40, 80
-# Of picture 0 a cat and a dog, of picture 1 a dog, of 2 nothing; and four more cats and dogs.
+# Of image 0 a cat and a dog, of image 1 a dog, of 2 nothing; and four more cats and dogs.
 BOXES = {
     0: [("cat", (4, 8, 20, 40)), ("dog", (10, 40, 30, 72))],
     1: [("dog", (0, 0, 40, 80))],
@@ -21,7 +21,7 @@ BOXES = {
 }
 
 
-def pictures(folder: Path, numbers=BOXES) -> Path:
+def write_images(folder: Path, numbers=BOXES) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in numbers:
         Image.new("RGB", (WIDTH, HEIGHT), (i * 20, 90, 90)).save(folder / f"{i}.png")
@@ -29,7 +29,7 @@ def pictures(folder: Path, numbers=BOXES) -> Path:
 
 
 def voc(folder: Path) -> Path:
-    pictures(folder / "images")
+    write_images(folder / "images")
     (folder / "annotations").mkdir()
     for i, objects in BOXES.items():
         inside = "".join(
@@ -59,13 +59,13 @@ def coco_content() -> dict:
 
 
 def coco(folder: Path, content: dict | None = None) -> Path:
-    pictures(folder / "pictures")
+    write_images(folder / "images")
     (folder / "instances.json").write_text(json.dumps(content or coco_content()))
     return folder
 
 
 def yolo(folder: Path) -> Path:
-    pictures(folder / "images")
+    write_images(folder / "images")
     (folder / "labels").mkdir()
     (folder / "data.yaml").write_text("path: .\nnc: 2\nnames:\n  0: cat\n  1: 'dog'  # barks\n")
     for i, objects in BOXES.items():
@@ -79,7 +79,7 @@ def yolo(folder: Path) -> Path:
 
 
 def table(folder: Path) -> Path:
-    pictures(folder)
+    write_images(folder)
     lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
     for i, objects in BOXES.items():
         for kind, (y0, x0, y1, x1) in objects or [("", ("",) * 4)]:
@@ -92,7 +92,7 @@ FORMATS = {"voc": voc, "coco": coco, "yolo": yolo, "csv": table}
 
 
 def by_name(dataset) -> dict[str, list]:
-    """Classes and boxes in px, by picture."""
+    """Classes and boxes in px, by image."""
     sides = [HEIGHT, WIDTH, HEIGHT, WIDTH]
     return {
         e.path.stem: sorted(
@@ -140,7 +140,7 @@ def test_names_of_yolo_in_every_form(tmp_path):
 
 def test_splits_are_found_in_names(tmp_path):
     for part, numbers in (("train", range(5)), ("valid", (5, 6))):
-        pictures(tmp_path / part / "images", numbers)
+        write_images(tmp_path / part / "images", numbers)
         (tmp_path / part / "labels").mkdir()
         for i in numbers:
             (tmp_path / part / "labels" / f"{i}.txt").write_text(f"{i % 2} .5 .5 .2 .2\n")
@@ -177,17 +177,17 @@ def test_defects_of_boxes(tmp_path):
     content["images"].append({"id": 1000, "file_name": "lost.png"})
     content["categories"].append({"id": 5, "name": "unicorn"})
     coco(tmp_path, content)
-    pictures(tmp_path / "pictures", [12])
+    write_images(tmp_path / "images", [12])
     dataset = read_boxes(tmp_path)
     for expected in (
         "0.png: 1 objects twice: left out",
-        "0.png: 2 boxes reach outside the picture: cut off",
+        "0.png: 2 boxes reach outside the image: cut off",
         "0.png: 1 boxes without an area: left out",
         "1.png: 1 boxes without an area: left out",
         "1.png: 1 objects of unknown class 'category 9': left out",
-        "1 objects on pictures that it does not name: left out",
+        "1 objects on images that it does not name: left out",
         "1 crowds: left out",
-        "its picture 'lost.png' is missing: left out",
+        "its image 'lost.png' is missing: left out",
         "12.png: has no annotation: left out",
         "category ids have gaps (1 to 5)",
         "class 'unicorn' has no object to train on",
@@ -311,7 +311,7 @@ def test_lists_of_voc_may_hold_empty_lines_and_must_be_text(tmp_path):
         read_boxes(tmp_path)
 
 
-def test_files_of_one_picture_that_cannot_be_read_are_left_out(tmp_path):
+def test_files_of_one_image_that_cannot_be_read_are_left_out(tmp_path):
     folder = voc(tmp_path / "voc") / "annotations"
     (folder / "3.xml").write_text('<?xml version="1.0" encoding="klingon"?><annotation/>')
     (folder / "4.xml").write_text((folder / "4.xml").read_text().replace(">80<", ">wide<"))
@@ -329,8 +329,8 @@ def test_files_of_one_picture_that_cannot_be_read_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["voc", "coco", "yolo"])
-def test_the_name_of_a_picture_is_no_split(name, tmp_path):
-    """Of seven pictures one is called val thorens: it would be all there is to validate on."""
+def test_the_name_of_a_image_is_no_split(name, tmp_path):
+    """Of seven images one is called val thorens: it would be all there is to validate on."""
     FORMATS[name](tmp_path)
     for path in sorted(tmp_path.rglob("0.*")):
         path.rename(path.with_stem("val thorens"))
@@ -343,17 +343,17 @@ def test_the_name_of_a_picture_is_no_split(name, tmp_path):
 
 @pytest.mark.parametrize("slash", ["/", "\\"])
 def test_folders_and_names_of_whole_files_split(slash, tmp_path):
-    """A COCO picture's folder, and the name of a COCO file, still do."""
+    """A COCO image's folder, and the name of a COCO file, still do."""
     content = coco_content()
-    pictures(tmp_path / "one" / "val2017", [5, 6])
-    pictures(tmp_path / "one" / "train2017", range(5))
+    write_images(tmp_path / "one" / "val2017", [5, 6])
+    write_images(tmp_path / "one" / "train2017", range(5))
     for image in content["images"]:
         part = "val2017" if image["file_name"] in ("5.png", "6.png") else "train2017"
         image["file_name"] = f"{part}{slash}{image['file_name']}"
     (tmp_path / "one" / "all.json").write_text(json.dumps(content))
     assert [e.path.stem for e in read_boxes(tmp_path / "one").val] == ["5", "6"]
 
-    two = pictures(tmp_path / "two")
+    two = write_images(tmp_path / "two")
     whole = coco_content()
     for part, chosen in (("train", whole["images"][:5]), ("val", whole["images"][5:])):
         ids = [image["id"] for image in chosen]
@@ -370,18 +370,16 @@ def test_from_train_alone_some_are_drawn(tmp_path):
     assert first.val[0].path != other.val[0].path
 
 
-def test_a_val_of_missing_pictures_is_no_lack_of_one(tmp_path):
+def test_a_val_of_missing_images_is_no_lack_of_one(tmp_path):
     """Its objects were given to validate on: nothing else stands in for them unasked."""
     yolo(tmp_path / "train")
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "lost.txt").write_text("0 .5 .5 .1 .1\n")
-    with pytest.raises(
-        ValueError, match=r"no picture to validate on\. First of .*'lost' is missing"
-    ):
+    with pytest.raises(ValueError, match=r"no image to validate on\. First of .*'lost' is missing"):
         read_boxes(tmp_path)
 
 
-def test_pictures_without_annotations_cost_no_search(tmp_path, monkeypatch):
+def test_images_without_annotations_cost_no_search(tmp_path, monkeypatch):
     """600 of them beside 7 annotated ones: in a list that was 4,200 comparisons."""
     coco(tmp_path)
     for i in range(600):
@@ -400,7 +398,7 @@ def test_pictures_without_annotations_cost_no_search(tmp_path, monkeypatch):
     assert compared < 600
 
 
-def test_boxes_turn_with_the_picture(tmp_path):
+def test_boxes_turn_with_the_image(tmp_path):
     """The same scene, stored in each of EXIF's eight ways: the box is on the white patch."""
     upright = np.zeros((30, 50), "uint8")
     upright[3:12, 5:20] = 255
@@ -424,10 +422,10 @@ def test_boxes_turn_with_the_picture(tmp_path):
             np.testing.assert_allclose(
                 example.boxes, [[3 / 30, 5 / 50, 12 / 30, 20 / 50]], atol=1e-6
             )
-            seen = read_picture(example.path, 100)[..., 0]
+            seen = read_image(example.path, 100)[..., 0]
             y0, x0, y1, x1 = (example.boxes[0] * 100).astype(int)
             assert seen[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 250
-    assert remarks(dataset).count("boxes turned with the picture") == 4
+    assert remarks(dataset).count("boxes turned with the image") == 4
 
 
 def test_counts_from_one_and_other_sizes(tmp_path):
@@ -440,7 +438,7 @@ def test_counts_from_one_and_other_sizes(tmp_path):
     assert by_name(dataset)["1"] == [("dog", 0, 0, 40, 80)]
     file = tmp_path / "annotations" / "1.xml"
     file.write_text(file.read_text().replace("<width>80", "<width>160"))
-    assert "1.png: its annotation is of 160 x 40 px, the picture has 80 x 40: boxes scaled" in (
+    assert "1.png: its annotation is of 160 x 40 px, the image has 80 x 40: boxes scaled" in (
         remarks(read_boxes(tmp_path))
     )
 
@@ -448,7 +446,7 @@ def test_counts_from_one_and_other_sizes(tmp_path):
 def test_nothing_to_learn_from_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"There is no .*nowhere"):
         read_boxes(tmp_path / "nowhere")
-    pictures(tmp_path / "bare")
+    write_images(tmp_path / "bare")
     with pytest.raises(ValueError, match=r"holds no annotations that kzoo reads \(coco: json"):
         read_boxes(tmp_path / "bare")
     with pytest.raises(ValueError, match=r"format must be one of coco, voc, yolo, csv\. Received"):

@@ -72,15 +72,15 @@ def test_without_the_top(build):
 
 
 def test_preprocessing():
-    picture = np.arange(256, dtype="float32").reshape(1, 16, 16, 1).repeat(3, -1)
+    image = np.arange(256, dtype="float32").reshape(1, 16, 16, 1).repeat(3, -1)
     prepared = {
-        kind: keras.Model(model.input, model.get_layer("preprocessing").output)(picture)
+        kind: keras.Model(model.input, model.get_layer("preprocessing").output)(image)
         for kind in ("tf", "torch")
         for model in [kzoo.MobileNetV2(0.35, input_shape=(None, None, 3), preprocessing=kind)]
     }
     tf = keras.ops.convert_to_numpy(prepared["tf"])
     assert (tf.min(), tf.max()) == (-1, 1)
-    expected = (picture / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     torch = keras.ops.convert_to_numpy(prepared["torch"])
     np.testing.assert_allclose(torch, expected, rtol=0, atol=1e-6)
     bare = kzoo.MobileNetV2(**SMALL, preprocessing=None)
@@ -99,21 +99,21 @@ def test_channels_first(channels_first, build, preprocessing):
         build(input_shape=(40, 33, 3), **same)
     if keras.backend.backend() == "tensorflow":
         pytest.skip("builds, and TensorFlow's CPU kernels cannot run it")
-    picture = np.random.default_rng(0).uniform(0, 255, (1, 3, 40, 33)).astype("float32")
-    found = fill(first).predict_on_batch(picture)
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, 40, 33)).astype("float32")
+    found = fill(first).predict_on_batch(image)
     keras.config.set_image_data_format("channels_last")
     last = build(input_shape=(40, 33, 3), **same)
     last.set_weights(first.get_weights())
-    expected = last.predict_on_batch(picture.transpose(0, 2, 3, 1))
+    expected = last.predict_on_batch(image.transpose(0, 2, 3, 1))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_upon_a_tensor():
-    image = keras.Input((48, 48, 4), name="picture")
+    image = keras.Input((48, 48, 4), name="image")
     rgb = keras.layers.Conv2D(3, 1, name="to_rgb")(image)
     model = kzoo.MobileNetV2(0.35, input_tensor=rgb, include_top=False)
     assert model(np.ones((1, 48, 48, 4), "float32")).shape == (1, 2, 2, 1280)
-    assert [layer.name for layer in model.layers[:3]] == ["picture", "to_rgb", "preprocessing"]
+    assert [layer.name for layer in model.layers[:3]] == ["image", "to_rgb", "preprocessing"]
 
 
 @pytest.mark.parametrize("build", BUILDERS)
@@ -133,8 +133,8 @@ def test_a_dilated_net_computes_what_the_strided_one_does_and_more(output_stride
     strided = fill(kzoo.MobileNetV2(0.35, **same))
     dilated = kzoo.MobileNetV2(0.35, **same, output_stride=output_stride)
     dilated.set_weights(strided.get_weights())
-    picture = np.random.default_rng(0).uniform(0, 255, (1, 128, 128, 3)).astype("float32")
-    expected, found = (keras.ops.convert_to_numpy(net(picture)) for net in (strided, dilated))
+    image = np.random.default_rng(0).uniform(0, 255, (1, 128, 128, 3)).astype("float32")
+    expected, found = (keras.ops.convert_to_numpy(net(image)) for net in (strided, dilated))
     assert expected.std() > 0.1
     at = slice(step - 1, None, step)
     # Values reach 6, and two kernels sum them up in two orders.

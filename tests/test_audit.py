@@ -11,14 +11,14 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor
-from kzoo.recipes.benchmark import draw
+from kzoo.recipes.commands.benchmark_files import draw
 from kzoo.tflite import audit, benchmark, convert
-from kzoo.tflite.audit import bytes_by_kind
-from kzoo.tflite.benchmark import RUNTIMES
-from kzoo.tflite.delegates import DELEGATES, Facts, advice
-from kzoo.tflite.limits import risks
-from kzoo.tflite.run import trial
+from kzoo.tflite.inspect.audit import bytes_by_kind
+from kzoo.tflite.inspect.benchmark import RUNTIMES
+from kzoo.tflite.inspect.delegates import DELEGATES, Facts, advice
+from kzoo.tflite.runtime.trial import trial
+from kzoo.tflite.xnnpack import risks
+from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 others = pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"{WEIGHTS} is not here")
@@ -189,7 +189,7 @@ def test_advice_by_hand():
 def test_a_process_that_dies_is_told_by_its_signal(tmp_path, monkeypatch):
     killer = tmp_path / "killer.py"
     killer.write_text(f"import os; os.kill(os.getpid(), {int(signal.SIGABRT)})")
-    monkeypatch.setattr("kzoo.tflite.run.__file__", os.fspath(killer))
+    monkeypatch.setattr("kzoo.tflite.runtime.trial.__file__", os.fspath(killer))
     with pytest.raises(ValueError, match="signal 6"):
         trial(tmp_path / "any.tflite")
 

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo import boxes as b
-from kzoo.detection import Detections, detections
+from kzoo.detection import boxes as b
+from kzoo.detection.anchors import Anchors
+from kzoo.detection.detections import Detections, detections
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "torchvision_ssdlite.npz")
 LEFT, RIGHT = [0.0, 0.0, 1.0, 0.5], [0.0, 0.25, 1.0, 0.75]  # a third of their union is shared
@@ -73,7 +74,7 @@ def test_iou_by_counting_cells():
 
 
 def test_anchors_are_torchvisions():
-    anchors = b.Anchors(((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))).boxes()
+    anchors = Anchors(((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))).boxes()
     assert anchors.shape == (3234, 4)
     np.testing.assert_allclose(anchors[::97], GOLDEN["anchors"], atol=1e-6)
 
@@ -81,11 +82,11 @@ def test_anchors_are_torchvisions():
 def test_anchors_of_tensorflows_configs():
     """ssdlite_mobilenet_v2_coco.config: 19 x 19 cells of 3 boxes, then 6 a cell: 1,917."""
     grids = ((19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
-    anchors = b.Anchors(grids, reduced_first=True)
+    anchors = Anchors(grids, reduced_first=True)
     assert len(anchors.boxes()) == 1917
     sides = np.round(anchors.shapes(0), 4).tolist()
     assert sides == [[0.1, 0.1], [0.1414, 0.2828], [0.2828, 0.1414]]
-    oblong = b.Anchors(((2, 4),), ratios=(), scales=(0.5, 0.5))
+    oblong = Anchors(((2, 4),), ratios=(), scales=(0.5, 0.5))
     np.testing.assert_allclose(oblong.boxes()[-2], [0.5, 0.625, 1, 1.125])  # the last cell
 
 
@@ -93,7 +94,7 @@ def test_codes_are_torchvisions():
     from golden.torchvision_ssdlite import targets
 
     boxes, _ = targets()
-    anchors = b.Anchors(((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))).boxes()
+    anchors = Anchors(((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))).boxes()
     for i in range(2):
         index = GOLDEN[f"match/{i}"]
         positive = index >= 0
@@ -120,7 +121,7 @@ def test_matches_are_torchvisions():
     from golden.torchvision_ssdlite import targets
 
     boxes, labels = targets()
-    anchors = b.Anchors(((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))).boxes()
+    anchors = Anchors(((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))).boxes()
     found = keras.ops.convert_to_numpy(b.match(boxes, labels, anchors))
     for i in range(2):
         np.testing.assert_array_equal(found[i], GOLDEN[f"match/{i}"])
@@ -132,7 +133,7 @@ def test_matches_by_loops(seed):
     rng = np.random.default_rng(seed)
     anchors = some_boxes(60, seed=seed)
     boxes, labels = some_boxes(3, 5, seed=seed + 100), rng.integers(-1, 4, (3, 5))
-    labels[2] = -1  # a picture without objects
+    labels[2] = -1  # an image without objects
     found = keras.ops.convert_to_numpy(b.match(boxes, labels, anchors))
     for own, label, row in zip(boxes, labels, found, strict=True):
         expected = np.full(60, -1)
@@ -161,17 +162,21 @@ def test_detections_by_hand():
     anchors = np.array([LEFT, LEFT, RIGHT, [0.5, 0.5, 1, 1]], "float32")
     codes = np.zeros((1, 4, 4), "float32")
     logits = np.log([[[1, 8, 1], [3, 6, 1], [1.7, 0.8, 7.5], [9, 0.5, 0.5]]]).astype("float32")
-    (found,) = detections({"boxes": codes, "logits": logits}, anchors, threshold=0.07)
+    (found,) = detections({"boxes": codes, "logits": logits}, anchors, score_threshold=0.07)
     assert found.labels.tolist() == [0, 1, 1, 0]  # of two alike the surer stays, in each class
     np.testing.assert_allclose(found.scores, [0.8, 0.75, 0.1, 0.08], atol=1e-6)
     (one,) = detections(
-        {"boxes": codes, "logits": logits}, anchors, threshold=0.3, overlap=0.3, agnostic=True
+        {"boxes": codes, "logits": logits},
+        anchors,
+        score_threshold=0.3,
+        iou_threshold=0.3,
+        class_agnostic=True,
     )
     assert one.labels.tolist() == [0]
     scores = np.exp(logits)[..., 1:] / 10
-    (same,) = detections({"boxes": codes, "scores": scores}, anchors, threshold=0.07)
+    (same,) = detections({"boxes": codes, "scores": scores}, anchors, score_threshold=0.07)
     np.testing.assert_allclose(same.scores, found.scores, atol=1e-6)
-    assert len(detections({"boxes": codes, "logits": logits}, anchors, most=1)[0]) == 1
+    assert len(detections({"boxes": codes, "logits": logits}, anchors, max_detections=1)[0]) == 1
     assert str(found.above(0.5)) == ("class 0 80% at 0, 0, 1, 0.5\nclass 1 75% at 0, 0.25, 1, 0.75")
     np.testing.assert_allclose(found.scaled(10, 20).boxes[0], [0, 0, 10, 10])
 

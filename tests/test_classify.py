@@ -1,4 +1,4 @@
-"""The recipe from pictures to a verified int8 file, as a person runs it."""
+"""The recipe from images to a verified int8 file, as a person runs it."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.recipes import demo
 from kzoo.recipes.classify import Config
 from kzoo.recipes.cli import main
+from kzoo.recipes.commands import demo_run as demo
 from kzoo.recipes.files import OwnNames
-from kzoo.recipes.run import open_run
+from kzoo.recipes.training.run_folder import open_run
 from kzoo.tflite import Runner, audit
 
 QUICK = ["--model", "mobilenet_v3_small", "--alpha", "0.35", "--size", "48", "--weights", "none"]
@@ -25,9 +25,9 @@ QUICK += ["--epochs", "3", "--batch-size", "16", "--learning-rate", "0.003", "--
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """60 circles and crosses, and some files that are none."""
-    folder = tmp_path_factory.mktemp("data") / "my pictures"
+    folder = tmp_path_factory.mktemp("data") / "my images"
     rng = np.random.default_rng(0)
     for shape in ("circle", "cross"):
         (folder / shape).mkdir(parents=True)
@@ -38,10 +38,10 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(pictures, tmp_path_factory):
+def run(images, tmp_path_factory):
     """A finished run's folder."""
     folder = tmp_path_factory.mktemp("runs") / "quick"
-    assert main(["classify", str(pictures), *QUICK, "--out", str(folder)]) == 0
+    assert main(["classify", str(images), *QUICK, "--out", str(folder)]) == 0
     return folder
 
 
@@ -66,7 +66,7 @@ class TestRun:
         assert not found.float_ops
         assert not found.custom_ops + found.flex_ops
 
-    def test_the_results_are_those_of_the_files(self, run, pictures):
+    def test_the_results_are_those_of_the_files(self, run, images):
         rows = (run / "predictions.csv").read_text().splitlines()[1:]
         assert len(rows) == 12
         results = json.loads((run / "results.json").read_text())
@@ -82,20 +82,20 @@ class TestRun:
         assert "http://" not in page
         assert "https://" not in page
 
-    def test_predict_by_run_file_and_keras(self, run, pictures, capsys):
-        picture = str(pictures / "circle" / "0.jpg")
-        broken = str(pictures / "cross" / "broken.jpg")
+    def test_predict_by_run_file_and_keras(self, run, images, capsys):
+        image = str(images / "circle" / "0.jpg")
+        broken = str(images / "cross" / "broken.jpg")
         for model in (run, run / "model.tflite", run / "model.keras"):
-            assert main(["predict", str(model), picture, broken]) == 0
+            assert main(["predict", str(model), image, broken]) == 0
             first, second = capsys.readouterr().out.splitlines()[-2:]
-            assert first.startswith(f"{picture}: c")
-            assert "cannot be read: not a picture" in second
+            assert first.startswith(f"{image}: c")
+            assert "cannot be read: not an image" in second
 
     def test_compare_and_audit_and_benchmark(self, run, capsys):
         for words in (["compare", run], ["audit", run / "model.tflite"]):
             assert main([*map(str, words)]) == 0
         out = capsys.readouterr().out
-        assert "12 pictures" in out
+        assert "12 images" in out
         assert "agreement" in out
 
     def test_the_model_file_needs_no_kzoo(self, run):
@@ -108,27 +108,27 @@ class TestRun:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip().endswith("(1, 2)"), done.stderr
 
-    def test_again_changes_nothing(self, run, pictures):
+    def test_again_changes_nothing(self, run, images):
         before = (run / "model.tflite").read_bytes()
-        assert main(["classify", str(pictures), *QUICK, "--out", str(run)]) == 0
+        assert main(["classify", str(images), *QUICK, "--out", str(run)]) == 0
         assert (run / "model.tflite").read_bytes() == before
 
-    def test_mixed_precision_ends_in_float32(self, pictures, tmp_path):
+    def test_mixed_precision_ends_in_float32(self, images, tmp_path):
         out = tmp_path / "mixed"
         words = [*QUICK, "--epochs", "1", "--precision", "mixed_bfloat16", "--out", str(out)]
-        assert main(["classify", str(pictures), *words]) == 0
+        assert main(["classify", str(images), *words]) == 0
         model = keras.saving.load_model(out / "model.keras")
         assert {layer.compute_dtype for layer in model.layers} == {"float32"}
         assert keras.config.dtype_policy().name == "float32"
         assert not audit(out / "model.tflite").float_ops
 
-    def test_other_settings_are_refused(self, run, pictures, capsys):
-        words = ["classify", str(pictures), *QUICK, "--out", str(run), "--seed", "1"]
+    def test_other_settings_are_refused(self, run, images, capsys):
+        words = ["classify", str(images), *QUICK, "--out", str(run), "--seed", "1"]
         assert main(words) == 1
         assert "seed=0, not 1" in capsys.readouterr().err
 
-    def test_killed_it_goes_on_and_ends_as_it_would_have(self, run, pictures, tmp_path):
-        words = ["classify", str(pictures), *QUICK, "--out", str(tmp_path / "killed")]
+    def test_killed_it_goes_on_and_ends_as_it_would_have(self, run, images, tmp_path):
+        words = ["classify", str(images), *QUICK, "--out", str(tmp_path / "killed")]
         process = command(*words)
         kept = tmp_path / "killed" / "checkpoint" / "whole-0000"
         for _ in range(1800):
@@ -153,12 +153,12 @@ class TestRun:
             atol=0.1,
         )
 
-    def test_a_full_disk_is_one_line_and_no_half_file(self, pictures, tmp_path):
+    def test_a_full_disk_is_one_line_and_no_half_file(self, images, tmp_path):
         def small_files():  # as on a full disk, a write fails in its middle
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
         out = tmp_path / "full"
-        process = command("classify", pictures, *QUICK, "--out", out, preexec_fn=small_files)
+        process = command("classify", images, *QUICK, "--out", out, preexec_fn=small_files)
         error = process.communicate()[1].decode()
         assert process.returncode == 1
         assert "Traceback" not in error
@@ -189,8 +189,8 @@ class TestErrors:
             (["DATA", "--precision", "int4"], "precision must be one of"),
         ],
     )
-    def test_settings(self, pictures, tmp_path, capsys, words, complaint):
-        words = [str(pictures) if word == "DATA" else word for word in words]
+    def test_settings(self, images, tmp_path, capsys, words, complaint):
+        words = [str(images) if word == "DATA" else word for word in words]
         flags = [*words, "--out", str(tmp_path / "run")]
         if "--weights" not in words:
             flags += ["--weights", "none"]
@@ -200,15 +200,15 @@ class TestErrors:
         assert len(error.strip().splitlines()) == 1
         assert not (tmp_path / "run").exists()
 
-    def test_a_folder_that_cannot_be_written(self, pictures, tmp_path, capsys):
+    def test_a_folder_that_cannot_be_written(self, images, tmp_path, capsys):
         (tmp_path / "file").touch()
-        words = ["classify", str(pictures), *QUICK, "--out", str(tmp_path / "file" / "run")]
+        words = ["classify", str(images), *QUICK, "--out", str(tmp_path / "file" / "run")]
         assert main(words) == 1
         assert "kzoo: " in capsys.readouterr().err
 
-    def test_a_folder_of_something_else_is_left_alone(self, pictures, tmp_path, capsys):
+    def test_a_folder_of_something_else_is_left_alone(self, images, tmp_path, capsys):
         (tmp_path / "thesis.txt").write_text("years of work")
-        assert main(["classify", str(pictures), *QUICK, "--out", str(tmp_path)]) == 1
+        assert main(["classify", str(images), *QUICK, "--out", str(tmp_path)]) == 1
         assert "is no run of kzoo" in capsys.readouterr().err
         assert os.listdir(tmp_path) == ["thesis.txt"]
 
@@ -218,21 +218,21 @@ class TestErrors:
         assert "holds no config.json" in capsys.readouterr().err
 
 
-def test_a_run_is_of_the_pictures_that_it_was_begun_on(tmp_path):
-    """Features are kept by the picture's place: with another one there, they would be another's."""
+def test_a_run_is_of_the_images_that_it_was_begun_on(tmp_path):
+    """Features are kept by the image's place: with another one there, they would be another's."""
     files = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
     for file in files:
-        file.write_bytes(b"picture")
+        file.write_bytes(b"image")
     config = Config(str(tmp_path), out=str(tmp_path / "run"))
     for _ in range(2):
         open_run(config, ("x", "y"), files[:2], files[2:])
     for changed in ((files[:1], files[1:]), (files[1::-1], files[2:])):
-        with pytest.raises(ValueError, match=r"other pictures.*another --out"):
+        with pytest.raises(ValueError, match=r"other images.*another --out"):
             open_run(config, ("x", "y"), *changed)
     files[0].write_bytes(b"another one")
     with pytest.raises(ValueError, match="came, went or changed"):
         open_run(config, ("x", "y"), files[:2], files[2:])
-    files[0].write_bytes(b"picture")
+    files[0].write_bytes(b"image")
     open_run(config, ("x", "y"), files[:2], files[2:])
 
 

@@ -14,9 +14,8 @@ from keras import layers
 from PIL import Image
 
 import kzoo
-from kzoo.flatbuffer import read_tflite
 from kzoo.recipes.cli import main
-from kzoo.recipes.convert import convert_file
+from kzoo.recipes.commands.convert_model import convert_file
 from kzoo.tflite import (
     SCHEMES,
     Bounds,
@@ -27,8 +26,9 @@ from kzoo.tflite import (
     convert,
     verify,
 )
-from kzoo.tflite.convert import STEPS
-from kzoo.tflite.layers import noise_by_layer
+from kzoo.tflite.convert.converter import STEPS
+from kzoo.tflite.inspect.layer_noise import noise_by_layer
+from kzoo.weights.readers.flatbuffer import read_tflite
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def pictures(unseen):
+def images(unseen):
     return unseen[0][:40]
 
 
 @pytest.fixture(scope="module")
-def int8_v2(v2, pictures, tmp_path_factory) -> Path:
+def int8_v2(v2, images, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("v2") / "v2.tflite"
-    return convert(v2, out, calibration=pictures, calibrator="tensorflow")
+    return convert(v2, out, calibration=images, calibrator="tensorflow")
 
 
 @pytest.mark.parametrize("name", ["v2", "v3"])
@@ -78,12 +78,10 @@ def test_int8_file_holds_no_float_but_the_softmax(int8_v2):
 
 
 @pytest.mark.parametrize("preprocessing", ["tf", "torch"])
-def test_preprocessing_vanishes_into_the_input(
-    classifier, preprocessing, pictures, unseen, tmp_path
-):
+def test_preprocessing_vanishes_into_the_input(classifier, preprocessing, images, unseen, tmp_path):
     model = classifier(beginning, preprocessing=preprocessing, padding="symmetric")
     out = convert(
-        model, tmp_path / "a.tflite", io="int8", calibration=pictures, calibrator="tensorflow"
+        model, tmp_path / "a.tflite", io="int8", calibration=images, calibrator="tensorflow"
     )
     assert audit(out).operators[0] in ("PAD", "CONV_2D")
     found = compare(model, out, *unseen)
@@ -92,9 +90,9 @@ def test_preprocessing_vanishes_into_the_input(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_and_input(scheme, tiny, pictures, unseen, tmp_path):
+def test_every_scheme_and_input(scheme, tiny, images, unseen, tmp_path):
     for io in SCHEMES[scheme].inputs:
-        out = convert(tiny, tmp_path / f"{io}.tflite", scheme=scheme, io=io, calibration=pictures)
+        out = convert(tiny, tmp_path / f"{io}.tflite", scheme=scheme, io=io, calibration=images)
         found = audit(out)
         assert (found.inputs[0].dtype, found.outputs[0].dtype) == (io, "float32")
         assert compare(tiny, out, unseen[0][:60]).agreement > 0.9
@@ -111,10 +109,10 @@ def read_tensors(path):
     return read_tflite(path).graphs[0].tensors
 
 
-def test_sizes_by_scheme(tiny, pictures, tmp_path):
+def test_sizes_by_scheme(tiny, images, tmp_path):
     weights = {
         scheme: audit(
-            convert(tiny, tmp_path / f"{scheme}.tflite", scheme=scheme, calibration=pictures),
+            convert(tiny, tmp_path / f"{scheme}.tflite", scheme=scheme, calibration=images),
             run=False,
         ).bytes["weights"]
         for scheme in ("float32", "float16", "int8")
@@ -125,8 +123,8 @@ def test_sizes_by_scheme(tiny, pictures, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
-    quantized = kzoo.quantize(v3, calibration=pictures)
+def test_a_quantized_model_is_taken_as_it_is(v3, images, unseen, tmp_path):
+    quantized = kzoo.quantize(v3, calibration=images)
     out = convert(quantized, tmp_path / "a.tflite")  # no calibration
     found = audit(out)
     assert found.float_ops == ()
@@ -149,9 +147,9 @@ def test_a_quantized_model_is_taken_as_it_is(v3, pictures, unseen, tmp_path):
         convert(quantized, tmp_path / "b.tflite", scheme="float16")
 
 
-def test_convert_quantizes_as_quantize_does(tiny, pictures, tmp_path):
-    itself = convert(tiny, tmp_path / "a.tflite", calibration=pictures)
-    quantized = kzoo.quantize(tiny, calibration=pictures)
+def test_convert_quantizes_as_quantize_does(tiny, images, tmp_path):
+    itself = convert(tiny, tmp_path / "a.tflite", calibration=images)
+    quantized = kzoo.quantize(tiny, calibration=images)
     assert itself.read_bytes() == convert(quantized, tmp_path / "b.tflite").read_bytes()
 
 
@@ -190,10 +188,10 @@ def halves() -> keras.Model:
     ],
     ids=["sequential", "nested", "a layer called twice", "an operator with two outputs"],
 )
-def test_anyone_s_graph(build, scheme, pictures, unseen, tmp_path):
+def test_anyone_s_graph(build, scheme, images, unseen, tmp_path):
     keras.utils.set_random_seed(0)
     model = build()
-    out = convert(model, tmp_path / "a.tflite", scheme=scheme, calibration=pictures[:40])
+    out = convert(model, tmp_path / "a.tflite", scheme=scheme, calibration=images[:40])
     found = compare(model, out, unseen[0][:16], layers=2)
     assert found.sqnr_db > 25
     assert all(layer.own_db > 25 for layer in found.layers)
@@ -202,12 +200,12 @@ def test_anyone_s_graph(build, scheme, pictures, unseen, tmp_path):
 @pytest.mark.parametrize("calibrator", ["kzoo", "tensorflow"])
 @pytest.mark.parametrize(("scale", "offset"), [(1, 0), (1 / 255, 0), (2 / 255, -1)])
 def test_bytes_mean_the_same_without_a_rescaling(
-    scale, offset, calibrator, pictures, unseen, tmp_path
+    scale, offset, calibrator, images, unseen, tmp_path
 ):
-    """Whatever range the net is fed in, and however dull its pictures are."""
+    """Whatever range the net is fed in, and however dull its images are."""
     keras.utils.set_random_seed(0)
     model = chain(nested=False)
-    dull, other = ((60 + some / 4).astype("uint8") for some in (pictures[:40], unseen[0][:20]))
+    dull, other = ((60 + some / 4).astype("uint8") for some in (images[:40], unseen[0][:20]))
     out = convert(
         model, tmp_path / "a.tflite", calibration=dull * scale + offset, calibrator=calibrator
     )
@@ -218,16 +216,16 @@ def test_bytes_mean_the_same_without_a_rescaling(
     np.testing.assert_allclose(Runner(out)(other), want, atol=0.03 * np.abs(want).max())
 
 
-def test_pictures_scaled_as_no_pixels_are(pictures, tmp_path):
-    standard = (pictures[:8] - 110.0) / 40
+def test_images_scaled_as_no_pixels_are(images, tmp_path):
+    standard = (images[:8] - 110.0) / 40
     with pytest.raises(ValueError, match=r"(?s)takes pixels as they are.*Rescaling, Normalization"):
         convert(chain(nested=False), tmp_path / "a.tflite", calibration=standard)
     convert(chain(nested=False), tmp_path / "a.tflite", calibration=standard, io="float32")
 
 
-def test_layers_kept_in_float_are_float_in_the_file(tiny, pictures, unseen, tmp_path):
+def test_layers_kept_in_float_are_float_in_the_file(tiny, images, unseen, tmp_path):
     kept = ("row2_depthwise", "row3_project")
-    quantized = kzoo.quantize(tiny, calibration=pictures, keep_float=kept)
+    quantized = kzoo.quantize(tiny, calibration=images, keep_float=kept)
     out = convert(quantized, tmp_path / "a.tflite")
     found = audit(out)
     assert [op.split()[1] for op in found.float_ops] == ["DEPTHWISE_CONV_2D", "RELU6", "CONV_2D"]
@@ -249,14 +247,14 @@ def test_a_batch_of_the_file_s_own(tiny, unseen, tmp_path):
     np.testing.assert_allclose(Runner(out)(unseen[0][0]), want[:1], atol=1e-4)
 
 
-def test_steps_are_told(tiny, pictures, tmp_path):
+def test_steps_are_told(tiny, images, tmp_path):
     told: list[str] = []
-    convert(tiny, tmp_path / "a.tflite", calibration=pictures, progress=told.append)
+    convert(tiny, tmp_path / "a.tflite", calibration=images, progress=told.append)
     assert told == list(STEPS)
 
 
-def test_a_file_that_says_something_else_is_put_aside(tiny, pictures, unseen, tmp_path):
-    good = convert(tiny, tmp_path / "good.tflite", calibration=pictures)
+def test_a_file_that_says_something_else_is_put_aside(tiny, images, unseen, tmp_path):
+    good = convert(tiny, tmp_path / "good.tflite", calibration=images)
     assert verify(tiny, good, *unseen).agreement > 0.9
     assert good.is_file()
     bad = tmp_path / "bad.tflite"
@@ -276,10 +274,10 @@ def test_a_file_that_says_something_else_is_put_aside(tiny, pictures, unseen, tm
 
 @pytest.fixture
 def folder_with_a_good_file(tiny, unseen, tmp_path) -> Path:
-    """model.keras, the pictures it is checked on, and what was made of it before."""
-    (tmp_path / "pictures").mkdir()
-    for i, picture in enumerate(unseen[0][:24]):
-        Image.fromarray(picture).save(tmp_path / "pictures" / f"{i}.png")
+    """model.keras, the images it is checked on, and what was made of it before."""
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(unseen[0][:24]):
+        Image.fromarray(image).save(tmp_path / "images" / f"{i}.png")
     tiny.save(tmp_path / "model.keras")
     (tmp_path / "names.txt").write_text("\n".join("abcdef"))
     (tmp_path / "a.tflite").write_bytes(b"the good file of before")
@@ -292,9 +290,9 @@ def test_a_rejected_file_leaves_the_good_one_of_before(folder_with_a_good_file):
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     (folder / "night").mkdir()
     Image.new("RGB", (64, 64)).save(folder / "night" / "0.png")
-    arguments = {"check": folder / "pictures", "labels": folder / "names.txt"}
+    arguments = {"check": folder / "images", "labels": folder / "names.txt"}
     message = r"/a\.tflite is no good file.*kept as a\.rejected\.tflite\. The a\.tflite of before"
-    with pytest.raises(RejectedFile, match=message) as caught:  # its ranges are of black pictures
+    with pytest.raises(RejectedFile, match=message) as caught:  # its ranges are of black images
         convert_file(
             folder / "model.keras", folder / "a.tflite", calibration=folder / "night", **arguments
         )
@@ -306,7 +304,7 @@ def test_a_rejected_file_leaves_the_good_one_of_before(folder_with_a_good_file):
     assert made.audit.path == folder / "a.tflite"
     assert made.comparison.agreement == 1
     assert (folder / "labels.txt").read_text().split() == list("abcdef")
-    assert len(list(folder.iterdir())) == len(before) + 2  # and the two folders of pictures
+    assert len(list(folder.iterdir())) == len(before) + 2  # and the two folders of images
 
 
 def test_ctrl_c_while_a_file_is_compared_leaves_the_one_of_before(
@@ -317,29 +315,29 @@ def test_ctrl_c_while_a_file_is_compared_leaves_the_one_of_before(
 
     folder = folder_with_a_good_file
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    # kzoo.tflite.verify is the function of that name, where one asks for an attribute.
-    monkeypatch.setattr(sys.modules["kzoo.tflite.verify"], "compare", interrupted)
+    # kzoo.tflite.inspect.verify is the function of that name, where one asks for an attribute.
+    monkeypatch.setattr(sys.modules["kzoo.tflite.inspect.verify"], "compare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert_file(
             folder / "model.keras", folder / "a.tflite", scheme="float32",
-            check=folder / "pictures", labels=folder / "names.txt",
+            check=folder / "images", labels=folder / "names.txt",
         )  # fmt: skip
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_the_command(tiny, unseen, tmp_path, capsys):
-    pictures, model, out = tmp_path / "pictures", tmp_path / "model.keras", tmp_path / "a.tflite"
-    pictures.mkdir()
-    for i, picture in enumerate(unseen[0][:12]):
-        Image.fromarray(picture).save(pictures / f"{i}.png")
+    images, model, out = tmp_path / "images", tmp_path / "model.keras", tmp_path / "a.tflite"
+    images.mkdir()
+    for i, image in enumerate(unseen[0][:12]):
+        Image.fromarray(image).save(images / f"{i}.png")
     tiny.save(model)
     command = ["convert", str(model), str(out), "--scheme", "float32", "--author", "me"]
-    assert main([*command, "--check", str(pictures)]) == 0
+    assert main([*command, "--check", str(images)]) == 0
     said = capsys.readouterr().out
     assert "author me" in said
-    assert "12 pictures" in said
+    assert "12 images" in said
     assert "agreement 1.0000" in said
-    assert main([*command, "--check", str(pictures), "--agreement", "2"]) == 1
+    assert main([*command, "--check", str(images), "--agreement", "2"]) == 1
     assert "agreement must be in [0, 1]" in capsys.readouterr().err
     assert main(command) == 0
     assert "Not compared with the model" in capsys.readouterr().out
@@ -347,14 +345,12 @@ def test_the_command(tiny, unseen, tmp_path, capsys):
     assert "--postprocess is for detectors; " in capsys.readouterr().err
 
 
-def test_model_from_a_file_labels_and_a_folder_with_odd_letters(tiny, pictures, unseen, tmp_path):
+def test_model_from_a_file_labels_and_a_folder_with_odd_letters(tiny, images, unseen, tmp_path):
     folder = tmp_path / "mein Ordner ö 写"
     folder.mkdir()
     tiny.save(folder / "model.keras")
     labels = ["Hülle", "b", "c", "d", "e", "f"]
-    out = convert(
-        folder / "model.keras", folder / "ä b.tflite", calibration=pictures, labels=labels
-    )
+    out = convert(folder / "model.keras", folder / "ä b.tflite", calibration=images, labels=labels)
     assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == labels
     assert Runner(out)(unseen[0][:3]).shape == (3, 6)
     assert sorted(p.name for p in folder.iterdir()) == ["labels.txt", "model.keras", "ä b.tflite"]
@@ -414,7 +410,7 @@ def test_an_operator_that_tflite_lacks_is_named_with_its_layer(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [layers.Conv2D, layers.Conv2DTranspose])
-def test_a_file_that_would_kill_its_process_is_not_written(kind, tmp_path, pictures):
+def test_a_file_that_would_kill_its_process_is_not_written(kind, tmp_path, images):
     image = keras.Input((64, 64, 3))
     layer = kind(2, 1, kernel_initializer=keras.initializers.Constant(1e4), bias_initializer="ones")
     model = keras.Model(image, keras.layers.ReLU(6)(layer(image)))
@@ -422,7 +418,7 @@ def test_a_file_that_would_kill_its_process_is_not_written(kind, tmp_path, pictu
     out = tmp_path / "a.tflite"
     out.write_bytes(b"the file of before")
     with pytest.raises(ValueError, match=r"was not written.*XNNPACK's bounds.*kzoo.quantize"):
-        convert(model, out, calibration=pictures, calibrator="tensorflow")
+        convert(model, out, calibration=images, calibrator="tensorflow")
     assert out.read_bytes() == b"the file of before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.tflite"]
 
@@ -443,7 +439,7 @@ def test_an_error_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
         ({"scheme": "int4"}, r"scheme must be one of float32, .*Received: 'int4'"),
         ({"io": "int16"}, r"io must be one of uint8, float32, int8 .*Received: 'int16'"),
         ({"scheme": "float32", "io": "int8"}, r"io must be one of float32, uint8"),
-        ({}, r"needs calibration=pictures"),
+        ({}, r"needs calibration=images"),
         ({"calibrator": "keras"}, r'calibrator must be "kzoo" or "tensorflow".*keras'),
         ({"calibration": np.zeros((4, 32, 32, 3))}, r"calibration must be .*\(N, 64, 64, 3\)"),
         ({"batch_size": 0, "scheme": "float32"}, r"batch_size must be a whole number >= 1"),
@@ -465,7 +461,7 @@ def test_paths_that_are_not_there(tiny, tmp_path):
         convert(tmp_path / "none.keras", tmp_path / "a.tflite", scheme="float32")
 
 
-def test_models_that_are_not_of_one_picture(tmp_path):
+def test_models_that_are_not_of_one_image(tmp_path):
     vector = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match=re.escape("one input (N, H, W, C)")):
         convert(vector, tmp_path / "a.tflite", scheme="float32")
@@ -480,20 +476,20 @@ def test_models_that_are_not_of_one_picture(tmp_path):
 def test_a_process_of_another_backend_exports(backend, tiny, unseen, tmp_path):
     pytest.importorskip(backend)
     tiny.save(tmp_path / "model.keras")
-    np.save(tmp_path / "pictures.npy", unseen[0][:40])
+    np.save(tmp_path / "images.npy", unseen[0][:40])
     program = """
 import sys, keras, numpy as np
 from kzoo.tflite import compare, convert
 model = keras.saving.load_model("model.keras", compile=False)
-pictures = np.load("pictures.npy")
+images = np.load("images.npy")
 assert "tensorflow" not in sys.modules  # kzoo's doing; Keras itself imports it to save a model
-convert(model, "a.tflite", calibration=pictures, labels=list("abcdef"))
-found = compare(model, "a.tflite", pictures)
+convert(model, "a.tflite", calibration=images, labels=list("abcdef"))
+found = compare(model, "a.tflite", images)
 assert found.agreement > 0.9, found
 try:
     convert(model, "b.tflite")
 except ValueError as error:
-    assert "needs calibration=pictures" in str(error), error
+    assert "needs calibration=images" in str(error), error
 else:
     raise AssertionError("no error")
 """

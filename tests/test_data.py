@@ -1,13 +1,13 @@
-"""Reading a person's pictures: every odd file has one clear outcome."""
+"""Reading a person's images: every odd file has one clear outcome."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kzoo.recipes.data import BadPictureError, Pictures, read_dataset, read_picture
+from kzoo.recipes.data.images import BadImageError, Images, read_dataset, read_image
 
 
-def picture(path, colour=(200, 30, 30), size=(40, 30), **save):
+def write_image(path, colour=(200, 30, 30), size=(40, 30), **save):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path, **save)
     return path
@@ -15,14 +15,14 @@ def picture(path, colour=(200, 30, 30), size=(40, 30), **save):
 
 def two_classes(folder, count=5):
     for i in range(count):
-        picture(folder / "red" / f"{i}.jpg")
-        picture(folder / "blue" / f"{i}.png", (30, 30, 200))
+        write_image(folder / "red" / f"{i}.jpg")
+        write_image(folder / "blue" / f"{i}.png", (30, 30, 200))
     return folder
 
 
-class TestReadPicture:
+class TestReadImage:
     def test_is_square_rgb_bytes(self, tmp_path):
-        read = read_picture(picture(tmp_path / "a.png"), 16)
+        read = read_image(write_image(tmp_path / "a.png"), 16)
         assert read.shape == (16, 16, 3)
         assert read.dtype == np.uint8
         assert (read == [200, 30, 30]).all()
@@ -41,15 +41,15 @@ class TestReadPicture:
     def test_reads_every_mode(self, tmp_path, mode, value, expected):
         suffix = "tif" if mode == "CMYK" else "png"
         Image.new(mode, (16, 16), value).save(tmp_path / f"a.{suffix}")
-        assert (read_picture(tmp_path / f"a.{suffix}", 8) == expected).all()
+        assert (read_image(tmp_path / f"a.{suffix}", 8) == expected).all()
 
     def test_reads_palettes_with_and_without_transparency(self, tmp_path):
         image = Image.new("P", (16, 16), 1)
         image.putpalette([0, 0, 0, 10, 200, 30])
         image.save(tmp_path / "opaque.png")
         image.save(tmp_path / "clear.png", transparency=1)
-        assert (read_picture(tmp_path / "opaque.png", 8) == [10, 200, 30]).all()
-        assert (read_picture(tmp_path / "clear.png", 8) == 255).all()
+        assert (read_image(tmp_path / "opaque.png", 8) == [10, 200, 30]).all()
+        assert (read_image(tmp_path / "clear.png", 8) == 255).all()
 
     def test_turns_a_photo_as_its_exif_says(self, tmp_path):
         image = Image.new("RGB", (20, 20), "black")
@@ -57,53 +57,53 @@ class TestReadPicture:
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned by 90 degrees clockwise: what was up is right
         image.save(tmp_path / "a.png", exif=exif)
-        read = read_picture(tmp_path / "a.png", 20)
+        read = read_image(tmp_path / "a.png", 20)
         assert read[:, 12:].min() == 255
         assert read[:, :8].max() == 0
 
     def test_reads_the_first_frame_of_an_animation(self, tmp_path):
         frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 255, 0))]
         frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-        assert (read_picture(tmp_path / "a.gif", 8) == [255, 0, 0]).all()
+        assert (read_image(tmp_path / "a.gif", 8) == [255, 0, 0]).all()
 
     def test_goes_by_content_not_by_suffix(self, tmp_path):
-        picture(tmp_path / "a.png").rename(tmp_path / "a.jpg")
-        assert read_picture(tmp_path / "a.jpg", 8).shape == (8, 8, 3)
+        write_image(tmp_path / "a.png").rename(tmp_path / "a.jpg")
+        assert read_image(tmp_path / "a.jpg", 8).shape == (8, 8, 3)
 
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
             (b"", "empty"),
-            (b"no picture at all", "not a picture"),
-            (b"\xff\xd8\xff\xe0", "not a picture"),
+            (b"no image at all", "not an image"),
+            (b"\xff\xd8\xff\xe0", "not an image"),
         ],
     )
     def test_says_what_is_wrong_with_a_file(self, tmp_path, content, reason):
         (tmp_path / "a.jpg").write_bytes(content)
-        with pytest.raises(BadPictureError, match=reason):
-            read_picture(tmp_path / "a.jpg", 8)
+        with pytest.raises(BadImageError, match=reason):
+            read_image(tmp_path / "a.jpg", 8)
 
     @pytest.mark.parametrize("suffix", ["jpg", "png", "gif"])
-    def test_a_truncated_picture_is_damaged(self, tmp_path, suffix):
+    def test_a_truncated_image_is_damaged(self, tmp_path, suffix):
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype="uint8")
         Image.fromarray(noise).save(tmp_path / f"whole.{suffix}")
         whole = (tmp_path / f"whole.{suffix}").read_bytes()
         (tmp_path / f"half.{suffix}").write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(BadPictureError, match="damaged"):
-            read_picture(tmp_path / f"half.{suffix}", 8)
+        with pytest.raises(BadImageError, match="damaged"):
+            read_image(tmp_path / f"half.{suffix}", 8)
 
     def test_refuses_a_speck_a_folder_and_what_is_missing(self, tmp_path):
-        picture(tmp_path / "speck.png", size=(1, 1))
+        write_image(tmp_path / "speck.png", size=(1, 1))
         (tmp_path / "x.jpg").mkdir()
         for name, reason in (("speck.png", "1 x 1"), ("x.jpg", "folder"), ("none.jpg", "missing")):
-            with pytest.raises(BadPictureError, match=reason):
-                read_picture(tmp_path / name, 8)
+            with pytest.raises(BadImageError, match=reason):
+                read_image(tmp_path / name, 8)
 
     def test_refuses_a_decompression_bomb(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-        picture(tmp_path / "a.png", size=(40, 40))
-        with pytest.raises(BadPictureError, match="too many pixels"):
-            read_picture(tmp_path / "a.png", 8)
+        write_image(tmp_path / "a.png", size=(40, 40))
+        with pytest.raises(BadImageError, match="too many pixels"):
+            read_image(tmp_path / "a.png", 8)
 
 
 class TestReadDataset:
@@ -152,15 +152,13 @@ class TestReadDataset:
         for kind in ("red", "blue"):
             (tmp_path / "val" / kind).mkdir(parents=True)
             (tmp_path / "val" / kind / "0.jpg").touch()
-        with pytest.raises(
-            ValueError, match=r"no picture is left to validate on\. Give some as val"
-        ):
+        with pytest.raises(ValueError, match=r"no image is left to validate on\. Give some as val"):
             read_dataset(tmp_path)
 
     def test_a_csv_with_and_without_split(self, tmp_path):
         two_classes(tmp_path)
         rows = [f"{c}/{i}.{s},{c}" for c, s in (("red", "jpg"), ("blue", "png")) for i in range(5)]
-        table = tmp_path / "pictures.csv"
+        table = tmp_path / "images.csv"
         table.write_text("\n".join(["file,label", *rows]))
         assert len(read_dataset(table).val) == 2
         split = [f"{row},{'val' if '/4' in row else 'train'}" for row in rows]
@@ -171,9 +169,9 @@ class TestReadDataset:
         two_classes(tmp_path)
         (tmp_path / "red" / "empty.jpg").touch()
         (tmp_path / "red" / "x.jpg").mkdir()
-        (tmp_path / "red" / "notes.txt").write_text("no picture, and does not claim to be one")
+        (tmp_path / "red" / "notes.txt").write_text("no image, and does not claim to be one")
         (tmp_path / "green").mkdir()
-        picture(tmp_path / "stray.jpg")
+        write_image(tmp_path / "stray.jpg")
         dataset = read_dataset(tmp_path)
         assert dataset.labels == ("blue", "red")
         assert len(dataset.train) + len(dataset.val) == 10
@@ -184,16 +182,16 @@ class TestReadDataset:
     def test_nothing_to_learn_from_is_an_error(self, tmp_path):
         with pytest.raises(ValueError, match="There is no"):
             read_dataset(tmp_path / "nowhere")
-        with pytest.raises(ValueError, match="holds no pictures"):
+        with pytest.raises(ValueError, match="holds no images"):
             read_dataset(tmp_path)
-        picture(tmp_path / "red" / "a.jpg")
+        write_image(tmp_path / "red" / "a.jpg")
         with pytest.raises(ValueError, match="only the class 'red'"):
             read_dataset(tmp_path)
 
     def test_a_class_with_nothing_to_train_on_is_an_error(self, tmp_path):
         two_classes(tmp_path / "train")
-        picture(tmp_path / "val" / "green" / "a.jpg")
-        with pytest.raises(ValueError, match="'green' has pictures to validate, but none to train"):
+        write_image(tmp_path / "val" / "green" / "a.jpg")
+        with pytest.raises(ValueError, match="'green' has images to validate, but none to train"):
             read_dataset(tmp_path)
 
     @pytest.mark.parametrize(
@@ -216,10 +214,10 @@ class TestReadDataset:
             read_dataset(tmp_path / "a.csv")
 
 
-def test_pictures_are_read_once_while_they_fit(tmp_path, monkeypatch):
-    paths = [picture(tmp_path / f"{i}.png", (i, 0, 0)) for i in range(3)]
-    monkeypatch.setattr("kzoo.recipes.data.CACHE_BYTES", 2 * 8 * 8 * 3)
-    pictures = Pictures(paths, 8)
-    assert pictures[:].shape == (3, 8, 8, 3)
-    assert sorted(pictures.kept) == [0, 1]
-    assert [int(pictures[i][0, 0, 0]) for i in range(3)] == [0, 1, 2]
+def test_images_are_read_once_while_they_fit(tmp_path, monkeypatch):
+    paths = [write_image(tmp_path / f"{i}.png", (i, 0, 0)) for i in range(3)]
+    monkeypatch.setattr("kzoo.recipes.data.images.CACHE_BYTES", 2 * 8 * 8 * 3)
+    images = Images(paths, 8)
+    assert images[:].shape == (3, 8, 8, 3)
+    assert sorted(images.kept) == [0, 1]
+    assert [int(images[i][0, 0, 0]) for i in range(3)] == [0, 1, 2]

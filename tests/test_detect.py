@@ -1,4 +1,4 @@
-"""The recipe from annotated pictures to a verified int8 detector, and its parts."""
+"""The recipe from annotated images to a verified int8 detector, and its parts."""
 
 import json
 import shutil
@@ -10,20 +10,20 @@ import pytest
 from PIL import Image
 from scenes import draw_scenes
 
-from kzoo.boxes import Anchors
-from kzoo.detection import Detections
-from kzoo.detector import Detector, resized
-from kzoo.recipes.annotations import Example, read_boxes
-from kzoo.recipes.boxes_batches import BoxAugment, BoxBatches
-from kzoo.recipes.boxes_score import score_boxes
+from kzoo.detection.anchors import Anchors
+from kzoo.detection.detections import Detections
+from kzoo.detection.detector import Detector, resized
 from kzoo.recipes.cli import main
+from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
+from kzoo.recipes.data.box_dataset import Example, read_boxes
 from kzoo.recipes.detect import Config, Training
-from kzoo.recipes.draw import draw_boxes
-from kzoo.recipes.finder import finder
-from kzoo.recipes.fit import Stage
+from kzoo.recipes.evaluation.box_metrics import score_boxes
+from kzoo.recipes.evaluation.detect_files import finder
+from kzoo.recipes.evaluation.drawings import draw_boxes
+from kzoo.recipes.training.stages import Stage
 from kzoo.tflite import Runner, audit, convert
-from kzoo.tflite.metadata import BoxOutputs, read_metadata
-from kzoo.tflite.postprocess import PostProcess, add_postprocess
+from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
+from kzoo.tflite.metadata.reading import BoxOutputs, read_metadata
 
 PATCHES = np.array([[0.1, 0.15, 0.4, 0.5], [0.55, 0.5, 0.95, 0.85]], "float32")  # red and green
 
@@ -34,10 +34,10 @@ def patches(tmp_path_factory) -> list[Example]:
     folder = tmp_path_factory.mktemp("patches")
     examples = []
     for i in range(4):
-        picture = np.zeros((100, 100, 3), "uint8")
+        image = np.zeros((100, 100, 3), "uint8")
         for channel, (y0, x0, y1, x1) in enumerate((PATCHES * 100).round().astype(int)):
-            picture[y0:y1, x0:x1, channel] = 255
-        Image.fromarray(picture).save(folder / f"{i}.png")
+            image[y0:y1, x0:x1, channel] = 255
+        Image.fromarray(image).save(folder / f"{i}.png")
         examples.append(Example(folder / f"{i}.png", PATCHES, np.array([0, 1]), (100, 100)))
     return examples
 
@@ -58,26 +58,26 @@ def test_boxes_stay_on_what_they_are_around(patches, seed):
     batches = BoxBatches(patches, 100, batch_size=4, most=2, augment=augment, margin=1.0)
     kinds = set()
     for epoch in range(12):
-        pictures, truth = batches.shuffled(seed, epoch)[0]
-        for picture, boxes, labels in zip(pictures, truth["boxes"], truth["labels"], strict=True):
+        images, truth = batches.shuffled(seed, epoch)[0]
+        for image, boxes, labels in zip(images, truth["boxes"], truth["labels"], strict=True):
             for box, label in zip(boxes, labels, strict=True):
                 if label >= 0:
-                    assert overlap(box, picture[..., label] > 150) > 0.85
-            kinds.add((int((labels >= 0).sum()), bool((picture == 128).all(axis=-1).any())))
+                    assert overlap(box, image[..., label] > 150) > 0.85
+            kinds.add((int((labels >= 0).sum()), bool((image == 128).all(axis=-1).any())))
     assert {(2, False), (1, False), (2, True)} <= kinds  # whole, cropped, on a grey ground
 
 
-def test_four_pictures_in_one(patches):
+def test_four_images_in_one(patches):
     augment = BoxAugment(crop=0, shrink=0, colour=0)
     batches = BoxBatches(patches, 100, batch_size=4, most=8, augment=augment, mosaic=1.0)
-    pictures, truth = batches.shuffled(0, 0)[0]
-    for picture, boxes, labels in zip(pictures, truth["boxes"], truth["labels"], strict=True):
+    images, truth = batches.shuffled(0, 0)[0]
+    for image, boxes, labels in zip(images, truth["boxes"], truth["labels"], strict=True):
         assert labels.tolist() == [0, 1] * 4
         for label in (0, 1):
             mask = np.zeros((100, 100), bool)
             for y0, x0, y1, x1 in (boxes[labels == label] * 100).round().astype(int):
                 mask[y0:y1, x0:x1] = True
-            seen = picture[..., label] > 128
+            seen = image[..., label] > 128
             assert (mask & seen).sum() / (mask | seen).sum() > 0.85
 
 
@@ -98,7 +98,7 @@ def detected(boxes, labels, scores) -> Detections:
 
 
 def test_scores_by_hand(patches):
-    """A class found on all four pictures, and one found on two, after a wrong guess on each."""
+    """A class found on all four images, and one found on two, after a wrong guess on each."""
     red, green = PATCHES
     wrong = [0.0, 0.6, 0.2, 0.9]
     found = [detected([red, green, wrong], [0, 1, 1], [0.9, 0.5, 0.8]) for _ in range(2)]
@@ -158,20 +158,20 @@ def tiles(tmp_path_factory) -> Path:
         (folder / split).mkdir()
         rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
         for i in range(count):
-            picture = rng.normal(110, 12, (64, 64, 3))
+            image = rng.normal(110, 12, (64, 64, 3))
             for label in rng.permutation(3)[: rng.integers(1, 3)]:
                 height, width = rng.integers(16, 32, 2)
                 y, x = rng.integers(0, 64 - height), rng.integers(0, 64 - width)
-                picture[y : y + height, x : x + width] = np.where(np.eye(3)[2 - label], 220, 40)
+                image[y : y + height, x : x + width] = np.where(np.eye(3)[2 - label], 220, 40)
                 box = f"{x},{y},{x + width},{y + height}"
                 rows.append(f"{i:03d}.png,64,64,{COLOURS[label]},{box}")
             file = folder / split / f"{i:03d}.png"
-            Image.fromarray(picture.clip(0, 255).astype("uint8")).save(file)
+            Image.fromarray(image.clip(0, 255).astype("uint8")).save(file)
         (folder / split / "annotations.csv").write_text("\n".join(rows))
     return folder
 
 
-def pictures_of(tiles: Path) -> np.ndarray:
+def images_of(tiles: Path) -> np.ndarray:
     """The first eight to validate on."""
     paths = sorted((tiles / "val").glob("*.png"))[:8]
     return np.stack([np.asarray(Image.open(path)) for path in paths])
@@ -221,25 +221,27 @@ class TestRun:
         assert found["int8_map"] >= found["float_map"] - 0.02
 
     def test_float_and_int8_find_the_same(self, run, tiles):
-        pictures = pictures_of(tiles)
-        both = [finder(run / name, most=300) for name in ("model.keras", "model.tflite")]
-        wide = pictures[0].repeat(2, axis=1)  # of another size: in its own pixels
-        (found,) = Runner(run / "model.tflite").detect([wide], threshold=0.01)
+        images = images_of(tiles)
+        both = [finder(run / name, max_detections=300) for name in ("model.keras", "model.tflite")]
+        wide = images[0].repeat(2, axis=1)  # of another size: in its own pixels
+        (found,) = Runner(run / "model.tflite").detect([wide], score_threshold=0.01)
         (square,) = finder(run / "model.tflite")(resized(wide, (64, 64))[None])
         np.testing.assert_allclose(found.boxes, square.boxes * [64, 128, 64, 128])
-        for one, other in zip(*(find(pictures) for find in both), strict=True):
+        for one, other in zip(*(find(images) for find in both), strict=True):
             assert len(other) > 0
             assert one.scores[0] == pytest.approx(other.scores[0], abs=0.1)
 
     def test_the_operator_finds_what_kzoo_finds(self, run, tiles, tmp_path):
-        pictures = pictures_of(tiles)
+        images = images_of(tiles)
         settings = PostProcess(threshold=0.1, overlap=0.5, most=10)
         file = add_postprocess(run / "model.tflite", tmp_path / "op.tflite", settings=settings)
         found = audit(file)
         assert [name.split()[1] for name in found.custom_ops] == ["TFLite_Detection_PostProcess"]
         assert read_metadata(file).labels == COLOURS
-        ours = finder(run / "model.tflite", threshold=0.1, overlap=0.5, most=10)(pictures)
-        for one, other in zip(ours, finder(file, threshold=0.1)(pictures), strict=True):
+        ours = finder(
+            run / "model.tflite", score_threshold=0.1, iou_threshold=0.5, max_detections=10
+        )(images)
+        for one, other in zip(ours, finder(file, score_threshold=0.1)(images), strict=True):
             np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
             np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-5)
         with pytest.raises(ValueError, match="does not tell its anchors"):
@@ -251,7 +253,7 @@ class TestRun:
         assert main(command) == 0
         said = capsys.readouterr().out
         assert "TFLite_Detection_PostProcess" in said
-        assert "64 pictures\nboxes: agreement 1.0" in said  # those it was validated on
+        assert "64 images\nboxes: agreement 1.0" in said  # those it was validated on
         assert read_metadata(file).labels == COLOURS
         assert list(Runner(file)(np.full((64, 64, 3), 90, "uint8"))) == [
             "boxes", "classes", "scores", "count",
@@ -266,22 +268,22 @@ class TestRun:
         assert "SQNR" in said
 
     def test_predict_draws(self, run, tiles, capsys):
-        picture = next((tiles / "val").glob("*.png"))
-        assert main(["predict", str(run), str(picture), str(run / "labels.txt")]) == 0
+        image = next((tiles / "val").glob("*.png"))
+        assert main(["predict", str(run), str(image), str(run / "labels.txt")]) == 0
         said = capsys.readouterr().out
         assert "drawn in" in said
         assert "cannot be read" in said
-        with Image.open(run / "predicted" / f"{picture.stem}.jpg") as drawn:
+        with Image.open(run / "predicted" / f"{image.stem}.jpg") as drawn:
             assert drawn.size == (64, 64)
 
     @pytest.mark.parametrize("name", ["model.tflite", "model.keras"])
     def test_a_file_by_itself_tells_that_it_detects(self, run, tiles, tmp_path, capsys, name):
         shutil.copy(run / name, tmp_path / name)
-        picture = next((tiles / "val").glob("*.png"))
-        assert main(["predict", str(tmp_path / name), str(picture)]) == 0
+        image = next((tiles / "val").glob("*.png"))
+        assert main(["predict", str(tmp_path / name), str(image)]) == 0
         assert "drawn in" in capsys.readouterr().out
         assert main(["predict", str(tmp_path / name), "none.jpg"]) == 1
-        assert "None of the pictures could be read" in capsys.readouterr().err
+        assert "None of the images could be read" in capsys.readouterr().err
 
 
 @pytest.mark.backend
@@ -327,5 +329,5 @@ def test_files_that_are_no_detectors(tmp_path):
     with pytest.raises(ValueError, match="holds a Functional, not a detector"):
         finder(tmp_path / "model.keras")
     convert(model, tmp_path / "model.tflite", scheme="float32")
-    with pytest.raises(ValueError, match="does not tell its anchors"):  # before any picture
+    with pytest.raises(ValueError, match="does not tell its anchors"):  # before any image
         finder(tmp_path / "model.tflite")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from loopback import addresses as free_addresses
 
-from kzoo.recipes import distribute
-from kzoo.recipes.augment import Batches
+from kzoo.recipes import distributed as distribute
 from kzoo.recipes.classify import Config
+from kzoo.recipes.data.augment import Batches
 
 TOY = Path(__file__).with_name("toy_run.py")
 
@@ -48,7 +48,7 @@ def outcome(process, folder):
 
 
 def shown(folder):
-    """(Epoch, step, picture), as often as it was made ready."""
+    """(Epoch, step, image), as often as it was made ready."""
     return [line for file in folder.glob("seen-*.txt") for line in file.read_text().splitlines()]
 
 
@@ -91,8 +91,8 @@ def batches(count, devices=1, process=0, processes=1):
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_each_picture_counts_once_whatever_the_number_of_processes(processes):
-    """22 pictures: the last batch has 6, which four cannot share."""
+def test_each_image_counts_once_whatever_the_number_of_processes(processes):
+    """22 images: the last batch has 6, which four cannot share."""
     whole = batches(22)
     parts = [batches(22, processes, i, processes) for i in range(processes)]
     assert {len(part) for part in parts} == {3}
@@ -105,7 +105,7 @@ def test_each_picture_counts_once_whatever_the_number_of_processes(processes):
     assert sorted(seen) == list(range(22))
 
 
-def test_the_loss_of_a_batch_that_was_filled_up_is_that_of_its_pictures():
+def test_the_loss_of_a_batch_that_was_filled_up_is_that_of_its_images():
     loss, random = keras.losses.CategoricalCrossentropy(), np.random.default_rng(0)
     guesses = random.uniform(0.1, 1, (22, 3)).astype("float32")
     x, y = batches(22)[2]
@@ -162,7 +162,7 @@ class TestSettings:
 
     def test_where_a_run_is_carried_out_is_no_setting_of_it(self, tmp_path, monkeypatch):
         """Another process, or another number of them, finds its own run."""
-        from kzoo.recipes.run import open_run
+        from kzoo.recipes.training.run_folder import open_run
 
         monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
         out = str(tmp_path / "run")

@@ -5,8 +5,9 @@ import pytest
 from conftest import settled
 
 import kzoo
-from kzoo import mobilenet_v1, mobilenet_v4, tflite
-from kzoo.rows import Head
+from kzoo import tflite
+from kzoo.backbones import mobilenet_v1, mobilenet_v4
+from kzoo.backbones.rows import Head
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("TensorFlow converts", allow_module_level=True)
@@ -24,10 +25,10 @@ def first_v4(alpha, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("builder", [first_v1, first_v4])
 def test_int8_agrees_with_float(classifier, unseen, builder, tmp_path):
-    """The first rows: without shortcuts, random deep nets tell noise apart, not pictures."""
-    model, (pictures, labels) = classifier(builder), unseen
-    file = tflite.convert(model, tmp_path / "model.tflite", calibration=pictures[:64])
-    compared = tflite.compare(model, file, pictures[64:], labels=labels[64:])
+    """The first rows: without shortcuts, random deep nets tell noise apart, not images."""
+    model, (images, labels) = classifier(builder), unseen
+    file = tflite.convert(model, tmp_path / "model.tflite", calibration=images[:64])
+    compared = tflite.compare(model, file, images[64:], labels=labels[64:])
     assert compared.accuracy[0] > 0.9
     assert compared.agreement > 0.95
 

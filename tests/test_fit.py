@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.recipes import fit as fitting
-from kzoo.recipes import states
-from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.fit import Stage, balanced, best_epoch, fit, highest, once, split_at
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.training import checkpoints as states
+from kzoo.recipes.training import stages as fitting
+from kzoo.recipes.training.stages import Stage, balanced, best_epoch, fit, highest, once, split_at
 
 TOY = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
 STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, rank=highest("val_accuracy"))
@@ -163,7 +163,7 @@ def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch):
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
 
 
-def test_a_teacher_is_asked_about_the_very_pictures_that_come():
+def test_a_teacher_is_asked_about_the_very_images_that_come():
     shown = data().shuffled(0, 3)
     teacher = net()
     for examples, targets in (shown.taught(teacher)[i] for i in range(len(shown))):
@@ -246,26 +246,26 @@ def test_a_split_model_computes_the_same():
 
 
 class TestAugment:
-    picture = np.arange(40 * 40 * 3, dtype="uint8").reshape(40, 40, 3)
+    image = np.arange(40 * 40 * 3, dtype="uint8").reshape(40, 40, 3)
 
     def test_zero_changes_nothing(self):
         still = Augment(zoom=0, stretch=0, turn=0, flip=False, colour=0)
-        same = still(self.picture, 40, np.random.default_rng(0))
-        np.testing.assert_allclose(same, self.picture, atol=1)
+        same = still(self.image, 40, np.random.default_rng(0))
+        np.testing.assert_allclose(same, self.image, atol=1)
 
     def test_flip_mirrors(self):
         flip = Augment(zoom=0, stretch=0, turn=0, flip=True, colour=0)
-        seen = [flip(self.picture, 40, np.random.default_rng(seed)) for seed in range(8)]
-        mirrored = [np.allclose(s, self.picture[:, ::-1], atol=1) for s in seen]
-        upright = [np.allclose(s, self.picture, atol=1) for s in seen]
+        seen = [flip(self.image, 40, np.random.default_rng(seed)) for seed in range(8)]
+        mirrored = [np.allclose(s, self.image[:, ::-1], atol=1) for s in seen]
+        upright = [np.allclose(s, self.image, atol=1) for s in seen]
         assert any(mirrored)
         assert any(upright)
         assert all(a or b for a, b in zip(mirrored, upright, strict=True))
 
-    def test_the_same_seed_and_epoch_give_the_same_picture(self):
-        pictures = np.stack([self.picture] * 6)
+    def test_the_same_seed_and_epoch_give_the_same_image(self):
+        images = np.stack([self.image] * 6)
         batches = Batches(
-            pictures, np.arange(6) % 2, classes=2, batch_size=4, augment=Augment(), size=24
+            images, np.arange(6) % 2, classes=2, batch_size=4, augment=Augment(), size=24
         )
         a, b, c = batches.shuffled(0, 1)[0], batches.shuffled(0, 1)[0], batches.shuffled(0, 2)[0]
         np.testing.assert_array_equal(a[0], b[0])

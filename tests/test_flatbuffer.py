@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kzoo.flatbuffer import DTYPES, OPERATORS, read_tflite
+from kzoo.weights.readers.flatbuffer import DTYPES, OPERATORS, read_tflite
 
 SHARED = Path(__file__).parents[2] / "shared" / "weights"
 SCHEMES = ("float32", "dynamic", "int8")
@@ -93,7 +93,7 @@ def test_small_files(tflite):
 def test_zeros_stand_once(tflite):
     """Written again, an int8 file says the same in less: it shares the zero points of weights."""
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    from kzoo.tflite.flat import tflite_content
+    from kzoo.tflite.writer import tflite_content
 
     shared = tflite_content(schema.ModelT.InitFromPackedBuf(tflite))
     # Kernels and biases of two convolutions have 16 channels: three of four vectors are gone.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_fit import STAGE, data, net, run
 
-from kzoo.recipes.int8 import fit_or_leave
+from kzoo.recipes.training.int8 import fit_or_leave
 
 QAT = dataclasses.replace(STAGE, name="qat", epochs=2)
 

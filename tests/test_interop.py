@@ -47,7 +47,7 @@ def test_a_run_asks_for_keras_cv_before_it_begins(tmp_path):
         detect(tmp_path, keras_cv_metrics=True)
 
 
-# In a picture of 50 x 100 px the box is 5 to 30 down and 20 to 70 across.
+# In an image of 50 x 100 px the box is 5 to 30 down and 20 to 70 across.
 PLACES = {
     "yxyx": (5, 20, 30, 70),
     "xyxy": (20, 5, 70, 30),
@@ -81,7 +81,7 @@ def test_detections_of_several_lengths_and_back():
 
 
 def test_boxes_in_px_need_a_size():
-    with pytest.raises(ValueError, match=r'"yxyx" are in px: say of which pictures, size=\(H, W\)'):
+    with pytest.raises(ValueError, match=r'"yxyx" are in px: say of which images, size=\(H, W\)'):
         interop.to_keras_cv(TARGETS)
 
 

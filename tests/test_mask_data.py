@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kzoo.recipes.augment import Augment
-from kzoo.recipes.mask_batches import MaskBatches
-from kzoo.recipes.masks import VOC_LABELS, Masked, full_mask, read_masks, upright_size
-from kzoo.recipes.overlay import palette, write_mask
+from kzoo.recipes.data.augment import Augment
+from kzoo.recipes.data.mask_batches import MaskBatches
+from kzoo.recipes.data.mask_dataset import VOC_LABELS, Masked, full_mask, read_masks, upright_size
+from kzoo.recipes.evaluation.overlay import palette, write_mask
 
 SIZE = (40, 30)  # (H, W)
 
 
-def picture(path: Path, size: tuple[int, int] = SIZE, **save) -> None:
+def write_image(path: Path, size: tuple[int, int] = SIZE, **save) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size[::-1], (90, 120, 150)).save(path, **save)
 
@@ -36,7 +36,7 @@ def mask(path: Path, ids: np.ndarray | None = None, mode: str = "L") -> None:
 def data(tmp_path) -> Path:
     """Ten good pairs and the names of two classes."""
     for i in range(10):
-        picture(tmp_path / "images" / f"{i}.jpg")
+        write_image(tmp_path / "images" / f"{i}.jpg")
         mask(tmp_path / "masks" / f"{i}.png", mode="P" if i % 2 else "L")
     (tmp_path / "labels.txt").write_text("ground\nthing\n")
     return tmp_path
@@ -49,9 +49,9 @@ def test_pairs_in_two_folders(data):
     assert found.defects == ()
     void = 20 * 4
     assert found.pixels.tolist() == [7 * (40 * 30 - 100 - void), 700]
-    assert str(found) == ("7 pictures to train on, 3 to validate (ground 91.1%, thing 8.9%)")
+    assert str(found) == ("7 images to train on, 3 to validate (ground 91.1%, thing 8.9%)")
     again = read_masks(data, val_fraction=0.3, seed=1)
-    assert {p.picture for p in again.val} != {p.picture for p in found.val}
+    assert {p.image for p in again.val} != {p.image for p in found.val}
 
 
 def test_palettes_keep_their_indices(data):
@@ -64,14 +64,14 @@ def test_palettes_keep_their_indices(data):
 def test_train_and_val_folders(data):
     for split in ("train", "val"):
         for i in range(2):
-            picture(data / split / "images" / f"{split}{i}.jpg")
+            write_image(data / split / "images" / f"{split}{i}.jpg")
             mask(data / split / "masks" / f"{split}{i}.png")
     for part in ("images", "masks"):
         for path in (data / part).iterdir():
             path.unlink()
     found = read_masks(data)
-    assert [p.picture.stem for p in found.train] == ["train0", "train1"]
-    assert [p.picture.stem for p in found.val] == ["val0", "val1"]
+    assert [p.image.stem for p in found.train] == ["train0", "train1"]
+    assert [p.image.stem for p in found.val] == ["val0", "val1"]
 
 
 def test_classes_without_names(data):
@@ -92,10 +92,10 @@ def test_pascal_voc(data):
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("0\n1\n2\n")
     (lists / "val.txt").write_text("3\n4\n")
-    picture(data / "JPEGImages" / "only_boxes.jpg")
+    write_image(data / "JPEGImages" / "only_boxes.jpg")
     found = read_masks(data)
     assert found.labels == VOC_LABELS
-    assert [p.picture.stem for p in found.val] == ["3", "4"]
+    assert [p.image.stem for p in found.val] == ["3", "4"]
     assert not any("only_boxes" in str(defect) for defect in found.defects)
 
 
@@ -120,12 +120,12 @@ BAD = {
         lambda d: (d / "masks" / "0.png").unlink(),
         "0.jpg: has no mask masks/0.png: left out",
     ),
-    "without a picture": (
+    "without an image": (
         lambda d: (d / "images" / "0.jpg").unlink(),
-        "0.png: has no picture images/0: left out",
+        "0.png: has no image images/0: left out",
     ),
     "in colours": (
-        lambda d: picture(d / "masks" / "0.png"),
+        lambda d: write_image(d / "masks" / "0.png"),
         "0.png: in mode RGB, colours: a mask holds class ids (mode P or L): left out",
     ),
     "a JPEG": (
@@ -136,9 +136,9 @@ BAD = {
         lambda d: (d / "masks" / "0.png").write_bytes((d / "masks/0.png").read_bytes()[:60]),
         "0.png: damaged",
     ),
-    "of a damaged picture": (
+    "of a damaged image": (
         lambda d: (d / "images" / "0.jpg").write_bytes(b"\xff\xd8\xff"),
-        "0.jpg: not a picture that Pillow can read: left out",
+        "0.jpg: not an image that Pillow can read: left out",
     ),
 }
 
@@ -192,8 +192,8 @@ def test_no_such_folder(tmp_path):
 def test_coco(tmp_path):
     """A polygon, run lengths as a list and packed, a crowd; the smaller object is on top."""
     coco = pytest.importorskip("pycocotools.mask")
-    picture(tmp_path / "train" / "a.jpg")
-    picture(tmp_path / "val" / "b.jpg")
+    write_image(tmp_path / "train" / "a.jpg")
+    write_image(tmp_path / "val" / "b.jpg")
     small = np.zeros(SIZE, "uint8", order="F")
     small[12:14, 12:14] = 1
     packed = coco.encode(small)
@@ -238,11 +238,11 @@ UNDRAWN = {
     "a text": ("abc", "neither a polygon nor run lengths"),
     "of another size": (
         {"size": [20, 15], "counts": [10, 290]},
-        "run lengths of size [20, 15], the picture's is [40, 30]",
+        "run lengths of size [20, 15], the image's is [40, 30]",
     ),
     "too short": (
         {**WHOLE, "counts": [10, 5]},
-        "run lengths of 15 px in all, the picture has 1200",
+        "run lengths of 15 px in all, the image has 1200",
     ),
     "too long": ({**WHOLE, "counts": [10, 1500]}, "run lengths of 1510 px in all"),
     "negative": (
@@ -264,10 +264,10 @@ UNDRAWN = {
 
 
 def coco_file(folder: Path, more: list[dict], **image) -> Path:
-    """Ten pictures with a square on each; `more` annotations of the first."""
+    """Ten images with a square on each; `more` annotations of the first."""
     ids = range(10)
     for i in ids:
-        picture(folder / f"{i}.jpg")
+        write_image(folder / f"{i}.jpg")
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 30} for i in ids]
     squares = [
         {"id": i, "image_id": i, "category_id": 1, "area": 100, "segmentation": [SQUARE]}
@@ -285,7 +285,7 @@ def coco_file(folder: Path, more: list[dict], **image) -> Path:
 
 
 def first_mask(found) -> np.ndarray:
-    return full_mask(next(p for p in (*found.train, *found.val) if p.picture.stem == "0"))
+    return full_mask(next(p for p in (*found.train, *found.val) if p.image.stem == "0"))
 
 
 @pytest.mark.parametrize("name", UNDRAWN)
@@ -310,7 +310,7 @@ def test_of_a_coco_object_what_can_be_drawn_is_kept(tmp_path):
     assert first_mask(found).sum() == 100 + 50
 
 
-def test_coco_masks_of_unknown_classes_and_pictures(tmp_path):
+def test_coco_masks_of_unknown_classes_and_images(tmp_path):
     corner = [[0, 0, 4, 0, 4, 4, 0, 4]]
     more = [
         {"segmentation": corner, "category_id": 9},
@@ -323,7 +323,7 @@ def test_coco_masks_of_unknown_classes_and_pictures(tmp_path):
     for expected in (
         "masks.json: 1 objects of unknown class 'category 9': left out, their pixels are void",
         "masks.json: 1 objects of unknown class 'category None': left out",
-        "masks.json: 1 objects on pictures that it does not name: left out",
+        "masks.json: 1 objects on images that it does not name: left out",
         "masks.json: 1 objects have no segmentation: left out",
     ):
         assert expected in said
@@ -333,7 +333,7 @@ def test_coco_masks_of_unknown_classes_and_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("height", [0, -3, 10**9])
-def test_a_coco_picture_of_another_size_is_told(height, tmp_path):
+def test_a_coco_image_of_another_size_is_told(height, tmp_path):
     found = read_masks(coco_file(tmp_path, [], height=height))
     assert f"masks.json: has 30 x {height} px, 0.jpg has 30 x 40: left out" in str(found.defects[0])
     assert len(found.train) + len(found.val) == 9
@@ -357,7 +357,7 @@ def test_a_broken_coco_file_is_named(content, said, tmp_path):
         read_masks(tmp_path)
 
 
-def test_the_name_of_a_coco_picture_is_no_split(tmp_path):
+def test_the_name_of_a_coco_image_is_no_split(tmp_path):
     coco_file(tmp_path, [], file_name="val thorens.jpg")
     (tmp_path / "0.jpg").rename(tmp_path / "val thorens.jpg")
     assert len(read_masks(tmp_path, val_fraction=0.3).val) == 3
@@ -369,7 +369,7 @@ def test_from_train_alone_some_are_drawn(data):
         (data / part).rename(data / "train" / part)
     first, other = (read_masks(data, seed=seed) for seed in (0, 1))
     assert (len(first.train), len(first.val)) == (8, 2)
-    assert {p.picture for p in first.val} != {p.picture for p in other.val}
+    assert {p.image for p in first.val} != {p.image for p in other.val}
 
 
 def test_labels_that_are_no_text_are_named(data):
@@ -378,15 +378,15 @@ def test_labels_that_are_no_text_are_named(data):
         read_masks(data)
 
 
-def test_a_turned_picture_has_the_size_that_is_seen(tmp_path):
+def test_a_turned_image_has_the_size_that_is_seen(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture(tmp_path / "a.jpg", exif=exif)
+    write_image(tmp_path / "a.jpg", exif=exif)
     assert upright_size(tmp_path / "a.jpg") == (30, 40)
 
 
-def test_pictures_and_masks_move_together(tmp_path):
-    """Pictures whose red tells the class: after any move the mask is where the red is."""
+def test_images_and_masks_move_together(tmp_path):
+    """Images whose red tells the class: after any move the mask is where the red is."""
     rng = np.random.default_rng(0)
     for i in range(4):
         ids = np.kron(rng.integers(0, 2, (6, 6)), np.ones((20, 20), int)).astype("uint8")
@@ -398,18 +398,18 @@ def test_pictures_and_masks_move_together(tmp_path):
     pairs = (*found.train, *found.val)
     augment = Augment(zoom=0.5, stretch=0.3, turn=20, colour=0)
     batches = MaskBatches(pairs, 96, batch_size=4, augment=augment, margin=1.25)
-    (pictures, masks), (others, _) = (batches.shuffled(0, epoch)[0] for epoch in (0, 1))
-    assert pictures.shape == (4, 96, 96, 3)
+    (images, masks), (others, _) = (batches.shuffled(0, epoch)[0] for epoch in (0, 1))
+    assert images.shape == (4, 96, 96, 3)
     assert masks.dtype == np.uint8
     assert set(np.unique(masks)) <= {0, 1, 255}
     known = masks != 255
     assert 0.5 < known.mean() <= 1
-    agree = (pictures[..., 0] > 100) == (masks == 1)
+    agree = (images[..., 0] > 100) == (masks == 1)
     assert agree[known].mean() > 0.97  # but for what bilinear resampling does to edges
     again = batches.shuffled(0, 0)[0]
-    np.testing.assert_array_equal(again[0], pictures)
+    np.testing.assert_array_equal(again[0], images)
     np.testing.assert_array_equal(again[1], masks)
-    assert not np.array_equal(others, pictures)
+    assert not np.array_equal(others, images)
     plain = MaskBatches(pairs, 96, batch_size=3)
     assert [len(plain[i][1]) for i in range(len(plain))] == [3, 1]
 

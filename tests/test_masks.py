@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.masks import mask_at, score_masks
+from kzoo.segmentation.masks import mask_at, score_masks
 
 
 def square(top: int, left: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_mask_of_class_ids_is_repeated():
 
 
 def test_a_mask_of_what_is_none():
-    with pytest.raises(ValueError, match=r"output for one picture.*shape \(1, 2, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"output for one image.*shape \(1, 2, 2, 3\)"):
         mask_at(np.zeros((1, 2, 2, 3)), (2, 2))
     with pytest.raises(ValueError, match=r"up to 255 classes\. Received: 256"):
         mask_at(np.zeros((2, 2, 256)), (2, 2))

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.flatbuffer import read_tflite
 from kzoo.tflite import (
     BoxOutputs,
     ClassifierOutput,
@@ -23,7 +22,8 @@ from kzoo.tflite import (
     convert,
     read_metadata,
 )
-from kzoo.tflite.postprocess import PostProcess, add_postprocess
+from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
+from kzoo.weights.readers.flatbuffer import read_tflite
 
 GOLDEN = Path(__file__).parent / "golden"
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
@@ -77,7 +77,7 @@ def test_other_peoples_files():
     ],
 )  # fmt: skip
 def test_written_in_place_of_mediapipes_own(task, metadata):
-    from kzoo.tflite.metadata_write import add_metadata
+    from kzoo.tflite.metadata.writing import add_metadata
 
     content = add_metadata(golden(task), metadata)
     assert content == add_metadata(golden(task), metadata)
@@ -110,7 +110,7 @@ def test_written_in_place_of_mediapipes_own(task, metadata):
     ],
 )
 def test_metadata_that_do_not_fit(task, metadata, message):
-    from kzoo.tflite.metadata_write import add_metadata
+    from kzoo.tflite.metadata.writing import add_metadata
 
     with pytest.raises(ValueError, match=message):
         add_metadata(golden(task), metadata)

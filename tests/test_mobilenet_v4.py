@@ -9,7 +9,7 @@ from test_models import assert_same, no_random_start, run  # noqa: F401  (a fixt
 from test_weights import save_safetensors
 
 import kzoo
-from kzoo.profile import Profile
+from kzoo.backbones.profile import Profile
 
 # timm 1.0.31: sum(p.numel() for p in timm.create_model(name).parameters())
 PARAMETERS = {

@@ -4,12 +4,12 @@ import pytest
 
 import kzoo
 from kzoo.recipes.cli import main
-from kzoo.recipes.plan import Ask, Plan, plan
+from kzoo.recipes.commands.plan_run import Ask, Plan, plan
 
 
 def planned(**options):
-    """A million parameters; a device trains 100 pictures a second, a core reads 50."""
-    ask = Ask(**{"pictures": 1_000_000, "epochs": 10, "batch_size": 64, "cores": 4} | options)
+    """A million parameters; a device trains 100 images a second, a core reads 50."""
+    ask = Ask(**{"images": 1_000_000, "epochs": 10, "batch_size": 64, "cores": 4} | options)
     return Plan(ask, 1_000_000, 50_000_000, 10_000_000, rate=100.0, reading=50.0, kb=100.0)
 
 
@@ -22,7 +22,7 @@ def test_one_device():
     assert found.hours == pytest.approx(27.78, abs=0.01)  # 10 M / 100 / 3600
     # 16 MB of weights, gradients, moments; 64 x 10 M x 4 bytes.
     assert found.memory == pytest.approx(0.016 + 2.56)
-    assert "training:          100 pictures/s   <- the bottleneck" in str(found)
+    assert "training:          100 images/s   <- the bottleneck" in str(found)
 
 
 def test_eight_devices_exchange_gradients():
@@ -44,7 +44,7 @@ def test_memory_falls_by_parts_and_by_half_numbers():
 
 
 def test_what_is_measured_and_counted_here():
-    found = plan(Ask("mobilenet_v2", 0.35, size=32, classes=4, batch_size=8, pictures=1000, rate=9))
+    found = plan(Ask("mobilenet_v2", 0.35, size=32, classes=4, batch_size=8, images=1000, rate=9))
     cost = kzoo.profile(kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), classes=4))
     assert (found.parameters, found.macs) == (cost.trainable, cost.macs)
     assert found.rate == 9
@@ -55,7 +55,7 @@ def test_what_is_measured_and_counted_here():
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--pictures", "0"], "pictures must be at least 1"),
+        (["--images", "0"], "images must be at least 1"),
         (["--rate", "-1"], "rate must be greater than 0"),
         (["--devices", "5"], "multiple of devices times accumulate. Received: 32, 5 and 1"),
         (["--precision", "int4"], "precision must be one of"),

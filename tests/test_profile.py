@@ -147,8 +147,8 @@ def test_counting_leaves_the_model_as_it_was():
 
 def test_a_quantized_model_multiplies_as_often_and_trains_what_folding_leaves():
     model = kzoo.MobileNetV3Small(0.35, input_shape=(32, 32, 3), classes=4)
-    pictures = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
-    quantized = kzoo.profile(kzoo.quantize(fill(model), calibration=pictures))
+    images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    quantized = kzoo.profile(kzoo.quantize(fill(model), calibration=images))
     float_ = kzoo.profile(model)
     assert (quantized.macs, quantized.trainable) == (float_.macs, float_.folded)
 

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from qat_nets import net, pictures, randomized
+from qat_nets import images, net, randomized
 
 import kzoo
-from kzoo.qat.emit import emit
-from kzoo.qat.equalize import equalize, find_sites
-from kzoo.qat.quantize import planned
+from kzoo.quantization.emit import emit
+from kzoo.quantization.equalize import equalize, find_sites
+from kzoo.quantization.quantize import planned
 from kzoo.tflite import Runner, audit, convert
 
 
@@ -38,20 +38,20 @@ def decibels(model: keras.Model, other: keras.Model, x: np.ndarray) -> float:
 @pytest.mark.backend
 @pytest.mark.parametrize("activation", ["relu", "hard_swish"])
 def test_channels_of_all_sizes_keep_their_levels(activation):
-    model, x = uneven(activation), pictures(64, size=24)
+    model, x = uneven(activation), images(64, size=24)
     plain, equal = (
         kzoo.quantize(model, calibration=x, equalization=on, bias_correction=False)
         for on in (False, True)
     )
-    seen = pictures(32, size=24, seed=1).astype("float32")
+    seen = images(32, size=24, seed=1).astype("float32")
     assert decibels(model, equal, seen) > decibels(model, plain, seen) + 6
 
 
 @pytest.mark.parametrize("name", ["v2", "v3-large", "v3-small"])
 def test_in_float_nothing_changes(name, monkeypatch):
-    model, x = net(name), pictures(16).astype("float32")
+    model, x = net(name), images(16).astype("float32")
     graph, plan = planned(model, x, "split", (), "mse", False)
-    monkeypatch.setattr("kzoo.qat.equalize.LEAST_SHARE", -1.0)  # all sites
+    monkeypatch.setattr("kzoo.quantization.equalize.LEAST_SHARE", -1.0)  # all sites
     other = emit(equalize(graph, plan, x), name="equal")
     gates = [layer.name for layer in other.layers if layer.name.endswith("_gate_shift")]
     assert bool(gates) == name.startswith("v3")
@@ -62,7 +62,7 @@ def test_in_float_nothing_changes(name, monkeypatch):
 
 def test_sites():
     """V3-Small: the rows with an expansion, and the stem, which row 1 reads without one."""
-    graph, _ = planned(net("v3-small"), pictures(4), "split", (), "mse", False)
+    graph, _ = planned(net("v3-small"), images(4), "split", (), "mse", False)
     found = {site.source: site.gate for site in find_sites(graph)}
     assert len(found) == 11
     assert found["row2_expand"] is None  # ReLU
@@ -70,18 +70,18 @@ def test_sites():
 
 
 def test_its_file_is_one_partition_and_computes_the_same(tmp_path):
-    model, x = uneven("hard_swish"), pictures(64, size=24)
+    model, x = uneven("hard_swish"), images(64, size=24)
     int8 = kzoo.quantize(model, calibration=x)
     assert "act_gate_shift" in {layer.name for layer in int8.layers}
     file = convert(int8, tmp_path / "model.tflite")
     assert audit(file).partitions == 1
     assert not audit(file).float_tensors
-    seen = pictures(32, size=24, seed=1)
+    seen = images(32, size=24, seed=1)
     simulated = int8.predict(seen.astype("float32"), verbose=0)
     step = np.ptp(simulated) / 255
     assert np.abs(Runner(file)(seen) - simulated).max() < 2.5 * step
 
 
 def test_kept_in_float_it_stays_out():
-    graph, _ = planned(uneven("relu"), pictures(8, size=24), "split", ("stem",), "mse", False)
+    graph, _ = planned(uneven("relu"), images(8, size=24), "split", ("stem",), "mse", False)
     assert find_sites(graph) == []

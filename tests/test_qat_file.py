@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from qat_nets import NETS, net, pictures, randomized
+from qat_nets import NETS, images, net, randomized
 
 import kzoo
 import kzoo.tflite
@@ -97,9 +97,9 @@ def forced(model: keras.Model, content: bytes, image: np.ndarray) -> dict[str, n
 def test_every_operation_is_within_one_quantum_of_the_interpreter(name, hard_swish):
     if name == "v2" and hard_swish == "op":
         pytest.skip("MobileNetV2 has no hard-swish")
-    model = kzoo.quantize(net(name), calibration=pictures(), hard_swish=hard_swish)
+    model = kzoo.quantize(net(name), calibration=images(), hard_swish=hard_swish)
     content = convert(model)
-    image = np.array(model.get_layer("preprocessing")(pictures(1, seed=3).astype("float32")))
+    image = np.array(model.get_layer("preprocessing")(images(1, seed=3).astype("float32")))
     differences = forced(model, content, image)
     assert len(differences) == sum(isinstance(layer, FakeQuant) for layer in model.layers)
     assert max(d.max() for d in differences.values()) <= 1
@@ -119,7 +119,7 @@ def test_every_operation_is_within_one_quantum_of_the_interpreter(name, hard_swi
 
 
 def test_weight_scales_in_the_file_are_the_models():
-    model = kzoo.quantize(net("v2"), calibration=pictures(4))
+    model = kzoo.quantize(net("v2"), calibration=images(4))
     run = load(convert(model))
     scales = [t["quantization_parameters"]["scales"] for t in run.get_tensor_details()]
     for layer in model.layers:
@@ -143,12 +143,12 @@ def agreement(model: keras.Model, x: np.ndarray) -> float:
     scale = next(float(layer.high - layer.low) / 255 for layer in model.layers[::-1]
                  if isinstance(layer, FakeQuant))  # fmt: skip
     largest = 0.0
-    for picture in x:
-        y = np.array(model(picture[None]))
+    for image in x:
+        y = np.array(model(image[None]))
         first = [layer for layer in model.layers if layer.name == "preprocessing"]
         run.set_tensor(
             run.get_input_details()[0]["index"],
-            np.array(first[0](picture[None]) if first else picture[None]),
+            np.array(first[0](image[None]) if first else image[None]),
         )
         run.invoke()
         got = run.get_tensor(run.get_output_details()[0]["index"])

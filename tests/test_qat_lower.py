@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from qat_nets import NETS, net, pictures, randomized
+from qat_nets import NETS, images, net, randomized
 
-from kzoo.qat.emit import emit
-from kzoo.qat.graph import Activation, Affine, Linear
-from kzoo.qat.lower import lower
-from kzoo.qat.read import read
+from kzoo.quantization.emit import emit
+from kzoo.quantization.graph import Activation, Affine, Linear
+from kzoo.quantization.lower import lower
+from kzoo.quantization.read import read
 
 pytestmark = pytest.mark.backend
 
@@ -34,7 +34,7 @@ def functions(graph):
 @pytest.mark.parametrize("hard_swish", ["split", "op"])
 @pytest.mark.parametrize("name", NETS)
 def test_the_lowering_computes_what_the_model_does(name, hard_swish):
-    model, x = net(name), pictures(4).astype("float32")
+    model, x = net(name), images(4).astype("float32")
     graph, other = lowered(model, hard_swish=hard_swish)
     assert difference(model, other, x) < 1e-4
     assert "hard_sigmoid" not in functions(graph)
@@ -65,7 +65,7 @@ def test_pixels_go_into_the_first_convolution(preprocessing):
     first = graph.ops["image"]
     assert first.zero == {"tf": 128, "torch": 115}[preprocessing]  # 127.5, and 114.6 on average
     assert not any(isinstance(op, Affine) for op in graph.ops.values())
-    y, z = (m.predict_on_batch(pictures(2, size=32)) for m in (model, other))
+    y, z = (m.predict_on_batch(images(2, size=32)) for m in (model, other))
     np.testing.assert_allclose(y[:, :-1, :-1], z[:, :-1, :-1], atol=1e-5)
     assert np.abs(y - z).max() < 0.1 * np.abs(y).max()
 
@@ -102,7 +102,7 @@ def test_keras_applications(name):
     model = randomized(build(input_shape=(64, 64, 3), weights=None, classes=10))
     model.layers[-1].activation = keras.activations.linear
     graph, other = lowered(model)
-    assert difference(model, other, pictures(4).astype("float32")) < 1e-4
+    assert difference(model, other, images(4).astype("float32")) < 1e-4
     linear = [op for op in graph.ops.values() if isinstance(op, Linear)]
     convs = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
     more = {op.name for op in linear} - set(convs)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from qat_nets import net, pictures, randomized
+from qat_nets import images, net, randomized
 
 import kzoo
 from kzoo.qat import FakeQuant
@@ -19,26 +19,26 @@ def small():
 
 @pytest.fixture(scope="module")
 def before(small):
-    """(What the float model says of `pictures(2)`, its weights), before it was quantized."""
-    said = small.predict_on_batch(pictures(2).astype("float32"))
+    """(What the float model says of `images(2)`, its weights), before it was quantized."""
+    said = small.predict_on_batch(images(2).astype("float32"))
     return said, [np.array(w) for w in small.get_weights()]
 
 
 @pytest.fixture(scope="module")
 def quantized(small, before):
-    return kzoo.quantize(small, calibration=pictures())
+    return kzoo.quantize(small, calibration=images())
 
 
 def test_the_float_model_stays_as_it_was(small, before, quantized):
     said, weights = before
-    np.testing.assert_array_equal(said, small.predict_on_batch(pictures(2).astype("float32")))
+    np.testing.assert_array_equal(said, small.predict_on_batch(images(2).astype("float32")))
     for was, now in zip(weights, small.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
     assert all(len(layer._inbound_nodes) == 1 for layer in small.layers)
 
 
 def test_the_quantized_model_is_near_the_float_one(small, quantized):
-    x = pictures(16, seed=1).astype("float32")
+    x = images(16, seed=1).astype("float32")
     y, z = small.predict_on_batch(x), quantized.predict_on_batch(x)
     noise = np.sum((y - z) ** 2) / np.sum((y - y.mean(axis=0)) ** 2)
     assert 1e-6 < noise < 0.3
@@ -47,7 +47,7 @@ def test_the_quantized_model_is_near_the_float_one(small, quantized):
 def test_saved_and_loaded_it_computes_the_same(quantized, tmp_path):
     quantized.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    x = pictures(2).astype("float32")
+    x = images(2).astype("float32")
     np.testing.assert_array_equal(quantized.predict_on_batch(x), loaded.predict_on_batch(x))
 
 
@@ -62,7 +62,7 @@ def test_calibration_comes_in_any_form():
             w for layer in model.layers if isinstance(layer, FakeQuant) for w in layer.get_weights()
         ]
 
-    x = pictures(8)
+    x = images(8)
     array = ranges(x)
     labelled = ranges([(x[:5].astype("float32"), np.zeros(5)), (x[5:], np.zeros(3))])
     streamed = ranges(iter([keras.ops.convert_to_tensor(x)]))
@@ -102,8 +102,8 @@ def test_layers_kept_in_float_lose_nothing():
     with pytest.raises(
         ValueError, match=r"no int8 form for 'odd' \(LayerNormalization.*keep_float"
     ):
-        kzoo.quantize(model, calibration=pictures(4, size=16))
-    kept = kzoo.quantize(model, calibration=pictures(4, size=16), keep_float=["odd", "last"])
+        kzoo.quantize(model, calibration=images(4, size=16))
+    kept = kzoo.quantize(model, calibration=images(4, size=16), keep_float=["odd", "last"])
     assert type(kept.get_layer("last")) is layers.Conv2D
     names = [layer.name for layer in kept.layers if isinstance(layer, FakeQuant)]
     assert names == ["image_quant", "conv_quant"]
@@ -123,7 +123,7 @@ def test_layers_kept_in_float_lose_nothing():
 )
 def test_arguments_that_make_no_sense(small, options, message):
     with pytest.raises(ValueError, match=message):
-        kzoo.quantize(small, **{"calibration": pictures(2)} | options)
+        kzoo.quantize(small, **{"calibration": images(2)} | options)
 
 
 def test_subclassed_and_quantized_models_are_refused(quantized):
@@ -132,9 +132,9 @@ def test_subclassed_and_quantized_models_are_refused(quantized):
             return x
 
     with pytest.raises(ValueError, match="functional and sequential models that are built"):
-        kzoo.quantize(Own(), calibration=pictures(2))
+        kzoo.quantize(Own(), calibration=images(2))
     with pytest.raises(ValueError, match="no int8 form for 'image_quant'"):
-        kzoo.quantize(quantized, calibration=pictures(2))
+        kzoo.quantize(quantized, calibration=images(2))
 
 
 def test_a_subclassed_model_within_is_named():
@@ -148,7 +148,7 @@ def test_a_subclassed_model_within_is_named():
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, Block(name="block")(layers.Conv2D(4, 1)(image)))
     with pytest.raises(ValueError, match="no int8 form for 'block'"):
-        kzoo.quantize(model, calibration=pictures(2, size=8))
+        kzoo.quantize(model, calibration=images(2, size=8))
 
 
 def test_values_that_are_not_finite_are_reported():
@@ -156,4 +156,4 @@ def test_values_that_are_not_finite_are_reported():
     model = keras.Model(image, layers.Conv2D(2, 1, bias_initializer="ones", name="conv")(image))
     model.get_layer("conv").kernel.assign(np.full((1, 1, 3, 2), np.nan))
     with pytest.raises(ValueError, match="not finite on the calibration set"):
-        kzoo.quantize(model, calibration=pictures(2, size=8))
+        kzoo.quantize(model, calibration=images(2, size=8))

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 from keras import layers
-from qat_nets import pictures, randomized
+from qat_nets import images, randomized
 
 from kzoo.qat import sensitivity
 
@@ -24,12 +24,12 @@ def test_the_layer_that_int8_cannot_hold_comes_first():
     last[:, :, 0] = 0
     model.get_layer("last").kernel.assign(last)
 
-    x = pictures(16, size=16)
-    found = sensitivity(model, calibration=x, pictures=x[:8])
+    x = images(16, size=16)
+    found = sensitivity(model, calibration=x, images=x[:8])
     assert next(iter(found.decibels)) == "wide"
     assert found.decibels["wide"] < 20 < found.decibels["last"]
     assert set(found.decibels) == {"image", "fine", "swish", "wide", "last", "pool"}
     assert str(found).startswith("wide ")
 
-    kept = sensitivity(model, calibration=x, pictures=x[:8], keep_float=["wide"])
+    kept = sensitivity(model, calibration=x, images=x[:8], keep_float=["wide"])
     assert "wide" not in kept.decibels

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from qat_nets import pictures, randomized
+from qat_nets import images, randomized
 
 import kzoo
 from kzoo.qat import FakeQuant
@@ -30,23 +30,23 @@ def ranges(model):
 
 
 def test_fit_moves_weights_and_leaves_ranges():
-    model = kzoo.quantize(classifier(), calibration=pictures(8, size=16))
+    model = kzoo.quantize(classifier(), calibration=images(8, size=16))
     before, kernel = ranges(model), np.array(model.get_layer("conv").kernel)
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=JIT)
-    losses = model.fit(pictures(8, size=16), np.arange(8) % 3, epochs=10, verbose=0)
+    losses = model.fit(images(8, size=16), np.arange(8) % 3, epochs=10, verbose=0)
     assert losses.history["loss"][-1] < losses.history["loss"][0]
     np.testing.assert_array_equal(ranges(model), before)
     assert np.abs(kernel - np.array(model.get_layer("conv").kernel)).max() > 1e-3
 
 
 def test_ranges_learn_when_they_are_made_trainable():
-    model = kzoo.quantize(classifier(), calibration=pictures(8, size=16), ranges=0.05)
+    model = kzoo.quantize(classifier(), calibration=images(8, size=16), ranges=0.05)
     before = ranges(model)
     for layer in model.layers:
         if isinstance(layer, FakeQuant):
             layer.trainable = True
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=JIT)
-    model.fit(pictures(8, size=16), np.arange(8) % 3, epochs=3, verbose=0)
+    model.fit(images(8, size=16), np.arange(8) % 3, epochs=3, verbose=0)
     assert np.abs(ranges(model) - before).max() > 1e-4
 
 
@@ -54,7 +54,7 @@ def test_ranges_learn_when_they_are_made_trainable():
 def test_a_student_moves_towards_its_teacher(activation, tmp_path):
     """Without labels: the quantized model of other weights comes to say what the teacher says."""
     teacher = classifier(activation)
-    x = pictures(32, size=16).astype("float32")
+    x = images(32, size=16).astype("float32")
     student = kzoo.quantize(teacher, calibration=x)
     head = student.get_layer("logits")
     head.kernel.assign(np.array(head.kernel) + np.random.default_rng(1).normal(0, 0.3, (8, 3)))
@@ -88,7 +88,7 @@ def residual():
 
 
 def test_sums_of_residual_blocks_are_matched():
-    teacher, x = residual(), pictures(64, size=8).astype("float32")
+    teacher, x = residual(), images(64, size=8).astype("float32")
     student = kzoo.quantize(teacher, calibration=x)
     both = kzoo.distill(student, teacher)
     assert both.matched == ["sum0", "sum1"]
@@ -117,7 +117,7 @@ def test_sums_of_residual_blocks_are_matched():
 
 
 def test_examples_of_no_weight_teach_nothing():
-    teacher, x = residual(), pictures(4, size=8).astype("float32")
+    teacher, x = residual(), images(4, size=8).astype("float32")
     both = kzoo.distill(kzoo.quantize(teacher, calibration=x), teacher)
 
     def loss(*weights):
@@ -132,7 +132,7 @@ def test_examples_of_no_weight_teach_nothing():
 
 
 def test_a_distilled_model_goes_on_from_its_file(tmp_path):
-    teacher, x = residual(), pictures(32, size=8).astype("float32")
+    teacher, x = residual(), images(32, size=8).astype("float32")
     y = np.eye(3)[np.arange(32) % 3]
     both = kzoo.distill(kzoo.quantize(teacher, calibration=x), teacher, weight=0.5)
     both.compile("adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
@@ -149,10 +149,10 @@ def test_a_distilled_model_goes_on_from_its_file(tmp_path):
 
 def test_labels_count_beside_the_teacher():
     teacher = classifier()
-    student = kzoo.quantize(teacher, calibration=pictures(8, size=16))
+    student = kzoo.quantize(teacher, calibration=images(8, size=16))
     both = kzoo.distill(student, teacher, weight=0.5)
     both.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
-    history = both.fit(pictures(8, size=16), np.arange(8) % 3, epochs=2, verbose=0).history
+    history = both.fit(images(8, size=16), np.arange(8) % 3, epochs=2, verbose=0).history
     assert {"loss", "accuracy"} <= set(history)
     with pytest.raises(
         ValueError, match=r"weight must be a number in \(0, 1\]. Received: weight=0"

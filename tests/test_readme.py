@@ -22,8 +22,8 @@ def example(word: str) -> str:
 @pytest.mark.slow
 def test_the_example_trains():
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (8, 128, 128, 3)).astype("float32")
-    names = {"pictures": pictures, "labels": rng.integers(0, 3, 8)}
+    images = rng.integers(0, 256, (8, 128, 128, 3)).astype("float32")
+    names = {"images": images, "labels": rng.integers(0, 3, 8)}
     exec(example("model.fit("), names)
     trained = names["model"].history.history["loss"]
     assert np.isfinite(trained).all()
@@ -36,7 +36,7 @@ def test_the_heads_train():
     rng = np.random.default_rng(0)
     names = {
         "kzoo": kzoo,
-        "pictures": rng.integers(0, 256, (2, 320, 320, 3)).astype("float32"),
+        "images": rng.integers(0, 256, (2, 320, 320, 3)).astype("float32"),
         "boxes": np.float32([[[0.1, 0.2, 0.5, 0.6]], [[0, 0, 0, 0]]]),
         "labels": np.int32([[3], [-1]]),
     }
@@ -48,9 +48,9 @@ def test_the_heads_train():
 @pytest.mark.slow
 def test_a_model_becomes_int8_and_is_taught(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
     model = kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), classes=3)
-    names = {"keras": keras, "kzoo": kzoo, "model": model, "pictures": pictures}
+    names = {"keras": keras, "kzoo": kzoo, "model": model, "images": images}
     exec(example("kzoo.quantize("), names)
     assert (tmp_path / "model.tflite").exists()
     assert np.isfinite(names["taught"].history.history["loss"]).all()

@@ -32,6 +32,37 @@ ROOMS = {
 }
 # kzoo/interop is the one place of the models' room that knows of other libraries, when asked.
 NEIGHBOURS = {"tf_keras", "tensorflow_model_optimization", "tensorflow", "keras_cv", "keras_hub"}
+# Inside a room, from the ground up: a file imports its own floor or one below.
+FLOORS = {
+    "kzoo": (
+        ("arguments", "files"),
+        ("preprocessing", "registry"),
+        ("weights.readers", "weights.checkpoint"),
+        ("weights",),
+        ("backbones",),
+        ("detection", "segmentation"),
+        ("quantization", "qat"),
+        ("interop",),
+    ),
+    "kzoo.tflite": (
+        ("ports", "writer", "xnnpack"),
+        ("metadata",),
+        ("runtime",),
+        ("inspect",),
+        ("convert",),
+    ),
+    "kzoo.recipes": (
+        ("files", "distributed"),
+        ("data",),
+        ("training",),
+        ("evaluation",),
+        ("task", "pipeline"),
+        ("classify", "detect", "segment"),
+        ("commands",),
+        ("cli",),
+    ),
+}
+MOST_FILES = 15  # in a folder
 FILES = [
     pytest.param(room, path, id=str(path.relative_to(ROOT)))
     for room, (folder, _, _) in ROOMS.items()
@@ -41,7 +72,7 @@ FILES = [
 
 
 def room_of(module: str) -> str:
-    """kzoo.tflite.audit -> kzoo.tflite, kzoo.rows -> kzoo, PIL.Image -> PIL."""
+    """kzoo.tflite.inspect.audit -> kzoo.tflite, kzoo.backbones.rows -> kzoo, PIL.Image -> PIL."""
     inside = next(
         (room for room in ROOMS if f"{module}.".startswith(f"{room}.") and "." in room), ""
     )
@@ -80,6 +111,62 @@ def test_imports_go_one_way(room, path):
         fits = package in at_once or (lazy and package in lazily) or package in STANDARD
         assert fits, f"{path.name}:{line} imports {module}; DESIGN.md, 'Rooms': {room} must not"
         assert not module.startswith("keras.src"), f"{path.name}:{line}: keras.src is private"
+
+
+def module_of(room: str, path: Path) -> str:
+    """recipes/data/images.py -> kzoo.recipes.data.images"""
+    inside = path.relative_to(ROOT / ROOMS[room][0]).with_suffix("").parts
+    return ".".join((room, *inside)).removesuffix(".__init__")
+
+
+def floor_of(module: str) -> tuple[str, int] | None:
+    """(Room, floor) of a module; None of a room itself, which shows what its floors hold."""
+    room = room_of(module)
+    inside = module.removeprefix(room).removeprefix(".")
+    if room not in FLOORS or not inside:
+        return None
+    for number, floor in enumerate(FLOORS[room]):
+        if any(f"{inside}.".startswith(f"{name}.") for name in floor):
+            return room, number
+    raise AssertionError(f"{module} stands on no floor of {room}: add it to FLOORS")
+
+
+MODULES = {module_of(*case.values): case.values[1] for case in FILES}
+
+
+def edges(module: str) -> set[str]:
+    """The modules of kzoo that a module imports by name, anywhere in its file."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else str(node.module))
+    return (found & MODULES.keys()) - {module}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if "__main__" not in module])
+def test_imports_go_down(module):
+    own = floor_of(module)
+    for other in edges(module):
+        below = floor_of(other)
+        if own and below and own[0] == below[0]:
+            assert below[1] <= own[1], f"{module} imports {other}, which is on a floor above it"
+
+
+def test_there_is_no_import_cycle():
+    rooms = {"kzoo", "kzoo.tflite", "kzoo.recipes"}  # these import what they show
+    left = {module: edges(module) - rooms for module in MODULES if module not in rooms}
+    while free := [module for module, needs in left.items() if not needs & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left
+
+
+def test_folders_are_small():
+    for folder in {path.parent for path in MODULES.values()}:
+        count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+        assert count <= MOST_FILES, f"{folder.name} holds {count} files"
 
 
 @pytest.mark.parametrize(("room", "path"), FILES)
@@ -165,7 +252,7 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT) for _, path in (case.values for case in FILES)}
     expected = {str(p if p.parts[0] == "kzoo" else "kzoo" / p) for p in expected}
-    expected |= {"kzoo/py.typed", "kzoo/recipes/serve.html"}
+    expected |= {"kzoo/py.typed", "kzoo/recipes/commands/serve.html"}
     assert expected == {name for name in packed if name.startswith("kzoo/")}
     assert not [name for name in packed if name.startswith(("tests", "tflite", "recipes"))]
     with tarfile.open(sdist) as archive:

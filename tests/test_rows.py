@@ -7,9 +7,9 @@ import keras
 import pytest
 
 import kzoo
-from kzoo.mobilenet_v2 import ROWS as V2
-from kzoo.mobilenet_v3 import LARGE
-from kzoo.rows import Bneck, Conv, Expand, Head, Net, SqueezeExcite
+from kzoo.backbones.mobilenet_v2 import ROWS as V2
+from kzoo.backbones.mobilenet_v3 import LARGE
+from kzoo.backbones.rows import Bneck, Conv, Expand, Head, Net, SqueezeExcite
 
 
 def bnecks(rows, **columns):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from kzoo.tflite import Runner, compare, convert
-from kzoo.tflite.compare import measure
-from kzoo.tflite.run import delegated, from_pixels, resident_mb
+from kzoo.tflite.inspect.compare import measure
+from kzoo.tflite.ports import from_pixels
+from kzoo.tflite.runtime.trial import delegated, resident_mb
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the files under test are made by TensorFlow"
@@ -53,21 +54,21 @@ def test_pixels_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("pictures", "message"),
+    ("images", "message"),
     [
         (
             np.zeros((2, 32, 32, 3), np.uint8),
             r"shape \(64, 64, 3\) or \(N, 64, 64, 3\).*\(2, 32, 32, 3\)",
         ),
-        (np.zeros((0, 64, 64, 3), np.uint8), r"There is no picture"),
+        (np.zeros((0, 64, 64, 3), np.uint8), r"There is no image"),
         (np.zeros((64, 64, 3), bool), r"must be numbers.*bool"),
         (np.full((64, 64, 3), -0.5), r"values in \[0, 255\].*unscaled"),
         (np.full((64, 64, 3), 0.5), r"Received values in \[0.5, 0.5\]"),
     ],
 )
-def test_pictures_that_do_not_fit(files, pictures, message):
+def test_images_that_do_not_fit(files, images, message):
     with pytest.raises(ValueError, match=message):
-        Runner(files["uint8"])(pictures)
+        Runner(files["uint8"])(images)
 
 
 def test_files_that_are_none(tmp_path, files):
@@ -93,7 +94,7 @@ def test_measures_by_hand():
 
 
 def test_masks_by_hand():
-    """Class ids in bytes, where 0 - 1 is 255 and the last axis is a picture's width."""
+    """Class ids in bytes, where 0 - 1 is 255 and the last axis is an image's width."""
     a, b = (np.array(ids, np.uint8).reshape(1, 2, 2) for ids in ([0, 1, 1, 1], [1, 1, 1, 1]))
     found = measure("mask", a, b, quantum=0.0, softmax=False, labels=a)
     assert found.agreement == 0.75
@@ -158,8 +159,8 @@ def test_memory_by_the_system_s_own_unit(platform, megabytes, monkeypatch):
 
     peak = types.SimpleNamespace(ru_maxrss=3000)
     theirs = types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: peak)
-    monkeypatch.setattr("kzoo.tflite.run.Path.read_text", no_proc)
-    monkeypatch.setattr("kzoo.tflite.run.sys.platform", platform)
+    monkeypatch.setattr("kzoo.tflite.runtime.trial.Path.read_text", no_proc)
+    monkeypatch.setattr("kzoo.tflite.runtime.trial.sys.platform", platform)
     # None: importing it raises ImportError, as on Windows.
     monkeypatch.setitem(sys.modules, "resource", None if platform == "win32" else theirs)
     assert resident_mb() == pytest.approx(megabytes, nan_ok=True)
@@ -183,7 +184,7 @@ def test_compiled_model_says_the_same(files, unseen):
         want = Runner(file)(unseen[0][:5])
         model = CompiledModel.from_file(str(file))
         inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
-        for picture, scores in zip(from_pixels(unseen[0][:5], io), want, strict=True):
-            inputs[0].write(picture[None])
+        for image, scores in zip(from_pixels(unseen[0][:5], io), want, strict=True):
+            inputs[0].write(image[None])
             model.run_by_index(0, inputs, outputs)
             np.testing.assert_allclose(outputs[0].read(6, np.float32), scores, atol=1e-6)

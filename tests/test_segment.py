@@ -1,4 +1,4 @@
-"""The recipe from pictures with masks to a verified int8 file, as a person runs it."""
+"""The recipe from images with masks to a verified int8 file, as a person runs it."""
 
 import importlib.util
 import json
@@ -11,16 +11,16 @@ from mask_scenes import draw_scenes
 from PIL import Image
 
 import kzoo
-from kzoo.masks import mask_at, score_masks
 from kzoo.recipes.cli import main
-from kzoo.recipes.data import read_picture
-from kzoo.recipes.masker import masker
-from kzoo.recipes.masks import full_mask, read_masks
-from kzoo.recipes.norms import settle_norms
-from kzoo.recipes.run import open_run
+from kzoo.recipes.data.images import read_image
+from kzoo.recipes.data.mask_dataset import full_mask, read_masks
+from kzoo.recipes.evaluation.segment_files import masker
 from kzoo.recipes.segment import Config, Training, class_weights
+from kzoo.recipes.training.batch_norm import settle_norms
+from kzoo.recipes.training.run_folder import open_run
+from kzoo.segmentation.masks import mask_at, score_masks
 from kzoo.tflite import Runner, audit
-from kzoo.tflite.mask import end_in_mask
+from kzoo.tflite.convert.mask_output import end_in_mask
 
 LABELS = ("background", "circle", "cross")
 QUICK = ["--model", "mobilenet_v3_small_minimalistic", "--alpha", "0.5", "--weights", "none"]
@@ -62,7 +62,7 @@ class TestRun:
         iou = {}
         for file in ("model.keras", "model.tflite"):
             find = masker(run / file)
-            pairs = [(full_mask(pair), find(pair.picture)) for pair in val]
+            pairs = [(full_mask(pair), find(pair.image)) for pair in val]
             scores = score_masks(pairs, len(LABELS))
             iou[file] = scores.mean_iou
         results = json.loads((run / "results.json").read_text())
@@ -80,11 +80,11 @@ class TestRun:
         assert found.metadata.outputs.task == "ImageSegmenter"
 
     def test_a_file_that_ends_in_its_mask_says_the_same(self, run, scenes, tmp_path):
-        picture = read_picture(scenes / "val" / "images" / "0001.jpg", 64)
-        logits = Runner(run / "model.tflite")(picture)[0]
+        image = read_image(scenes / "val" / "images" / "0001.jpg", 64)
+        logits = Runner(run / "model.tflite")(image)[0]
         (tmp_path / "mask.tflite").write_bytes((run / "model.tflite").read_bytes())
         file = end_in_mask(tmp_path / "mask.tflite")
-        mask = Runner(file)(picture)[0]
+        mask = Runner(file)(image)[0]
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, logits.argmax(-1))
         found = audit(file)
@@ -94,7 +94,7 @@ class TestRun:
         with pytest.raises(ValueError, match=r"no segmenter with one output.*\(1, 64, 64\)"):
             end_in_mask(file)
 
-    def test_predict_writes_masks_at_the_pictures_own_size(self, run, scenes, tmp_path, capsys):
+    def test_predict_writes_masks_at_the_images_own_size(self, run, scenes, tmp_path, capsys):
         wide = tmp_path / "wide.png"
         with Image.open(scenes / "val" / "images" / "0002.jpg") as image:
             image.resize((100, 70)).save(wide)
@@ -108,7 +108,7 @@ class TestRun:
         runner = Runner(run / "model.tflite")
         with Image.open(wide) as image:
             assert (runner.mask(np.asarray(image)) == found).mean() > 0.97  # resized otherwise
-        logits = runner(read_picture(wide, 64))[0]
+        logits = runner(read_image(wide, 64))[0]
         np.testing.assert_array_equal(found, mask_at(logits, (70, 100)))
         with Image.open(run / "predicted" / "wide.jpg") as shown:
             assert shown.size == (100, 70)
@@ -128,7 +128,7 @@ class TestRun:
 
     def test_the_report_stands_alone(self, run):
         page = (run / "report.html").read_text(encoding="utf-8")
-        for text in ("mean IoU", "boundary F", "Picture, truth, float, int8", "circle"):
+        for text in ("mean IoU", "boundary F", "Image, truth, float, int8", "circle"):
             assert text in page
         assert "has no mask masks/0000.png: left out" in page
         assert 'src="http' not in page
@@ -163,17 +163,17 @@ def test_the_head_learns_alone_and_then_the_whole_net(scenes, tmp_path, monkeypa
 
 
 def test_settled_norms_compute_what_they_did():
-    """And, with the pictures that settled them, the same in training."""
+    """And, with the images that settled them, the same in training."""
     features = kzoo.MobileNetV2(0.35, include_top=False, input_shape=(64, 64, 3))
     net = fill(kzoo.LRASPP(features, 3))
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype("float32")
-    before = net.predict_on_batch(pictures)
-    training = np.asarray(net(pictures, training=True))
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype("float32")
+    before = net.predict_on_batch(images)
+    training = np.asarray(net(images, training=True))
     assert np.abs(training - before).max() > 0.1 * np.abs(before).max()
-    settle_norms(net := fill(net), pictures)
+    settle_norms(net := fill(net), images)
     limit = 1e-3 * np.abs(before).max()
-    assert np.abs(net.predict_on_batch(pictures) - before).max() < limit
-    assert np.abs(np.asarray(net(pictures, training=True)) - before).max() < limit
+    assert np.abs(net.predict_on_batch(images) - before).max() < limit
+    assert np.abs(np.asarray(net(images, training=True)) - before).max() < limit
 
 
 @pytest.mark.parametrize(

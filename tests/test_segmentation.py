@@ -13,9 +13,9 @@ from test_models import run
 from test_weights import save_safetensors
 
 import kzoo
-from kzoo.masks import mask_at, score_masks
-from kzoo.rows import Head, change
-from kzoo.segmentation_loss import MeanIoU, PixelAccuracy, SegmentationLoss
+from kzoo.backbones.rows import Head, change
+from kzoo.segmentation.losses import MeanIoU, PixelAccuracy, SegmentationLoss
+from kzoo.segmentation.masks import mask_at, score_masks
 
 BACKBONES = (kzoo.MobileNetV2, kzoo.MobileNetV3Large, kzoo.MobileNetV3Small)
 
@@ -179,7 +179,9 @@ def test_deeplab_says_what_is_wrong(arguments, message):
 
 
 def test_a_backbone_without_the_strides_that_a_head_reads():
-    shallow = kzoo.build("shallow", kzoo.mobilenet_v2.ROWS[:3], None, 0.35, include_top=False)
+    shallow = kzoo.build(
+        "shallow", kzoo.backbones.mobilenet_v2.ROWS[:3], None, 0.35, include_top=False
+    )
     with pytest.raises(ValueError, match=r"no row at stride 8.*rows are at 2, 4"):
         kzoo.LRASPP(shallow, 3)
 
@@ -198,9 +200,9 @@ def test_int8(head, tmp_path):
     from kzoo.tflite import audit, compare, convert
 
     keras.utils.set_random_seed(0)
-    pictures, _ = gratings(32, seed=0)
-    model = settled(HEADS[head](), pictures)
-    int8 = kzoo.quantize(model, calibration=pictures)
+    images, _ = gratings(32, seed=0)
+    model = settled(HEADS[head](), images)
+    int8 = kzoo.quantize(model, calibration=images)
     found = audit(convert(int8, tmp_path / "model.tflite"))
     assert found.float_ops == ()
     assert found.partitions == 1
@@ -208,7 +210,7 @@ def test_int8(head, tmp_path):
     assert not {"SPACE_TO_BATCH_ND", "TILE", "SHAPE"} & found.census.keys()
     assert found.census["RESIZE_BILINEAR"] == (2 if head == "lraspp" else 3)
     # A random net is no easy case for int8: how near the file is to what was trained is the point.
-    near = compare(int8, found.path, pictures[:12]).outputs[0]
+    near = compare(int8, found.path, images[:12]).outputs[0]
     assert near.distinct == (4, 4)
     assert near.agreement > 0.9
     assert near.quanta[0] < 2
@@ -317,7 +319,7 @@ def test_a_tf_deeplab_file_is_imported():
     photos = [Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"]
     photos += [SHARED / "data" / "clothing" / "val" / name for name in PEOPLE]
     # TF-DeepLab does not round channels to eights at alpha < 1.
-    rows = tuple(change(row, multiple=1) for row in kzoo.mobilenet_v2.ROWS)
+    rows = tuple(change(row, multiple=1) for row in kzoo.backbones.mobilenet_v2.ROWS)
     features = kzoo.build(
         "mobilenet_v2", rows, Head(), 0.5, include_top=False, output_stride=16,
         input_shape=(513, 513, 3),
@@ -328,11 +330,11 @@ def test_a_tf_deeplab_file_is_imported():
     theirs = interpreter.Interpreter(str(PASCAL))
     theirs.allocate_tensors()
     for path in photos:
-        picture = np.asarray(Image.open(path).convert("RGB").resize((513, 513), 2))
-        theirs.set_tensor(theirs.get_input_details()[0]["index"], picture[None])
+        image = np.asarray(Image.open(path).convert("RGB").resize((513, 513), 2))
+        theirs.set_tensor(theirs.get_input_details()[0]["index"], image[None])
         theirs.invoke()
         truth = theirs.get_tensor(theirs.get_output_details()[0]["index"])[0]
-        logits = model.predict(picture[None].astype("float32"), verbose=0)[0]
+        logits = model.predict(image[None].astype("float32"), verbose=0)[0]
         scores = score_masks([(truth, mask_at(logits, (513, 513), align_corners=True))], 21)
         present = np.unique(truth)
         assert 15 in present  # person

@@ -11,7 +11,7 @@ import pytest
 from chromium import PROGRAM, Page
 from PIL import Image
 
-from kzoo.recipes.serve import serve
+from kzoo.recipes.commands.serve_page import serve
 from kzoo.tflite import Runner, convert
 
 pytestmark = pytest.mark.skipif(
@@ -62,7 +62,7 @@ def test_answers_to_this_machine_and_with_its_own_files_only(tiny, tmp_path, no_
     assert (about["labels"], about["task"]) == (list("abcdef"), "ImageClassifier")
     assert get(port, "/model.tflite").read() == file.read_bytes()
     assert get(port, "/npm/@litertjs/core/package.json").read() == b"{}"
-    for path in ("/npm/../../secret.txt", "/npm/%2e%2e/secret.txt", "/picture/0", "/labels.txt"):
+    for path in ("/npm/../../secret.txt", "/npm/%2e%2e/secret.txt", "/image/0", "/labels.txt"):
         assert get(port, path).status == 404
     assert get(port, "/about.json", host="elsewhere.example").status == 403
 
@@ -85,10 +85,10 @@ def test_what_cannot_be_served(tiny, tmp_path, no_litert_js, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 def test_the_browser_says_what_runner_says(tiny, unseen, tmp_path, started, request):
-    pictures, names = unseen[0][:3], []
-    for i, picture in enumerate(pictures):
+    images, names = unseen[0][:3], []
+    for i, image in enumerate(images):
         names.append(tmp_path / f"{i}.png")
-        Image.fromarray(picture).save(names[-1])
+        Image.fromarray(image).save(names[-1])
     file = convert(tiny, tmp_path / "a.tflite", calibration=unseen[0][:40], labels=list("abcdef"))
     cache = request.config.cache.mkdir("litertjs")
     try:
@@ -105,7 +105,7 @@ def test_the_browser_says_what_runner_says(tiny, unseen, tmp_path, started, requ
         page.value("document.getElementById('camera').click()")  # a fake one
         assert page.wait("document.querySelector('figcaption').textContent.endsWith(' ms')")
     assert len(shown) == 3
-    for rows, scores in zip(shown, Runner(file)(pictures), strict=True):
+    for rows, scores in zip(shown, Runner(file)(images), strict=True):
         order = np.argsort(-scores)[: len(rows)]
         assert [label for label, _ in rows] == ["abcdef"[i] for i in order]
         np.testing.assert_allclose([share for _, share in rows], scores[order], atol=0.02)

@@ -1,4 +1,4 @@
-"""Packed pictures: the same as the files they came from, and no damage goes unnoticed."""
+"""Packed images: the same as the files they came from, and no damage goes unnoticed."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kzoo.recipes.annotations import read_boxes
 from kzoo.recipes.cli import main
-from kzoo.recipes.data import Pictures, read_dataset, read_picture
-from kzoo.recipes.masks import Masked, full_mask, read_masks
-from kzoo.recipes.pack import join, pack
-from kzoo.recipes.shards import DamagedError, check, open_packed, sha256
+from kzoo.recipes.data.box_dataset import read_boxes
+from kzoo.recipes.data.images import Images, read_dataset, read_image
+from kzoo.recipes.data.mask_dataset import Masked, full_mask, read_masks
+from kzoo.recipes.data.packed import DamagedError, check, open_packed, sha256
+from kzoo.recipes.data.packing import join, pack
 
 pytest.importorskip("array_record", reason="kzoo[large] is not installed")
 
@@ -25,7 +25,7 @@ def noise(path, seed, size=(48, 40)):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Two classes, 24 pictures, and a file that is none."""
+    """Two classes, 24 images, and a file that is none."""
     folder = tmp_path_factory.mktemp("photos")
     for i in range(12):
         noise(folder / "a" / f"{i}.png", i)
@@ -37,7 +37,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def packed(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("packed") / "photos"
-    pack(photos, out, shard_mb=0.03)  # some five pictures each
+    pack(photos, out, shard_mb=0.03)  # some five images each
     return out
 
 
@@ -67,13 +67,13 @@ def test_classes_splits_names_and_bytes_are_those_of_the_folder(photos, packed):
         for path, record in zip(one.paths, other.paths, strict=True):
             assert record.name == str(path)
             assert record.open().read() == path.read_bytes()
-            np.testing.assert_array_equal(read_picture(record, 32), read_picture(path, 32))
+            np.testing.assert_array_equal(read_image(record, 32), read_image(path, 32))
 
 
-def test_of_any_number_of_pictures_none_stays_in_memory(packed):
-    pictures = Pictures(read_dataset(packed).train.paths, 32)
-    assert pictures[:].shape == (20, 32, 32, 3)
-    assert not pictures.kept
+def test_of_any_number_of_images_none_stays_in_memory(packed):
+    images = Images(read_dataset(packed).train.paths, 32)
+    assert images[:].shape == (20, 32, 32, 3)
+    assert not images.kept
 
 
 def test_the_shorter_side_becomes_as_small_as_asked(tmp_path):
@@ -103,7 +103,7 @@ class TestDamage:
         hurt(shard)
         data = read_dataset(copied)
         with pytest.raises(DamagedError, match=f"{shard.name} is damaged.*damaged=skip"):
-            Pictures(data.train.paths, 16)[:]
+            Images(data.train.paths, 16)[:]
 
     def test_of_a_whole_shard_is_named_at_once(self, copied):
         cut, gone = shards(copied)[:2]
@@ -126,18 +126,18 @@ class TestDamage:
         assert [r.name for r in rest.train.paths] == [whole.train.paths[i].name for i in left]
         np.testing.assert_array_equal(rest.train.targets, whole.train.targets[left])
         assert f"{bad.name}: damaged" in str(rest.defects[-1])
-        assert Pictures(rest.train.paths, 16)[:].shape[0] == len(left)
+        assert Images(rest.train.paths, 16)[:].shape[0] == len(left)
 
     def test_is_what_the_command_reads_back(self, copied, capsys):
         assert main(["pack", str(copied)]) == 0
-        assert "24 pictures" in capsys.readouterr().out
+        assert "24 images" in capsys.readouterr().out
         hurt(shards(copied)[0])
         assert main(["pack", str(copied)]) == 1
         said = capsys.readouterr()
         assert f"{shards(copied)[0].name}: its bytes have changed" in said.out
         assert "1 damaged files" in said.err
 
-    def test_of_what_is_said_of_the_pictures_cannot_be_skipped(self, copied):
+    def test_of_what_is_said_of_the_images_cannot_be_skipped(self, copied):
         hurt(copied / "train.npz")
         with pytest.raises(DamagedError, match=r"train\.npz is damaged"):
             read_dataset(copied, damaged="skip")

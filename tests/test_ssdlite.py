@@ -10,9 +10,9 @@ from golden.torchvision_ssdlite import BATCH, CLASSES, KEPT, NMS, SIDE, pixels, 
 from test_weights import save_safetensors
 
 import kzoo
-from kzoo.boxes import Anchors
-from kzoo.detection import detections
-from kzoo.detector import Detector
+from kzoo.detection.anchors import Anchors
+from kzoo.detection.detections import detections
+from kzoo.detection.detector import Detector
 from kzoo.recipes.detect import Config, build
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "torchvision_ssdlite.npz")
@@ -100,8 +100,8 @@ def test_loss_is_torchvisions(reference, outputs):
 
 def test_detections_are_torchvisions(reference, outputs):
     found = detections(
-        outputs, reference.anchor_boxes, threshold=NMS["score"], overlap=NMS["overlap"],
-        candidates=NMS["candidates"], most=NMS["most"],
+        outputs, reference.anchor_boxes, score_threshold=NMS["score"],
+        iou_threshold=NMS["overlap"], candidates=NMS["candidates"], max_detections=NMS["most"],
     )  # fmt: skip
     for i, one in enumerate(found):
         np.testing.assert_allclose(one.scores, GOLDEN[f"found/{i}/scores"], atol=1e-5)
@@ -135,9 +135,9 @@ def small(loss: str = "hnm", box_loss: str = "smooth_l1") -> Detector:
 
 
 def scenes(n: int = 8) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Red and blue rectangles on grey, none on every third picture."""
+    """Red and blue rectangles on grey, none on every third image."""
     rng = np.random.default_rng(0)
-    pictures = np.full((n, 32, 32, 3), 110.0, "float32")
+    images = np.full((n, 32, 32, 3), 110.0, "float32")
     boxes, labels = np.zeros((n, 2, 4), "float32"), np.full((n, 2), -1)
     for i in range(n):
         for j in range(i % 3):
@@ -146,8 +146,8 @@ def scenes(n: int = 8) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             boxes[i, j] = np.r_[corner, corner + sides] / 32
             labels[i, j] = j
             (y, x), (h, w) = corner, sides
-            pictures[i, y : y + h, x : x + w] = [(230, 30, 30), (30, 30, 230)][j]
-    return pictures, {"boxes": boxes, "labels": labels}
+            images[i, y : y + h, x : x + w] = [(230, 30, 30), (30, 30, 230)][j]
+    return images, {"boxes": boxes, "labels": labels}
 
 
 # Loss and squared norm of all gradients from the weights above, as TensorFlow has them.
@@ -157,11 +157,11 @@ SAME_EVERYWHERE = {
 }
 
 
-def loss_and_gradients(model: Detector, pictures, truth) -> tuple[float, float]:
+def loss_and_gradients(model: Detector, images, truth) -> tuple[float, float]:
     """By a step of SGD at rate 1: what each weight moved by is its gradient."""
     before = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
     model.compile(keras.optimizers.SGD(1.0), jit_compile=keras.backend.backend() == "jax")
-    loss = model.train_on_batch(pictures, truth, return_dict=True)["loss"]
+    loss = model.train_on_batch(images, truth, return_dict=True)["loss"]
     after = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
     moved = [np.square(a - b, dtype="float64").sum() for a, b in zip(after, before, strict=True)]
     return float(loss), float(sum(moved))
@@ -170,8 +170,8 @@ def loss_and_gradients(model: Detector, pictures, truth) -> tuple[float, float]:
 def test_a_detectors_weights_for_other_classes(reference, file):
     """All but what is as wide as the classes is the file's, and so are padding and scaling."""
     model = build(Config("data", weights=str(file), reduced_tail=True), 3)
-    pictures = pixels().astype("float32")
-    found, expected = (m.predict(pictures, verbose=0)["boxes"] for m in (model, reference))
+    images = pixels().astype("float32")
+    found, expected = (m.predict(images, verbose=0)["boxes"] for m in (model, reference))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     new = kzoo.load_weights(model, file).new
     assert new == tuple(f"logits{level}_project" for level in range(6))
@@ -186,19 +186,19 @@ def test_same_loss_and_gradients_on_every_backend(losses):
 
 def taught(model: Detector) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Eight scenes, learnt by heart."""
-    pictures, truth = scenes()
+    images, truth = scenes()
     many = {key: np.tile(x, (15, *[1] * (x.ndim - 1))) for key, x in truth.items()}
     model.compile(keras.optimizers.Adam(0.01), jit_compile=keras.backend.backend() == "jax")
-    model.fit(np.tile(pictures, (15, 1, 1, 1)), many, epochs=10, batch_size=8, verbose=0)
-    return pictures, truth
+    model.fit(np.tile(images, (15, 1, 1, 1)), many, epochs=10, batch_size=8, verbose=0)
+    return images, truth
 
 
 @pytest.mark.parametrize("loss", [pytest.param("hnm", marks=pytest.mark.backend), "focal"])
 def test_learns_one_batch(loss):
     keras.utils.set_random_seed(0)
     model = small(loss)
-    pictures, truth = taught(model)
-    found = model.detect(pictures)
+    images, truth = taught(model)
+    found = model.detect(images)
     for one, boxes, labels in zip(found, truth["boxes"], truth["labels"], strict=True):
         real = labels >= 0
         assert sorted(one.labels.tolist()) == labels[real].tolist()
@@ -210,8 +210,8 @@ def test_lives_on_as_a_detector(tmp_path):
     """Saved and loaded, quantized and trained further, it finds what it found."""
     keras.utils.set_random_seed(0)
     model = small()
-    pictures, truth = taught(model)
-    larger = np.repeat(np.repeat(pictures[1], 4, axis=0), 2, axis=1)  # (128, 64, 3)
+    images, truth = taught(model)
+    larger = np.repeat(np.repeat(images[1], 4, axis=0), 2, axis=1)  # (128, 64, 3)
     (one,) = model.detect([larger])
     np.testing.assert_allclose(one.boxes, truth["boxes"][1, :1] * [128, 64, 128, 64], atol=8)
     assert model.detect([]) == []
@@ -220,27 +220,27 @@ def test_lives_on_as_a_detector(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "detector.keras")
     assert isinstance(loaded, Detector)
     assert loaded.settings() == model.settings()
-    for key, value in loaded.predict_on_batch(pictures).items():
-        np.testing.assert_array_equal(value, model.predict_on_batch(pictures)[key])
-    assert loaded.evaluate(pictures, truth, verbose=0) == pytest.approx(
-        model.evaluate(pictures, truth, verbose=0), rel=1e-5
+    for key, value in loaded.predict_on_batch(images).items():
+        np.testing.assert_array_equal(value, model.predict_on_batch(images)[key])
+    assert loaded.evaluate(images, truth, verbose=0) == pytest.approx(
+        model.evaluate(images, truth, verbose=0), rel=1e-5
     )
 
-    int8 = kzoo.quantize(model, calibration=pictures)
+    int8 = kzoo.quantize(model, calibration=images)
     assert isinstance(int8, Detector)
     assert int8.settings() == model.settings()
     int8.compile(keras.optimizers.Adam(1e-4), jit_compile=False)
-    int8.fit(pictures, truth, epochs=2, batch_size=8, verbose=0)
-    for one, labels in zip(int8.detect(pictures), truth["labels"], strict=True):
+    int8.fit(images, truth, epochs=2, batch_size=8, verbose=0)
+    for one, labels in zip(int8.detect(images), truth["labels"], strict=True):
         assert sorted(one.labels.tolist()) == labels[labels >= 0].tolist()
 
 
-def test_pictures_without_objects_teach():
+def test_images_without_objects_teach():
     """Three anchors of each are counted as negatives: the loss falls, and is never zero."""
     model = small()
-    pictures, truth = scenes()
+    images, truth = scenes()
     empty = {"boxes": truth["boxes"] * 0, "labels": truth["labels"] * 0 - 1}
-    loss, gradient = loss_and_gradients(model, pictures, empty)
+    loss, gradient = loss_and_gradients(model, images, empty)
     assert np.isfinite(loss)
     assert loss > 0
     assert gradient > 0
@@ -254,21 +254,21 @@ def test_regularizers_count():
         for key, n in (("boxes", 4), ("logits", 3))
     }
     model = Detector(image, outputs, classes=2, anchors=Anchors(((4, 4),), scales=(0.3, 0.6)))
-    pictures, truth = scenes()
+    images, truth = scenes()
     model.compile("adam", jit_compile=False)
-    found = model.evaluate(pictures, truth, return_dict=True, verbose=0)
+    found = model.evaluate(images, truth, return_dict=True, verbose=0)
     extra = float(sum(model.losses))
     assert extra > 0.01
     assert found["loss"] == pytest.approx(found["box_loss"] + found["class_loss"] + extra, rel=1e-5)
 
 
 def test_scores_without_background():
-    pictures, _ = scenes()
+    images, _ = scenes()
     for loss in ("hnm", "focal"):
         model = small(loss)
-        scored = model.scored().predict(pictures, verbose=0)
+        scored = model.scored().predict(images, verbose=0)
         assert scored["scores"].shape == (8, 96, 2)
-        raw = model.predict(pictures, verbose=0)
+        raw = model.predict(images, verbose=0)
         np.testing.assert_array_equal(scored["boxes"], raw["boxes"])
         a, b = (
             detections(x, model.anchor_boxes, activation=model.activation) for x in (raw, scored)
@@ -350,9 +350,9 @@ def test_arguments_that_make_no_sense():
             Detector(model.input, model.output, classes=2, anchors=model.anchors, **wrong)
     with pytest.raises(ValueError, match=r"A detector of 5 classes .* Received: .*'logits'"):
         Detector(model.input, model.output, classes=5, anchors=model.anchors)
-    pictures, truth = scenes()
+    images, truth = scenes()
     model.compile("adam", jit_compile=False)
     with pytest.raises(ValueError, match="no sample_weight"):
-        model.train_on_batch(pictures, truth, sample_weight=np.ones(8))
-    with pytest.raises(ValueError, match=r"A picture is \(H, W, C\). Received: shape \(3,\)"):
+        model.train_on_batch(images, truth, sample_weight=np.ones(8))
+    with pytest.raises(ValueError, match=r"An image is \(H, W, C\). Received: shape \(3,\)"):
         model.detect([np.zeros(3)])

@@ -24,11 +24,11 @@ import pytest
 from golden import torch_files, torchvision_models, torchvision_v2_pretrained
 
 import kzoo
-from kzoo import imagenet
-from kzoo.attention import MultiQuery
-from kzoo.formats import read_checkpoint
-from kzoo.rows import Conv, Head
-from kzoo.torch_file import read_stream, read_zip
+from kzoo.backbones.attention import MultiQuery
+from kzoo.backbones.rows import Conv, Head
+from kzoo.weights import pretrained as imagenet
+from kzoo.weights.readers.torch_file import read_stream, read_zip
+from kzoo.weights.reading import read_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
@@ -416,14 +416,14 @@ def test_torchvision_v2_pretrained(torchvision_v2, size):
     model = kzoo.MobileNetV2(
         input_shape=(*size, 3), weights=torchvision_v2, classifier_activation=None
     )
-    found = run(model, torchvision_v2_pretrained.pictures(*size))
+    found = run(model, torchvision_v2_pretrained.images(*size))
     with np.load(torchvision_v2_pretrained.GOLDEN) as golden:
         expected = golden[f"{size[0]}x{size[1]}"]
     assert np.abs(found - expected).max() < 1e-3
 
 
 def test_load_weights_into_a_model(torchvision_v2):
-    x = torchvision_v2_pretrained.pictures(64, 64)
+    x = torchvision_v2_pretrained.images(64, 64)
     shared = {"input_shape": (64, 64, 3), "classifier_activation": None}
     built = kzoo.MobileNetV2(weights=torchvision_v2, **shared)
     with pytest.raises(ValueError, match=r"padding='same'.*trained with padding='symmetric'"):
@@ -468,7 +468,7 @@ def photos(count: int) -> np.ndarray:
 def in_reals(path: Path, x: np.ndarray) -> np.ndarray:
     """A .tflite file's graph in float arithmetic: what its integers stand for, by TensorFlow."""
     tf = pytest.importorskip("tensorflow")
-    from kzoo.flatbuffer import read_tflite
+    from kzoo.weights.readers.flatbuffer import read_tflite
 
     model = read_tflite(path)
     graph = model.graphs[0]
@@ -549,10 +549,10 @@ def test_tflite_classifiers_on_the_interpreter(name, correlation, agreement):
     path, x = shared_file(name), photos(30)
     interpreter = litert.Interpreter(str(path))
     interpreter.allocate_tensors()
-    (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (port,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
     answers = []
-    for picture in x:
-        interpreter.set_tensor(image["index"], picture[None].astype(image["dtype"]))
+    for image in x:
+        interpreter.set_tensor(port["index"], image[None].astype(port["dtype"]))
         interpreter.invoke()
         scale, zero = scores["quantization"]
         stored = interpreter.get_tensor(scores["index"])[0, -1000:].astype("float32")
@@ -564,7 +564,7 @@ def test_tflite_classifiers_on_the_interpreter(name, correlation, agreement):
 
 
 def converter_of(model: keras.Model):
-    """TensorFlow's own converter, on a frozen graph for one picture."""
+    """TensorFlow's own converter, on a frozen graph for one image."""
     tf = pytest.importorskip("tensorflow")
     freeze = pytest.importorskip("tensorflow.python.framework.convert_to_constants")
     function = tf.function(lambda image: model(image, training=False))
@@ -588,7 +588,7 @@ def test_tflite_conversions(tmp_path, name, scheme):
     if scheme == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if scheme == "int8":
-        converter.representative_dataset = lambda: [[picture[None]] for picture in x_theirs]
+        converter.representative_dataset = lambda: [[image[None]] for image in x_theirs]
     path = tmp_path / "net.bin"
     with warnings.catch_warnings(action="ignore"):  # that no statistics of the input are given
         path.write_bytes(converter.convert())

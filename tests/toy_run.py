@@ -3,7 +3,7 @@
     toy_run.py FOLDER ADDRESSES RANK [SAVE_EVERY [SECONDS]]     '' as ADDRESSES: alone
 
 Prints a line of JSON: the epochs, and what the final weights sum up to. FOLDER/seen-RANK.txt says
-which pictures were trained on.
+which images were trained on.
 """
 
 # ruff: noqa: E402  (Keras reads its backend when it is imported)
@@ -20,21 +20,21 @@ sys.modules["tensorflow"] = None  # type: ignore[assignment]  # Keras would take
 import keras
 import numpy as np
 
-from kzoo.recipes import distribute
-from kzoo.recipes.augment import Batches
-from kzoo.recipes.fit import Stage, balanced, fit, highest, once
+from kzoo.recipes import distributed as distribute
+from kzoo.recipes.data.augment import Batches
+from kzoo.recipes.training.stages import Stage, balanced, fit, highest, once
 
 COUNT, SIDE, BATCH, EPOCHS = 62, 16, 16, 2  # the last batch has 14, which 4 cannot share
 
 
 def data(seed: int) -> Batches:
-    """Pictures of three colours in noise."""
+    """Images of three colours in noise."""
     random = np.random.default_rng(seed)
     targets = random.integers(0, 3, COUNT)
-    pictures = random.integers(0, 150, (COUNT, SIDE, SIDE, 3), dtype="uint8")
-    pictures[np.arange(COUNT), ..., targets] += 60
+    images = random.integers(0, 150, (COUNT, SIDE, SIDE, 3), dtype="uint8")
+    images[np.arange(COUNT), ..., targets] += 60
     weight = balanced(targets, 3) if seed == 0 else None
-    return Batches(pictures, targets, classes=3, batch_size=BATCH, class_weight=weight)
+    return Batches(images, targets, classes=3, batch_size=BATCH, class_weight=weight)
 
 
 def net() -> keras.Model:
@@ -53,7 +53,7 @@ def main(folder: Path, addresses: str, rank: int, save_every: float, seconds: fl
     seen = folder / f"seen-{rank}.txt"
 
     class Watched(Batches):
-        """Notes which pictures were shown, and takes its time."""
+        """Notes which images were shown, and takes its time."""
 
         def __getitem__(self, i: int):
             time.sleep(seconds)

@@ -1,10 +1,12 @@
 """Export: .tflite files made, read, run, compared and timed."""
 
-from kzoo.tflite.audit import Audit, audit
-from kzoo.tflite.benchmark import Benchmark, benchmark
-from kzoo.tflite.compare import Comparison, compare
-from kzoo.tflite.convert import convert
-from kzoo.tflite.metadata import (
+from kzoo.tflite.convert.converter import convert
+from kzoo.tflite.convert.translation import SCHEMES
+from kzoo.tflite.inspect.audit import Audit, audit
+from kzoo.tflite.inspect.benchmark import Benchmark, benchmark
+from kzoo.tflite.inspect.compare import Comparison, compare
+from kzoo.tflite.inspect.verify import Bounds, RejectedFile, verify
+from kzoo.tflite.metadata.reading import (
     BoxOutputs,
     ClassifierOutput,
     DetectionOutputs,
@@ -12,9 +14,7 @@ from kzoo.tflite.metadata import (
     SegmenterOutput,
     read_metadata,
 )
-from kzoo.tflite.run import Runner
-from kzoo.tflite.translate import SCHEMES
-from kzoo.tflite.verify import Bounds, RejectedFile, verify
+from kzoo.tflite.runtime.runner import Runner
 
 __all__ = [
     "SCHEMES",

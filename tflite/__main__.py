@@ -3,6 +3,6 @@
 import sys
 from pathlib import Path
 
-from kzoo.tflite.convert import work
+from kzoo.tflite.convert.converter import work
 
 work(Path(sys.argv[1]))

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from kzoo.build import pyramid
+from kzoo.backbones.build import pyramid
 
 
 @keras.saving.register_keras_serializable(package="kzoo")

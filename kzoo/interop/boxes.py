@@ -1,7 +1,7 @@
 """Boxes as kzoo, keras-cv and keras-hub have them: the formats are those of keras.utils.
 
 kzoo's targets are {"boxes": (N, M, 4), "labels": (N, M)}, y_min, x_min, y_max, x_max in [0, 1],
-labels -1 where a picture has fewer than M objects. keras-cv says "classes" for labels and has
+labels -1 where an image has fewer than M objects. keras-cv says "classes" for labels and has
 boxes and classes of -1 there, keras-hub says "labels".
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kzoo.detection import Detections
+from kzoo.detection.detections import Detections
 
 OURS = "rel_yxyx"
 Targets = dict[str, np.ndarray]
@@ -24,7 +24,7 @@ def to_keras_cv(
 
     format: any of keras-cv's: "xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw" in px, or
         "rel_xyxy", "rel_yxyx", "rel_xywh".
-    size: (H, W) of the pictures in px, for the formats in px.
+    size: (H, W) of the images in px, for the formats in px.
     """
     labels = np.asarray(targets["labels"], np.float32)
     return {"boxes": placed(targets["boxes"], labels, OURS, format, size), "classes": labels}
@@ -93,7 +93,7 @@ def placed(
     for name in (source, target):
         if size is None and not name.startswith("rel_"):
             raise ValueError(
-                f'Boxes in the format "{name}" are in px: say of which pictures, size=(H, W). '
+                f'Boxes in the format "{name}" are in px: say of which images, size=(H, W). '
                 "Received: size=None"
             )
     height, width = size or (1, 1)

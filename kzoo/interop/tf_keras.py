@@ -11,8 +11,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from kzoo.qat.read import functional
-from kzoo.qat.translate import function_of, operands
+from kzoo.quantization.read import functional
+from kzoo.quantization.translate import function_of, operands
 
 
 def neighbour(module: str, extra: str) -> Any:

@@ -39,7 +39,7 @@ def import_tfmot() -> Any:
 def quantize_model(net: Any, *, calibration: Any = None) -> Any:
     """tfmot's `quantize_model` for what `to_tf_keras` gives, V3's hard-swish and gates included.
 
-    calibration: pictures in the net's input range, an array (N, H, W, C) or a list of batches, from
+    calibration: images in the net's input range, an array (N, H, W, C) or a list of batches, from
         which the ranges of activations are taken; channels that are dead are lifted. Without
         them ranges start at [-6, 6] and move by a thousandth of the way each step of training, as
         tfmot has it: a short run ends before they have arrived.
@@ -150,7 +150,7 @@ def feeds_a_relu(layer: Any) -> bool:
     return [type(reader).__name__ for reader in readers] == ["ReLU"]
 
 
-def calibrate(quantized: Any, net: Any, pictures: Any) -> None:
+def calibrate(quantized: Any, net: Any, images: Any) -> None:
     """Give tfmot's net the least and the largest value of each tensor that it rounds.
 
     `net` is the float one. Weights get the ranges that a step of training gives them.
@@ -167,20 +167,20 @@ def calibrate(quantized: Any, net: Any, pictures: Any) -> None:
             if key.endswith(ends):
                 tensor = net.get_layer(wrapped.name).output if wrapped else net.inputs[0]
                 rounded.append((low, own[f"{key.removesuffix('min')}max"], tensor))
-    seen = ranges_of(net, [tensor for _, _, tensor in rounded], pictures)
+    seen = ranges_of(net, [tensor for _, _, tensor in rounded], images)
     for (least, largest, _), (a, b) in zip(rounded, seen, strict=True):
         least.assign(a)
         largest.assign(b)
 
 
-def ranges_of(net: Any, tensors: Sequence[Any], pictures: Any) -> list[tuple[float, float]]:
+def ranges_of(net: Any, tensors: Sequence[Any], images: Any) -> list[tuple[float, float]]:
     """The least and the largest value of each tensor of a float net; zero is in every range."""
     if not tensors:
         return []
     taps = neighbour("tf_keras", "tfmot").Model(net.input, list(tensors))
-    batches: Iterable[Any] = pictures
-    if isinstance(pictures, np.ndarray):
-        batches = (pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH))
+    batches: Iterable[Any] = images
+    if isinstance(images, np.ndarray):
+        batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
     low, high = np.zeros(len(tensors)), np.zeros(len(tensors))
     for batch in batches:
         seen = taps(np.asarray(batch, np.float32), training=False)
@@ -191,7 +191,7 @@ def ranges_of(net: Any, tensors: Sequence[Any], pictures: Any) -> list[tuple[flo
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
-def lift_dead_channels(net: Any, pictures: Any) -> None:
+def lift_dead_channels(net: Any, images: Any) -> None:
     """Give channels of next to no weights one that their int32 bias can do with, in place.
 
     A bias counts in steps of input scale x weight scale. Of a pretrained V3-Small 71 of 96 biases
@@ -200,7 +200,7 @@ def lift_dead_channels(net: Any, pictures: Any) -> None:
     """
     biased = [layer for layer in net.layers if type(layer).__name__ in KERNELS and layer.use_bias]
     for layer, (a, b) in zip(
-        biased, ranges_of(net, [layer.input for layer in biased], pictures), strict=True
+        biased, ranges_of(net, [layer.input for layer in biased], images), strict=True
     ):
         kernel, bias = layer.get_weights()
         flat = kernel.reshape(-1, len(bias))

@@ -1,9 +1,9 @@
 """Quantization: an int8 model that is trained, saved and converted like any other."""
 
-from kzoo.qat.distill import distill
-from kzoo.qat.layers import FakeQuant, Gate, QuantConv2D, QuantDense, QuantDepthwiseConv2D
-from kzoo.qat.quantize import quantize
-from kzoo.qat.sensitivity import Sensitivity, sensitivity
+from kzoo.quantization.distill import distill
+from kzoo.quantization.layers import FakeQuant, Gate, QuantConv2D, QuantDense, QuantDepthwiseConv2D
+from kzoo.quantization.quantize import quantize
+from kzoo.quantization.sensitivity import Sensitivity, sensitivity
 
 __all__ = [
     "FakeQuant",

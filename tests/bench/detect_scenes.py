@@ -2,7 +2,7 @@
 
     uv run python tests/bench/detect_scenes.py [FOLDER] [SEED]
 
-1,024 pictures of circles, crosses and triangles to learn from, 200 to measure on, 128 px, a
+1,024 images of circles, crosses and triangles to learn from, 200 to measure on, 128 px, a
 minimalistic MobileNetV3-Small. Prints mAP of the float model and of its int8 file, and the CPU time
 of all but the drawing, from the first import on. One thread: TensorFlow's pool takes 1.8 times the
 CPU time for a net this small, and the clock as long.
@@ -30,7 +30,7 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/scenes")
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.process_time()
-    data = draw_scenes(folder / "pictures", train=1024, val=200, side=128)
+    data = draw_scenes(folder / "images", train=1024, val=200, side=128)
     drawing = time.process_time() - begun
     results = detect(
         data,

@@ -1,9 +1,9 @@
-"""CPU time of a detector per picture, one thread: the net, decoding and suppression, the whole.
+"""CPU time of a detector per image, one thread: the net, decoding and suppression, the whole.
 
-    uv run python tests/bench/detect_speed.py RUN [--pictures 30] [--rounds 5]
+    uv run python tests/bench/detect_speed.py RUN [--images 30] [--rounds 5]
 
 RUN is the folder of a `kzoo detect` run. Its int8 file, the same net in float32, and the int8 file
-with TFLite_Detection_PostProcess behind it take turns on validation pictures. Compare ratios:
+with TFLite_Detection_PostProcess behind it take turns on validation images. Compare ratios:
 absolute times are this machine's. Cost: a minute.
 """
 
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import keras
 
-from kzoo.detection import detections
-from kzoo.recipes.annotations import read_boxes
-from kzoo.recipes.data import Pictures
-from kzoo.recipes.run import read_config
+from kzoo.detection.detections import detections
+from kzoo.recipes.data.box_dataset import read_boxes
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.training.run_folder import read_config
 from kzoo.tflite import Runner, audit, convert
-from kzoo.tflite.metadata import read_metadata
-from kzoo.tflite.postprocess import PostProcess, add_postprocess
+from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
+from kzoo.tflite.metadata.reading import read_metadata
 
 THRESHOLDS = (0.3, 0.01)  # for showing, for measuring
 
@@ -36,7 +36,7 @@ def cpu_ms(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--pictures", type=int, default=30)
+    parser.add_argument("--images", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     config = read_config(options.run)
@@ -46,7 +46,7 @@ def main() -> None:
         val_fraction=config["val_fraction"],
         seed=config["seed"],
     )
-    pictures = Pictures([e.path for e in dataset.val[: options.pictures]], config["size"])[:]
+    images = Images([e.path for e in dataset.val[: options.images]], config["size"])[:]
     int8 = options.run / "model.tflite"
     anchors = read_metadata(int8).outputs.anchors
     with tempfile.TemporaryDirectory() as place:
@@ -64,15 +64,15 @@ def main() -> None:
             print(f"{name}: {found.partitions} XNNPACK partition(s), outside: {found.outside}")
     times: dict[str, list[float]] = {}
     for _ in range(options.rounds):
-        for picture in pictures:
+        for image in images:
             for name, runner in runners.items():
                 outputs = {}
-                body = cpu_ms(lambda: outputs.update(runner(picture[None])))  # noqa: B023
+                body = cpu_ms(lambda: outputs.update(runner(image[None])))  # noqa: B023
                 times.setdefault(name, []).append(body)
                 if "count" in outputs:
                     continue
                 for least in THRESHOLDS:
-                    rest = cpu_ms(lambda: detections(outputs, anchors, threshold=least))  # noqa: B023
+                    rest = cpu_ms(lambda: detections(outputs, anchors, score_threshold=least))  # noqa: B023
                     times.setdefault(f"{name}, objects from {least}", []).append(rest)
                     times.setdefault(f"{name}, whole, from {least}", []).append(body + rest)
     for name, found in times.items():

@@ -39,7 +39,7 @@ TOY = Path(__file__).parents[1] / "toy_run.py"
 
 
 def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file: str) -> None:
-    """One process: an epoch of 20 batches of drawn pictures; every step's loss is printed.
+    """One process: an epoch of 20 batches of drawn images; every step's loss is printed.
 
     Its weights begin as they are drawn or as in `file`, each times 1 + `apart` or 1 - `apart`.
     """
@@ -49,21 +49,21 @@ def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file:
     import numpy as np
 
     import kzoo
-    from kzoo.recipes import distribute
-    from kzoo.recipes import fit as fitting
-    from kzoo.recipes.augment import Augment, Batches
-    from kzoo.recipes.demo import SHAPES, draw
+    from kzoo.recipes import distributed as distribute
+    from kzoo.recipes.commands.demo_run import SHAPES, draw
+    from kzoo.recipes.data.augment import Augment, Batches
+    from kzoo.recipes.training import stages as fitting
 
     rng = np.random.default_rng(0)
     count = STEPS * BATCH + 160
     targets = np.arange(count) % CLASSES
     shapes = list(SHAPES)
-    pictures = np.stack([np.asarray(draw(shapes[t], rng).resize((72, 72))) for t in targets])
+    images = np.stack([np.asarray(draw(shapes[t], rng).resize((72, 72))) for t in targets])
     train = Batches(
-        pictures[:-160], targets[:-160], classes=CLASSES, batch_size=BATCH, augment=Augment(),
+        images[:-160], targets[:-160], classes=CLASSES, batch_size=BATCH, augment=Augment(),
         size=SIDE,
     )  # fmt: skip
-    val = Batches(pictures[-160:, 4:-4, 4:-4], targets[-160:], classes=CLASSES, batch_size=BATCH)
+    val = Batches(images[-160:, 4:-4, 4:-4], targets[-160:], classes=CLASSES, batch_size=BATCH)
     means: list[float] = [0.0]  # of the steps so far, as Keras logs it
 
     class Noted(fitting.Keeper):
@@ -172,7 +172,7 @@ def begun(folder: Path, *, traced: bool) -> bool:
 def kills(folder: Path, count: int, seed: int) -> None:
     (alone,) = toy(folder / "alone", 1)
     assert alone.wait() == 0
-    expected, pictures = result(folder / "alone"), shown(folder / "alone")
+    expected, images = result(folder / "alone"), shown(folder / "alone")
     draw = random.Random(seed)
     right = 0
     for k in range(count):
@@ -199,16 +199,16 @@ def kills(folder: Path, count: int, seed: int) -> None:
             for a, b in zip(got["history"], expected["history"], strict=True)
             for key in ("loss", "val_loss")
         ]
-        fits = shown(own) == pictures and not any(codes) and not list(own.glob("*.part"))
+        fits = shown(own) == images and not any(codes) and not list(own.glob("*.part"))
         right += fits
         print(
             f"kill {k}: rank {victim}{' (had ended)' if over else ''} with {states or 'no state'} "
             f"{parts or ''}; the other ended {waited:.1f} s later ({other}); resumed by {resumed}: "
-            f"{len(shown(own))} pictures of {len(pictures)}, losses to {max(losses):.0e}, "
+            f"{len(shown(own))} images of {len(images)}, losses to {max(losses):.0e}, "
             f"{'as if nothing had been' if fits else 'NOT as it should be'}",
             flush=True,
         )
-    print(f"{right} of {count} runs ended with the same pictures seen and nothing half-written")
+    print(f"{right} of {count} runs ended with the same images seen and nothing half-written")
 
 
 if __name__ == "__main__":

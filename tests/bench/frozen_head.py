@@ -3,7 +3,7 @@ an epoch of the same head behind the frozen backbone.
 
     uv run python tests/bench/frozen_head.py        # about 3 minutes on two cores
 
-Wall seconds of model.fit, the two in turn, on the same 512 random pictures; validation in neither.
+Wall seconds of model.fit, the two in turn, on the same 512 random images; validation in neither.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 import kzoo
-from kzoo.recipes.augment import Batches
-from kzoo.recipes.fit import features, split_at
+from kzoo.recipes.data.augment import Batches
+from kzoo.recipes.training.stages import features, split_at
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     shape = (given.size, given.size, 3)
-    pictures = rng.integers(0, 256, (512, *shape), dtype="uint8")
-    plain = Batches(pictures, rng.integers(0, 10, 512), classes=10, batch_size=32)
+    images = rng.integers(0, 256, (512, *shape), dtype="uint8")
+    plain = Batches(images, rng.integers(0, 10, 512), classes=10, batch_size=32)
 
     net = kzoo.get_model(given.model)(input_shape=shape, classes=10)
     body, head = split_at(net, "head_dropout")
@@ -50,7 +50,7 @@ def main() -> None:
             if i:  # the first round traces and compiles
                 seconds[name].append(time.perf_counter() - start)
     through, after = (statistics.median(seconds[name]) for name in seconds)
-    print(f"{given.model} at {given.size} px on {keras.backend.backend()}, 512 pictures")
+    print(f"{given.model} at {given.size} px on {keras.backend.backend()}, 512 images")
     print(f"features, once                       {first:8.2f} s")
     print(f"an epoch through the frozen backbone {through:8.2f} s")
     print(f"an epoch on cached features          {after:8.2f} s    {through / after:.0f}x less")

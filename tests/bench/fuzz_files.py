@@ -81,9 +81,9 @@ MUTATIONS = (overwrite, overwrite, flip, flip, flip, extreme, extreme, cut, doub
 
 def feed(path: Path, sound: Path) -> Iterator[str]:
     """What each of the functions does with a file: "answer" or "error"."""
-    from kzoo.flatbuffer import read_tflite
     from kzoo.tflite import Runner, audit, compare, read_metadata
-    from kzoo.tflite.layers import with_outputs
+    from kzoo.tflite.inspect.layer_noise import with_outputs
+    from kzoo.weights.readers.flatbuffer import read_tflite
 
     def run() -> None:
         runner = Runner(path)
@@ -149,7 +149,7 @@ def outcome(path: Path, sound: Path) -> str:
 def campaign(files: list[Path], cases: int, seed: int) -> tuple[collections.Counter, list[str]]:
     """(How often each outcome came, the ones that must not be)."""
     import kzoo.tflite  # noqa: F401, once, before the forks
-    from kzoo.tflite.run import open_interpreter
+    from kzoo.tflite.runtime.trial import open_interpreter
 
     open_interpreter(files[0])
     counts: collections.Counter = collections.Counter()
@@ -175,15 +175,13 @@ def made(folder: Path) -> list[Path]:
     from kzoo.tflite import Metadata, convert
 
     keras.utils.set_random_seed(0)
-    pictures, labels = gratings(200, seed=0)
+    images, labels = gratings(200, seed=0)
     net = beginning(0.35, input_shape=(64, 64, 3), classes=6)
-    net = solved(settled(net, pictures[:128]), pictures, labels)
+    net = solved(settled(net, images[:128]), images, labels)
     said = Metadata(author="someone", run={"a": 1})
     names = list("abcdef")
     return [
-        convert(
-            net, folder / "int8.tflite", calibration=pictures[:40], labels=names, metadata=said
-        ),
+        convert(net, folder / "int8.tflite", calibration=images[:40], labels=names, metadata=said),
         convert(net, folder / "float32.tflite", scheme="float32", labels=names, metadata=said),
         convert(net, folder / "dynamic.tflite", scheme="dynamic"),
     ]

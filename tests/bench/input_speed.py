@@ -1,12 +1,12 @@
-"""Pictures a second by kzoo's own reader, grain and tf.data; memory of whole epochs.
+"""Images a second by kzoo's own reader, grain and tf.data; memory of whole epochs.
 
     uv run --with grain python tests/bench/input_speed.py [FOLDER]     four minutes of CPU
 
-FOLDER holds JPEG files, in any layout; without one, pictures are drawn. All give the same pictures
+FOLDER holds JPEG files, in any layout; without one, images are drawn. All give the same images
 at 224 px; the rounds go from one to the next in turn. kzoo reads a folder, packed shards, a tar
 file and memory; grain reads the shards, through kzoo's decoding and augmentation; tf.data reads
 TFRecord and decodes by TensorFlow's own operators, beside kzoo's. First on one thread, then on two
-threads and in two processes. Then the memory of whole epochs of 1,000 to 100,000 packed pictures,
+threads and in two processes. Then the memory of whole epochs of 1,000 to 100,000 packed images,
 in a process each.
 
 Reached on 300 drawn photos of 35 kB, one thread, ms of CPU each: folder 1.89, shards 1.68, the same
@@ -33,14 +33,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes import data as reading
-from kzoo.recipes.augment import Augment, Batches
-from kzoo.recipes.data import Pictures, read_dataset
-from kzoo.recipes.demo import SHAPES, draw
-from kzoo.recipes.shards import Writer, packed_record, unpacked
+from kzoo.recipes.commands.demo_run import SHAPES, draw
+from kzoo.recipes.data import images as reading
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.images import Images, read_dataset
+from kzoo.recipes.data.packed import Writer, packed_record, unpacked
 
 SIZE, COUNT, ROUNDS, BATCH = 224, 300, 3, 32
-AHEAD = 4  # times the pictures, where two read at a time
+AHEAD = 4  # times the images, where two read at a time
 Turn = Callable[[int], Iterable]  # the batches of an epoch
 MANY = (1_000, 10_000, 100_000)
 
@@ -61,7 +61,7 @@ def photos(folder: Path | None) -> list[bytes]:
 
 
 def packed(folder: Path, records: list[bytes], count: int, shard_mb: float = 64) -> Path:
-    """`count` pictures, those of `records` again and again."""
+    """`count` images, those of `records` again and again."""
     writer = Writer(folder, int(shard_mb * 1e6))
     for split, n in (("train", count), ("val", 10)):
         content = (packed_record(f"{i}.jpg", records[i % len(records)]) for i in range(n))
@@ -89,7 +89,7 @@ class Tar:
     def __getitem__(self, i: int) -> np.ndarray:
         place, size = self.places[i]
         content = os.pread(self.file.fileno(), size, place)
-        return reading.read_picture(Member(content), SIZE)
+        return reading.read_image(Member(content), SIZE)
 
 
 class Member:
@@ -119,15 +119,15 @@ def by_kzoo(store, augment: Augment | None, *, threads: int = 1) -> Turn:
 def by_grain(
     folder: Path, augment: Augment | None, *, times: int = 1, threads: int = 1, processes: int = 0
 ) -> Turn:
-    """Its data source, order, batches and threads or processes; pictures as kzoo makes them."""
+    """Its data source, order, batches and threads or processes; images as kzoo makes them."""
     import absl.flags
     import grain
 
     shards = sorted(map(str, folder.glob("train-*.array_record"))) * times
 
     def example(record: bytes, rng: np.random.Generator) -> np.ndarray:
-        picture = reading.read_picture(Member(unpacked(record)[1]), SIZE)
-        return augment(picture, SIZE, rng) if augment else picture.astype("float32")
+        image = reading.read_image(Member(unpacked(record)[1]), SIZE)
+        return augment(image, SIZE, rng) if augment else image.astype("float32")
 
     def turn(k: int) -> Iterable:
         source = grain.sources.ArrayRecordDataSource(shards)
@@ -146,16 +146,16 @@ def by_grain(
 def by_tf_data(files: list[str], augment: Augment | None, *, threads: int = 1) -> Turn:
     import tensorflow as tf
 
-    def moved(picture, k):
+    def moved(image, k):
         rng = np.random.default_rng(int(k))
-        return augment(picture.astype("uint8"), SIZE, rng)
+        return augment(image.astype("uint8"), SIZE, rng)
 
     def example(k, record):
-        picture = tf.io.decode_jpeg(record, channels=3)
-        picture = tf.image.resize(picture, (SIZE, SIZE))
+        image = tf.io.decode_jpeg(record, channels=3)
+        image = tf.image.resize(image, (SIZE, SIZE))
         if augment:
-            picture = tf.numpy_function(moved, [picture, k], tf.float32)
-        return picture
+            image = tf.numpy_function(moved, [image, k], tf.float32)
+        return image
 
     def turn(k: int) -> Iterable:
         data = tf.data.TFRecordDataset(files).shuffle(AHEAD * COUNT, seed=k).enumerate()
@@ -174,16 +174,16 @@ def speed(scratch: Path, folder: Path | None) -> None:
     paths = [scratch / "folder" / f"{i}.jpg" for i in range(count)]
     for path, content in zip(paths, records, strict=True):
         path.write_bytes(content)
-    reading.CACHE_BYTES = 0  # each picture is read each time
+    reading.CACHE_BYTES = 0  # each image is read each time
     shards = read_dataset(packed(scratch / "packed", records, count)).train.paths
     files = [written(scratch / "a.tfrecord", records)]
     stores = {
-        "folder": Pictures(paths, SIZE),
-        "shards (ArrayRecord)": Pictures(shards, SIZE),
+        "folder": Images(paths, SIZE),
+        "shards (ArrayRecord)": Images(shards, SIZE),
         "tar, by offsets": Tar(scratch / "a.tar", records),
-        "memory": np.stack([reading.read_picture(path, SIZE) for path in paths]),
+        "memory": np.stack([reading.read_image(path, SIZE) for path in paths]),
     }
-    long = Pictures(shards[:] * AHEAD, SIZE)
+    long = Images(shards[:] * AHEAD, SIZE)
     one: dict[str, Turn] = {}
     both: dict[str, Turn] = {}
     for augment in (None, Augment()):
@@ -223,7 +223,7 @@ def on_one_thread(epochs: dict[str, Turn], count: int) -> None:
             assert batches == -(-count // BATCH), (name, batches)
             if k:  # the first warms up
                 taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    print(f"\n{'one thread':34} pictures/s   ms of CPU each   CPU / folder")
+    print(f"\n{'one thread':34} images/s   ms of CPU each   CPU / folder")
     base = 0.0
     for name, times in taken.items():
         wall, cpu = (statistics.median(values) / count for values in zip(*times, strict=True))
@@ -233,7 +233,7 @@ def on_one_thread(epochs: dict[str, Turn], count: int) -> None:
 
 def on_both_cores(epochs: dict[str, Turn], count: int) -> None:
     """From the second quarter of an epoch on: processes have begun by then."""
-    print(f"\n{'two at a time':34} pictures/s   after as many seconds")
+    print(f"\n{'two at a time':34} images/s   after as many seconds")
     for name, turn in epochs.items():
         begun = time.perf_counter()
         for i, _ in enumerate(turn(0)):
@@ -272,7 +272,7 @@ def memory(scratch: Path) -> None:
         words = [sys.executable, __file__, "--epoch", str(folder)]
         said = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
         print(
-            f"{count:8,} pictures {size:21.1f} {said['before']:20.0f} {said['most']:13.0f} "
+            f"{count:8,} images {size:21.1f} {said['before']:20.0f} {said['most']:13.0f} "
             f"{said['seconds']:9.1f}"
         )
 
@@ -285,8 +285,8 @@ def one_epoch(folder: Path) -> None:
     before, start = resident(), time.perf_counter()
     most = before
     train = read_dataset(folder).train
-    pictures = Pictures(train.paths, 48)
-    shown = Batches(pictures, train.targets, classes=10, batch_size=128).shuffled(0, 0)
+    images = Images(train.paths, 48)
+    shown = Batches(images, train.targets, classes=10, batch_size=128).shuffled(0, 0)
     for i in range(len(shown)):
         shown[i]
         most = max(most, resident())

@@ -4,7 +4,7 @@
 
 RUN is the folder of a `kzoo detect` or `kzoo segment` run; its model.tflite has been trained in
 int8 unless --qat-epochs was 0. All are measured by the interpreter on the run's validation
-pictures: mAP by pycocotools, mean IoU. Cost: V3-Small at 320 px, 59 pictures: 2 minutes.
+images: mAP by pycocotools, mean IoU. Cost: V3-Small at 320 px, 59 images: 2 minutes.
 (For classifiers: qat_accuracy.py.)
 """
 
@@ -16,18 +16,18 @@ from typing import Any
 import keras
 
 import kzoo
-from kzoo.masks import score_masks
-from kzoo.recipes.boxes_score import score_boxes
-from kzoo.recipes.compare import Finished, open_finished
-from kzoo.recipes.finder import finder
-from kzoo.recipes.int8 import for_calibration
-from kzoo.recipes.masker import masks_of
-from kzoo.recipes.masks import full_mask
+from kzoo.recipes.data.mask_dataset import full_mask
+from kzoo.recipes.evaluation.box_metrics import score_boxes
+from kzoo.recipes.evaluation.detect_files import finder
+from kzoo.recipes.evaluation.finished_runs import Finished, open_finished
+from kzoo.recipes.evaluation.segment_files import masks_of
+from kzoo.recipes.training.int8 import for_calibration
+from kzoo.segmentation.masks import score_masks
 from kzoo.tflite import convert
 
 
 def score_detector(run: Finished, file: Path) -> Any:
-    return score_boxes(run.dataset.val, finder(file)(run.pictures), run.dataset.labels)
+    return score_boxes(run.dataset.val, finder(file)(run.images), run.dataset.labels)
 
 
 def score_segmenter(run: Finished, file: Path) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.recipes.plan import Ask, Plan, compiled, cost
+from kzoo.recipes.commands.plan_run import Ask, Plan, compiled, cost
 
 STEPS = 3
 CASES = [("mobilenet_v3_small", 16), ("mobilenet_v3_small", 64), ("mobilenet_v2", 32)]
@@ -30,8 +30,8 @@ def status(name: str) -> float:
 def measured(ask: Ask) -> float:
     before = status("VmRSS")
     net = compiled(ask)
-    pictures = np.zeros((ask.batch_size, ask.size, ask.size, 3), "float32")
-    batch = pictures, np.zeros(len(pictures), "int32")
+    images = np.zeros((ask.batch_size, ask.size, ask.size, 3), "float32")
+    batch = images, np.zeros(len(images), "int32")
     net.train_on_batch(*batch)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: man 5 proc
     for _ in range(STEPS):
@@ -47,7 +47,7 @@ if __name__ == "__main__":
         model, batch = CASES[given.case]
         print(json.dumps(measured(Ask(model, batch_size=batch))))
         sys.exit()
-    print(f"{keras.backend.backend():24} pictures   plan, GB   measured   measured / plan")
+    print(f"{keras.backend.backend():24} images   plan, GB   measured   measured / plan")
     for k, (model, batch) in enumerate(CASES):
         ask = Ask(model, batch_size=batch)
         plan = Plan(ask, *cost(ask), rate=1.0, reading=1.0, kb=1.0)

@@ -3,7 +3,7 @@
     uv run python tests/bench/ptq_choices.py RUN
 
 RUN is the folder of a `kzoo classify` run; its float model is quantized with 256 of its training
-pictures and computed in Keras on its validation pictures. KL is the divergence of class
+images and computed in Keras on its validation images. KL is the divergence of class
 probabilities from the float model's. Cost: half a minute a row.
 """
 
@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 import kzoo
-from kzoo.recipes.compare import read_run
-from kzoo.recipes.data import Pictures
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.evaluation.finished_runs import read_run
 
 CHOICES: tuple[dict, ...] = (
     {},
@@ -34,18 +34,18 @@ def main() -> None:
     options = parser.parse_args()
     model, dataset, size = read_run(options.run)
     logits = keras.Model(model.input, model.get_layer("predictions").input)
-    train = Pictures(dataset.train.paths, size)
+    train = Images(dataset.train.paths, size)
     chosen = np.random.default_rng(0).permutation(len(train))[:256]
     calibration = np.stack([train[i] for i in chosen])
-    pictures = Pictures(dataset.val.paths, size)[:].astype("float32")
-    exact = centred(logits.predict(pictures, verbose=0))
+    images = Images(dataset.val.paths, size)[:].astype("float32")
+    exact = centred(logits.predict(images, verbose=0))
     right = np.mean(exact.argmax(-1) == dataset.val.targets)
-    print(f"float accuracy {right:.3f}, {len(pictures)} pictures\n{'dB':>6}{'KL':>8} classes right")
+    print(f"float accuracy {right:.3f}, {len(images)} images\n{'dB':>6}{'KL':>8} classes right")
     for choice in CHOICES:
         start = time.perf_counter()
         int8 = kzoo.quantize(logits, calibration=calibration, **choice)
         seconds = time.perf_counter() - start
-        found = centred(int8.predict(pictures, verbose=0))
+        found = centred(int8.predict(images, verbose=0))
         ratio = np.square(exact - exact.mean(0)).sum() / np.square(found - exact).sum()
         p, q = log_softmax(exact), log_softmax(found)
         divergence = (np.exp(p) * (p - q)).sum(-1).mean()

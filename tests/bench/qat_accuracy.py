@@ -3,8 +3,8 @@
     uv run python tests/bench/qat_accuracy.py RUN [--unseen PHOTOS] [--seeds 3] [--epochs 6]
 
 RUN is the folder of a `kzoo classify` run. Its float model stays as it is; a seed is a choice of
-256 calibration pictures, and of the order and augmentation in training. Every int8 model is
-measured by the interpreter on the run's validation pictures, or on those to validate of PHOTOS. The
+256 calibration images, and of the order and augmentation in training. Every int8 model is
+measured by the interpreter on the run's validation images, or on those to validate of PHOTOS. The
 float epoch was chosen on the run's own: any other net, an int8 one too, does worse there on
 average. Divergence is the mean of sum(p * log(p / q)), p of float and q of the file.
 Training is the recipe's, but for the choice of the best epoch: it ends with the last one. Cost:
@@ -19,11 +19,11 @@ import keras
 import numpy as np
 
 import kzoo
-from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
-from kzoo.recipes.compare import read_run
-from kzoo.recipes.data import Pictures, read_dataset
-from kzoo.recipes.fit import Stage, compile_stage
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.images import Images, read_dataset
+from kzoo.recipes.evaluation.finished_runs import read_run
+from kzoo.recipes.training.stages import Stage, compile_stage
 from kzoo.tflite import Runner, convert
 
 Row = tuple[float, ...]
@@ -32,7 +32,7 @@ Row = tuple[float, ...]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--unseen", type=Path, help="data set whose pictures to validate are used")
+    parser.add_argument("--unseen", type=Path, help="data set whose images to validate are used")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6, help="0: quantization alone")
     parser.add_argument("--rate", type=float, default=QAT_LEARNING_RATE)
@@ -41,10 +41,10 @@ def main() -> None:
     options = parser.parse_args()
     model, dataset, size = read_run(options.run)
     val = read_dataset(options.unseen).val if options.unseen else dataset.val
-    pictures, targets = Pictures(val.paths, size)[:], val.targets
-    exact = model.predict(pictures.astype("float32"), verbose=0)
+    images, targets = Images(val.paths, size)[:], val.targets
+    exact = model.predict(images.astype("float32"), verbose=0)
     train = Batches(
-        Pictures(dataset.train.paths, round(size * MARGIN)),
+        Images(dataset.train.paths, round(size * MARGIN)),
         dataset.train.targets,
         classes=len(dataset.labels),
         batch_size=32,
@@ -56,11 +56,11 @@ def main() -> None:
     def measure(name: str, int8: keras.Model, **options) -> None:
         with tempfile.TemporaryDirectory() as place:
             try:
-                said = Runner(convert(int8, Path(place) / "model.tflite", **options))(pictures)
+                said = Runner(convert(int8, Path(place) / "model.tflite", **options))(images)
             except ValueError as error:
                 print(f"  {name:12} {error}", flush=True)
                 return
-        simulated = int8.predict(pictures.astype("float32"), verbose=0)
+        simulated = int8.predict(images.astype("float32"), verbose=0)
         answers = [scores.argmax(-1) for scores in (said, exact, simulated)]
         alike = [float(np.mean(answers[0] == other)) for other in (targets, *answers[1:])]
         ratio = np.log(np.maximum(exact, 1e-9) / np.maximum(said, 1e-9))
@@ -68,12 +68,12 @@ def main() -> None:
         rows.setdefault(name, []).append(row)
         print(f"  {name:12} " + " ".join(f"{value:.4f}" for value in row), flush=True)
 
-    print(f"float {np.mean(exact.argmax(-1) == targets):.4f} on {len(targets)} pictures")
+    print(f"float {np.mean(exact.argmax(-1) == targets):.4f} on {len(targets)} images")
     for seed in range(options.seeds):
         print(f"seed {seed}: accuracy, agreement with float, its own Keras model; divergence")
         keras.utils.set_random_seed(seed)
         chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:256]
-        calibration = Pictures([dataset.train.paths[i] for i in chosen], size)[:]
+        calibration = Images([dataset.train.paths[i] for i in chosen], size)[:]
         if options.usual:
             measure("usual PTQ", model, calibration=calibration, calibrator="tensorflow")
         int8 = kzoo.quantize(model, calibration=calibration)

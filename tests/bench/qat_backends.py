@@ -4,7 +4,7 @@
     uv run python tests/bench/qat_backends.py verify RUN OUT
 
 RUN is the folder of a `kzoo classify` run, OUT a folder for what passes from one to the other: the
-trained int8 model, and what it says of the validation pictures on the backend it was trained on.
+trained int8 model, and what it says of the validation images on the backend it was trained on.
 The second prints the audit of its file, and how often the file says the same. One epoch of a
 V3-Small at 224 px on 1,100 photos: a minute under JAX, six under PyTorch (CPU of one core).
 """
@@ -16,21 +16,21 @@ import keras
 import numpy as np
 
 import kzoo
-from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
-from kzoo.recipes.compare import read_run
-from kzoo.recipes.data import Dataset, Pictures
-from kzoo.recipes.fit import Stage, compile_stage
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.images import Dataset, Images
+from kzoo.recipes.evaluation.finished_runs import read_run
+from kzoo.recipes.training.stages import Stage, compile_stage
 
 
 def train(model: keras.Model, dataset: Dataset, size: int, out: Path, steps: int) -> None:
     """One epoch, or its first `steps`."""
     keras.utils.set_random_seed(0)
-    calibration = Pictures(dataset.train.paths[:: len(dataset.train) // 128], size)[:]
+    calibration = Images(dataset.train.paths[:: len(dataset.train) // 128], size)[:]
     int8 = kzoo.quantize(model, calibration=calibration)
     paths, targets = dataset.train.paths, dataset.train.targets
     batches = Batches(
-        Pictures(paths, round(size * MARGIN)), targets, classes=len(dataset.labels),
+        Images(paths, round(size * MARGIN)), targets, classes=len(dataset.labels),
         batch_size=32, augment=Augment(), size=size,
     ).shuffled(0, 0)  # fmt: skip
     batches.order = batches.order[: steps * batches.batch_size]
@@ -40,8 +40,8 @@ def train(model: keras.Model, dataset: Dataset, size: int, out: Path, steps: int
     taught.fit(batches, shuffle=False, verbose=2)
     out.mkdir(parents=True, exist_ok=True)
     int8.save(out / "int8.keras")
-    pictures = Pictures(dataset.val.paths, size)[:]
-    np.save(out / "scores.npy", int8.predict(pictures.astype("float32"), verbose=0))
+    images = Images(dataset.val.paths, size)[:]
+    np.save(out / "scores.npy", int8.predict(images.astype("float32"), verbose=0))
     print(f"trained under {keras.backend.backend()}: {out / 'int8.keras'}")
 
 
@@ -50,7 +50,7 @@ def verify(dataset: Dataset, size: int, out: Path) -> None:
 
     file = convert(out / "int8.keras", out / "int8.tflite")
     print(audit(file))
-    said, scores = Runner(file)(Pictures(dataset.val.paths, size)[:]), np.load(out / "scores.npy")
+    said, scores = Runner(file)(Images(dataset.val.paths, size)[:]), np.load(out / "scores.npy")
     for name, answers in (("Keras", scores), ("file", said)):
         print(f"accuracy of the {name}: {np.mean(answers.argmax(-1) == dataset.val.targets):.4f}")
     print(f"agreement: {np.mean(said.argmax(-1) == scores.argmax(-1)):.4f}")

@@ -1,9 +1,9 @@
 """Where a quantized model in Keras and its file under XNNPACK differ, and how that grows.
 
-    uv run python tests/bench/qat_fidelity.py RUN [--pictures 8]
+    uv run python tests/bench/qat_fidelity.py RUN [--images 8]
 
 RUN is the folder of a `kzoo classify` run with an int8 stage. Its net is converted with the output
-of every fake-quant as an output of the file, and run on validation pictures in two ways: each
+of every fake-quant as an output of the file, and run on validation images in two ways: each
 operation fed with the file's own values (what one operation adds), and with its own (what piles
 up). A minute of CPU. Reached for a V3-Small on 224-px photos: alone, an operation differs from the
 file in 1 of 100,000 elements, by one quantum (a sum of products in float32 falls on the other side
@@ -19,9 +19,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.qat.layers import FakeQuant
-from kzoo.recipes.compare import read_run
-from kzoo.recipes.data import Pictures
+from kzoo.quantization.layers import FakeQuant
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.evaluation.finished_runs import read_run
 
 
 def file_with_all_outputs(model: keras.Model) -> tuple[object, dict[str, int]]:
@@ -51,7 +51,7 @@ def file_with_all_outputs(model: keras.Model) -> tuple[object, dict[str, int]]:
 def differences(
     model: keras.Model, file: dict[str, np.ndarray], image: np.ndarray, *, forced: bool
 ) -> dict[str, tuple[str, np.ndarray]]:
-    """{fake-quant: (kind of operation before it, differences in quanta)} for one picture."""
+    """{fake-quant: (kind of operation before it, differences in quanta)} for one image."""
     values, found = {}, {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) or layer.name == "preprocessing":
@@ -73,16 +73,16 @@ def differences(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     options = parser.parse_args()
     _, dataset, size = read_run(options.run)
     model = keras.saving.load_model(options.run / "checkpoint" / "3-qat.keras", compile=False)
     interpreter, indices = file_with_all_outputs(model)
     prepare = model.get_layer("preprocessing")
     alone, piled = collections.defaultdict(list), collections.defaultdict(list)
-    step = len(dataset.val) // options.pictures
-    for picture in Pictures(dataset.val.paths, size)[::step]:
-        image = keras.ops.convert_to_numpy(prepare(picture[None].astype("float32")))
+    step = len(dataset.val) // options.images
+    for pixels in Images(dataset.val.paths, size)[::step]:
+        image = keras.ops.convert_to_numpy(prepare(pixels[None].astype("float32")))
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
         interpreter.invoke()
         file = {name: interpreter.get_tensor(index) for name, index in indices.items()}

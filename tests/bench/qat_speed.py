@@ -3,7 +3,7 @@
     uv run python tests/bench/qat_speed.py        (about 5 minutes on one core)
 
 The usual conversion is TensorFlow's of the same net (kzoo's V3 has keras.applications' operators),
-with calibration pictures. Weights are random, with activations of order one: what an operator costs
+with calibration images. Weights are random, with activations of order one: what an operator costs
 does not depend on them.
 Times are CPU time of one thread, files taking turns; read the ratios.
 Reached: 0.48, 0.57, 0.27, 0.94 and 0.28 in the order printed (AVX512-VNNI, LiteRT 2.3).
@@ -19,7 +19,7 @@ import kzoo
 from kzoo.tflite import benchmark, convert
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from qat_nets import pictures, randomized
+from qat_nets import images, randomized
 
 BUILDERS = {
     "v2": kzoo.MobileNetV2,
@@ -29,7 +29,7 @@ BUILDERS = {
 
 
 def main() -> None:
-    calibration = pictures(8, size=224)
+    calibration = images(8, size=224)
     with tempfile.TemporaryDirectory() as folder:
         files: dict[str, Path] = {}
 

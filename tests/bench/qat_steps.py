@@ -17,12 +17,12 @@ import keras
 import numpy as np
 
 import kzoo
-from kzoo.qat.emit import emit
-from kzoo.qat.lower import lower
-from kzoo.qat.read import read
+from kzoo.quantization.emit import emit
+from kzoo.quantization.lower import lower
+from kzoo.quantization.read import read
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from qat_nets import pictures, randomized
+from qat_nets import images, randomized
 
 BATCH, STEPS, ROUNDS = 16, 4, 5
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     size = parser.parse_args().size
     model = randomized(kzoo.MobileNetV3Small(0.5, input_shape=(size, size, 3), classes=10))
-    x = pictures(BATCH, size=size).astype("float32")
+    x = images(BATCH, size=size).astype("float32")
     y = np.arange(BATCH) % 10
     models = {
         "float, folded": emit(lower(read(model), hard_swish="op", bytes_in=True), name="folded"),

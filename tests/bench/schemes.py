@@ -3,7 +3,7 @@ time and memory that conversion takes.
 
     uv run python tests/bench/schemes.py MODEL.keras TRAIN VAL      # 3 to 6 minutes a net
 
-MODEL is a classifier of pictures in [0, 255]; TRAIN has the pictures to calibrate on, VAL those to
+MODEL is a classifier of images in [0, 255]; TRAIN has the images to calibrate on, VAL those to
 compare on, each a folder of any depth. CPU time is of one thread, files in turn, as a ratio to the
 first. Memory is what the converting process, one for each file, had resident at most.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.recipes.convert import sample
+from kzoo.recipes.commands.convert_model import sample
 from kzoo.tflite import SCHEMES, audit, benchmark, compare, convert
 
 
@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("train", type=Path)
     parser.add_argument("val", type=Path)
-    parser.add_argument("--pictures", type=int, default=256, help="to compare on (default: 256)")
-    parser.add_argument("--calibration", type=int, default=256, help="pictures (default: 256)")
+    parser.add_argument("--images", type=int, default=256, help="to compare on (default: 256)")
+    parser.add_argument("--calibration", type=int, default=256, help="images (default: 256)")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # scheme, io, out: one child
     given = parser.parse_args()
     if given.one:
@@ -38,7 +38,7 @@ def main() -> None:
     side = net.input_shape[1]
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "calibration.npy"), sample(given.train, side)[: given.calibration])
-        seen = sample(given.val, side)[:: max(1, 256 // given.pictures)]
+        seen = sample(given.val, side)[:: max(1, 256 // given.images)]
         files: dict[Path, str] = {}
         for scheme, about in SCHEMES.items():
             for io in about.inputs:
@@ -52,7 +52,7 @@ def main() -> None:
                 else:
                     files[out] = done.stdout.splitlines()[-1]
         times = benchmark(list(files))
-        print(f"{net.name}, {side} px, {len(seen)} pictures")
+        print(f"{net.name}, {side} px, {len(seen)} images")
         print("scheme   input        bytes  CPU   parts outside agree  SQNR dB   s to convert, MB")
         for (file, cost), timing in zip(files.items(), times.timings, strict=True):
             found, said = audit(file), compare(net, file, seen)
@@ -65,9 +65,9 @@ def main() -> None:
 
 
 def convert_one(model: Path, scheme: str, io: str, out: str) -> None:
-    pictures = np.load(Path(out).with_name("calibration.npy"))
+    images = np.load(Path(out).with_name("calibration.npy"))
     start = time.perf_counter()
-    convert(model, out, scheme=scheme, io=io, calibration=pictures)  # type: ignore[arg-type]
+    convert(model, out, scheme=scheme, io=io, calibration=images)  # type: ignore[arg-type]
     seconds = time.perf_counter() - start
     print(f"{seconds:.0f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 

@@ -2,7 +2,7 @@
 
     uv run python tests/bench/segment_shapes.py [FOLDER]
 
-1,024 pictures of circles, crosses and triangles to learn from, 100 to measure on, 96 px, half a
+1,024 images of circles, crosses and triangles to learn from, 100 to measure on, 96 px, half a
 minimalistic MobileNetV3-Small at output stride 8 under DeepLabV3+. Prints mean IoU of the float
 model and of its int8 file, and the CPU time of it all. Reached: .860 and .861 in 177 s.
 """
@@ -21,7 +21,7 @@ from kzoo.recipes.segment import segment
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/shapes")
     folder.mkdir(parents=True, exist_ok=True)
-    data = folder / "pictures"
+    data = folder / "images"
     if not data.exists():
         draw_scenes(data, train=1024, val=100, side=96, shapes=("circle", "cross", "triangle"))
     begun = time.process_time()

@@ -3,7 +3,7 @@
     python tests/bench/segment_speed.py [--models ...] [--sizes 256 512] [--classes 21]
 
 Takes about six minutes. Weights are random, with settled batch statistics: fit for speed. "small"
-ends with logits at the head's own resolution, "logits" with them enlarged to the picture's, "mask"
+ends with logits at the head's own resolution, "logits" with them enlarged to the image's, "mask"
 with class ids. What "mask" takes over "small" is the share of resize and argmax.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 import kzoo
 from kzoo.tflite import audit, benchmark, convert
-from kzoo.tflite.mask import end_in_mask
+from kzoo.tflite.convert.mask_output import end_in_mask
 
 MODELS = {
     "lraspp_v3_large": (kzoo.LRASPP, kzoo.MobileNetV3Large),
@@ -31,11 +31,11 @@ MODELS = {
 }
 
 
-def settled(model: keras.Model, pictures: np.ndarray) -> keras.Model:
+def settled(model: keras.Model, images: np.ndarray) -> keras.Model:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-    model(pictures.astype("float32"), training=True)
+    model(images.astype("float32"), training=True)
     return model
 
 
@@ -46,12 +46,12 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=21)
     arguments = parser.parse_args()
     for size in arguments.sizes:
-        pictures = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)
         for name in arguments.models:
             head, builder = MODELS[name]
             keras.utils.set_random_seed(0)
             backbone = builder(include_top=False, input_shape=(size, size, 3), output_stride=16)
-            model = settled(head(backbone, arguments.classes), pictures)
+            model = settled(head(backbone, arguments.classes), images)
             small = head(backbone, arguments.classes, full_resolution=False)
             for layer in small.layers:
                 if layer.weights:
@@ -63,8 +63,8 @@ def main() -> None:
                     for kind in ("float32", "int8_logits", "int8_small", "int8_mask")
                 ]
                 convert(model, files[0], scheme="float32")
-                convert(kzoo.quantize(model, calibration=pictures), files[1])
-                convert(kzoo.quantize(small, calibration=pictures), files[2])
+                convert(kzoo.quantize(model, calibration=images), files[1])
+                convert(kzoo.quantize(small, calibration=images), files[2])
                 shutil.copy(files[1], files[3])
                 end_in_mask(files[3])
                 times = benchmark(files)

@@ -1,14 +1,14 @@
-"""A plain U-Net on pictures with masks, for orientation beside `kzoo segment`.
+"""A plain U-Net on images with masks, for orientation beside `kzoo segment`.
 
     python tests/bench/segment_unet.py DATA [--width 12] [--epochs 12] [--size 256] [--seed 0]
 
-The same pictures, augmentation, loss, optimizer and choice of the best epoch as the recipe's; no
+The same images, augmentation, loss, optimizer and choice of the best epoch as the recipe's; no
 pretrained weights, since there are none for it. Prints what it reaches in float, and its size and
 time in float32 and, after `kzoo.quantize` without training, in int8, by the interpreter.
 
 Nuclei, 1,107,662 parameters and 1,976 M multiply-accumulates, --epochs 12, which take as long as 30
 of V3-Small under DeepLabV3+ (1,009,826 and 182 M): mean IoU .865, nucleus .784, in int8 .785; 36 ms
-of CPU a picture in float32, 11 in int8.
+of CPU an image in float32, 11 in int8.
 """
 
 import argparse
@@ -20,11 +20,11 @@ import numpy as np
 from keras import layers
 
 import kzoo
-from kzoo.masks import score_masks
-from kzoo.recipes.data import Pictures
-from kzoo.recipes.masker import masks_of
-from kzoo.recipes.masks import full_mask, read_masks
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.data.mask_dataset import full_mask, read_masks
+from kzoo.recipes.evaluation.segment_files import masks_of
 from kzoo.recipes.segment import Config, Training
+from kzoo.segmentation.masks import score_masks
 from kzoo.tflite import benchmark, convert
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Training(dataset, config, Path(folder) / "checkpoint")
         model, rows = run.fit(model, "unet", options.epochs, options.learning_rate)
-        calibration = Pictures([pair.picture for pair in dataset.train[:128]], options.size)[:]
+        calibration = Images([pair.image for pair in dataset.train[:128]], options.size)[:]
         files = [Path(folder) / name for name in ("model.keras", "float.tflite", "int8.tflite")]
         model.save(files[0])
         convert(model, files[1], scheme="float32")

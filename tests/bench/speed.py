@@ -20,11 +20,11 @@ from kzoo.tflite import audit, benchmark, compare, convert
 MODELS = (kzoo.MobileNetV2, kzoo.MobileNetV3Large, kzoo.MobileNetV3Small)
 
 
-def settled(model: keras.Model, pictures: np.ndarray) -> keras.Model:
+def settled(model: keras.Model, images: np.ndarray) -> keras.Model:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-    model(pictures.astype("float32"), training=True)
+    model(images.astype("float32"), training=True)
     return model
 
 
@@ -34,21 +34,21 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=1.0)
     arguments = parser.parse_args()
     shape = (arguments.size, arguments.size, 3)
-    pictures = np.random.default_rng(0).integers(0, 256, (32, *shape), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (32, *shape), np.uint8)
     for builder in MODELS:
         keras.utils.set_random_seed(0)
-        model = settled(builder(arguments.alpha, input_shape=shape), pictures)
+        model = settled(builder(arguments.alpha, input_shape=shape), images)
         with tempfile.TemporaryDirectory() as folder:
             float32, usual, own = (
                 Path(folder, f"{model.name}_{kind}.tflite")
                 for kind in ("float32", "usual", "quantize")
             )
             convert(model, float32, scheme="float32")
-            convert(model, usual, calibration=pictures, calibrator="tensorflow")
-            convert(kzoo.quantize(model, calibration=pictures), own)
+            convert(model, usual, calibration=images, calibrator="tensorflow")
+            convert(kzoo.quantize(model, calibration=images), own)
             print(benchmark([float32, usual, own]))
             for file in (usual, own):
-                found = compare(model, file, pictures)
+                found = compare(model, file, images)
                 outside = len(audit(file).outside)
                 print(
                     f"{file.name}: SQNR {found.sqnr_db:.1f} dB, {outside} operators outside XNNPACK"

@@ -3,10 +3,10 @@
     python tests/bench/tfmot_qat.py RUN [--seeds 1] [--epochs 3]      (with kzoo[tfmot] installed)
 
 RUN is the folder of a `kzoo classify` run. Both start from its float model and its 256 calibration
-pictures, see the same augmented pictures in the same order with the float model's answers as
+images, see the same augmented images in the same order with the float model's answers as
 targets, at the same rates; batch norm keeps its statistics. "as it comes" is tfmot without
 calibration: ranges begin at [-6, 6]. Every int8 model is measured by the interpreter on the run's
-validation pictures, after its last epoch.
+validation images, after its last epoch.
 """
 
 import argparse
@@ -20,14 +20,14 @@ import numpy as np
 
 import kzoo
 from kzoo.interop import quantize_model, to_tf_keras
-from kzoo.recipes import tfmot
-from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN
-from kzoo.recipes.compare import read_run
-from kzoo.recipes.data import Pictures
-from kzoo.recipes.fit import Stage, compile_stage
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.evaluation.finished_runs import read_run
+from kzoo.recipes.training import tfmot_engine as tfmot
+from kzoo.recipes.training.stages import Stage, compile_stage
 from kzoo.tflite import Runner, audit, convert
-from kzoo.tflite.prepare import absorb_preprocessing, copy_in_float32
+from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32
 
 BATCH = 32
 
@@ -41,18 +41,18 @@ def main() -> None:
     parser.add_argument("--as-it-comes", action="store_true", help="tfmot uncalibrated too")
     options = parser.parse_args()
     net, dataset, size = read_run(options.run)
-    val, targets = Pictures(dataset.val.paths, size)[:], dataset.val.targets
+    val, targets = Images(dataset.val.paths, size)[:], dataset.val.targets
     exact = net.predict(val.astype("float32"), verbose=0)
     plain = Batches(val, targets, classes=len(dataset.labels), batch_size=BATCH)
     train = Batches(
-        Pictures(dataset.train.paths, round(size * MARGIN)),
+        Images(dataset.train.paths, round(size * MARGIN)),
         dataset.train.targets,
         classes=len(dataset.labels),
         batch_size=BATCH,
         augment=Augment(),
         size=size,
     )
-    print(f"float {np.mean(exact.argmax(-1) == targets):.4f} on {len(targets)} pictures")
+    print(f"float {np.mean(exact.argmax(-1) == targets):.4f} on {len(targets)} images")
     found: dict[str, list[tuple[float, ...]]] = {}
 
     def measure(name: str, int8: Any, simulated: np.ndarray, seconds: float = 0.0) -> None:
@@ -70,9 +70,9 @@ def main() -> None:
         print(f"seed {seed}: accuracy, agreement with float, with its own simulation, CPU time")
         keras.utils.set_random_seed(seed)
         chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:256]
-        pictures = Pictures([dataset.train.paths[i] for i in chosen], size)[:]
+        images = Images([dataset.train.paths[i] for i in chosen], size)[:]
 
-        int8 = kzoo.quantize(net, calibration=pictures)
+        int8 = kzoo.quantize(net, calibration=images)
         measure("kzoo PTQ", int8, int8.predict(val.astype("float32"), verbose=0))
         stage = Stage("qat", options.epochs, options.rate, "categorical_crossentropy")
         compile_stage(int8, stage, options.epochs * len(train))
@@ -82,7 +82,7 @@ def main() -> None:
         spent = time.process_time() - begun
         measure("kzoo QAT", int8, int8.predict(val.astype("float32"), verbose=0), spent)
 
-        quantized, real = tfmot.prepared(net, pictures, frozen_norms=True)
+        quantized, real = tfmot.prepared(net, images, frozen_norms=True)
         measure("tfmot PTQ", quantized, quantized.predict(real(val), verbose=0))
         contenders = {"tfmot QAT": quantized}
         if options.as_it_comes:

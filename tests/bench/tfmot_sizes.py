@@ -21,15 +21,15 @@ import keras
 import numpy as np
 
 import kzoo
-from kzoo.flatbuffer import read_tflite
 from kzoo.interop import cluster_model, from_tf_keras, prune_model, to_tf_keras
 from kzoo.interop.tf_keras import neighbour
-from kzoo.recipes.augment import Augment, Batches
 from kzoo.recipes.classify import MARGIN
-from kzoo.recipes.compare import read_run
-from kzoo.recipes.data import Pictures
-from kzoo.recipes.tfmot import fed
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.evaluation.finished_runs import read_run
+from kzoo.recipes.training.tfmot_engine import fed
 from kzoo.tflite import Runner, convert
+from kzoo.weights.readers.flatbuffer import read_tflite
 
 WARMUP = 0.1  # share of all steps, as in the recipes
 
@@ -44,11 +44,11 @@ def main() -> None:
     options = parser.parse_args()
     keras.utils.set_random_seed(options.seed)
     net, dataset, size = read_run(options.run)
-    val, targets = Pictures(dataset.val.paths, size)[:], dataset.val.targets
+    val, targets = Images(dataset.val.paths, size)[:], dataset.val.targets
     chosen = np.random.default_rng(options.seed).permutation(len(dataset.train))[:256]
-    calibration = Pictures([dataset.train.paths[i] for i in chosen], size)[:]
+    calibration = Images([dataset.train.paths[i] for i in chosen], size)[:]
     train = Batches(
-        Pictures(dataset.train.paths, round(size * MARGIN)),
+        Images(dataset.train.paths, round(size * MARGIN)),
         dataset.train.targets,
         classes=len(dataset.labels),
         batch_size=32,
@@ -92,7 +92,7 @@ def main() -> None:
         "16 clusters": lambda: clustered(16),
     }
     exact = net.predict(val.astype("float32"), verbose=0).argmax(-1)
-    print(f"before: float accuracy {np.mean(exact == targets):.4f} on {len(targets)} pictures")
+    print(f"before: float accuracy {np.mean(exact == targets):.4f} on {len(targets)} images")
     columns = "float", "int8", "int8 bytes", "compressed", "zeros"
     print(f"{'':14}" + "".join(f"{column:>12}" for column in columns), flush=True)
     for name in options.only or contenders:

@@ -18,12 +18,12 @@ import numpy as np
 
 import kzoo
 from kzoo.interop import quantize_model, to_tf_keras
-from kzoo.qat.emit import emit
-from kzoo.qat.lower import lower
-from kzoo.qat.read import read
+from kzoo.quantization.emit import emit
+from kzoo.quantization.lower import lower
+from kzoo.quantization.read import read
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from qat_nets import pictures, randomized
+from qat_nets import images, randomized
 
 BATCH, STEPS, ROUNDS = 16, 4, 5
 NETS: dict[str, Callable[..., object]] = {
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=96)
     size = parser.parse_args().size
-    x = pictures(BATCH, size=size).astype("float32")
+    x = images(BATCH, size=size).astype("float32")
     y = np.arange(BATCH) % 10
     for name, build in NETS.items():
         net = randomized(build(0.5, input_shape=(size, size, 3), classes=10))

@@ -7,7 +7,7 @@ this program makes (--environments, by default in the user's cache), LiteRT's Co
 LiteRT.js in headless Chromium. The classifier has learnt stripes (tests/conftest.py); the segmenter
 and the detector have random weights, which serves to compare numbers.
 
-A cell is the share of pictures with the same top class, of pixels with the same class, or of boxes
+A cell is the share of images with the same top class, of pixels with the same class, or of boxes
 found with their class, their score to .02 and their place to 2 px; "-" is a refusal, told below.
 
 With LiteRT 2.3, MediaPipe 1.2.2, tflite-micro 0.dev20261023, LiteRT.js 2.5.3 in Chromium 156: 1.000
@@ -35,8 +35,8 @@ from chromium import PROGRAM, Page  # noqa: E402
 from conftest import gratings, settled, solved  # noqa: E402
 
 import kzoo  # noqa: E402
-from kzoo.boxes import decode  # noqa: E402
-from kzoo.recipes.serve import default_cache, serve  # noqa: E402
+from kzoo.detection.boxes import decode  # noqa: E402
+from kzoo.recipes.commands.serve_page import default_cache, serve  # noqa: E402
 from kzoo.tflite import (  # noqa: E402
     SCHEMES,
     BoxOutputs,
@@ -49,8 +49,8 @@ from kzoo.tflite import (  # noqa: E402
 
 HERE = Path(__file__).parent
 PACKAGES = {"mediapipe": "mediapipe==1.2.2", "tflm": "tflite-micro"}
-SIDE, PICTURES = 64, 12
-Answer = list[Any]  # of a client, one for each picture
+SIDE, IMAGES = 64, 12
+Answer = list[Any]  # of a client, one for each image
 
 
 def main() -> None:
@@ -66,15 +66,15 @@ def main() -> None:
             for name, file in made(Path(folder))
             if any(word in name for word in given.only)
         }
-        pictures = gratings(PICTURES, seed=2)[0]
-        np.save(Path(folder) / "pictures.npy", pictures)
-        for i, picture in enumerate(pictures):
-            Image.fromarray(picture).save(Path(folder) / f"{i}.png")
+        images = gratings(IMAGES, seed=2)[0]
+        np.save(Path(folder) / "images.npy", images)
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(Path(folder) / f"{i}.png")
         clients: dict[str, Callable[[Path, str], float]] = {
-            "CompiledModel": lambda file, task: compiled(file, pictures),
-            "MediaPipe": lambda file, task: mediapipe(file, task, pictures, pythons["mediapipe"]),
-            "tflite-micro": lambda file, task: micro(file, pictures, pythons["tflm"]),
-            "LiteRT.js": lambda file, task: browser(file, task, pictures, given.cache),
+            "CompiledModel": lambda file, task: compiled(file, images),
+            "MediaPipe": lambda file, task: mediapipe(file, task, images, pythons["mediapipe"]),
+            "tflite-micro": lambda file, task: micro(file, images, pythons["tflm"]),
+            "LiteRT.js": lambda file, task: browser(file, task, images, given.cache),
         }
         print(f"{'file':26}" + "".join(f"{name:>15}" for name in clients))
         refusals = []
@@ -103,10 +103,10 @@ def environment(folder: Path, name: str) -> Path:
 def made(folder: Path) -> Iterator[tuple[str, tuple[Path, str]]]:
     """(name, (file, task)) of every file."""
     keras.utils.set_random_seed(0)
-    pictures, labels = gratings(384, seed=0)
-    shape, some = (SIDE, SIDE, 3), pictures[:100]
+    images, labels = gratings(384, seed=0)
+    shape, some = (SIDE, SIDE, 3), images[:100]
     v3 = kzoo.MobileNetV3Small(0.35, input_shape=shape, classes=6)
-    net = solved(settled(v3, pictures[:128]), pictures, labels)
+    net = solved(settled(v3, images[:128]), images, labels)
     names = [f"stripes {i}" for i in range(6)]
     for scheme in [name for name in SCHEMES if name != "int16x8"]:  # which has no HARD_SWISH
         for io in SCHEMES[scheme].inputs:
@@ -119,11 +119,11 @@ def made(folder: Path) -> Iterator[tuple[str, tuple[Path, str]]]:
                 ),
             )
     backbone = kzoo.MobileNetV3Small(0.35, input_shape=shape, include_top=False)
-    detector = kzoo.SSDLite(settled(backbone, pictures[:128]), 6)
+    detector = kzoo.SSDLite(settled(backbone, images[:128]), 6)
     for layer in detector.layers:
         if "project" in layer.name and layer.name.startswith("logits"):
             layer.kernel.assign(layer.kernel * 20)  # else all anchors say the same
-    settled(detector, pictures[:128])
+    settled(detector, images[:128])
     for scheme, after in (("float32", None), ("int8", None), ("int8", "op")):
         out = folder / f"detector {scheme} uint8{' op' if after else ''}.tflite"
         yield out.stem, (
@@ -134,8 +134,8 @@ def made(folder: Path) -> Iterator[tuple[str, tuple[Path, str]]]:
             "detect",
         )  # fmt: skip
     low = kzoo.MobileNetV3Small(0.35, input_shape=shape, include_top=False, output_stride=16)
-    segmenter = kzoo.LRASPP(settled(low, pictures[:128]), 6)
-    settled(segmenter, pictures[:128])
+    segmenter = kzoo.LRASPP(settled(low, images[:128]), 6)
+    settled(segmenter, images[:128])
     for scheme, io in (("float32", "float32"), ("int8", "uint8")):
         out = folder / f"segmenter {scheme} {io}.tflite"
         said = Metadata(labels=tuple(names), outputs=SegmenterOutput("softmax"))
@@ -155,11 +155,11 @@ def told(done: subprocess.CompletedProcess) -> None:
         raise ValueError(lines[-1][:150])
 
 
-def compiled(file: Path, pictures: np.ndarray) -> float:
+def compiled(file: Path, images: np.ndarray) -> float:
     """LiteRT's CompiledModel: the share of outputs as `Runner` has them, in any task."""
     from ai_edge_litert.compiled_model import CompiledModel
 
-    from kzoo.tflite.run import dequantize, from_pixels
+    from kzoo.tflite.ports import dequantize, from_pixels
 
     runner = Runner(file)
     try:
@@ -169,10 +169,10 @@ def compiled(file: Path, pictures: np.ndarray) -> float:
     inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
     names = model.get_signature_by_index(0)["outputs"]
     agreed = []
-    for picture in pictures:
-        inputs[0].write(from_pixels(picture[None], runner.input.dtype))
+    for image in images:
+        inputs[0].write(from_pixels(image[None], runner.input.dtype))
         model.run_by_index(0, inputs, outputs)
-        want = runner(picture)
+        want = runner(image)
         want = want if isinstance(want, dict) else {runner.outputs[0].name: want}
         for port in runner.outputs:
             buffer = outputs[names.index(port.name)]
@@ -182,12 +182,12 @@ def compiled(file: Path, pictures: np.ndarray) -> float:
     return float(np.mean(agreed))
 
 
-def mediapipe(file: Path, task: str, pictures: np.ndarray, python: Path) -> float:
-    command = [python, HERE / "mediapipe_client.py", task, file, file.parent / "pictures.npy"]
+def mediapipe(file: Path, task: str, images: np.ndarray, python: Path) -> float:
+    command = [python, HERE / "mediapipe_client.py", task, file, file.parent / "images.npy"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told(done)
     answers = json.loads(done.stdout.splitlines()[-1])
-    values = Runner(file)(pictures)
+    values = Runner(file)(images)
     labels = read_metadata(file).labels
     if task == "classify":
         same = [a[0][2] == labels[b.argmax()] and abs(a[0][1] - b.max()) < 0.02
@@ -214,7 +214,7 @@ def located(file: Path, values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.n
 def found(box: list, boxes: np.ndarray, scores: np.ndarray, labels: tuple[str, ...]) -> bool:
     """Whether a client's (x, y, width, height, score, label) is one of the anchors' boxes.
 
-    MediaPipe moves a box that begins outside of the picture to its edge, with its size.
+    MediaPipe moves a box that begins outside of the image to its edge, with its size.
     """
     x, y, width, height, score, label = box
     wanted = np.concatenate([np.maximum(boxes[:, :2], 0), boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -222,12 +222,12 @@ def found(box: list, boxes: np.ndarray, scores: np.ndarray, labels: tuple[str, .
     return bool(np.any(near & (np.abs(scores[:, labels.index(label)] - score) < 0.02)))
 
 
-def micro(file: Path, pictures: np.ndarray, python: Path) -> float:
-    from kzoo.tflite.run import from_pixels
+def micro(file: Path, images: np.ndarray, python: Path) -> float:
+    from kzoo.tflite.ports import from_pixels
 
     runner = Runner(file)
     stored, out = file.parent / "stored.npy", file.parent / "out.npy"
-    np.save(stored, from_pixels(pictures, runner.input.dtype))
+    np.save(stored, from_pixels(images, runner.input.dtype))
     done = subprocess.run(
         [python, HERE / "micro_client.py", file, stored, out],
         capture_output=True, text=True, check=False,
@@ -235,13 +235,13 @@ def micro(file: Path, pictures: np.ndarray, python: Path) -> float:
     told(done)
     if len(runner.outputs) > 1:
         raise ValueError("not compared: it has several outputs")
-    return float(np.mean(np.load(out).argmax(-1) == runner(pictures).argmax(-1)))
+    return float(np.mean(np.load(out).argmax(-1) == runner(images).argmax(-1)))
 
 
-def browser(file: Path, task: str, pictures: np.ndarray, cache: Path | None) -> float:
+def browser(file: Path, task: str, images: np.ndarray, cache: Path | None) -> float:
     if PROGRAM is None:
         raise ValueError("Chromium is not installed")
-    paths = [file.parent / f"{i}.png" for i in range(len(pictures))]
+    paths = [file.parent / f"{i}.png" for i in range(len(images))]
     server = serve(file, paths, port=0, cache=cache)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -256,7 +256,7 @@ def browser(file: Path, task: str, pictures: np.ndarray, cache: Path | None) -> 
     finally:
         server.shutdown()
         server.server_close()
-    values, labels = Runner(file)(pictures), read_metadata(file).labels
+    values, labels = Runner(file)(images), read_metadata(file).labels
     if task == "classify":
         same = [rows[0][0] == labels[b.argmax()] for rows, b in zip(shown, values, strict=True)]
     elif task == "segment":

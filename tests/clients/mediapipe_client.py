@@ -1,6 +1,6 @@
-"""Runs one file through MediaPipe Tasks: `python mediapipe_client.py TASK FILE PICTURES.npy`.
+"""Runs one file through MediaPipe Tasks: `python mediapipe_client.py TASK FILE IMAGES.npy`.
 
-Prints JSON: for each picture what the task said of it. Started by clients.py in an environment that
+Prints JSON: for each image what the task said of it. Started by clients.py in an environment that
 has mediapipe 1.2.2 and nothing of kzoo.
 """
 
@@ -53,6 +53,6 @@ def segment(base: BaseOptions, images: list[mp.Image]) -> list:
 TASKS = {"classify": classify, "detect": detect, "segment": segment}
 
 if __name__ == "__main__":
-    task, file, pictures = sys.argv[1:]
-    images = [mp.Image(image_format=mp.ImageFormat.SRGB, data=p) for p in np.load(pictures)]
+    task, file, images = sys.argv[1:]
+    images = [mp.Image(image_format=mp.ImageFormat.SRGB, data=p) for p in np.load(images)]
     print(json.dumps(TASKS[task](BaseOptions(model_asset_path=file), images)))

@@ -22,7 +22,7 @@ CASES = {
 
 
 def pixels() -> np.ndarray:
-    """Two pictures (2, H, W, 3) with values in [0, 255]."""
+    """Two images (2, H, W, 3) with values in [0, 255]."""
     return np.random.default_rng(SEED).integers(0, 256, (2, *SIZE, 3)).astype("float32")
 
 

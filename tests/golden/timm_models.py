@@ -33,7 +33,7 @@ def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def macs(net, size: int) -> int:
-    """Multiply-accumulates of its convolutions and dense layers for one picture."""
+    """Multiply-accumulates of its convolutions and dense layers for one image."""
     import torch
 
     counted = []

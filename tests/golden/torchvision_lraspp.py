@@ -1,7 +1,7 @@
 """torchvision's segmenters' answers, for tests/test_segmentation.py: python tests/golden/torchvision_lraspp.py
 
 Needs torchvision (made with 0.29.1 beside torch 2.14.1), takes 10 s and writes
-torchvision_lraspp.npz beside itself. Weights and pictures are those of torchvision_models.py.
+torchvision_lraspp.npz beside itself. Weights and images are those of torchvision_models.py.
 """  # noqa: E501
 
 import sys

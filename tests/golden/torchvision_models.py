@@ -27,7 +27,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's preset
 
 
 def pixels(height: int, width: int) -> np.ndarray:
-    """A picture (H, W, 3) of whole numbers in [0, 255]."""
+    """An image (H, W, 3) of whole numbers in [0, 255]."""
     return np.random.default_rng([SEED, height, width]).integers(0, 256, (height, width, 3))
 
 

@@ -17,17 +17,17 @@ from golden.torchvision_models import SEED, fill
 GOLDEN = Path(__file__).with_suffix(".npz")
 SIDE, CLASSES = 320, 90
 KEPT = 97  # every 97th anchor of the raw outputs; prime, so that all maps and shapes are met
-BATCH, MOST = 2, 6  # pictures, objects in one at the most
+BATCH, MOST = 2, 6  # images, objects in one at the most
 NMS = {"score": 0.06, "overlap": 0.55, "candidates": 300, "most": 300}
 
 
 def pixels() -> np.ndarray:
-    """Pictures (2, H, W, 3) of whole numbers in [0, 255]."""
+    """Images (2, H, W, 3) of whole numbers in [0, 255]."""
     return np.random.default_rng([SEED, SIDE]).integers(0, 256, (BATCH, SIDE, SIDE, 3))
 
 
 def targets() -> tuple[np.ndarray, np.ndarray]:
-    """(boxes (2, 6, 4) yxyx in [0, 1], labels (2, 6) from 0 on); the second picture has four."""
+    """(boxes (2, 6, 4) yxyx in [0, 1], labels (2, 6) from 0 on); the second image has four."""
     rng = np.random.default_rng([SEED, 1])
     sides = rng.uniform(0.2, 0.9, (BATCH, MOST, 2))  # smaller ones have several best anchors
     corner = rng.uniform(0, 1, sides.shape) * (1 - sides)
@@ -90,7 +90,7 @@ def main() -> None:
         golden[f"found/{i}/boxes"] = one["boxes"].numpy()[:, [1, 0, 3, 2]] / SIDE
         golden[f"found/{i}/scores"] = one["scores"].numpy()
         golden[f"found/{i}/labels"] = one["labels"].numpy() - 1
-        print(f"picture {i}: {len(one['scores'])} found, scores to {one['scores'].max():.3f}")
+        print(f"image {i}: {len(one['scores'])} found, scores to {one['scores'].max():.3f}")
     np.savez_compressed(GOLDEN, **golden)
     print(f"{GOLDEN.name}: {GOLDEN.stat().st_size:,} bytes; losses {golden['losses']}")
 

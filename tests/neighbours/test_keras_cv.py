@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from qat_nets import pictures, randomized
+from qat_nets import images, randomized
 from scenes import draw_scenes
 
 import kzoo
@@ -24,7 +24,7 @@ keras_cv = pytest.importorskip("keras_cv", reason="keras-cv comes with its extra
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, about themselves
 
 SIZE = 64
-X = pictures(2, size=SIZE).astype("float32")
+X = images(2, size=SIZE).astype("float32")
 TARGETS = {
     "boxes": np.array(
         [[[0.1, 0.2, 0.6, 0.7], [0, 0, 0, 0]], [[0, 0, 0.5, 0.5], [0.25, 0.5, 1, 0.75]]], "float32"
@@ -103,9 +103,9 @@ def test_predictions_become_detections_and_go_back():
 
 
 def test_its_coco_metrics_agree_with_pycocotools_ours():
-    from kzoo.recipes.annotations import Example
-    from kzoo.recipes.boxes_score import score_boxes
-    from kzoo.recipes.keras_cv_score import score_by_keras_cv
+    from kzoo.recipes.data.box_dataset import Example
+    from kzoo.recipes.evaluation.box_metrics import score_boxes
+    from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
 
     rng = np.random.default_rng(0)
     examples, found = [], []
@@ -138,7 +138,7 @@ def test_kzoo_detect_writes_them_beside_its_own(tmp_path):
 
 
 def test_a_size_is_asked_for_where_boxes_are_in_px():
-    with pytest.raises(ValueError, match=r'"xyxy" are in px: say of which pictures, size=\(H, W\)'):
+    with pytest.raises(ValueError, match=r'"xyxy" are in px: say of which images, size=\(H, W\)'):
         to_keras_cv(TARGETS, format="xyxy")
 
 

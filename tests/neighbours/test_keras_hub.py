@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from qat_nets import pictures
+from qat_nets import images
 
 import kzoo
 from kzoo.interop import (
@@ -18,7 +18,7 @@ keras_hub = pytest.importorskip("keras_hub", reason="keras-hub comes with its ex
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, about themselves
 
 SIZE = 64
-X = pictures(2, size=SIZE).astype("float32")
+X = images(2, size=SIZE).astype("float32")
 TARGETS = {
     "boxes": np.array([[[0.1, 0.2, 0.6, 0.7], [0, 0, 0, 0]]] * 2, "float32"),
     "labels": np.array([[2, -1]] * 2, "int32"),

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from kzoo.recipes import demo
 from kzoo.recipes.cli import main
+from kzoo.recipes.commands import demo_run as demo
 from kzoo.tflite import audit
 
 pytest.importorskip("tensorflow_model_optimization", reason="tfmot comes with its extra")

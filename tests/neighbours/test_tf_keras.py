@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from conftest import CLASSES, SIDE, gratings, settled, solved
 from keras import layers
-from qat_nets import pictures, randomized
+from qat_nets import images, randomized
 
 import kzoo
-from kzoo import mobilenet_v2
-from kzoo.flatbuffer import read_tflite
+from kzoo.backbones import mobilenet_v2
+from kzoo.backbones.rows import Head
 from kzoo.interop import (
     cluster_model,
     from_tf_keras,
@@ -21,9 +21,9 @@ from kzoo.interop import (
     to_tf_keras,
 )
 from kzoo.interop.tfmot import level_channels
-from kzoo.rows import Head
 from kzoo.tflite import audit, compare, convert
-from kzoo.tflite.prepare import absorb_preprocessing
+from kzoo.tflite.convert.prepare import absorb_preprocessing
+from kzoo.weights.readers.flatbuffer import read_tflite
 
 tf_keras = pytest.importorskip("tf_keras", reason="tf-keras comes with the extra tfmot")
 tfmot = pytest.importorskip(
@@ -32,7 +32,7 @@ tfmot = pytest.importorskip(
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, about themselves
 
 SIZE = 64
-X = pictures(4, size=SIZE).astype("float32")
+X = images(4, size=SIZE).astype("float32")
 PARITY = 1e-4
 
 
@@ -185,7 +185,7 @@ def test_a_tf_keras_model_converts_in_float_and_says_what_int8_wants(tmp_path):
 
 @pytest.fixture(scope="module")
 def learnt():
-    """(A net that tells gratings apart, its pictures, their targets)."""
+    """(A net that tells gratings apart, its images, their targets)."""
     keras.utils.set_random_seed(0)
     x, labels = gratings(384, seed=0)
     made = {}
@@ -205,7 +205,7 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def converted(learnt, tmp_path_factory):
-    """The int8 file that tfmot's ranges give a net, of which all calibration pictures are seen."""
+    """The int8 file that tfmot's ranges give a net, of which all calibration images are seen."""
     make, x, _ = learnt
     folder = tmp_path_factory.mktemp("int8")
 
@@ -241,7 +241,7 @@ def test_tfmots_int8_of_a_net_is_one_partition_and_agrees(build, learnt, convert
 
 
 def test_kzoos_numerics_are_tfmots(learnt, converted, tmp_path):
-    """The same net and pictures: both files have the same scales, but for depthwise weights."""
+    """The same net and images: both files have the same scales, but for depthwise weights."""
     make, x, _ = learnt
     net = make(kzoo.MobileNetV2)
     int8 = kzoo.quantize(

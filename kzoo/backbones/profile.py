@@ -1,0 +1,232 @@
+"""What a model costs: parameters and multiply-accumulates (MACs), per layer and in all.
+
+MACs are those of convolutions, dense layers and attention's products for one image, as the papers
+count them: adding a bias or a shortcut, normalization, pooling, activations and squeeze-excite's
+product are left out.
+"""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+Shape = tuple[int, ...]  # without the batch
+
+
+def convolution(layer: Any, output: Shape) -> int:
+    """Every output element reads one kernel of (*window, channels in)."""
+    return math.prod(output) * math.prod(layer.kernel.shape[:-1])
+
+
+def depthwise(layer: Any, output: Shape) -> int:
+    """Every output element reads one window of a channel; kernels are (*window, C, multiplier)."""
+    return math.prod(output) * math.prod(layer.kernel.shape[:-2])
+
+
+def product(layer: Any, output: Shape) -> int:
+    """Every output element reads one vector of each factor."""
+    axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
+    return math.prod(output) * layer.input[0].shape[axis]
+
+
+def elementwise(layer: Any, output: Shape) -> int:
+    return 0
+
+
+# A class stands for its subclasses too. A layer with weights and without a line here is refused.
+MACS: dict[type, Callable[[Any, Shape], int]] = {
+    layers.Dense: convolution,
+    layers.Conv1D: convolution,
+    layers.Conv2D: convolution,
+    layers.Conv3D: convolution,
+    layers.DepthwiseConv1D: depthwise,
+    layers.DepthwiseConv2D: depthwise,
+    layers.Dot: product,
+    layers.BatchNormalization: elementwise,
+    layers.LayerNormalization: elementwise,
+    layers.Normalization: elementwise,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerProfile:
+    """One layer: the shape that comes out, (H, W, C) or (C,), and what it costs."""
+
+    name: str
+    kind: str
+    output: Shape
+    parameters: int
+    trainable: int
+    folded: int  # with batch normalization folded into the convolution before it
+    macs: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind}): {self.parameters:,} parameters, {self.macs:,} MACs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A model's cost for one image. `print(*profile.layers, sep="\\n")` shows each layer's."""
+
+    name: str
+    input: Shape
+    layers: tuple[LayerProfile, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def trainable(self) -> int:
+        return sum(layer.trainable for layer in self.layers)
+
+    @property
+    def folded(self) -> int:
+        return sum(layer.folded for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    def __str__(self) -> str:
+        """One line for each row of the architecture's table, or for each layer of other models."""
+        lines = [("", "output", "parameters", "folded", "MACs / M")]
+        for label, group in itertools.groupby(self.layers, lambda layer: table_row(layer.name)):
+            row = tuple(group)
+            parameters, folded, macs = (
+                sum(getattr(layer, cost) for layer in row)
+                for cost in ("parameters", "folded", "macs")
+            )
+            if parameters:
+                size = " x ".join(map(str, row[-1].output))
+                lines.append((label, size, f"{parameters:,}", f"{folded:,}", f"{macs / 1e6:,.3f}"))
+        total = (f"{self.parameters:,}", f"{self.folded:,}", f"{self.macs / 1e6:,.3f}")
+        lines.append(("total", "", *total))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = [
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+            for line in lines
+        ]
+        size = " x ".join(map(str, self.input))
+        return "\n".join([f"{self.name}, {size}: {self.trainable:,} trainable parameters", *table])
+
+
+def table_row(layer_name: str) -> str:
+    """row13_expand_bn -> row13, head_logits -> head; other names stay."""
+    row = re.match(r"(.*/)?([a-z]+\d+|head)(?=_)", layer_name)
+    return row[0] if row else layer_name
+
+
+def profile(model: keras.Model, *, input_shape: tuple[int, ...] | None = None) -> Profile:
+    """Count `model`'s parameters and MACs, layer by layer, without running it.
+
+    `input_shape` is that of one image, for models whose own leaves sizes open (None). Layers of a
+    model inside are called "inner/layer". A layer that is called twice has its parameters counted
+    once. Raises ValueError for a layer with weights that `MACS` has no rule for: add one there.
+    """
+    calls = trace(model, image_shape(model, input_shape))
+    reads = Counter(id(tensor) for call in calls for tensor in call.inputs)
+    makers = {id(call.output): call.layer for call in calls}
+
+    counted: set[int] = set()
+    profiles = []
+    for call in calls:
+        layer, output = call.layer, tuple(call.output.shape[1:])
+        kind = type(layer).__name__
+        weights = getattr(layer, "weights", [])  # bare operations have none
+        rule = next((MACS[kind] for kind in type(layer).__mro__ if kind in MACS), None)
+        if rule is None and weights:
+            raise ValueError(
+                f"profile() cannot count the MACs of {call.name!r}, a {kind}. Tell it how: "
+                f"from kzoo.backbones.profile import MACS; MACS[{kind}] = lambda layer, output: ..."
+            )
+        total = trainable = folded = 0
+        if id(layer) not in counted:
+            counted.add(id(layer))
+            total = sum(math.prod(weight.shape) for weight in weights)
+            trainable = sum(math.prod(w.shape) for w in getattr(layer, "trainable_weights", []))
+            folded = total
+            if isinstance(layer, layers.BatchNormalization):
+                (tensor,) = call.inputs
+                alone = reads[id(tensor)] == 1
+                folded = after_folding(layer, makers.get(id(tensor)) if alone else None)
+        macs = rule(layer, output) if rule else 0
+        profiles.append(LayerProfile(call.name, kind, output, total, trainable, folded, macs))
+    return Profile(model.name, tuple(calls[0].inputs[0].shape[1:]), tuple(profiles))
+
+
+def after_folding(norm: layers.BatchNormalization, before: Any) -> int:
+    """What is left of `norm`: a bias; nothing if `before` has one; else a scale and an offset."""
+    n = norm.moving_mean.shape[0]
+    linear = getattr(before, "activation", None) is keras.activations.linear
+    if not linear:
+        return 2 * n
+    return 0 if before.use_bias else n
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A layer (or a bare keras operation) at one place of the graph."""
+
+    name: str
+    layer: Any
+    inputs: tuple[keras.KerasTensor, ...]
+    output: keras.KerasTensor
+
+
+def trace(model: keras.Model, shape: Shape) -> list[Call]:
+    """Every call of the graph in order, with the shapes that follow from an input of `shape`."""
+    calls: list[Call] = []
+
+    def record(layer: Any, *args: Any, prefix: str, **kwargs: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return walk(layer, args[0], f"{prefix}{layer.name}/")
+        result = layer.compute_output_spec(*args, **kwargs)
+        inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        output = keras.tree.flatten(result)[0]
+        calls.append(Call(f"{prefix}{layer.name}", layer, tuple(inputs), output))
+        return result
+
+    def walk(inner: Any, inputs: Any, prefix: str) -> Any:
+        graph = keras.Model(inner.inputs, inner.outputs)  # of a Sequential too
+
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            return record(layer, *args, prefix=prefix, **kwargs)
+
+        # The only walk that gives shapes for another input size and leaves the model untouched:
+        # cloning it would draw new random weights, calling its layers would add to its graph.
+        outputs = graph._run_through_graph(inputs, lambda layer: layer, call)
+        return keras.tree.pack_sequence_as(inner.output, keras.tree.flatten(outputs))
+
+    walk(model, keras.KerasTensor((1, *shape)), "")
+    return calls
+
+
+def image_shape(model: keras.Model, input_shape: tuple[int, ...] | None) -> Shape:
+    """`input_shape`, or the model's own; ValueError where they leave a size open or disagree."""
+    own = [tuple(tensor.shape[1:]) for tensor in getattr(model, "inputs", None) or ()]
+    if len(own) != 1:
+        raise ValueError(
+            f"profile() reads functional models with one input. {model.name!r} has {len(own)}."
+        )
+    shape = tuple(input_shape or own[0])
+    if None in shape:
+        raise ValueError(
+            f"{model.name!r} takes inputs of any size, {own[0]}, and MACs depend on it. "
+            "Pass one: profile(model, input_shape=(224, 224, 3))."
+        )
+    fits = len(shape) == len(own[0]) and all(
+        b in (a, None) for a, b in zip(shape, own[0], strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"input_shape must fit the model's own, {own[0]}: build the model for that size, or "
+            f"for any, (None, None, 3). Received: input_shape={input_shape!r}"
+        )
+    return shape

@@ -1,0 +1,129 @@
+"""From a detector's two raw outputs to objects, in NumPy: for Keras and for .tflite files."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from kzoo.arguments import renamed
+from kzoo.detection.boxes import decode, nms
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detections:
+    """What was found in one image, the surest first."""
+
+    boxes: np.ndarray  # (n, 4) y_min, x_min, y_max, x_max
+    labels: np.ndarray  # (n,) int, the first class is 0
+    scores: np.ndarray  # (n,) in [0, 1]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int, float]]:
+        for box, label, score in zip(self.boxes, self.labels, self.scores, strict=True):
+            yield box, int(label), float(score)
+
+    def __str__(self) -> str:
+        rows = (
+            f"class {label} {score:.0%} at {', '.join(f'{v:.4g}' for v in box)}"
+            for box, label, score in self
+        )
+        return "\n".join(rows) or "nothing found"
+
+    def scaled(self, height: float, width: float) -> "Detections":
+        """With boxes of [0, 1] as boxes in the pixels of an image of that size."""
+        return dataclasses.replace(self, boxes=self.boxes * [height, width, height, width])
+
+    def above(self, score: float) -> "Detections":
+        """Those at least that sure."""
+        keep = self.scores >= score
+        return Detections(self.boxes[keep], self.labels[keep], self.scores[keep])
+
+
+def softmax_scores(logits: np.ndarray) -> np.ndarray:
+    """(..., 1 + classes), background first -> (..., classes)."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers[..., 1:] / powers.sum(axis=-1, keepdims=True)
+
+
+def sigmoid_scores(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+
+
+SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "softmax": softmax_scores,
+    "sigmoid": sigmoid_scores,
+}
+
+
+@renamed(
+    threshold="score_threshold", overlap="iou_threshold", most="max_detections",
+    agnostic="class_agnostic",
+)  # fmt: skip
+def detections(
+    outputs: Mapping[str, np.ndarray],
+    anchors: np.ndarray,
+    *,
+    activation: str = "softmax",
+    score_threshold: float = 0.01,
+    iou_threshold: float = 0.55,
+    max_detections: int = 100,
+    candidates: int = 300,
+    class_agnostic: bool = False,
+) -> list[Detections]:
+    """What a detector's outputs mean, image by image, boxes in [0, 1].
+
+    outputs: {"boxes": (N, A, 4), "logits": (N, A, C)} as the model or its file gives them, or with
+        "scores" (N, A, classes) in place of the logits.
+    anchors: (A, 4), `Detector.anchor_boxes`.
+    activation: from logits to scores: "softmax" (background first) or "sigmoid".
+    score_threshold: in [0, 1]; lower scores are left out. .01 is for measuring, .4 for showing.
+    iou_threshold: in [0, 1]; of two boxes of a class that overlap by more, the one with the lower
+        score is left out (non-maximum suppression).
+    max_detections: boxes to keep per image.
+    candidates: boxes per class that suppression looks at, those with the highest scores.
+    class_agnostic: suppress across classes as well.
+
+    The old names threshold, overlap, most and agnostic still work, with a warning.
+    """
+    if activation not in SCORES:
+        raise ValueError(f"activation must be one of {', '.join(SCORES)}. Received: {activation!r}")
+    codes = np.asarray(outputs["boxes"], "float32")
+    if codes.ndim != 3 or codes.shape[1:] != anchors.shape:
+        raise ValueError(
+            f"boxes must be (N, {', '.join(map(str, anchors.shape))}), one code for each anchor. "
+            f"Received: shape {codes.shape}"
+        )
+    if "scores" in outputs:
+        scores = np.asarray(outputs["scores"], "float32")
+    else:
+        scores = SCORES[activation](np.asarray(outputs["logits"], "float32"))
+    found = []
+    for code, own in zip(codes, scores, strict=True):
+        kept = select(
+            decode(code, anchors), own, score_threshold, iou_threshold, candidates, class_agnostic
+        )
+        boxes, labels, sure = kept
+        order = np.argsort(-sure, kind="stable")[:max_detections]
+        found.append(Detections(boxes[order], labels[order], sure[order]))
+    return found
+
+
+def select(
+    boxes: np.ndarray, scores: np.ndarray, score_threshold: float, iou_threshold: float,
+    candidates: int, class_agnostic: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """(boxes (n, 4), labels (n,), scores (n,)) of one image, in no order."""
+    boxes = np.clip(boxes, 0, 1)
+    columns = [scores.max(axis=-1)] if class_agnostic else list(scores.T)
+    parts = []
+    for label, column in enumerate(columns):
+        (chosen,) = np.nonzero(column > score_threshold)
+        if len(chosen) > candidates:
+            chosen = chosen[np.argsort(-column[chosen], kind="stable")[:candidates]]
+        chosen = chosen[nms(boxes[chosen], column[chosen], threshold=iou_threshold)]
+        labels = scores[chosen].argmax(axis=-1) if class_agnostic else np.full(len(chosen), label)
+        parts.append((boxes[chosen], labels, column[chosen]))
+    first, second, third = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return first, second, third

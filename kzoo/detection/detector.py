@@ -1,0 +1,178 @@
+"""`Detector`: a functional model that predicts boxes and classes at anchors, and knows its loss."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from kzoo.arguments import renamed
+from kzoo.detection.anchors import Anchors
+from kzoo.detection.boxes import match
+from kzoo.detection.detections import Detections, detections
+from kzoo.detection.losses import BOX_LOSSES, LOSSES
+
+
+@keras.saving.register_keras_serializable(package="kzoo")
+class Detector(keras.Model):
+    """A net of images (N, H, W, 3) with outputs {"boxes": (N, A, 4), "logits": (N, A, C)}.
+
+    `SSDLite` makes one. It is a functional model that is compiled without a loss, since it has its
+    own; targets are {"boxes": (N, M, 4), "labels": (N, M)}, boxes as y_min, x_min, y_max, x_max in
+    [0, 1], labels from 0 on, -1 where an image has fewer than M objects:
+
+        detector.compile("adam")
+        detector.fit(images, {"boxes": boxes, "labels": labels})
+        detector.detect(images)
+
+    Any functional model with such outputs can be wrapped: `kzoo.quantize` does, by `like`.
+    """
+
+    def __init__(
+        self, inputs: Any, outputs: Any, *, classes: int, anchors: Anchors, loss: str = "hnm",
+        box_loss: str = "smooth_l1", name: str | None = None,
+    ):  # fmt: skip
+        super().__init__(inputs, outputs, name=name)
+        for argument, value, allowed in (
+            ("loss", loss, LOSSES), ("box_loss", box_loss, BOX_LOSSES),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ValueError(
+                    f"{argument} must be one of {', '.join(allowed)}. Received: {value!r}"
+                )
+        self.classes, self.anchors, self.loss_name, self.box_loss_name = (
+            classes, anchors, loss, box_loss,
+        )  # fmt: skip
+        self.anchor_boxes = anchors.boxes()
+        wanted = {
+            "boxes": (len(self.anchor_boxes), 4),
+            "logits": (len(self.anchor_boxes), classes + LOSSES[loss].background),
+        }
+        found = {key: tuple(x.shape[1:]) for key, x in outputs.items()}
+        if found != wanted:
+            raise ValueError(
+                f"A detector of {classes} classes with loss={loss!r} and these anchors has outputs "
+                f"of shapes {wanted} behind the batch. Received: {found}"
+            )
+        self.class_loss_tracker = keras.metrics.Mean(name="class_loss")
+        self.box_loss_tracker = keras.metrics.Mean(name="box_loss")
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:  # fmt: skip
+        """Both losses, summed over the batch and divided by its anchors on objects."""
+        if sample_weight is not None:
+            raise ValueError(
+                "A detector takes no sample_weight and no class_weight: leave out what should not "
+                "count."
+            )
+        codes, logits = (ops.cast(y_pred[key], "float32") for key in ("boxes", "logits"))
+        boxes, labels = ops.cast(y["boxes"], "float32"), ops.cast(y["labels"], "int32")
+        anchors = ops.convert_to_tensor(self.anchor_boxes)
+        index = ops.stop_gradient(match(boxes, labels, anchors))
+        positive, place = index >= 0, ops.maximum(index, 0)
+        found = ops.where(positive, ops.take_along_axis(labels, place, axis=1), -1)
+        # What an anchor without an object would be compared with has no size: itself stands in.
+        targets = ops.where(
+            ops.expand_dims(positive, -1),
+            ops.take_along_axis(boxes, ops.expand_dims(place, -1), axis=1),
+            anchors,
+        )
+        objects = ops.maximum(ops.sum(ops.cast(positive, "float32")), 1.0)
+        box_losses = BOX_LOSSES[self.box_loss_name](codes, targets, anchors)
+        box_loss = ops.sum(ops.where(positive, box_losses, 0.0)) / objects
+        class_loss = LOSSES[self.loss_name].loss(logits, found) / objects
+        self.class_loss_tracker.update_state(class_loss)
+        self.box_loss_tracker.update_state(box_loss)
+        return sum(self.losses, class_loss + box_loss)  # with those of regularizers
+
+    @renamed(threshold="score_threshold", pictures="images")
+    def detect(
+        self, images: np.ndarray | Sequence[np.ndarray], *, score_threshold: float = 0.4,
+        **options: Any,
+    ) -> list[Detections]:  # fmt: skip
+        """What is in images of any sizes, boxes in each one's own pixels.
+
+        `images`: (N, H, W, 3), or arrays (H, W, 3), in the model's input range. Each is stretched
+        to the model's size. `options` are those of `kzoo.detections`.
+        """
+
+        def find(stretched: np.ndarray) -> list[Detections]:
+            outputs = self.predict(stretched, verbose=0)
+            return detections(
+                outputs, self.anchor_boxes, activation=self.activation,
+                score_threshold=score_threshold, **options,
+            )  # fmt: skip
+
+        return at_own_size(find, images, self.input_shape[1:3])
+
+    @property
+    def activation(self) -> str:
+        """From logits to scores: "softmax", over background and classes, or "sigmoid"."""
+        return LOSSES[self.loss_name].activation
+
+    def scored(self) -> keras.Model:
+        """The net with outputs {"boxes", "scores": (N, A, classes)}, background left out."""
+        boxes, logits = self.output["boxes"], self.output["logits"]
+        scores = layers.Activation(self.activation, dtype="float32", name="scores")(logits)
+        if LOSSES[self.loss_name].background:
+            scores = scores[..., 1:]
+        return keras.Model(self.input, {"boxes": boxes, "scores": scores}, name=self.name)
+
+    def like(self, inputs: Any, outputs: Any) -> "Detector":
+        """A detector as this one, with another net between inputs and outputs."""
+        return Detector(inputs, outputs, **self.settings(), name=self.name)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "classes": self.classes,
+            "anchors": self.anchors,
+            "loss": self.loss_name,
+            "box_loss": self.box_loss_name,
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        net = keras.Model(self.input, self.output, name=self.name)
+        return {
+            **self.settings(), "anchors": dataclasses.asdict(self.anchors), "net": net.get_config()
+        }  # fmt: skip
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Detector":
+        config = dict(config)
+        net = keras.Model.from_config(config.pop("net"), custom_objects)
+        # JSON has lists where a frozen dataclass has tuples.
+        own = config["anchors"]
+        anchors = Anchors(
+            grids=tuple(map(tuple, own["grids"])), ratios=tuple(own["ratios"]),
+            scales=tuple(own["scales"]), reduced_first=own["reduced_first"],
+        )  # fmt: skip
+        return cls(net.input, net.output, **(config | {"anchors": anchors}), name=net.name)
+
+
+def resized(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(H, W, C), uint8 or float, stretched to the height and width given, as float32."""
+    image = np.asarray(image, "float32")
+    if image.ndim != 3:
+        raise ValueError(f"An image is (H, W, C). Received: shape {image.shape}")
+    if image.shape[:2] == tuple(size):
+        return image
+    return ops.convert_to_numpy(
+        ops.image.resize(image, size, antialias=True, data_format="channels_last")
+    )
+
+
+def at_own_size(
+    find: Callable[[np.ndarray], list[Detections]],
+    images: np.ndarray | Sequence[np.ndarray],
+    size: tuple[int, ...],
+) -> list[Detections]:
+    """What `find` sees on images stretched to `size`, boxes in each one's own pixels."""
+    stretched = [resized(image, size) for image in images]
+    if not stretched:
+        return []
+    found = find(np.stack(stretched))
+    return [one.scaled(*p.shape[:2]) for one, p in zip(found, images, strict=True)]

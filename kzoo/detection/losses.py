@@ -1,0 +1,78 @@
+"""What a detector is trained with: losses of its classes and of its boxes."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from kzoo.detection.boxes import ciou, decode, diou, encode, giou
+
+NEGATIVES = 3  # anchors on background for each one on an object: https://arxiv.org/abs/1512.02325
+
+
+# ssdlite_mobilenet_v3_large_320x320_coco.config of TF Object Detection
+FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 2.0
+
+
+def hard_negatives(logits: Any, found: Any) -> Any:
+    """Crossentropy of the anchors on objects and of the hardest of the others, summed.
+
+    Of an image, three of those for each anchor on an object, and three at least, so that images
+    without objects teach something (torchvision takes none of these; elsewhere the two agree).
+    """
+    positive = found >= 0
+    own = ops.expand_dims(ops.where(positive, found + 1, 0), -1)  # column 0 is background
+    chosen = ops.squeeze(ops.take_along_axis(logits, own, axis=-1), -1)
+    losses = ops.logsumexp(logits, axis=-1) - chosen
+    counts = ops.sum(ops.cast(positive, "int32"), axis=1, keepdims=True)
+    hardest = -ops.sort(-ops.where(positive, 0.0, losses), axis=1)
+    places = ops.arange(found.shape[1], dtype="int32")
+    mined = ops.where(places < NEGATIVES * ops.maximum(counts, 1), hardest, 0.0)
+    return ops.sum(ops.where(positive, losses, 0.0)) + ops.sum(mined)
+
+
+def focal(logits: Any, found: Any) -> Any:
+    """Binary crossentropy of every class, weighted by its error: https://arxiv.org/abs/1708.02002.
+
+    Summed over all anchors; the weight of the true class is `FOCAL_ALPHA`.
+    """
+    truth = ops.one_hot(found, logits.shape[-1], dtype=logits.dtype)  # of -1: zeros everywhere
+    losses = ops.maximum(logits, 0.0) - logits * truth + ops.log1p(ops.exp(-ops.abs(logits)))
+    error = ops.abs(truth - ops.sigmoid(logits))
+    weights = ops.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    return ops.sum(weights * error**FOCAL_GAMMA * losses)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """A loss of the classes, and what it makes of a head."""
+
+    loss: Callable[[Any, Any], Any]  # logits (N, A, C), index of the class (N, A) or -1
+    activation: str  # from logits to scores
+    background: int  # columns of background, before the classes
+    prior: float  # what the head's bias says of an object at first
+
+
+LOSSES: dict[str, Classification] = {
+    "hnm": Classification(hard_negatives, "softmax", 1, 0.5),
+    "focal": Classification(focal, "sigmoid", 0, 0.01),  # section 3.3 there
+}
+
+
+def smooth_l1(codes: Any, boxes: Any, anchors: Any) -> Any:
+    """(N, A): of the codes, as torchvision has it."""
+    error = ops.abs(codes - encode(boxes, anchors))
+    return ops.sum(ops.where(error < 1, 0.5 * error**2, error - 0.5), axis=-1)
+
+
+def by_overlap(overlap: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    return lambda codes, boxes, anchors: 1 - overlap(decode(codes, anchors), boxes)
+
+
+BOX_LOSSES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "smooth_l1": smooth_l1,
+    "giou": by_overlap(giou),
+    "diou": by_overlap(diou),
+    "ciou": by_overlap(ciou),
+}

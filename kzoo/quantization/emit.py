@@ -1,0 +1,130 @@
+"""From a `Graph` to a `keras.Model`: float, or with a `Plan` fake-quantized."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from kzoo.quantization.graph import (
+    Activation,
+    Affine,
+    Graph,
+    Input,
+    Join,
+    Linear,
+    Op,
+    Opaque,
+    Plain,
+)
+from kzoo.quantization.layers import FakeQuant, Gate, QuantConv2D, QuantDense, QuantDepthwiseConv2D
+from kzoo.quantization.ranges import Plan, is_float
+
+QUANTIZED: dict[type, type] = {
+    layers.Conv2D: QuantConv2D,
+    layers.DepthwiseConv2D: QuantDepthwiseConv2D,
+    layers.Dense: QuantDense,
+}
+# Activations that are not Keras' own of that name.
+ACTIVATIONS: dict[str, Callable[..., keras.layers.Layer]] = {
+    "gate": Gate,
+    "unit": lambda name: layers.ReLU(max_value=1.0, name=name),
+}
+
+
+def emit(graph: Graph, plan: Plan | None = None, *, name: str) -> keras.Model:
+    """The model of a graph."""
+    inputs, tensors = tensors_of(graph, plan)
+    pick = keras.tree.map_structure
+    return keras.Model(
+        pick(inputs.__getitem__, graph.inputs), pick(tensors.__getitem__, graph.outputs), name=name
+    )
+
+
+def taps(graph: Graph, names: Iterable[str]) -> keras.Model:
+    """The float model of a graph, whose outputs are those of the operations named."""
+    inputs, tensors = tensors_of(graph, None)
+    images = keras.tree.map_structure(inputs.__getitem__, graph.inputs)
+    return keras.Model(images, [tensors[name] for name in names])
+
+
+def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the inputs, every operation's output) as Keras tensors."""
+    images: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
+    fake_quants: dict[str, FakeQuant] = {}
+    for op in graph.ops.values():
+        if isinstance(op, Input):
+            images[op.name] = keras.Input(
+                batch_shape=op.tensor.shape, dtype=op.tensor.dtype, name=op.name
+            )
+            y = scaled(images[op.name], op)
+        else:
+            y = EMIT[type(op)](op, [tensors[name] for name in op.inputs], plan)
+        if plan and op.name in plan.fake_quants:
+            key = plan.grids[op.name]
+            if key not in fake_quants:
+                low, high = plan.ranges[key]
+                fake_quants[key] = FakeQuant(low, high, name=f"{key}_quant")
+            y = fake_quants[key](y)
+        tensors[op.name] = y
+    return images, tensors
+
+
+def scaled(image: Any, op: Input) -> Any:
+    if op.zero is None:
+        return image
+    return layers.Rescaling(op.scale, -op.zero * op.scale, name="preprocessing")(image)
+
+
+def linear(op: Linear, inputs: list[Any], plan: Plan | None) -> Any:
+    """A linear layer with its weights."""
+    quantized = plan and not is_float(op)
+    layer = (QUANTIZED[op.layer] if quantized else op.layer)(
+        **op.config, name=op.name, dtype="float32"
+    )
+    y = layer(inputs[0])
+    layer.kernel.assign(op.kernel)
+    layer.bias.assign(op.bias)
+    if plan and quantized:
+        layer.input_scale.assign(plan.scale(op.inputs[0]))
+        layer.limits.assign(plan.limits[op.name])
+    return y
+
+
+def activation(op: Activation, inputs: list[Any], plan: Plan | None) -> Any:
+    if plan and op.function == "unit":
+        return inputs[0]  # its range clips
+    if op.function in ACTIVATIONS:
+        return ACTIVATIONS[op.function](name=op.name)(inputs[0])
+    return layers.Activation(op.function, name=op.name, dtype="float32")(inputs[0])
+
+
+def affine(op: Affine, inputs: list[Any], plan: Plan | None) -> Any:
+    scale, offset = (
+        v.tolist() if isinstance(v, np.ndarray) else float(v) for v in (op.scale, op.offset)
+    )
+    return layers.Rescaling(scale, offset, name=op.name)(inputs[0])
+
+
+def join(op: Join, inputs: list[Any], plan: Plan | None) -> Any:
+    return op.layer(**op.config, name=op.name, dtype="float32")(inputs)
+
+
+def copied(op: Plain | Opaque, inputs: list[Any], plan: Plan | None) -> Any:
+    config = op.layer.get_config() | {"name": op.name, "dtype": "float32"}
+    layer = type(op.layer).from_config(config)
+    y = layer(inputs[0] if len(inputs) == 1 else inputs)
+    layer.set_weights(op.layer.get_weights())
+    return y
+
+
+EMIT: dict[type[Op], Callable[..., Any]] = {
+    Linear: linear,
+    Activation: activation,
+    Affine: affine,
+    Join: join,
+    Plain: copied,
+    Opaque: copied,
+}

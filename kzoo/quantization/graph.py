@@ -1,0 +1,137 @@
+"""A functional Keras model as a short list of plain operations: what `quantize` rewrites.
+
+Every array in a `Graph` is a copy, so whatever is done to the graph leaves the model as it was.
+"""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Op:
+    """One operation with one output, known by its `name`; `inputs` are names of operations too."""
+
+    name: str
+    inputs: tuple[str, ...]
+    keep_float: bool = dataclasses.field(default=False, kw_only=True)
+    shape: tuple[int | None, ...] = dataclasses.field(default=(), kw_only=True)  # of the output
+    # Beyond which nobody who reads the output can tell the difference, where that is known.
+    bounds: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Input(Op):
+    """An input of the model."""
+
+    tensor: Any  # a KerasTensor: name, shape and dtype
+    scale: float = 1.0  # what the first convolution wants of a pixel p: (p - zero) * scale
+    zero: int | None = None  # None where the input is no image of bytes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Linear(Op):
+    """A convolution, depthwise convolution or dense layer: with a bias, without an activation."""
+
+    layer: type[keras.layers.Layer]
+    config: dict[str, Any]
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def scaled(self, factor: Any) -> "Linear":
+        """With its outputs multiplied by `factor`: a number, or one per output channel."""
+        kernel = self.kernel * self.per_output(factor)
+        return dataclasses.replace(self, kernel=kernel, bias=self.bias * factor)
+
+    def fed_with(self, scale: Any, offset: Any = 0.0) -> "Linear":
+        """The layer that does with x what this one does with `x * scale + offset`.
+
+        Each is a number or one per input channel. Right where no padding is: the padding of this
+        layer stands for x = 0, not for `offset`.
+        """
+        per_input = np.reshape(scale, (-1, 1)) if np.ndim(scale) else scale
+        shift = self.kernel * (np.reshape(offset, (-1, 1)) if np.ndim(offset) else offset)
+        axes = tuple(range(self.kernel.ndim - (2 if self.depthwise else 1)))
+        bias = self.bias + shift.sum(axis=axes).reshape(-1)
+        return dataclasses.replace(self, kernel=self.kernel * per_input, bias=bias)
+
+    def per_output(self, values: Any) -> Any:
+        """One value per output channel, in the shape that multiplies the kernel."""
+        if self.depthwise and np.ndim(values):
+            return np.reshape(values, self.kernel.shape[-2:])  # (C, depth multiplier)
+        return values
+
+    @property
+    def depthwise(self) -> bool:
+        return self.layer is layers.DepthwiseConv2D
+
+    @property
+    def largest(self) -> np.ndarray:
+        """The largest absolute weight of each output channel."""
+        kernel = np.abs(self.kernel)
+        flat = kernel.reshape(-1, len(self.bias)) if self.depthwise else kernel
+        return flat.reshape(-1, len(self.bias)).max(axis=0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Affine(Op):
+    """x * scale + offset, each a number or one per channel: batch norm, Rescaling, x + 3."""
+
+    scale: Any
+    offset: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Activation(Op):
+    """A function of every element, by the name that `emit.ACTIVATIONS` knows."""
+
+    function: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Join(Op):
+    """Several inputs to one output: `layer` is Add, Multiply or Concatenate.
+
+    `gain`: the output is so many times what the float model has there (6 for x * relu6(x + 3)).
+    """
+
+    layer: type[keras.layers.Layer]
+    config: dict[str, Any]
+    gain: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plain(Op):
+    """A layer without weights through which a factor passes: f(a * x) = a * f(x) for a > 0.
+
+    `grid` tells where the output's values lie. "exact": on the input's int8 levels, by themselves.
+    "same": TFLite rounds them to the input's levels. "own": they have a range of their own.
+    """
+
+    layer: keras.layers.Layer
+    grid: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opaque(Op):
+    """Any other layer, kept in float because the caller asked for it."""
+
+    layer: keras.layers.Layer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """Operations in an order in which each comes after its inputs."""
+
+    ops: dict[str, Op]
+    inputs: Any  # names, in the model's own structure
+    outputs: Any
+
+    def users(self) -> Counter[str]:
+        """How often each operation's output is read; being an output of the model counts."""
+        read = Counter(name for op in self.ops.values() for name in op.inputs)
+        return read + Counter(keras.tree.flatten(self.outputs))

@@ -1,0 +1,305 @@
+"""Which tensors are int8, over which range: observation, search, and what the kernels can do."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import layers
+
+from kzoo.quantization.graph import Activation, Graph, Input, Join, Linear, Op, Opaque, Plain
+from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
+
+Range = tuple[float, float]
+
+# TFLite prescribes the ranges of some outputs; a hard sigmoid's is [0, 1] because that clips it.
+FIXED: dict[str, Range] = {
+    "unit": (0.0, 1.0),
+    "sigmoid": (0.0, 255 / 256),
+    "softmax": (0.0, 255 / 256),
+    "tanh": (-1.0, 127 / 128),
+}
+FUSED = {"relu", "relu6", "unit"}  # computed within the operation before
+
+# Limits of XNNPACK's int8 operations, with room to spare (xnnpack_delegate.cc and XNNPACK's own
+# checks): input scale * weight scale / output scale of a convolution and input scale / output scale
+# of a sum are below 256, the latter at least 2^-10. Beyond them a file is refused, or crashes.
+LARGEST_RATIO = 200.0
+LEAST_SUM_RATIO = 1 / 1000
+LARGEST_CONVERSION = 100.0  # of scales from input to output of a mean or an activation: 128
+# A bias is an int32 in steps of input scale * weight scale. 2^24 of them leave room for the sum of
+# products beside it, and are exact in float32. Only channels of nearly no weight come near.
+LARGEST_BIAS = 2.0**24
+SMALLEST_SCALE = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What quantization adds to a graph."""
+
+    grids: dict[str, str]  # operation -> key of the range on whose levels its output lies
+    fake_quants: frozenset[str]  # operations whose output is rounded to those levels
+    ranges: dict[str, Range]  # by key
+    limits: dict[str, np.ndarray]  # linear layer -> (2, C): least and largest range of its weights
+
+    def scale(self, name: str) -> float:
+        """The int8 step of an operation's output."""
+        return step(self.ranges[self.grids[name]])
+
+
+def step(bounds: Range) -> float:
+    return (bounds[1] - bounds[0]) / LEVELS
+
+
+def is_float(op: Op) -> bool:
+    return op.keep_float or isinstance(op, Opaque)
+
+
+def place(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
+    """(key of the levels of each output, operations after which a fake-quant stands)."""
+    users: dict[str, list[Op]] = {name: [] for name in graph.ops}
+    for op in graph.ops.values():
+        for name in op.inputs:
+            users[name].append(op)
+    outputs = set(keras.tree.flatten(graph.outputs))
+    grids: dict[str, str] = {}
+    rounded = set()
+    for op in graph.ops.values():
+        readers = users[op.name]
+        if is_float(op) and all(map(is_float, readers)):
+            continue
+        if isinstance(op, Linear | Join) and op.name not in outputs and len(readers) == 1:
+            reader = readers[0]
+            fused = isinstance(reader, Activation) and reader.function in FUSED
+            if fused and not is_float(reader):
+                continue
+        if isinstance(op, Activation) and op.function == "softmax" and op.name in outputs:
+            continue  # over many classes its int8 step of 1 / 256 leaves nothing
+        exact = isinstance(op, Plain) and op.grid == "exact" and op.inputs[0] in grids
+        same = isinstance(op, Plain) and op.grid == "same" and op.inputs[0] in grids
+        grids[op.name] = grids[op.inputs[0]] if exact or same else op.name
+        if not exact:
+            rounded.add(op.name)
+    for op in graph.ops.values():
+        if isinstance(op, Join) and op.layer is layers.Concatenate and op.name in grids:
+            # CONCATENATION copies: what only it reads has its levels from the start.
+            own = {n for n in op.inputs if len(users[n]) == 1 and grids.get(n) == n}
+            grids = {name: op.name if key in own else key for name, key in grids.items()}
+    return grids, frozenset(rounded)
+
+
+PIXELS: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # as nets take them
+CHANNELS = (1, 3, 4)  # of images
+
+
+def is_image(shape: Sequence[int | None]) -> bool:
+    return len(shape) == 4 and shape[-1] in CHANNELS
+
+
+def pixel_range(low: float, high: float) -> Range | None:
+    """All that pixels can be, of images with values in [low, high]; None if they are none."""
+    return next((whole for whole in PIXELS if whole[0] <= low and high <= whole[1]), None)
+
+
+class Histogram:
+    """Counts of values in even bins over [-limit, limit]; the limit doubles when one is larger."""
+
+    BINS = 8192
+
+    def __init__(self) -> None:
+        self.limit = 2.0**-20
+        self.counts = np.zeros(self.BINS)
+        self.low = self.high = 0.0
+        self.zeros = 0
+
+    def add(self, values: np.ndarray) -> None:
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(high - low):
+            raise ValueError(
+                "The model computes values that are not finite on the calibration set."
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        while self.limit < max(-self.low, self.high):
+            pairs = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.pad(pairs, self.BINS // 4)
+            self.limit *= 2
+        index = ((values.ravel() + self.limit) * (self.BINS / 2 / self.limit)).astype(np.int32)
+        self.counts += np.bincount(np.minimum(index, self.BINS - 1), minlength=self.BINS)
+        self.zeros += int(values.size - np.count_nonzero(values))
+
+    @property
+    def centers(self) -> np.ndarray:
+        return (np.arange(self.BINS) + 0.5) * (2 * self.limit / self.BINS) - self.limit
+
+
+def observe(
+    taps: keras.Model, names: Iterable[str], grids: Mapping[str, str], batches: Iterable[Any]
+) -> dict[str, Histogram]:
+    """Histograms by key of what the float model computes on all batches."""
+    histograms: dict[str, Histogram] = {}
+    names = list(names)
+    for batch in batches:
+        values = taps.predict_on_batch(batch)
+        for name, value in zip(
+            names, values if isinstance(values, list) else [values], strict=True
+        ):
+            histograms.setdefault(grids[name], Histogram()).add(np.asarray(value, np.float32))
+    if not histograms:
+        raise ValueError("The calibration set is empty: quantize() needs about 100 images.")
+    return histograms
+
+
+# What an activation can tell apart: hard-swish is 0 for all x < -3.
+DOMAINS: dict[str, Range] = {
+    "relu": (0.0, np.inf),
+    "relu6": (0.0, 6.0),
+    "unit": (0.0, 1.0),
+    "gate": (-3.0, np.inf),
+    "hard_swish": (-3.0, np.inf),
+}
+
+
+def domain(graph: Graph, name: str) -> Range:
+    """Beyond which no reader of the output can tell the difference."""
+    op = graph.ops[name]
+    if op.bounds:
+        return op.bounds
+    readers = [op for op in graph.ops.values() if name in op.inputs]
+    gates = {op.inputs[0] for op in readers if isinstance(op, Activation) and op.function == "gate"}
+
+    def seen(op: Op) -> Range:
+        if isinstance(op, Activation):
+            return DOMAINS.get(op.function, (-np.inf, np.inf))
+        if isinstance(op, Join) and op.gain == 6 and name in gates:
+            return DOMAINS["hard_swish"]
+        return -np.inf, np.inf
+
+    if not readers or name in keras.tree.flatten(graph.outputs):
+        return -np.inf, np.inf
+    lows, highs = zip(*map(seen, readers), strict=True)
+    return min(lows), max(highs)
+
+
+Method = Literal["mse", "minmax"] | float
+
+
+def search(histogram: Histogram, bounds: Range, method: Method = "mse") -> Range:
+    """The range that fits best. `method`: "mse" (least squared error), "minmax", or the share of
+    values to cut off on each side."""
+    low, high = max(histogram.low, bounds[0]), min(histogram.high, bounds[1])
+    if method == "minmax" or low == high:
+        return low, high
+    values, counts = np.clip(histogram.centers, low, high), histogram.counts
+    if isinstance(method, float):
+        share = np.cumsum(counts) / counts.sum()
+        low = max(low, values[np.searchsorted(share, method)])
+        high = min(high, values[np.searchsorted(share, 1 - method)])
+        return min(low, 0.0), max(high, 0.0)
+    fractions = np.linspace(1, 0, 200, endpoint=False)
+    lows, highs = low * fractions, high * fractions
+    below = np.array([(counts * np.maximum(edge - values, 0) ** 2).sum() for edge in lows])
+    above = np.array([(counts * np.maximum(values - edge, 0) ** 2).sum() for edge in highs])
+    steps = (highs[None] - lows[:, None]) / LEVELS
+    rounding = (counts.sum() - histogram.zeros) * steps**2 / 12
+    best = np.argmin(below[:, None] + above[None] + rounding)
+    i, j = np.unravel_index(best, rounding.shape)
+    return float(lows[i]), float(highs[j])
+
+
+def make_plan(
+    graph: Graph, placed: tuple[dict[str, str], frozenset[str]],
+    histograms: dict[str, Histogram], method: Method,
+) -> Plan:  # fmt: skip
+    """Ranges found by `search`, widened where the kernels need it, and the limits of weights."""
+    grids, rounded = placed
+    ranges = {key: search(h, domain(graph, key), method) for key, h in histograms.items()}
+    fixed = set()
+    for op in graph.ops.values():
+        bounds = None
+        if isinstance(op, Activation) and op.name in rounded:
+            bounds = FIXED.get(op.function)
+        if isinstance(op, Input) and op.zero is not None:
+            bounds = (-op.zero * op.scale, (LEVELS - op.zero) * op.scale)
+        elif isinstance(op, Input) and op.name in histograms and is_image(op.shape):
+            # A phone hands over bytes, which the file stores as they are: its steps are theirs,
+            # however dark the images of the calibration are.
+            bounds = pixel_range(histograms[op.name].low, histograms[op.name].high)
+        if bounds and grids[op.name] == op.name:
+            ranges[op.name] = bounds
+            fixed.add(op.name)
+    ranges = {key: exact_zero(bounds) for key, bounds in ranges.items()}
+    plan = Plan(grids, rounded, ranges, {})
+    widen(graph, plan, fixed)
+    return with_limits(graph, plan)
+
+
+def with_limits(graph: Graph, plan: Plan) -> Plan:
+    """The plan with the limits of the graph's weights and biases."""
+    linear = [op for op in graph.ops.values() if isinstance(op, Linear) and not is_float(op)]
+    return dataclasses.replace(plan, limits={op.name: limits(op, graph, plan) for op in linear})
+
+
+def exact_zero(bounds: Range) -> Range:
+    """The range of the same step in which zero is one of the levels."""
+    low, high = bounds
+    scale = max((high - low) / LEVELS, SMALLEST_SCALE)
+    zero = min(max(round(-low / scale), 0), LEVELS)
+    return -zero * scale, (LEVELS - zero) * scale
+
+
+def grid_after(op: Op, graph: Graph, plan: Plan) -> str:
+    """The key of an operation's output, where an activation is fused that of the activation."""
+    while op.name not in plan.grids:
+        op = next(reader for reader in graph.ops.values() if op.name in reader.inputs)
+    return plan.grids[op.name]
+
+
+def widen(graph: Graph, plan: Plan, fixed: set[str]) -> None:
+    """Widen ranges, dead ones above all, until every operation is one that XNNPACK takes."""
+
+    def at_least(key: str, scale: float) -> bool:
+        low, high = plan.ranges[key]
+        if key in fixed or step((low, high)) >= scale * (1 - 1e-6):
+            return False
+        factor = scale / step((low, high))
+        plan.ranges[key] = exact_zero((low * factor, high * factor))
+        return True
+
+    def widened(op: Op) -> bool:
+        if is_float(op) or any(name not in plan.grids for name in op.inputs) or not op.inputs:
+            return False
+        scales = [plan.scale(name) for name in op.inputs]
+        try:
+            key = grid_after(op, graph, plan)
+        except StopIteration:
+            return False  # a softmax at the end
+        if isinstance(op, Linear):
+            return at_least(key, scales[0] * op.largest.max() / WEIGHT_LEVELS / LARGEST_RATIO)
+        if isinstance(op, Join) and op.layer is layers.Multiply:
+            return at_least(key, scales[0] * scales[1] / LARGEST_RATIO)
+        if isinstance(op, Join):
+            changed = at_least(key, max(scales) / LARGEST_RATIO)
+            least = step(plan.ranges[key]) * LEAST_SUM_RATIO
+            raised = [at_least(plan.grids[n], least) for n in op.inputs]
+            return changed or any(raised)
+        if op.name in plan.fake_quants:
+            changed = at_least(key, scales[0] / LARGEST_CONVERSION)
+            if isinstance(op, Activation) and op.function == "gate":  # a sum, of x and 3
+                least = plan.scale(op.name) * LEAST_SUM_RATIO
+                changed |= at_least(plan.grids[op.inputs[0]], least)
+            return changed
+        return False
+
+    while sum(map(widened, graph.ops.values())):
+        pass
+
+
+def limits(op: Linear, graph: Graph, plan: Plan) -> np.ndarray:
+    """(2, C): the least and the largest range of weights of each channel."""
+    scale_in = plan.scale(op.inputs[0])
+    scale_out = step(plan.ranges[grid_after(op, graph, plan)])
+    floor = WEIGHT_LEVELS * np.abs(op.bias) / (scale_in * LARGEST_BIAS)
+    floor = np.maximum(floor, WEIGHT_LEVELS * SMALLEST_SCALE)
+    ceiling = np.full_like(floor, WEIGHT_LEVELS * LARGEST_RATIO * scale_out / scale_in)
+    return np.stack([np.minimum(floor, ceiling), ceiling]).astype(np.float32)

@@ -1,0 +1,128 @@
+"""From a functional Keras model, nested models included, to a `Graph`."""
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import keras
+
+from kzoo.quantization.graph import Graph, Input, Op, Opaque
+from kzoo.quantization.translate import LAYERS, OPERATORS
+
+
+def read(model: keras.Model, keep_float: Collection[str] = ()) -> Graph:
+    """The graph of a functional or sequential model. ValueError for what it does not know."""
+    model = functional(model)
+    if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
+        raise ValueError(
+            f"quantize() rewrites functional and sequential models that are built; received "
+            f"{model!r}. Build a subclassed model again with keras.Model(inputs, outputs)."
+        )
+    unknown = set(keep_float) - {op.name for op in operations(model)}
+    if unknown:
+        raise ValueError(
+            f"keep_float names what {model.name!r} does not have: {', '.join(sorted(unknown))}. "
+            "Use the names that model.summary() prints."
+        )
+    reader = Reader(frozenset(keep_float))
+    for tensor in model.inputs:
+        name = tensor._keras_history.operation.name
+        reader.ops[name] = Input(name, (), tensor, shape=tensor.shape)
+        reader.values[id(tensor)] = name
+    inputs = keras.tree.map_structure(reader.value, model.input)
+    outputs = keras.tree.map_structure(reader.value, model.output)
+    return Graph(reader.ops, inputs, outputs)
+
+
+def functional(model: Any) -> Any:
+    """Of a sequential model that is built the functional one within; anything else as it is.
+
+    A `keras.Sequential` knows neither its `output` nor its `operations`.
+    """
+    return getattr(model, "_functional", None) or model
+
+
+def operations(model: keras.Model) -> Iterable[Any]:
+    """All layers and operators of a model and of the models within it."""
+    for op in getattr(functional(model), "operations", ()):  # a subclassed model does not tell
+        yield op
+        if isinstance(op, keras.Model):
+            yield from operations(op)
+
+
+class Reader:
+    """Follows tensors back to the inputs and notes each operation once."""
+
+    def __init__(self, keep_float: frozenset[str]):
+        self.keep_float = keep_float
+        self.ops: dict[str, Op] = {}
+        self.values: dict[
+            int, str
+        ] = {}  # id of a tensor -> name of the operation that stands for it
+
+    def value(self, tensor: Any) -> str:
+        """The name of the operation that computes `tensor`. Depth first, without recursion."""
+        stack = [tensor]
+        while stack:
+            if id(stack[-1]) in self.values:
+                stack.pop()
+                continue
+            op, node_index, tensor_index = stack[-1]._keras_history
+            node = op._inbound_nodes[node_index]
+            missing = [t for t in node.input_tensors if id(t) not in self.values]
+            if missing:
+                stack += reversed(missing)
+                continue
+            names = tuple(self.values[id(t)] for t in node.input_tensors)
+            if isinstance(op, keras.Model):
+                self.values[id(stack[-1])] = self.nested(op, names)[tensor_index]
+            else:
+                self.values[id(stack[-1])] = self.note(op, node.arguments, names, stack[-1].shape)
+        return self.values[id(tensor)]
+
+    def nested(self, model: keras.Model, names: tuple[str, ...]) -> list[str]:
+        """The outputs of a model that is used as a layer, given its inputs."""
+        model = functional(model)
+        if not getattr(model, "operations", None):
+            raise ValueError(unsupported(model))
+        within = Reader(self.keep_float)
+        within.ops = self.ops
+        for tensor, name in zip(model.inputs, names, strict=True):
+            within.values[id(tensor)] = name
+        return [within.value(tensor) for tensor in model.outputs]
+
+    def note(self, op: Any, arguments: Any, inputs: tuple[str, ...], shape: tuple) -> str:
+        """Add what stands for one call of a layer or operator; the name of its output."""
+        keep = op.name in self.keep_float
+        if isinstance(op, keras.layers.Layer):
+            translate = LAYERS.get(type(op))
+        else:  # x + 3 and the like: keras.ops has classes of its own for them
+            translate = OPERATORS.get(type(op).__name__)
+        found = translate(op, inputs, arguments) if translate else None
+        if found is None:
+            if not (keep and isinstance(op, keras.layers.Layer)):
+                raise ValueError(unsupported(op))
+            found = (Opaque(op.name, inputs, op),)
+        names: dict[str, str] = {}
+        for part in found:
+            read_from = tuple(names.get(i, i) for i in part.inputs)  # not yet its own
+            names[part.name] = name = self.unused(part.name)
+            self.ops[name] = dataclasses.replace(
+                part, name=name, inputs=read_from, keep_float=keep, shape=shape
+            )
+        return names[found[-1].name] if found else inputs[0]
+
+    def unused(self, name: str) -> str:
+        """`name`, numbered if a layer is called twice or two nested models share names."""
+        numbered = (f"{name}_{i}" for i in itertools.count(1))
+        return name if name not in self.ops else next(n for n in numbered if n not in self.ops)
+
+
+def unsupported(op: Any) -> str:
+    known = ", ".join(sorted(layer.__name__ for layer in LAYERS))
+    return (
+        f"quantize() has no int8 form for {op.name!r} ({type(op).__name__} with these settings). "
+        f'Keep it in float with keep_float=["{op.name}"], or replace it by layers from this list: '
+        f"{known}."
+    )

@@ -1,0 +1,89 @@
+"""The factor of six that a split hard-swish leaves, carried to the weights that take it back."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import layers
+
+from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op, Plain
+from kzoo.quantization.rewrite import Result, Rewrite, renamed, rewrite
+
+
+def carry_gains(graph: Graph) -> Graph:
+    """Carry the factors of split hard-swishes down to linear layers, which divide by them."""
+    gain: dict[str, float] = {}  # an operation's output is so many times what the float model has
+
+    def rule(op: Op, run: Rewrite) -> Result:
+        if isinstance(op, Join) and op.layer is not layers.Multiply:
+            raise_to_largest(op, run, gain)
+        gains = [gain[name] for name in op.inputs]
+        undone: tuple[Op, ...] = ()
+        if isinstance(op, Linear):
+            op, gain[op.name] = op.fed_with(1 / gains[0]) if gains[0] != 1 else op, 1.0
+        elif isinstance(op, Join) and op.layer is layers.Multiply and op.gain == 1:
+            gain[op.name] = math.prod(gains)
+        elif gains and homogeneous(op) and len(set(gains)) == 1:
+            gain[op.name] = gains[0]
+        else:
+            undone = tuple(
+                divided(run.done[n], g) for n, g in zip(op.inputs, gains, strict=True) if g != 1
+            )
+            gain.update({new.name: 1.0 for new in undone})
+            names = {new.inputs[0]: new.name for new in undone}
+            op = dataclasses.replace(op, inputs=tuple(names.get(n, n) for n in op.inputs))
+            gain[op.name] = op.gain if isinstance(op, Join) else 1.0
+        return (*undone, op)
+
+    graph = rewrite(graph, rule)
+    ends = {
+        n: divided(graph.ops[n], gain[n]) for n in keras.tree.flatten(graph.outputs) if gain[n] != 1
+    }
+    ops = graph.ops | {end.name: end for end in ends.values()}
+    return Graph(
+        ops, graph.inputs, renamed(graph.outputs, {n: end.name for n, end in ends.items()})
+    )
+
+
+def homogeneous(op: Op) -> bool:
+    """f(a * x) = a * f(x) for a > 0."""
+    relu = isinstance(op, Activation) and op.function == "relu"
+    return relu or isinstance(op, Plain) or (isinstance(op, Join) and op.gain == 1)
+
+
+def divided(op: Op, gain: float) -> Affine:
+    return Affine(
+        f"{op.name}_ungained", (op.name,), np.float32(1 / gain), np.float32(0), shape=op.shape
+    )
+
+
+def raise_to_largest(op: Op, run: Rewrite, gain: dict[str, float]) -> None:
+    """Give all inputs of a sum the largest gain among them, where their own weights can do it.
+
+    The first row of V3-Large adds the stem's split hard-swish to a projection: that becomes six
+    times larger, and so does the sum.
+    """
+    largest = max(gain[name] for name in op.inputs)
+    lower = [name for name in op.inputs if gain[name] < largest]
+    paths = [path_from_linear(name, run) for name in lower]
+    if not all(paths):
+        return
+    for path in paths:
+        factor = largest / gain[path[0]]
+        gain.update({name: gain[name] * factor for name in path})
+        run.done[path[-1]] = run.done[path[-1]].scaled(factor)  # type: ignore[attr-defined]
+
+
+def path_from_linear(name: str, run: Rewrite) -> list[str]:
+    """`name` and what leads to it, back to the linear layer whose weights scale nothing else."""
+    path = []
+    while run.users[name] == 1:
+        op = run.done[name]
+        path.append(name)
+        if isinstance(op, Linear):
+            return path
+        if isinstance(op, Join) or not homogeneous(op):
+            break
+        name = op.inputs[0]
+    return []

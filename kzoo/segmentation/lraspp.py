@@ -1,0 +1,74 @@
+"""LR-ASPP on any backbone of the zoo."""
+
+from typing import Any, Literal
+
+import keras
+from keras import layers
+
+from kzoo.arguments import one_of
+from kzoo.backbones.rows import Net
+from kzoo.preprocessing import Tensor
+from kzoo.segmentation.features import check, finished, high_features, resized, rows_at, sides
+
+# MobileNetV3's section 6.4: the kernel and the strides of LR-ASPP's pool on maps of 64 x 128.
+PAPER_POOL, PAPER_STRIDES = (49, 49), (16, 20)
+
+
+def LRASPP(
+    backbone: keras.Model,
+    classes: int,
+    *,
+    filters: int = 128,
+    pool: Literal["global", "paper"] = "global",
+    full_resolution: bool = True,
+    classifier_activation: Any = None,
+    norm_momentum: float = 0.99,
+    name: str | None = None,
+) -> keras.Model:
+    """Lite R-ASPP: deep features, gated by what the whole image holds, and shallow ones at 1/8.
+
+    3,221,538 parameters on MobileNetV3Large(output_stride=16) with 21 classes, as torchvision's.
+
+    filters: of the deep features.
+    pool: "global", over the whole map, which runs in int8 in XNNPACK; or "paper", 49 x 49 with
+        strides 16 and 20, which is the same on maps up to 49 x 49.
+    full_resolution: logits at the image's size, else at 1/8 of it.
+    classifier_activation: any Keras activation, such as "softmax"; None gives logits.
+
+    The input's sides may be left open (None); they must be multiples of 32 then.
+    Source: https://arxiv.org/abs/1905.02244, section 6.4.
+    """
+    check(classes, norm_momentum, filters=filters)
+    one_of("pool", pool, ("global", "paper"))
+    net = Net(norm_momentum=norm_momentum)
+    (high, stride), low = high_features(backbone), rows_at(backbone, 8)[0]
+    x = net.conv(high, filters, act="relu", name="lraspp_high", last="lraspp_high_out")
+    if pool == "global":
+        gate = layers.GlobalAveragePooling2D(keepdims=True, name="lraspp_pool")(high)
+    else:
+        gate = paper_pool(high)
+    gate = layers.Conv2D(filters, 1, use_bias=False, name="lraspp_gate")(gate)
+    gate = layers.Activation("sigmoid", name="lraspp_gate_act")(gate)
+    if pool == "paper":
+        gate = resized(gate, sides(x), None, "lraspp_gate_up")
+    x = layers.Multiply(name="lraspp_scale")([x, gate])
+    # The published nets enlarge, then classify. Both are linear, so the order is free, and the
+    # maps to enlarge are those of the classes: 21 channels in place of 128.
+    x = layers.Conv2D(classes, 1, name="lraspp_classify_high")(x)
+    x = resized(x, sides(low), stride // 8, "lraspp_up")
+    low = layers.Conv2D(classes, 1, name="lraspp_classify_low")(low)
+    x = layers.Add(name="lraspp_sum" if full_resolution else "logits")([x, low])
+    if full_resolution:
+        x = resized(x, sides(backbone.inputs[0]), 8, "logits")
+    return finished(backbone, x, classifier_activation, name or f"{backbone.name}_lraspp")
+
+
+def paper_pool(x: Tensor) -> Tensor:
+    height, width = sides(x)
+    if height is None or width is None:
+        raise ValueError(
+            'pool="paper" needs an input of fixed size. Build the backbone with '
+            'input_shape=(512, 512, 3), for example, or use pool="global".'
+        )
+    kernel = min(PAPER_POOL[0], height), min(PAPER_POOL[1], width)
+    return layers.AveragePooling2D(kernel, PAPER_STRIDES, name="lraspp_pool")(x)

@@ -1,0 +1,160 @@
+"""A file's weights assigned to a model: by layer name, or in reading order."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from keras import layers
+
+from kzoo.weights.checkpoint import ROW, Checkpoint, Unit
+from kzoo.weights.mismatch import kernel_apart, layer_apart, mismatch
+from kzoo.weights.targets import MOST_TOP, Target, fits, of_classes, row_number, targets
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """Which layers got weights from a file, and which are new (still as initialized)."""
+
+    source: str
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+
+    def __str__(self) -> str:
+        new = f"; new: {', '.join(self.new)}" if self.new else ""
+        return f"{len(self.loaded)} layers loaded from {self.source}{new}"
+
+
+Pairs = list[tuple[Target, Unit]]
+
+
+def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
+    """Match a file's units with the model's, check all shapes, then assign.
+
+    kzoo's own layers are matched by name, others in reading order. Of a head for other classes, the
+    layers as wide as those stay new. So does a classifier that the file lacks, and another task's
+    head when the file is a classifier's. A detector's or segmenter's file gives a backbone or
+    classifier its rows. Raises ValueError otherwise.
+    """
+    rows, head = targets(model)
+    match = pairs_by_name if checkpoint.by_name else pairs_in_order
+    pairs = match(model, checkpoint, rows, head)
+    for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
+        variable.assign(value)
+    loaded = tuple(target.layer.name for target, _ in pairs)
+    new = tuple(t.layer.name for t in rows + head if t.layer.name not in loaded)
+    return Loaded(checkpoint.source, loaded, new)
+
+
+def pairs_in_order(
+    model: keras.Model, checkpoint: Checkpoint, rows: list[Target], all_heads: list[Target]
+) -> Pairs:
+    body, top = checkpoint.units[: len(rows)], checkpoint.units[len(rows) :]
+    classifies = is_classifier(target.layer.name for target in all_heads)
+    if checkpoint.head and classifies:
+        body, top = checkpoint.units[: -checkpoint.head], ()
+    head = all_heads if classifies or len(top) > MOST_TOP else []
+    wanted = rows + head if top else rows
+    units = body + top if head or len(top) > MOST_TOP else body
+    if head and top and len(units) == len(wanted):
+        units = (*units[:-1], fit_classes(units[-1], wanted[-1].shape))
+    if [unit.kernel.shape for unit in units] != [target.shape for target in wanted]:
+        if not (head and top and same_but_classes(units, wanted)):
+            raise ValueError(mismatch(model, checkpoint, kernel_apart(wanted, units)))
+        kept = [i for i, target in enumerate(wanted) if not of_classes(target)]
+        wanted, units = [wanted[i] for i in kept], tuple(units[i] for i in kept)
+    return list(zip(wanted, units, strict=True))
+
+
+def pairs_by_name(
+    model: keras.Model, checkpoint: Checkpoint, rows: list[Target], head: list[Target]
+) -> Pairs:
+    file = {unit.name: unit for unit in checkpoint.units}
+    names = {name for target in rows + head for name in target.names}
+    top, own = head_names(file), head_names(names)
+    end = last_row(file, names)
+    wanted = [target for target in rows if row_number(target.layer.name) <= end]
+    given = {name for name in file.keys() - top if row_number(name) <= end}
+    if top and own and is_classifier(top) == is_classifier(own):
+        wanted, given = wanted + head, given | top
+    apart = layer_apart(wanted, {name: unit for name, unit in file.items() if name in given})
+    if apart:
+        raise ValueError(mismatch(model, checkpoint, apart))
+    pairs = [(target, with_norm(target, file)) for target in wanted]
+    return [(target, unit) for target, unit in pairs if target.shape == unit.kernel.shape]
+
+
+def last_row(file: Iterable[str], model: Iterable[str]) -> int:
+    """The last row to compare.
+
+    A segmenter leaves out the row that only widens for a classifier. So what a segmenter has no use
+    for may be in its file, and what its file lacks may stay new in a backbone.
+    """
+    last = [max(map(row_number, names)) for names in (file, model)]
+    top, own = head_names(file), head_names(model)
+    may_differ = not is_classifier(own) or (not own and not is_classifier(top))
+    return min(last) if may_differ else max(last)
+
+
+def head_names(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not ROW.match(name)}
+
+
+def is_classifier(head: Iterable[str]) -> bool:
+    """Whether layers that are no row's are a classifier's, or there are none."""
+    return all(name.startswith("head_") for name in head)
+
+
+def with_norm(target: Target, file: dict[str, Unit]) -> Unit:
+    unit = file[target.layer.name]
+    return dataclasses.replace(unit, norm=file[target.norm.name].norm) if target.norm else unit
+
+
+def fit_classes(unit: Unit, shape: tuple[int, ...]) -> Unit:
+    """TF-slim's classifiers have 1,001 classes, the first of which is background: left out."""
+    if (unit.kernel.shape[-1], shape[-1]) != (1001, 1000):
+        return unit
+    bias = None if unit.bias is None else unit.bias[1:]
+    return dataclasses.replace(unit, kernel=unit.kernel[..., 1:], bias=bias)
+
+
+def same_but_classes(units: tuple[Unit, ...], wanted: list[Target]) -> bool:
+    """Equal shapes but for the number of classes, which some kernels have last."""
+    return len(units) == len(wanted) and all(
+        fits(unit, target) for unit, target in zip(units, wanted, strict=True)
+    )
+
+
+def values(
+    target: Target, unit: Unit, epsilon: float | None
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """The variables of a target, with the values that make it compute what the unit does.
+
+    `epsilon` is that of the unit's normalization; None for the target's own.
+    """
+    layer, norm = target.layer, target.norm
+    per_channel = layer is norm or isinstance(layer, layers.DepthwiseConv2D)
+    width = unit.kernel.shape[2 if per_channel else 3]
+    bias = np.zeros(width, "float32") if unit.bias is None else unit.bias
+    result = []
+    if layer is not norm:
+        result.append((layer.kernel, unit.kernel.reshape(layer.kernel.shape)))
+        if layer.use_bias:
+            result.append((layer.bias, bias))
+        elif norm is None and bias.any():
+            raise ValueError(
+                f"{unit.name!r} has a bias, and {layer.name!r} has none to load it into."
+            )
+    if unit.norm and norm is None:
+        raise ValueError(f"{unit.name!r} is normalized, and {layer.name!r} is not.")
+    if norm is not None:
+        one = np.ones(width, "float32")
+        # One that was folded into kernel and bias has mean 0 and variance 1, and no epsilon.
+        gamma, beta, mean, variance = unit.norm or (one, bias, 0 * one, one)
+        theirs = 0.0 if not unit.norm else norm.epsilon if epsilon is None else epsilon
+        if theirs != norm.epsilon:
+            ratio = (variance.astype("float64") + norm.epsilon) / (variance + theirs)
+            gamma = gamma * np.sqrt(ratio)
+        variables = (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        result += list(zip(variables, (gamma, beta, mean, variance), strict=True))
+    return result

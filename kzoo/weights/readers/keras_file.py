@@ -1,0 +1,189 @@
+"""Keras' files: .weights.h5, .keras, and the older .h5 of keras.applications' weights."""
+
+import dataclasses
+import io
+import json
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from kzoo.preprocessing import scaling
+from kzoo.weights.checkpoint import ROW, Checkpoint, Unit
+
+Layers = Iterable[tuple[str, list[np.ndarray]]]
+
+
+def layer_units(layers: Layers) -> list[Unit]:
+    """Each layer that has weights, a normalization as a unit of its own behind a kernel of ones."""
+    units = []
+    for name, values in layers:
+        values = [value for value in values if value.dtype.kind == "f"]  # a Dropout's seed is none
+        shapes = [value.shape for value in values]
+        if not values:
+            continue
+        if len(shapes[0]) in (2, 4) and len(shapes) <= 2:
+            kernel = values[0] if values[0].ndim == 4 else values[0][None, None]
+            units.append(Unit(name, kernel, values[1] if len(values) == 2 else None))
+        elif [len(shape) for shape in shapes] == [1] * 4:
+            kernel = np.ones((1, 1, *shapes[0], 1), "float32")
+            units.append(Unit(name, kernel, norm=tuple(values)))
+        else:
+            raise ValueError(
+                f"Its layer {name!r} has arrays of shapes {shapes}; what is read are Conv2D, "
+                "DepthwiseConv2D, Dense and BatchNormalization."
+            )
+    return units
+
+
+def joined(units: Iterable[Unit]) -> tuple[Unit, ...]:
+    """Units in graph order, each normalization with the layer before it."""
+    found: list[Unit] = []
+    for unit in units:
+        if unit.norm is None:
+            found.append(unit)
+        elif found and found[-1].norm is None:
+            found[-1] = dataclasses.replace(found[-1], norm=unit.norm)
+        else:
+            raise ValueError(
+                f"Its layer {unit.name!r} normalizes no Conv2D, DepthwiseConv2D or Dense before it."
+            )
+    return tuple(found)
+
+
+def checkpoint(file: pathlib.Path, kind: str, layers: Layers, **traits: Any) -> Checkpoint:
+    """kzoo's own layers by their names, which a model of kzoo knows; others' in graph order."""
+    units = layer_units(layers)
+    if any(ROW.match(unit.name) for unit in units):
+        return Checkpoint(str(file), kind, tuple(units), **traits, by_name=True)
+    return Checkpoint(str(file), kind, joined(units), **traits)
+
+
+def keras_traits(config: dict) -> dict[str, Any]:
+    """Padding, epsilon and preprocessing, from a saved model's configuration."""
+    layers = [(layer["class_name"], layer["config"]) for layer in saved_layers(config)]
+    pads = [c["padding"] for kind, c in layers if kind == "ZeroPadding2D"]
+    # keras.applications pads ((0, 1), (0, 1)) before a "valid" convolution, which is "same".
+    symmetric = any(before == after for sides in pads for before, after in sides)
+    offsets = [c["offset"] for kind, c in layers if kind == "Rescaling"]
+    epsilons = {c["epsilon"] for kind, c in layers if kind == "BatchNormalization"}
+    return {
+        "padding": "symmetric" if symmetric else "same",
+        "norm_epsilon": epsilons.pop() if len(epsilons) == 1 else None,
+        "preprocessing": scaling(offsets[0]) if offsets else None,
+    }
+
+
+def saved_layers(config: dict) -> list[dict]:
+    """Of a functional model, or of a `Detector`, which keeps its own configuration in "net"."""
+    own = config["config"]
+    return own.get("net", own)["layers"]
+
+
+def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
+    """Keras 3's .weights.h5, and the .h5 of Keras 2: weights alone or a whole model."""
+    import h5py  # as late as possible: `import kzoo` costs keras and numpy
+
+    try:
+        with h5py.File(io.BytesIO(data), "r") as root:
+            if "layers" in root and "layer_names" not in root.attrs:
+                return checkpoint(file, "Keras .weights.h5", in_order(root["layers"]))
+            group = root.get("model_weights", root)
+            names = [text(name) for name in group.attrs["layer_names"]]
+            layers = [(name, legacy_arrays(group[name])) for name in names]
+            if "model_config" in root.attrs:
+                traits = keras_traits(json.loads(text(root.attrs["model_config"])))
+            else:  # weights alone: keras.applications' own, at least when they are MobileNets
+                traits = {"padding": "same", "norm_epsilon": 1e-3, "preprocessing": "tf"}
+            return checkpoint(file, "Keras .h5", layers, **traits)
+    except (OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"The HDF5 file is cut off, damaged or not from Keras ({error})."
+        ) from error
+
+
+def text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def legacy_arrays(group: Any) -> list[np.ndarray]:
+    return [group[text(name)][()] for name in group.attrs["weight_names"]]
+
+
+def layer_name(key: str, group: Any) -> str:
+    """Groups are called by class and number; the layer's own name is an attribute of `vars`."""
+    return text(group["vars"].attrs.get("name", key)) if "vars" in group else key
+
+
+def layer_arrays(group: Any) -> list[np.ndarray]:
+    variables = group.get("vars", {})
+    return [variables[str(i)][()] for i in range(len(variables))]
+
+
+# A .weights.h5 holds layers by name, not in order. These are keras.applications' names: of the ends
+# of its nets, and of a block's layers as they follow one another.
+ENDS = {
+    "conv1": -1, "Conv1": -1, "conv": -1, "Conv_1": 900, "conv_1": 900, "conv_2": 901,
+    "conv_preds": 902, "logits": 902, "predictions": 902,
+}  # fmt: skip
+BLOCK = re.compile(r"(?:block_|expanded_conv_?)(\d*)_(\w+)")
+V1_BLOCK = re.compile(r"conv_(dw|pw)_(\d+)")
+PLACES = (
+    "expand", "depthwise", "dw", "squeeze_excite_conv", "squeeze_excite_conv_1", "project", "pw",
+)  # fmt: skip
+
+
+def position(name: str) -> tuple[float, ...] | None:
+    """Sorts keras.applications' layers that have weights; None for other names."""
+    norm = 0.5 if re.search(r"bn_|_bn$|_BN$", name) else 0.0
+    name = re.sub(r"^bn_|_bn$|_BN$", "", name)
+    if name in ENDS:
+        return ENDS[name], norm
+    block = BLOCK.fullmatch(V1_BLOCK.sub(r"block_\2_\1", name))
+    if not block or block[2] not in PLACES:
+        return None
+    return int(block[1] or 0), PLACES.index(block[2]) + norm
+
+
+def in_order(group: Any) -> list[tuple[str, list[np.ndarray]]]:
+    """The layers with weights of a .weights.h5, keras.applications' in graph order."""
+    named = {layer_name(key, part): layer_arrays(part) for key, part in group.items()}
+    weighted = {name: arrays for name, arrays in named.items() if arrays}
+    if any(ROW.match(name) for name in weighted):
+        return list(weighted.items())
+    strange = [name for name in weighted if position(name) is None]
+    if strange:
+        raise ValueError(
+            f"Its layer {strange[0]!r} has no name of kzoo or keras.applications, so its place in "
+            "the net is unknown. Save the model as .keras: that holds the order of its layers."
+        )
+    return sorted(weighted.items(), key=lambda item: position(item[0]) or ())
+
+
+def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
+    """A .keras file: the configuration has the order of the layers, the HDF5 their arrays."""
+    import h5py
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            config = json.loads(archive.read("config.json"))
+            stored = archive.read("model.weights.h5")
+        with h5py.File(io.BytesIO(stored), "r") as root:
+            named = {layer_name(key, part): part for key, part in root["layers"].items()}
+            order = [layer["config"]["name"] for layer in saved_layers(config)]
+            layers = [(name, layer_arrays(named[name])) for name in order if name in named]
+        return checkpoint(file, "Keras .keras", layers, **keras_traits(config))
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise ValueError(
+            f"The .keras file is cut off, damaged or no functional model ({error})."
+        ) from error

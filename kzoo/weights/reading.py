@@ -1,0 +1,63 @@
+"""Weight files of every kind into a `Checkpoint`: their bytes tell the format, not their names."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+from kzoo.weights.checkpoint import Checkpoint
+from kzoo.weights.readers.flatbuffer import IDENTIFIER
+from kzoo.weights.readers.keras_file import read_hdf5, read_keras
+from kzoo.weights.readers.tflite_file import from_tflite
+from kzoo.weights.readers.torch_file import (
+    STREAM_START,
+    is_safetensors,
+    read_safetensors,
+    read_stream,
+    read_zip,
+)
+from kzoo.weights.readers.torch_names import read_torch
+
+HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read a weight file. Its bytes tell the format, its name does not. Raises ValueError."""
+    file = pathlib.Path(path)
+    if file.is_dir():
+        raise ValueError(
+            f"weights={str(path)!r} is a folder. Pass one of the files in it (a SavedModel is "
+            "not read: save the model as .keras, or convert it to .tflite)."
+        )
+    if not file.exists():
+        raise FileNotFoundError(
+            f'weights={str(path)!r}: there is no such file. weights is "imagenet", None or a path.'
+        )
+    data = file.read_bytes()
+    recognised = [read for knows, read in FORMATS if knows(data)]
+    if not recognised:
+        raise ValueError(
+            f"weights={str(path)!r} is in no format that is read: it begins with {data[:12]!r}. "
+            "Pass a .weights.h5, .h5, .keras, .pth, .safetensors or .tflite file."
+        )
+    try:
+        checkpoint = recognised[0](data, file)
+    except ValueError as error:
+        raise ValueError(f"weights={str(path)!r} cannot be read. {error}") from error
+    if not checkpoint.units:
+        raise ValueError(f"weights={str(path)!r} holds no convolution.")
+    return checkpoint
+
+
+def zip_holds(name: str) -> Callable[[bytes], bool]:
+    # By the bytes: a zip that was cut off lacks its directory, and is to be called cut off.
+    return lambda data: data.startswith(ZIP) and name.encode() in data
+
+
+FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, pathlib.Path], Checkpoint]], ...] = (
+    (lambda data: data[4:8] == IDENTIFIER, from_tflite),
+    (lambda data: data.startswith(HDF5), read_hdf5),
+    (zip_holds("config.json"), read_keras),
+    (zip_holds("data.pkl"), read_torch(read_zip)),
+    (lambda data: data.startswith(STREAM_START), read_torch(read_stream)),
+    (is_safetensors, read_torch(read_safetensors)),
+)

@@ -1,0 +1,102 @@
+"""`kzoo convert`: a run or a .keras file to a .tflite file, calibrated and checked on images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from kzoo.detection.detector import Detector
+from kzoo.recipes.data.images import BadImageError, is_candidate, read_image
+from kzoo.recipes.evaluation.finished_runs import open_finished
+from kzoo.recipes.training.int8 import for_calibration
+from kzoo.recipes.training.run_folder import labels_beside, read_labels
+from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit
+from kzoo.tflite.convert.converter import STEPS, drafted
+from kzoo.tflite.convert.postprocess import add_postprocess
+from kzoo.tflite.convert.request import Request
+from kzoo.tflite.inspect.verify import LEAST_AGREEMENT, verify_draft
+
+MOST_IMAGES = 256
+LEAST_SQNR_DB = 6.0  # of nets with several outputs, boxes among them: noise of half the amplitude
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    audit: Audit
+    comparison: Comparison | None  # with the model; None where there were no images
+
+    def __str__(self) -> str:
+        said = str(self.comparison or "Not compared with the model: no --calibration or --check.")
+        return f"{self.audit}\n{said}"
+
+
+def convert_file(
+    model: str | Path, out: str | Path, *, scheme: Any = "int8", io: Any = None,
+    calibration: str | Path | None = None, check: str | Path | None = None,
+    agreement: float = LEAST_AGREEMENT, labels: str | Path | None = None, size: int | None = None,
+    batch_size: int = 1, about: Metadata | None = None, postprocess: bool = False,
+) -> Converted:  # fmt: skip
+    """Converts `model`, compares the file with it, and returns what was found.
+
+    `calibration` and `check` are folders of images, of which some are taken; without `check` the
+    file is compared on those of `calibration`. Of a run's folder the float model is converted, by
+    default on the images that it was trained and validated on. `labels` is a file of names, by
+    default labels.txt beside the model. With `postprocess` a detector's file ends in the objects
+    found: it is compared before the operator that finds them is put behind it. Raises RejectedFile
+    (a ValueError) where the two agree on less than `agreement` of the images: the file is then
+    called NAME.rejected.tflite, and one that `out` was before stays.
+    """
+    run = open_finished(Path(model)) if Path(model).is_dir() else None
+    model = run.model if run else Path(model)
+    if not model.is_file():
+        raise ValueError(f"There is no {model}. Name a run folder or a .keras file.")
+    net = keras.saving.load_model(model, compile=False)
+    if postprocess and not isinstance(net, Detector):
+        raise ValueError(f"--postprocess is for detectors; {model} is a {type(net).__name__}.")
+    names = read_labels(Path(labels)) if labels else labels_beside(model)
+    side = size or net.input_shape[1]
+    images = None if calibration is None else sample(Path(calibration), side)
+    seen = images if check is None else sample(Path(check), side)
+    if run and images is None:
+        images = for_calibration(run.train, side, seed=run.config["seed"], count=MOST_IMAGES)
+    if run and seen is None:
+        seen = run.images
+    with tqdm(total=len(STEPS) + 1, disable=None) as bar:
+
+        def step(name: str) -> None:
+            bar.update()
+            bar.set_description(name)
+
+        request = Request(
+            Path(out), scheme, io, None if names is None else tuple(names),
+            (side, side) if size else None, metadata=about, batch_size=batch_size,
+        )  # fmt: skip
+        several = len(net.outputs) > 1
+        bounds = Bounds(None, LEAST_SQNR_DB) if several else Bounds(agreement)
+        comparison = None
+        with drafted(net, request, images, step) as draft:
+            step("comparing with the model")
+            if seen is not None:
+                comparison = verify_draft(net, draft, request.out, seen, bounds=bounds)
+            if postprocess:
+                add_postprocess(draft, draft)
+    return Converted(audit(out), comparison)
+
+
+def sample(folder: Path, side: int | None) -> np.ndarray:
+    """Up to MOST_IMAGES readable images below a folder, spread evenly over its file names."""
+    if side is None:
+        raise ValueError("The model leaves the size of its images open: say --size.")
+    paths = sorted(path for path in folder.rglob("*") if is_candidate(path))
+    images = []
+    for path in paths[:: max(1, len(paths) // MOST_IMAGES)][:MOST_IMAGES]:
+        try:
+            images.append(read_image(path, side))
+        except BadImageError:
+            continue
+    if not images:
+        raise ValueError(f"{folder} holds no images to take.")
+    return np.stack(images)

@@ -1,0 +1,239 @@
+"""What a training run will take, before it is begun: `kzoo plan`.
+
+    kzoo plan --model mobilenet_v3_large --images 1000000 --devices 8 --data packed
+
+Speed of training and of reading is measured on this machine, in a minute or so; for devices that
+are not here, say what one of them reaches (--rate). The rest is arithmetic, which docs/large.md
+spells out. Memory is an estimate from the layers' outputs, which tests/bench/plan_memory.py holds
+against processes that train: on CPUs an image more took 1.1 (JAX) to 1.7 (TensorFlow) of it, and
+the framework 1.2 and .5 GB of its own.
+"""
+
+import dataclasses
+import io
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+import kzoo
+from kzoo.recipes.classify import MARGIN
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.images import Images, Source, read_dataset
+from kzoo.recipes.training.options import PRECISIONS, at_least, option
+
+MEASURED_STEPS, MEASURED_IMAGES = 5, 64
+DRAWN_SIDE, DRAWN_QUALITY = 320, 90  # of images to read where there are no data
+BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}  # of an activation
+FLOATS_PER_PARAMETER = 4  # the weight, its gradient, and Adam's two moments
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+    """What is planned; every field is a flag of `kzoo plan`."""
+
+    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
+    alpha: float = option("width multiplier", 1.0)
+    size: int = option("side of the images that the net sees, in px", 224)
+    classes: int = option("how many there are", 1000)
+    images: int = option("how many there are to train on", 100_000)
+    epochs: int = option("epochs of the whole network", 12)
+    batch_size: int = option("images per update, of all devices", 32)
+    accumulate: int = option("steps that a batch is spread over", 1)
+    precision: str = option(f"{', '.join(PRECISIONS)}: what the net computes in", "float32")
+    devices: int = option("that train, of all machines", 1)
+    rate: float | None = option("images a second that a device trains on (default: this one)", None)
+    cores: int | None = option("that read for each device (default: this machine's)", None)
+    kb: float | None = option("of an image's file (default: of the data, or of drawn ones)", None)
+    disk: float = option("MB/s that each device's disk or network share reads", 200.0)
+    network: float = option("Gbit/s between the devices", 10.0)
+    data: str | None = option("images to measure reading with: a folder, CSV, or packed", None)
+
+    def __post_init__(self) -> None:
+        least = ("classes", "images", "epochs", "batch_size", "accumulate", "devices")
+        at_least(self, dict.fromkeys(least, 1))
+        for name in ("rate", "cores", "kb", "disk", "network"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be greater than 0. Received: {value}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}. Received: {self.precision!r}"
+            )
+        if self.batch_size % (self.devices * self.accumulate):
+            raise ValueError(
+                "batch_size must be a multiple of devices times accumulate. Received: "
+                f"{self.batch_size}, {self.devices} and {self.accumulate}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What it takes. Rates are images a second of all devices together."""
+
+    ask: Ask
+    parameters: int
+    macs: int  # of an image
+    outputs: int  # numbers that the layers give out for an image
+    rate: float  # images a second that a device trains on
+    reading: float  # images a second that a core reads, decodes and augments
+    kb: float  # of an image's file
+
+    @property
+    def exchanged(self) -> float:
+        """Seconds that an update's gradients take between the devices, in a ring.
+
+        Every device sends and receives 2 (D - 1) / D of them: https://arxiv.org/abs/1802.05799.
+        """
+        count = self.ask.devices
+        return 2 * (count - 1) / count * 4 * self.parameters / (self.ask.network * 1e9 / 8)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Images a second that each part could do."""
+        ask = self.ask
+        training = ask.batch_size / (ask.devices * self.rate) + self.exchanged
+        return {
+            "training": ask.batch_size / training,
+            "decoding and augmenting": ask.devices * (ask.cores or 1) * self.reading,
+            "reading files": ask.devices * ask.disk * 1e3 / self.kb,
+        }
+
+    @property
+    def slowest(self) -> str:
+        return min(self.rates, key=lambda name: self.rates[name])
+
+    @property
+    def hours(self) -> float:
+        return self.ask.images * self.ask.epochs / self.rates[self.slowest] / 3600
+
+    @property
+    def memory(self) -> float:
+        """GB of a device: weights, gradients, Adam's moments, and a step's activations."""
+        each = self.ask.batch_size // (self.ask.devices * self.ask.accumulate)
+        activations = each * self.outputs * BYTES[self.ask.precision]
+        return (4 * FLOATS_PER_PARAMETER * self.parameters + activations) / 1e9
+
+    def __str__(self) -> str:
+        ask, rates = self.ask, self.rates
+        per_device = ask.batch_size // ask.devices
+        lines = [
+            f"{ask.model} at alpha {ask.alpha:g} and {ask.size} px, {ask.classes} classes: "
+            f"{self.parameters:,} parameters, {self.macs / 1e6:.1f} M MACs",
+            f"{ask.images:,} images of {self.kb:.0f} kB, {ask.epochs} epochs: "
+            f"{ask.images * self.kb / 1e6:,.1f} GB, read {ask.epochs} times",
+            f"{ask.devices} devices, {ask.batch_size} images per update ({per_device} each, in "
+            f"{ask.accumulate} steps): about {self.memory:.2f} GB on each ({ask.precision}) "
+            "beside what the framework takes itself",
+            f"one device trains on {self.rate:,.1f} images/s, one of {ask.cores} cores reads "
+            f"{self.reading:,.1f}; gradients take {1e3 * self.exchanged:.1f} ms an update",
+            *(
+                f"{name:>26}: {rate:12,.0f} images/s"
+                + ("   <- the bottleneck" if name == self.slowest else "")
+                for name, rate in rates.items()
+            ),
+            f"bytes read: {rates[self.slowest] * self.kb / 1e3:,.1f} MB/s in all",
+            f"about {self.hours:,.1f} hours for the whole network",
+        ]
+        return "\n".join(lines)
+
+
+def plan(ask: Ask) -> Plan:
+    """Builds the net and measures what is not given."""
+    reading, kb = reading_speed(ask)
+    return Plan(
+        dataclasses.replace(ask, cores=ask.cores or os.cpu_count()),
+        *cost(ask),
+        ask.rate or training_speed(ask),
+        reading,
+        ask.kb or kb,
+    )
+
+
+def cost(ask: Ask) -> tuple[int, int, int]:
+    """(Parameters, MACs, numbers that the layers give out) of the net, for an image."""
+    net = built(ask)
+    profile = kzoo.profile(net)
+    outputs = sum(int(np.prod(layer.output.shape[1:])) for layer in net.layers)
+    return profile.trainable, profile.macs, outputs
+
+
+def built(ask: Ask) -> keras.Model:
+    return kzoo.get_model(ask.model)(
+        ask.alpha, input_shape=(ask.size, ask.size, 3), classes=ask.classes
+    )
+
+
+def compiled(ask: Ask) -> keras.Model:
+    """The net, ready to train."""
+    keras.config.set_dtype_policy(ask.precision)
+    try:
+        net = built(ask)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    jit = keras.backend.backend() == "jax"
+    net.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
+    return net
+
+
+def training_speed(ask: Ask) -> float:
+    """Images a second of this machine's device, after the first step."""
+    net = compiled(ask)
+    each = ask.batch_size // (ask.devices * ask.accumulate)
+    images = np.random.default_rng(0).uniform(0, 255, (each, ask.size, ask.size, 3))
+    batch = images.astype("float32"), np.zeros(each, "int32")
+    return each / fastest(lambda: net.train_on_batch(*batch))
+
+
+def fastest(act: Callable[[], Any]) -> float:
+    """Seconds of the quickest of some times; what else a machine does only makes it slower."""
+    act()
+    taken = []
+    for _ in range(MEASURED_STEPS):
+        start = time.perf_counter()
+        act()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def reading_speed(ask: Ask) -> tuple[float, float]:
+    """(Images a second that one thread reads and augments, kB of a file)."""
+    paths: list[Any] = [Drawn(i) for i in range(MEASURED_IMAGES)]
+    if ask.data:
+        found = read_dataset(ask.data).train.paths
+        chosen = np.random.default_rng(0).permutation(len(found))[:MEASURED_IMAGES]
+        paths = [found[i] for i in chosen]
+    sizes = [len(content(path)) for path in paths]
+
+    def read() -> None:
+        images = Images(paths, round(ask.size * MARGIN))
+        shown = Batches(
+            images, np.zeros(len(paths), int), classes=2, batch_size=len(paths),
+            augment=Augment(), size=ask.size,
+        )  # fmt: skip
+        shown[0]
+
+    return len(paths) / fastest(read), sum(sizes) / len(sizes) / 1e3
+
+
+def content(source: "Source | Drawn") -> bytes:
+    with source.open("rb") as file:
+        return file.read()
+
+
+class Drawn:
+    """A JPEG file of noise as coarse as photos are, read as a packed image is."""
+
+    def __init__(self, seed: int):
+        coarse = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype="uint8")
+        image = Image.fromarray(coarse).resize((DRAWN_SIDE,) * 2, Image.Resampling.BICUBIC)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=DRAWN_QUALITY)
+        self.bytes = file.getvalue()
+
+    def open(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self.bytes)

@@ -1,0 +1,184 @@
+"""`kzoo serve RUN`: a page on this machine that runs the run's .tflite on images and the camera.
+
+What the phone will show, before any Android work: the browser runs the file with LiteRT.js, which
+npm puts into a cache folder on first use. The page loads nothing from anywhere else.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kzoo.recipes.files import write_json
+from kzoo.recipes.training.run_folder import labels_beside
+from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, audit
+
+VERSION = "2.5.3"
+# Of what `npm install @litertjs/core@2.5.3` brings; npm refuses anything else.
+INTEGRITY = {
+    "@litertjs/core": (
+        "sha512-PlGmbMOq9WitX7FO0jhbdJw9GthatsyuCQXjTt/wJZo0FLaw48q4tz8IwqgqCIkviYGr9OFDL1kCnN4nzWoyJQ=="
+    ),
+    "@litertjs/wasm-utils": (
+        "sha512-4fJiw6tBQnIs+0jH/OQ16nYOiSl8/+zZnn5h2ul8aTKHi05sVqZW580Tmk78pC2kT39A9OYBVdFawteZ/sI1kQ=="
+    ),
+}
+PAGE = Path(__file__).with_name("serve.html")
+THRESHOLD = 0.4  # of a detection that is shown
+KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".wasm": "application/wasm"}
+# The page's own script and what LiteRT.js makes at run time, from nowhere but here.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; media-src 'self' blob:"
+)
+
+
+def serve(
+    model: str | Path, images: Sequence[str | Path] = (), *, port: int = 8000,
+    cache: str | Path | None = None,
+) -> http.server.ThreadingHTTPServer:  # fmt: skip
+    """A server on 127.0.0.1 for a run folder or .tflite file; `serve_forever()` starts it.
+
+    `images` are shown when the page opens. `port` 0 takes a free one. Raises ValueError where
+    there is no model, no such port, or LiteRT.js cannot be had.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be in 0 to 65535, 0 for a free one. Received: {port}")
+    file = Path(model)
+    file = file / "model.tflite" if file.is_dir() else file
+    for path in (file, *map(Path, images)):
+        if not path.is_file():
+            raise ValueError(f"There is no {path}. Name a run folder or a .tflite file, images.")
+    routes = {
+        "/": (PAGE.read_bytes(), ".html"),
+        "/about.json": (json.dumps(about(audit(file), images)).encode(), ".json"),
+        "/model.tflite": (file.read_bytes(), ".tflite"),
+    }
+    for i, path in enumerate(map(Path, images)):
+        routes[f"/image/{i}"] = (path.read_bytes(), path.suffix)
+    packages = litert_js(Path(cache) if cache else default_cache())
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler(routes, packages))
+    except OSError as error:
+        raise ValueError(f"Port {port} cannot be had ({error.strerror}): say --port 0.") from error
+
+
+def handler(routes: dict[str, tuple[bytes, str]], packages: Path) -> type:
+    """Answers from memory, and with LiteRT.js' files; nothing else, and to this machine only."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            host = self.headers.get("Host", "").partition(":")[0]  # without a port where that is 80
+            if host not in ("127.0.0.1", "localhost"):  # a name that was made to point here
+                self.send_error(403)
+                return
+            found = routes.get(path) or package_file(packages, path)
+            if found is None:
+                self.send_error(404)
+                return
+            content, kind = found
+            self.send_response(200)
+            self.send_header("Content-Type", KINDS.get(kind, "application/octet-stream"))
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Security-Policy", POLICY)
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing: the page tells what happens."""
+
+    return Handler
+
+
+def package_file(packages: Path, path: str) -> tuple[bytes, str] | None:
+    """A file of LiteRT.js by its address /npm/..., if it is one."""
+    if not path.startswith("/npm/"):
+        return None
+    file = (packages / path.removeprefix("/npm/")).resolve()
+    if not file.is_file() or packages.resolve() not in file.parents:
+        return None
+    return file.read_bytes(), file.suffix
+
+
+def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:
+    """What the page needs to know of the file."""
+    said = found.metadata
+    labels = (list(said.labels) if said else []) or labels_beside(found.path) or []
+    kinds = {2: "ImageClassifier", 3: "ImageSegmenter", 4: "ImageSegmenter"}  # 3: a mask
+    task = said.outputs.task if said and said.outputs else ""
+    task = task or kinds.get(len(found.outputs[0].shape), "") if len(found.outputs) == 1 else task
+    if not task:
+        raise ValueError(
+            f"{found.path} does not tell what its outputs are. Convert it with "
+            "metadata=Metadata(outputs=...)."
+        )
+    more: dict[str, Any] = {}
+    if said and isinstance(said.outputs, BoxOutputs):
+        more = {"anchors": said.outputs.anchors.tolist(), "sigmoid": said.outputs.sigmoid,
+                "scales": said.outputs.scales}  # fmt: skip
+    if said and isinstance(said.outputs, DetectionOutputs):
+        more = {"order": said.outputs.order}
+    folder = found.path.resolve().parent
+    ports = {
+        port.name: {"shape": port.shape, "scale": port.scale, "zero_point": port.zero_point}
+        for port in found.outputs
+    }
+    return {
+        "title": said.title if said and said.title not in ("", task) else folder.name,
+        "file": found.path.name,
+        "bytes": sum(found.bytes.values()),
+        "task": task,
+        "labels": labels,
+        "input": {"shape": found.inputs[0].shape, "dtype": found.inputs[0].dtype},
+        "normalization": said.normalization if said else (0, 1),
+        "outputs": ports,
+        "threshold": THRESHOLD,
+        "images": [Path(path).name for path in images],
+    } | more
+
+
+def default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kzoo"
+
+
+def litert_js(cache: Path) -> Path:
+    """The folder of npm packages with LiteRT.js; fetched by npm if it is not there yet."""
+    folder = cache / f"litertjs-{VERSION}"
+    packages = folder / "node_modules"
+    if (packages / "@litertjs" / "core" / "package.json").is_file():
+        return packages
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ValueError("LiteRT.js comes by npm, which is not here: install Node.js.")
+    print(f"LiteRT.js {VERSION} (Apache-2.0, 40 MB) is fetched by npm, once, into {folder}")
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    root = {"name": "kzoo-serve", "version": "1.0.0", "dependencies": {"@litertjs/core": VERSION}}
+    locked: dict[str, Any] = {
+        f"node_modules/{name}": {"version": VERSION, "integrity": hash_}
+        for name, hash_ in INTEGRITY.items()
+    }
+    locked["node_modules/@litertjs/core"]["dependencies"] = {"@litertjs/wasm-utils": f"^{VERSION}"}
+    write_json(part / "package.json", root)
+    lock = {"name": root["name"], "version": "1.0.0", "lockfileVersion": 3, "requires": True,
+            "packages": {"": root, **locked}}  # fmt: skip
+    write_json(part / "package-lock.json", lock)
+    done = subprocess.run(
+        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        cwd=part, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"npm could not fetch LiteRT.js: {last}")
+    os.replace(part, folder)
+    return packages

@@ -1,0 +1,198 @@
+"""Batches of images, augmented.
+
+What a model sees in an epoch is a function of seed and epoch alone, so that a run that was killed
+goes on exactly where it was.
+"""
+
+import copy
+import dataclasses
+import os
+import threading
+from collections.abc import Sequence
+from typing import Self
+
+import keras
+import numpy as np
+from PIL import Image
+
+WORKERS = min(32, max(2, os.cpu_count() or 2))  # threads that make batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """How far a training image is moved and recoloured; 0 everywhere leaves it as it is."""
+
+    zoom: float = 0.25  # shows down to 1 - zoom of each side
+    stretch: float = 0.1  # of one side against the other
+    turn: float = 10.0  # degrees, either way
+    flip: bool = True  # left and right
+    colour: float = 0.25  # brightness, contrast and saturation, as factors 1 +- colour
+
+    def __call__(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        """uint8 (side, side, 3) -> float32 (size, size, 3) in [0, 255]."""
+        moved = warp(image, size, self.place(image.shape[0], size, rng))
+        return self.recolour(moved.astype("float32"), rng)
+
+    def place(self, side: int, size: int, rng: np.random.Generator) -> np.ndarray:
+        """Where (size, size) looks in (side, side): the affine map (2, 3) of its x, y, 1 in px."""
+        shown = side * rng.uniform(1 - self.zoom, 1)
+        stretch = np.exp(rng.uniform(-self.stretch, self.stretch) / 2)
+        scale = np.array([shown * stretch, shown / stretch]).clip(max=side) / size
+        centre = side / 2 + rng.uniform(-0.5, 0.5, 2) * (side - scale * size)
+        angle = np.deg2rad(rng.uniform(-self.turn, self.turn))
+        mirror = -1 if self.flip and rng.random() < 0.5 else 1
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = turn * scale * [mirror, 1]
+        return np.c_[matrix, centre - matrix @ [size / 2, size / 2]]
+
+    def recolour(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        brightness, contrast, saturation = rng.uniform(1 - self.colour, 1 + self.colour, 3)
+        image = image * brightness
+        mean = image.mean()
+        image = (image - mean) * contrast + mean
+        grey = image.mean(axis=-1, keepdims=True)
+        return np.clip((image - grey) * saturation + grey, 0, 255).astype("float32")
+
+
+def warp(
+    image: np.ndarray, size: int, place: np.ndarray, *,
+    fill: int | tuple[int, int, int] = (128, 128, 128), nearest: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """What `place` shows of an image or, with `nearest`, of a mask (H, W); `fill` is around it."""
+    resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    shown = Image.fromarray(image).transform(
+        (size, size), Image.Transform.AFFINE, tuple(place.flat), resampling, fillcolor=fill
+    )
+    return np.asarray(shown)
+
+
+class Epoch(keras.utils.PyDataset):
+    """The batches of an epoch: `chosen(i)` says which examples batch `i` is made of.
+
+    The same whatever the number of processes: of each batch, every process has its own rows.
+    """
+
+    def __init__(self, count: int, batch_size: int):
+        # Pillow and numpy let other threads run while they work.
+        super().__init__(workers=WORKERS, max_queue_size=max(8, 2 * WORKERS))
+        self.batch_size, self.order, self.seed = batch_size, np.arange(count), (0, 0)
+        self.done, self.process, self.processes, self.devices = 0, 0, 1, 1
+
+    def shuffled(self, seed: int, epoch: int) -> Self:
+        """The same examples as they come in that epoch."""
+        shuffled = copy.copy(self)
+        shuffled.seed = (seed, epoch)
+        shuffled.order = np.random.default_rng(shuffled.seed).permutation(len(self.order))
+        return shuffled
+
+    def shared(self, process: int, processes: int, devices: int) -> Self:
+        """Those rows of every batch that one of the processes has.
+
+        A last batch that the devices could not share evenly is filled up with examples from its
+        beginning, which do not count.
+        """
+        shared = copy.copy(self)
+        shared.process, shared.processes, shared.devices = process, processes, devices
+        return shared
+
+    def after(self, steps: int) -> Self:
+        """The batches from there on."""
+        after = copy.copy(self)
+        after.done = steps
+        return after
+
+    def only(self, order: np.ndarray) -> Self:
+        """These examples, in this order."""
+        only = copy.copy(self)
+        only.order = order
+        return only
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size) - self.done
+
+    def batch(self, i: int) -> np.ndarray:
+        """The examples of a batch, of all processes."""
+        return self.order[(self.done + i) * self.batch_size :][: self.batch_size]
+
+    def chosen(self, i: int) -> np.ndarray:
+        """Those of them that this process has."""
+        return self.own(i)[0]
+
+    def counted(self, i: int) -> np.ndarray:
+        """Which of the chosen ones count: (n,) bool."""
+        return self.own(i)[1]
+
+    def own(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        whole = self.batch(i)
+        rows = np.resize(whole, len(whole) + -len(whole) % self.devices)  # from its beginning again
+        counted = np.arange(len(rows)) < len(whole)
+        each = len(rows) // self.processes
+        mine = slice(self.process * each, (self.process + 1) * each)
+        return rows[mine], counted[mine]
+
+    def rng(self, j: int) -> np.random.Generator:
+        """The random numbers of an example in this epoch."""
+        return np.random.default_rng((*self.seed, j))
+
+
+class Batches(Epoch):
+    """One epoch of (examples (N, ...) float32, one-hot targets (N, classes)), in order.
+
+    `examples` are images, uint8 (side, side, 3), or any other rows of numbers; with `augment`
+    they come as float32 (size, size, 3). `shuffled` gives the order and augmentation of an epoch.
+    Weights (N,) come third where examples weigh differently: by `class_weight`, or because some do
+    not count.
+    """
+
+    def __init__(
+        self, examples: Sequence | np.ndarray, targets: np.ndarray, *, classes: int,
+        batch_size: int, augment: Augment | None = None, size: int = 0,
+        class_weight: np.ndarray | None = None,
+    ):  # fmt: skip
+        super().__init__(len(examples), batch_size)
+        self.examples, self.targets, self.classes = examples, targets, classes
+        self.augment, self.size, self.class_weight = augment, size, class_weight
+        self.teacher: keras.Model | None = None
+        self.asked = threading.Lock()
+
+    def replaced(self, examples: np.ndarray) -> "Batches":
+        """The same targets with other examples, such as what a frozen net makes of these."""
+        replaced = copy.copy(self)
+        replaced.examples = examples
+        return replaced
+
+    def taught(self, teacher: keras.Model) -> "Batches":
+        """The same examples, with what `teacher` says of them, as they come here, as targets."""
+        taught = copy.copy(self)
+        taught.teacher = teacher
+        return taught
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, ...]:
+        chosen = self.chosen(i)
+        examples = np.stack([self.example(j) for j in chosen])
+        targets = self.answers(examples, chosen)
+        if self.class_weight is None and self.devices == 1:
+            return examples, targets
+        return examples, targets, self.weights(i)
+
+    def answers(self, examples: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        if self.teacher is None:
+            return np.eye(self.classes, dtype="float32")[self.targets[chosen]]
+        with self.asked:  # batches are made by two threads
+            return self.teacher.predict_on_batch(examples)
+
+    def weights(self, i: int) -> np.ndarray:
+        """Of the chosen examples. Keras divides the loss by how many rows there are, with those
+        that do not count: the others weigh so much more."""
+        chosen, counted = self.own(i)
+        whole = len(self.batch(i))
+        filled = len(chosen) * self.processes
+        weights = np.where(counted, filled / whole, 0)
+        if self.class_weight is not None:
+            weights *= self.class_weight[self.targets[chosen]]
+        return weights.astype("float32")
+
+    def example(self, j: int) -> np.ndarray:
+        if self.augment is None:
+            return self.examples[j].astype("float32")
+        return self.augment(self.examples[j], self.size, self.rng(j))

@@ -1,0 +1,141 @@
+"""Batches of images with boxes, augmented so that the boxes stay true.
+
+As in data/augment.py, what a model sees in an epoch is a function of seed and epoch alone.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from kzoo.detection.boxes import iou
+from kzoo.recipes.data.augment import Augment, Epoch, warp
+from kzoo.recipes.data.box_dataset import Example
+from kzoo.recipes.data.images import Images
+
+Objects = tuple[np.ndarray, np.ndarray]  # boxes (n, 4) yxyx in [0, 1], labels (n,)
+TRIES = 40  # crops to look at for one that shows enough
+OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # of the SSD paper, section 2.2
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxAugment:
+    """How far a training image is cropped, shrunk, mirrored and recoloured."""
+
+    crop: float = 0.6  # share of images that are cropped
+    smallest: float = 0.3  # a crop shows that much of each side at least
+    shrink: float = 0.3  # share of images that are put on a larger grey ground
+    largest: float = 2.0  # times the image's side that ground has
+    flip: bool = True  # left and right
+    colour: float = 0.25  # as of `Augment`
+
+    def __call__(
+        self, image: np.ndarray, objects: Objects, size: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Objects]:
+        """uint8 (side, side, 3), its objects -> float32 (size, size, 3) in [0, 255], its objects.
+
+        Objects whose centre is not shown any more are gone, the others are cut at the edge.
+        """
+        window = self.window(objects[0], rng)
+        mirrored = self.flip and rng.random() < 0.5
+        scale = (window[2:] - window[:2]) * image.shape[0] / size  # px of image per px
+        (y, x), (sy, sx) = window[:2] * image.shape[0], scale
+        across = [-sx, 0, x + sx * size] if mirrored else [sx, 0, x]
+        place = np.array([across, [0, sy, y]])
+        moved = warp(image, size, place).astype("float32")
+        shown = objects_in(objects, window)
+        if mirrored:
+            shown = shown[0][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 1, 0, 1], shown[1]
+        return Augment(colour=self.colour).recolour(moved, rng), shown
+
+    def window(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The part of the image to show: (4,) yxyx, beyond [0, 1] where it is put on a ground."""
+        kind = rng.random()
+        if kind < self.crop:
+            return self.crop_window(boxes, rng)
+        if kind < self.crop + self.shrink:
+            side = rng.uniform(1, self.largest)
+            corner = rng.uniform(1 - side, 0, 2)
+            return np.r_[corner, corner + side]
+        return np.array([0.0, 0.0, 1.0, 1.0])
+
+    def crop_window(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A crop that overlaps each object it shows by a drawn IoU at least: SSD, section 2.2."""
+        least = rng.choice(OVERLAPS)
+        for _ in range(TRIES):
+            sides = rng.uniform(self.smallest, 1, 2)
+            if not 0.5 <= sides[0] / sides[1] <= 2:
+                continue
+            corner = rng.uniform(0, 1 - sides)
+            window = np.r_[corner, corner + sides]
+            inside = centres_in(boxes, window)
+            if not len(boxes) or (inside.any() and iou(boxes[inside], window).min() >= least):
+                return window
+        return np.array([0.0, 0.0, 1.0, 1.0])
+
+
+def centres_in(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return ((centres > window[:2]) & (centres < window[2:])).all(axis=-1)
+
+
+def objects_in(objects: Objects, window: np.ndarray) -> Objects:
+    """The objects as a part of the image shows them."""
+    boxes, labels = objects
+    keep = centres_in(boxes, window)
+    corner, sides = np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
+    return np.clip((boxes[keep] - corner) / sides, 0, 1), labels[keep]
+
+
+class BoxBatches(Epoch):
+    """One epoch of (images (N, S, S, 3), {"boxes": (N, M, 4), "labels": (N, M)}), in order.
+
+    `most` is M: what an image has more is dropped. `mosaic` is the share of training images that
+    are made of four, each at half the side.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], size: int, *, batch_size: int, most: int,
+        augment: BoxAugment | None = None, mosaic: float = 0.0, margin: float = 1.0,
+    ):  # fmt: skip
+        super().__init__(len(examples), batch_size)
+        self.examples, self.size, self.most = examples, size, most
+        self.images = Images([e.path for e in examples], round(size * margin))
+        self.augment, self.mosaic = augment, mosaic
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        chosen, counted = self.own(i)
+        parts, objects = zip(*(self.example(j) for j in chosen), strict=True)
+        images = np.stack(parts)
+        images[~counted] = 128.0  # the ground of mosaics: nothing is on it
+        boxes = np.zeros((len(chosen), self.most, 4), "float32")
+        labels = np.full((len(chosen), self.most), -1, "int32")
+        for row in np.flatnonzero(counted):
+            own, kinds = objects[row]
+            n = min(len(own), self.most)
+            boxes[row, :n], labels[row, :n] = own[:n], kinds[:n]
+        return images, {"boxes": boxes, "labels": labels}
+
+    def example(self, j: int) -> tuple[np.ndarray, Objects]:
+        own = self.examples[j]
+        if self.augment is None:
+            return self.images[j].astype("float32"), (own.boxes, own.labels)
+        rng = self.rng(j)
+        if rng.random() < self.mosaic:
+            return self.four([j, *rng.integers(0, len(self.examples), 3)], rng)
+        return self.augment(self.images[j], (own.boxes, own.labels), self.size, rng)
+
+    def four(self, chosen: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, Objects]:
+        """Four images in one, each augmented: https://arxiv.org/abs/2004.10934."""
+        assert self.augment
+        half = self.size // 2
+        whole = np.full((self.size, self.size, 3), 128.0, "float32")
+        boxes, labels = [], []
+        for k, j in enumerate(chosen):
+            own = self.examples[j]
+            part, (found, kinds) = self.augment(self.images[j], (own.boxes, own.labels), half, rng)
+            top, left = half * (k // 2), half * (k % 2)
+            whole[top : top + half, left : left + half] = part
+            boxes.append((found * half + [top, left, top, left]) / self.size)
+            labels.append(kinds)
+        return whole, (np.concatenate(boxes), np.concatenate(labels))

@@ -1,0 +1,46 @@
+"""Batches of images and masks, augmented alike.
+
+As in data/augment.py, what a model sees in an epoch is a function of seed and epoch alone.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kzoo.recipes.data.augment import Augment, Epoch, warp
+from kzoo.recipes.data.mask_dataset import Masked, Pair
+from kzoo.segmentation.masks import VOID
+
+
+class MaskBatches(Epoch):
+    """One epoch of (images (N, S, S, 3) float32, masks (N, S, S) uint8), in order.
+
+    With `augment` both are moved by the same map, the image is recoloured too, and what comes
+    from outside of it is void. `margin`: images are kept so many times larger than they are seen.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], size: int, *, batch_size: int, augment: Augment | None = None,
+        margin: float = 1.0,
+    ):  # fmt: skip
+        super().__init__(len(pairs), batch_size)
+        self.masked = Masked(pairs, round(size * margin) if augment else size)
+        self.size, self.augment = size, augment
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen, counted = self.own(i)
+        images, parts = zip(*(self.example(j) for j in chosen), strict=True)
+        masks = np.stack(parts)
+        masks[~counted] = VOID
+        return np.stack(images), masks
+
+    def example(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = self.masked[j]
+        if self.augment is None:
+            return image.astype("float32"), mask
+        rng = self.rng(j)
+        place = self.augment.place(self.masked.side, self.size, rng)
+        moved = warp(image, self.size, place).astype("float32")
+        return self.augment.recolour(moved, rng), warp(
+            mask, self.size, place, fill=VOID, nearest=True
+        )

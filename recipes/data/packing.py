@@ -1,0 +1,173 @@
+"""Images and what is said of them into few large files that any recipe reads: `kzoo pack`.
+
+    kzoo pack PHOTOS packed --side 256        then: kzoo classify packed
+    kzoo pack packed                          reads it back, every byte
+    kzoo pack part1 part2 part3 all           joins what several processes or disks have packed
+
+What is wrong with single images is found now, and told again in the report of every run.
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from kzoo.recipes.data.box_dataset import Example, read_boxes
+from kzoo.recipes.data.images import Defect, Source, read_dataset, to_rgb
+from kzoo.recipes.data.mask_dataset import Pair, full_mask, read_masks
+from kzoo.recipes.data.packed import (
+    SPLITS,
+    Check,
+    Writer,
+    array_record,
+    check,
+    open_packed,
+    packed_record,
+    read_index,
+)
+
+SHARD_MB = 256
+QUALITY = 90  # of JPEG, where images are made smaller
+
+
+def pack(
+    data: str | Path, out: str | Path, *, task: str = "classify", side: int | None = None,
+    shard_mb: float = SHARD_MB, val_fraction: float = 0.2, seed: int = 0,
+) -> Check:  # fmt: skip
+    """Writes the images of `data` into `out`, reads them back and says what is there.
+
+    `task` says how `data` is read. With `side` an image whose shorter side is longer is made so
+    small (JPEG); else files are kept byte for byte. Raises ValueError for what cannot be packed.
+    """
+    data, out = Path(data), Path(out)
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}. Received: {task!r}")
+    if out.exists():
+        raise ValueError(f"{out} exists. Choose another folder for the packed images.")
+    if side is not None and side < 32:
+        raise ValueError(f"side must be at least 32 px. Received: {side}")
+    array_record()  # or say at once that it is missing
+    TASKS[task](data, Packer(out, side, shard_mb), val_fraction=val_fraction, seed=seed)
+    return check(out)
+
+
+def join(parts: Sequence[str | Path], out: str | Path) -> Check:
+    """A packed folder of the shards of others, which stay where they are.
+
+    Raises ValueError where they are not of one task with the same classes.
+    """
+    folders, out = [Path(part) for part in parts], Path(out)
+    if out.exists():
+        raise ValueError(f"{out} exists. Choose another folder for the joined images.")
+    indexes = [read_index(folder) for folder in folders]
+    for key in ("task", "labels"):
+        for folder, index in zip(folders, indexes, strict=True):
+            if index[key] != indexes[0][key]:
+                raise ValueError(
+                    f"{folders[0]} and {folder} cannot be joined, their {key} differ: "
+                    f"{indexes[0][key]} and {index[key]}"
+                )
+    packed = [open_packed(folder, indexes[0]["task"]) for folder in folders]
+    writer = Writer(out, 0)
+    for split in SPLITS:
+        for own in packed:
+            for shard in own.images[split].shards:
+                name = os.path.relpath(own.folder / shard.name, out)
+                writer.files.append(dataclasses.replace(shard, name=name))
+        said = [own.said[split] for own in packed]
+        writer.split(split, (), {name: np.concatenate([s[name] for s in said]) for name in said[0]})
+    about = {key: np.sum([own.about[key] for own in packed], 0).tolist() for key in packed[0].about}
+    writer.finish(
+        indexes[0]["task"], packed[0].labels, [one for own in packed for one in own.remarks], about
+    )
+    return check(out)
+
+
+class Packer(Writer):
+    """A writer of images."""
+
+    def __init__(self, out: Path, side: int | None, shard_mb: float):
+        super().__init__(out, int(shard_mb * 1e6))
+        self.side = side
+
+    def images(self, split: str, sources: Sequence[Source]) -> Iterator[bytes]:
+        for source in tqdm(sources, f"packing {split}", disable=None):
+            yield packed_record(str(source), shrunk(source, self.side))
+
+    def pairs(self, split: str, pairs: Sequence[Pair]) -> Iterator[bytes]:
+        for pair in tqdm(pairs, f"packing {split}", disable=None):
+            image, mask = shrunk(pair.image, self.side), Image.fromarray(full_mask(pair))
+            with Image.open(io.BytesIO(image)) as opened:
+                size = ImageOps.exif_transpose(opened).size
+            file = io.BytesIO()
+            mask.resize(size, Image.Resampling.NEAREST).save(file, "PNG")
+            yield packed_record(str(pair.image), image, file.getvalue())
+
+    def end(
+        self, task: str, labels: Sequence[str], defects: Sequence[Defect], **about: Any
+    ) -> None:
+        remarks = [(str(defect.path), defect.reason) for defect in defects]
+        self.finish(task, labels, remarks, about)
+
+
+def shrunk(source: Source, side: int | None) -> bytes:
+    """An image's file as it is, or one whose shorter side has `side` px."""
+    with source.open("rb") as file:
+        content = file.read()
+    with Image.open(io.BytesIO(content)) as image:
+        shorter = min(image.size)
+        if side is None or shorter <= side:
+            return content
+        image.draft("RGB", (2 * side, 2 * side))
+        upright = to_rgb(ImageOps.exif_transpose(image))
+        width, height = upright.size
+        scale = side / min(width, height)
+    small = io.BytesIO()
+    size = round(width * scale), round(height * scale)
+    upright.resize(size, Image.Resampling.LANCZOS).save(small, "JPEG", quality=QUALITY)
+    return small.getvalue()
+
+
+def pack_labels(data: Path, packer: Packer, **options) -> None:
+    dataset = read_dataset(data, **options)
+    for name, split in (("train", dataset.train), ("val", dataset.val)):
+        targets = {"targets": split.targets.astype("int32")}
+        packer.split(name, packer.images(name, split.paths), targets)
+    packer.end("classify", dataset.labels, dataset.defects)
+
+
+def pack_boxes(data: Path, packer: Packer, **options) -> None:
+    dataset = read_boxes(data, **options)
+    for name, examples in (("train", dataset.train), ("val", dataset.val)):
+        sources = [example.path for example in examples]
+        packer.split(name, packer.images(name, sources), objects(examples))
+    packer.end("detect", dataset.labels, dataset.defects)
+
+
+def objects(examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    return {
+        "counts": np.array([len(example.labels) for example in examples], "int32"),
+        "sizes": np.array([example.size for example in examples], "int32").reshape(-1, 2),
+        "boxes": np.concatenate([example.boxes for example in examples]),
+        "labels": np.concatenate([example.labels for example in examples]).astype("int32"),
+    }
+
+
+def pack_masks(data: Path, packer: Packer, **options) -> None:
+    dataset = read_masks(data, **options)
+    for name, pairs in (("train", dataset.train), ("val", dataset.val)):
+        packer.split(name, packer.pairs(name, pairs), {})
+    packer.end("segment", dataset.labels, dataset.defects, pixels=dataset.pixels.tolist())
+
+
+TASKS: dict[str, Callable[..., None]] = {
+    "classify": pack_labels,
+    "detect": pack_boxes,
+    "segment": pack_masks,
+}

@@ -1,0 +1,217 @@
+"""One run by several processes: data parallel over all of their devices, by Keras on JAX.
+
+    KERAS_BACKEND=jax kzoo classify PHOTOS --distribute a:1234,b:1234 --rank 0     on host a
+    KERAS_BACKEND=jax kzoo classify PHOTOS --distribute a:1234,b:1234 --rank 1     on host b
+
+Every process reads its own rows of every batch; gradients and batch statistics are those of the
+whole batch, which is as large as on one machine, and so is the learning rate. The process of rank 0
+writes the run's folder, which all must see. Alone, everything here does nothing.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+
+AUTO = "auto"
+JOIN_SECONDS = 300  # for all processes to be there
+HEARTBEAT_SECONDS = 30  # silence after which a process is taken for dead, and the others end
+END_SECONDS = 10  # for the others to say goodbye
+# What Keras reads itself: https://keras.io/api/distribution/
+ADDRESSES, COUNT, RANK = (
+    f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+)
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+def check(distribute: str | None, rank: int | None, batch: int) -> None:
+    """Raises ValueError for settings that make no sense, before anything is started.
+
+    `batch` is the number of images of a step.
+    """
+    if distribute is None:
+        if rank is not None:
+            raise ValueError(f"rank={rank} needs distribute: HOST:PORT,HOST:PORT of all processes.")
+        return
+    backend = keras.backend.backend()
+    if backend != "jax":
+        raise ValueError(
+            f"distribute needs JAX, and Keras runs on {backend}, where kzoo trains on one machine: "
+            "set KERAS_BACKEND=jax (the trained model is the same file), or leave distribute out."
+        )
+    if distribute == AUTO:
+        if rank is not None:
+            raise ValueError("rank goes with addresses: distribute=auto finds its own.")
+        return
+    addresses = distribute.split(",")
+    if not all(host and port.isdigit() for host, _, port in (a.rpartition(":") for a in addresses)):
+        raise ValueError(
+            "distribute must be auto, or HOST:PORT of every process, of rank 0 first, with commas "
+            f"between. Received: {distribute!r}"
+        )
+    if rank is None or not 0 <= rank < len(addresses):
+        raise ValueError(
+            f"rank must be from 0 to {len(addresses) - 1}, another in each of the "
+            f"{len(addresses)} processes. Received: {rank}"
+        )
+    if batch % len(addresses):
+        raise ValueError(uneven(batch, len(addresses)))
+
+
+def uneven(batch: int, devices: int) -> str:
+    return (
+        f"{devices} devices cannot share steps of {batch} images evenly. Choose a batch_size, "
+        f"divided by accumulate, that is a multiple of {devices}."
+    )
+
+
+@contextlib.contextmanager
+def joined(
+    distribute: str | None, rank: int | None = None, *, batch: int | None = None
+) -> Iterator[None]:
+    """All processes of a run, from its beginning to its end; `batch`: images of a step.
+
+    Where another one is lost, this process ends with a message: JAX allows nothing else.
+    """
+    global team
+    if distribute is None:
+        yield
+        return
+    import jax
+
+    where = job(distribute, rank)
+    if where is not None:
+        # It takes SIGTERM for a notice that nobody here asks for, and the process would live on.
+        jax.config.update("jax_enable_preemption_service", False)
+        try:
+            jax.distributed.initialize(
+                **where,
+                initialization_timeout=JOIN_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=END_SECONDS,
+            )
+        except RuntimeError as error:
+            raise ConnectionError(f"Not all processes came together: {said(error)}") from error
+    team = keras.distribution.DataParallel(auto_shard_dataset=False)
+    print(f"Process {process()} of {processes()}, with {devices()} devices in all", flush=True)
+    try:
+        if batch and batch % devices():
+            raise ValueError(uneven(batch, devices()))
+        yield
+        together()
+    except Exception as error:
+        if processes() > 1:
+            leave(error)
+        raise
+    finally:
+        team = None
+    if where is not None:
+        jax.distributed.shutdown()
+
+
+team: keras.distribution.DataParallel | None = None  # of the devices of all processes, once joined
+Address = dict[str, Any]  # arguments of jax.distributed.initialize
+
+
+def job(distribute: str, rank: int | None) -> Address | None:
+    """How jax.distributed.initialize finds the others; None where there are none."""
+    if distribute != AUTO:
+        addresses = distribute.split(",")
+        return located(addresses[0], len(addresses), int(rank or 0))
+    if ADDRESSES in os.environ:
+        addresses = os.environ[ADDRESSES].split(",")
+        count = int(os.environ.get(COUNT, len(addresses)))
+        return located(addresses[0], count, int(os.environ.get(RANK, 0)))
+    if all(name in os.environ for name in SLURM) and int(os.environ["SLURM_NTASKS"]) > 1:
+        return {}  # JAX finds them itself
+    return None
+
+
+def located(coordinator: str, count: int, rank: int) -> Address | None:
+    if count < 2:
+        return None
+    return {"coordinator_address": coordinator, "num_processes": count, "process_id": rank}
+
+
+def leave(error: Exception) -> NoReturn:
+    """Says what happened and ends this process at once, which the others notice.
+
+    Python's own way out would wait for them, and JAX abort with a page of C++.
+    """
+    lost = any(word in str(error) for word in ("Gloo", "NCCL", "oordination"))
+    if lost:
+        text = (
+            f"another process has ended ({said(error)}), so this one does. "
+            "The same command goes on from what was kept."
+        )
+    else:
+        text = f"{type(error).__name__}: {said(error)}"
+        if not isinstance(error, ValueError | OSError):
+            traceback.print_exc()
+    print(f"kzoo: process {process()} of {processes()}: {text}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def said(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
+
+
+def process() -> int:
+    """The rank of this process."""
+    return team.data_shard_id if team else 0
+
+
+def processes() -> int:
+    return team.num_processes if team else 1
+
+
+def devices() -> int:
+    """Of all processes."""
+    return team.num_model_replicas if team else 1
+
+
+def first() -> bool:
+    """Whether this process is the one that writes."""
+    return process() == 0
+
+
+@contextlib.contextmanager
+def scope() -> Iterator[None]:
+    """In it models are loaded and trained over all devices."""
+    if team is None:
+        yield
+        return
+    keras.utils.set_random_seed(0)  # JAX refuses new variables that are not the same everywhere
+    with team.scope():
+        yield
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """In it this process makes and saves models for itself, the others not being there."""
+    outer = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(outer)
+
+
+def agreed(value: int) -> int:
+    """What rank 0 says, in all processes: none goes on before all are here."""
+    if processes() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def together() -> None:
+    """Waits until all processes are here."""
+    agreed(0)

@@ -1,0 +1,109 @@
+"""How good detections are, by COCO's own evaluator: mean average precision."""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kzoo.detection.detections import Detections
+from kzoo.recipes.data.box_dataset import Example
+
+# Where pycocotools keeps its figures: precision (IoU, recall, class, area, most).
+ALL, MOST = 0, 2  # any area; 100 detections an image
+AREAS = {"small": 1, "medium": 2, "large": 3}  # sides to 32 px, to 96 px, larger
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxScore:
+    """Average precisions in [0, 1]; nan where there is nothing to find."""
+
+    labels: tuple[str, ...]
+    map: float  # mean over IoU .5 to .95
+    map50: float
+    map75: float
+    by_area: dict[str, float]
+    by_class: dict[str, tuple[float, float]]  # (over IoU .5 to .95, at .5)
+    precision: np.ndarray  # (classes, 101) at IoU .5, for recalls 0 to 1
+
+    def __str__(self) -> str:
+        areas = ", ".join(f"{key} {value:.3f}" for key, value in self.by_area.items())
+        return f"mAP {self.map:.3f}, mAP50 {self.map50:.3f}, mAP75 {self.map75:.3f} ({areas})"
+
+    def figures(self) -> dict[str, Any]:
+        """What is kept in results.json, where nan is null."""
+
+        def told(value: float) -> float | None:
+            return None if np.isnan(value) else value
+
+        figures = {"map": self.map, "map50": self.map50, "map75": self.map75, **self.by_area}
+        by_class = {name: list(map(told, pair)) for name, pair in self.by_class.items()}
+        return {**{name: told(value) for name, value in figures.items()}, "by_class": by_class}
+
+
+def score_boxes(
+    examples: Sequence[Example], found: Sequence[Detections], labels: Sequence[str]
+) -> BoxScore:
+    """What was found, boxes in [0, 1], against what is there. Areas are of the images' own px."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every step
+        precision = evaluated(examples, found, labels)
+    present = precision > -1  # a class that no image has is -1 everywhere
+
+    def mean(part: np.ndarray, real: np.ndarray) -> float:
+        return float(part[real].mean()) if real.any() else float("nan")
+
+    def at(iou: Any = slice(None), label: Any = slice(None), area: int = ALL) -> float:
+        own = precision[iou, :, label, area, MOST], present[iou, :, label, area, MOST]
+        return mean(*own)
+
+    return BoxScore(
+        tuple(labels), at(), at(0), at(5), {name: at(area=i) for name, i in AREAS.items()},
+        {label: (at(label=k), at(0, k)) for k, label in enumerate(labels)},
+        precision[0, :, :, ALL, MOST].T,
+    )  # fmt: skip
+
+
+def evaluated(
+    examples: Sequence[Example], found: Sequence[Detections], labels: Sequence[str]
+) -> np.ndarray:
+    """(10 IoUs, 101 recalls, classes, 4 areas, 3 numbers of detections): precisions or -1."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truths: list[dict[str, Any]] = []
+    guesses: list[dict[str, Any]] = []
+    for i, (example, one) in enumerate(zip(examples, found, strict=True), 1):
+        for box, label in zip(example.boxes, example.labels, strict=True):
+            corner = placed(box, example.size)
+            truths.append({
+                "id": len(truths) + 1, "image_id": i, "category_id": int(label), "bbox": corner,
+                "area": corner[2] * corner[3], "iscrowd": 0,
+            })  # fmt: skip
+        for box, label, score in one:
+            guesses.append({
+                "image_id": i, "category_id": label, "bbox": placed(box, example.size),
+                "score": score,
+            })  # fmt: skip
+    truth = COCO()
+    truth.dataset = {
+        "info": {}, "images": [{"id": i + 1} for i in range(len(examples))],
+        "annotations": truths, "categories": [{"id": k} for k in range(len(labels))],
+    }  # fmt: skip
+    truth.createIndex()
+    if not guesses:
+        present = np.isin(range(len(labels)), [int(t["category_id"]) for t in truths])
+        shape = (10, len(RECALLS), len(labels), 1 + len(AREAS), 3)
+        return np.broadcast_to(np.where(present, 0.0, -1.0)[:, None, None], shape)
+    evaluation = COCOeval(truth, truth.loadRes(guesses), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval["precision"]
+
+
+def placed(box: np.ndarray, size: tuple[int, int]) -> list[float]:
+    """[x, y, width, height] in px, as COCO has it."""
+    y0, x0, y1, x1 = (float(v) for v in box * [*size, *size])
+    return [x0, y0, x1 - x0, y1 - y0]

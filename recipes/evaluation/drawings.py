@@ -1,0 +1,46 @@
+"""Boxes drawn on an image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from kzoo.detection.detections import Detections
+from kzoo.recipes.data.images import Source, read_image, to_rgb
+
+COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d12fb0", "#000075")
+
+
+def read_upright(path: Source) -> Image.Image:
+    """An image that `read_image` can read, in its own size, turned as its EXIF says."""
+    with path.open("rb") as file, Image.open(file) as image:
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+def draw_boxes(
+    image: Source | Image.Image, found: Detections, labels: Sequence[str] | None, side: int = 0,
+    *, colour: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """The image with its boxes (in [0, 1]) and what is in them, uint8 (H, W, 3).
+
+    With `side` it is stretched to a square. A class has its own colour unless one is given.
+    """
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(read_image(image, side))
+    elif side:
+        image = image.resize((side, side))
+    image = image.copy()
+    pen = ImageDraw.Draw(image)
+    width = max(2, round(min(image.size) / 150))
+    for box, label, score in reversed(list(found)):
+        y0, x0, y1, x1 = box * [image.height, image.width, image.height, image.width]
+        own = colour or COLOURS[label % len(COLOURS)]
+        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=own, width=width)
+        text = labels[label] if labels else f"class {label}"
+        if score < 1:
+            text += f" {score:.0%}"
+        size = 5 * width + 2
+        left, top, right, bottom = pen.textbbox((x0, max(0, y0 - size - 4)), text, font_size=size)
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=own)
+        pen.text((x0, max(0, y0 - size - 4)), text, fill="white", font_size=size)
+    return np.asarray(image)

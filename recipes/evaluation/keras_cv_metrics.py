@@ -1,0 +1,42 @@
+"""keras-cv's BoxCOCOMetrics of what a detector found: a second opinion beside `boxes_score`."""
+
+import importlib.util
+from collections.abc import Sequence
+
+import numpy as np
+
+from kzoo.detection.detections import Detections
+from kzoo.interop import detections_to_keras_cv
+from kzoo.interop.tf_keras import neighbour
+from kzoo.recipes.data.box_dataset import Example
+
+NAMES = {"val_keras_cv_map": "MaP", "val_keras_cv_map50": "MaP@[IoU=50]"}
+
+
+def require_keras_cv() -> None:
+    """Raises ValueError where keras-cv is not installed: before training, not behind it."""
+    if importlib.util.find_spec("keras_cv") is None:
+        raise ValueError(
+            "keras_cv_metrics needs keras-cv: pip install 'kzoo[keras-cv]'. kzoo's own mAP is "
+            "COCO's as well, and needs nothing."
+        )
+
+
+def score_by_keras_cv(examples: Sequence[Example], found: Sequence[Detections]) -> dict[str, float]:
+    """Mean average precisions over IoU .5 to .95 and at .5, boxes in the images' own px."""
+    if not any(len(one) for one in found):
+        return dict.fromkeys(NAMES, 0.0)
+    metrics = neighbour("keras_cv", "keras-cv").metrics.BoxCOCOMetrics(
+        bounding_box_format="yxyx", evaluate_freq=2
+    )
+    truth = [
+        Detections(e.boxes, np.asarray(e.labels), np.ones(len(e.labels))).scaled(*e.size)
+        for e in examples
+    ]
+    said = [one.scaled(*e.size) for one, e in zip(found, examples, strict=True)]
+    # "rel_yxyx": the boxes are in px already, each in those of its own image.
+    y_true, y_pred = (detections_to_keras_cv(d, format="rel_yxyx") for d in (truth, said))
+    del y_true["confidence"]
+    metrics.update_state(y_true, y_pred)
+    result = metrics.result(force=True)
+    return {name: float(result[theirs]) for name, theirs in NAMES.items()}

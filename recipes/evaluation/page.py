@@ -1,0 +1,141 @@
+"""What every report page is made of: it opens from disk and needs nothing beside it."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from kzoo.recipes.files import write_text
+from kzoo.recipes.training.checkpoints import Row
+
+THUMBNAIL = 160  # px
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1d2330; background: #f6f7f9; margin: 0 }
+main { max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px }
+h1 { font-size: 28px; margin: 0 0 4px } h2 { font-size: 20px; margin: 40px 0 12px }
+p.sub, figcaption, .quiet { color: #5b6475 }
+section { background: #fff; border: 1px solid #e3e6ec; border-radius: 10px }
+section { padding: 4px 24px 24px; margin-top: 24px }
+table { border-collapse: collapse }
+td, th { padding: 6px 20px 6px 0; text-align: left; border-bottom: 1px solid #e9ebf0 }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+img.plot { max-width: 100%; height: auto }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 16px }
+figure { margin: 0 } figure img { width: 100%; border-radius: 6px; display: block }
+figcaption { font-size: 13px; line-height: 1.35; padding-top: 4px }
+.wrong { color: #b3261e } .right { color: #1b7f4b }
+pre { background: #f1f3f6; padding: 12px 16px; border-radius: 6px; overflow-x: auto }
+pre { font-size: 13px }
+li { overflow-wrap: anywhere }
+"""
+
+
+def write_page(file: Path, title: str, subtitle: str, sections: Mapping[str, str]) -> None:
+    """Writes a page of `sections`, {heading: HTML}; an empty one is left out."""
+    body = "".join(
+        f"<section><h2>{html.escape(heading)}</h2>{inside}</section>"
+        for heading, inside in sections.items()
+        if inside
+    )
+    write_text(
+        file,
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
+        f'<main><h1>{html.escape(title)}</h1><p class="sub">{html.escape(subtitle)}</p>{body}'
+        "</main></html>\n",
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table: the first column to the left, the others, numbers or text, to the right."""
+
+    def cells(tag: str, row: Sequence[Any]) -> str:
+        return "".join(
+            f"<{tag}{' class=n' if i else ''}>{html.escape(str(cell))}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+
+    lines = [cells("th", head), *(cells("td", row) for row in rows)]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def number(value: float) -> str:
+    """A figure of a table; a dash where there is none."""
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def listed(items: Iterable[Any], none: str) -> str:
+    """A list, or the sentence `none` where there is nothing to list."""
+    inside = "".join(f"<li>{html.escape(str(item))}</li>" for item in items)
+    return f"<ul>{inside}</ul>" if inside else f"<p>{html.escape(none)}</p>"
+
+
+def preformatted(text: Any) -> str:
+    return f"<pre>{html.escape(str(text))}</pre>"
+
+
+def settings(config: Mapping[str, Any]) -> str:
+    return preformatted("\n".join(f"{key:16} {value}" for key, value in config.items()))
+
+
+def gallery(figures: Iterable[tuple[np.ndarray, str, str]]) -> str:
+    """Images (uint8 (H, W, 3)), each with its name and a caption that is HTML already."""
+    inside = "".join(
+        f'<figure><img src="{jpeg(image)}" alt="{html.escape(name)}" loading="lazy">'
+        f"<figcaption>{caption}</figcaption></figure>"
+        for image, name, caption in figures
+    )
+    return f'<div class="gallery">{inside}</div>' if inside else "<p>None.</p>"
+
+
+def jpeg(image: np.ndarray) -> str:
+    """An image as the data: address of a JPEG."""
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=80)
+    return data_address(out.getvalue(), "image/jpeg")
+
+
+def plot(figure: Figure, alt: str) -> str:
+    """A figure as an <img> that holds its SVG."""
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "kzoo"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return f'<img class="plot" alt="{alt}" src="{data_address(out.getvalue(), "image/svg+xml")}">'
+
+
+def data_address(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
+    """Figures over all epochs, the stages one after the other: in training and in validation."""
+    figure = Figure(figsize=(5 * len(keys), 3.6), layout="constrained")
+    epochs = np.arange(1, len(history) + 1)
+    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False).flat, keys, strict=True):
+        for name, label, colour in (
+            (key, "training", "#9aa5b8"),
+            (f"val_{key}", "validation", "#2458d3"),
+        ):
+            if any(name in row for row in history):
+                values = [row.get(name, np.nan) for row in history]
+                axes.plot(epochs, values, label=label, color=colour)
+        for i, row in enumerate(history):
+            if i == 0 or row["stage"] != history[i - 1]["stage"]:
+                axes.axvline(i + 0.5, color="#d5dae3", linewidth=1, zorder=0)
+                axes.text(
+                    i + 0.6, 1.0, row["stage"], fontsize=8, color="#5b6475", va="bottom",
+                    transform=axes.get_xaxis_transform(),
+                )  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(key)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,106 @@
+"""Where a stage of training stands, kept on disk: what a killed run goes on from.
+
+A state is a folder, which gets its name when all is in it. `whole-0002` is that after epoch 2 (the
+third), `whole-0003-000120` that after 120 steps of epoch 3.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kzoo.recipes import distributed as distribute
+
+BEST = "best.npz"  # the weights of the best epoch
+WITHIN = "within.npz"  # an epoch's metrics and seeds so far
+Row = dict[str, Any]  # one epoch: stage, epoch, loss, val_loss, what else was measured, seconds
+Weights = list[np.ndarray] | None  # as of `keras.Model.get_weights`
+
+
+def after(folder: Path, stage: str, epochs: int, steps: int = 0) -> Path:
+    """Where a stage is kept after so many epochs and steps of the next."""
+    name = f"{epochs - 1:04d}" if epochs and not steps else f"{epochs:04d}-{steps:06d}"
+    return folder / f"{stage}-{name}"
+
+
+def place(kept: Path) -> tuple[int, int]:
+    """(Epochs, steps of the next) after which a state was kept."""
+    *_, epoch, steps = re.split("-", kept.name)
+    return (int(epoch), int(steps)) if len(steps) > 4 else (int(steps) + 1, 0)
+
+
+def latest(folder: Path, stage: str) -> Path | None:
+    """The last state of a stage that was kept whole."""
+    pattern = re.compile(rf"{re.escape(stage)}-\d{{4}}(-\d{{6}})?")
+    return max((p for p in folder.glob("*") if pattern.fullmatch(p.name)), key=place, default=None)
+
+
+def agreed(folder: Path, stage: str) -> Path | None:
+    """That which rank 0 sees: elsewhere a shared disk may lag behind."""
+    kept = latest(folder, stage)
+    epochs, steps = (distribute.agreed(n) for n in (place(kept) if kept else (-1, 0)))
+    return after(folder, stage, epochs, steps) if epochs >= 0 else None
+
+
+def read_history(kept: Path) -> list[Row]:
+    return json.loads((kept / "history.json").read_text())
+
+
+def keep(
+    model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
+) -> Path:
+    """What `write_state` does, by one process for all of them."""
+    if distribute.first():
+        write_state(model, history, target, previous, best)
+    distribute.together()
+    return target
+
+
+def write_state(
+    model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
+) -> Path:
+    """Writes a state in place of the previous; the folder gets its name when all is in it.
+
+    `best` are the weights of the best epoch, where they are others than the previous state's.
+    """
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    model.save(part / "model.keras")
+    np.savez(part / WITHIN, *map(keras.ops.convert_to_numpy, within_epoch(model)))
+    if best is not None:
+        np.savez(part / BEST, *best)
+    elif previous and (previous / BEST).exists():  # none in the middle of the first epoch
+        shutil.copy2(previous / BEST, part)
+    (part / "history.json").write_text(json.dumps(history, indent=1))
+    os.replace(part, target)
+    if previous:
+        shutil.rmtree(previous, ignore_errors=True)
+    return target
+
+
+def within_epoch(model: keras.Model) -> list[Any]:
+    """What an epoch has gathered and a saved model does not hold: metrics, dropout's seeds."""
+    return [*model.metrics_variables, *seeds(model)]
+
+
+def seeds(model: keras.Model) -> list[Any]:
+    """Where dropout stands in its random numbers: a variable for each layer that has some."""
+    found: dict[int, Any] = {}
+    for layer in model.layers:
+        inner = seeds(layer) if isinstance(layer, keras.Model) else []
+        own = [layer.seed_generator.state] if hasattr(layer, "seed_generator") else []
+        found |= {id(state): state for state in (*inner, *own)}  # models may share layers
+    return list(found.values())
+
+
+def take_up(model: keras.Model, kept: Path) -> None:
+    """The model in the middle of an epoch, as it was kept."""
+    with np.load(kept / WITHIN) as values:
+        for name, variable in zip(values, within_epoch(model), strict=True):
+            variable.assign(values[name])

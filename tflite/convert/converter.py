@@ -1,0 +1,272 @@
+"""From a Keras model to a .tflite file, which is read back and run before it gets its name."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+import kzoo
+from kzoo.detection.detector import Detector
+from kzoo.files import replacing
+from kzoo.qat import FakeQuant
+from kzoo.quantization.ranges import CHANNELS, pixel_range
+from kzoo.quantization.read import functional
+from kzoo.tflite.convert.postprocess import OPERATOR, PostProcess, with_postprocess
+from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32, fenced
+from kzoo.tflite.convert.request import Request, calibration_set, image_shape, output_names
+from kzoo.tflite.convert.translation import SCHEMES, trace, translate
+from kzoo.tflite.inspect.audit import Audit, audit, require_sound
+from kzoo.tflite.metadata.reading import BoxOutputs, DetectionOutputs, Metadata
+from kzoo.weights.readers.flatbuffer import read_tflite
+
+
+def convert(
+    model: keras.Model | str | os.PathLike | Any,
+    out: str | os.PathLike,
+    *,
+    scheme: Literal["float32", "float16", "dynamic", "int8", "int16x8"] = "int8",
+    io: Literal["uint8", "float32", "int8"] | None = None,
+    calibration: np.ndarray | None = None,
+    calibrator: Literal["kzoo", "tensorflow"] = "kzoo",
+    labels: Sequence[str] | None = None,
+    metadata: Metadata | None = None,
+    image_size: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    postprocess: PostProcess | Literal["op"] | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Path:
+    """Write `model` to the file `out`, for one image at a time, and return its path.
+
+    model: a functional or sequential Keras model of one image, or the path of a .keras file.
+        Under JAX and PyTorch, TensorFlow converts it in a process of its own. A model of tf-keras
+        also, whose int8 ranges are tfmot's (`kzoo.interop.quantize_model`).
+    scheme: see `SCHEMES`.
+    io: dtype of the input. None means uint8 for int8, and float32 for the other schemes. A uint8
+        input takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's
+        front becomes the input's scale and zero point. A model without one is taken to be fed with
+        pixels in [0, 255], [0, 1] or [-1, 1], by its calibration. A float32 input of an int8 file
+        keeps it, as two float operators: a QUANTIZE takes zero to the zero point, where black is
+        not zero to the net. Outputs are float32, and so is a softmax: an int8 one has steps of
+        1/256, too coarse for many classes.
+    calibration: images (N, H, W, C), uint8 or float, in the model's input range; some 100 to 500
+        that are like those it will see. Needed for int8 and int16x8, unless the model holds the
+        ranges that `kzoo.quantize` gave it.
+    calibrator: who makes int8 of a float model. "kzoo" is `kzoo.quantize`; "tensorflow" is its own
+        converter, which knows more layers but leaves hard-swish to slow kernels, and MobileNetV3's
+        ranges too wide.
+    labels: names of the classes, written to labels.txt beside the file, and into it where it has
+        the input and output of a classifier or a segmenter.
+    metadata: what else the file says of itself, see `Metadata`. `labels` go before its own.
+    image_size: (H, W), for a model whose input leaves them open.
+    batch_size: how many images the file takes at a time, always as many. Android takes 1.
+    postprocess: of a `kzoo.Detector`, whose file has the outputs boxes and scores, and the anchors
+        in its metadata. "op", or its settings, puts TFLite_Detection_PostProcess behind them.
+    progress: called with the name of each step when it begins: one of `STEPS`.
+
+    A MobileNetV3-Large at 224 px takes 25 s of CPU time and 3.0 GB of memory at most to int8, with
+    100 calibration images, and 6 s and 1.2 GB to float32; 0.7 GB of them are TensorFlow.
+
+    The file appears whole or not at all. Raises ValueError for what cannot be converted, and why.
+    """
+    lines = None if labels is None else tuple(labels)
+    settings = PostProcess() if postprocess == "op" else postprocess
+    request = Request(
+        Path(out), scheme, io, lines, image_size, calibrator, metadata, batch_size, settings
+    )
+    with drafted(model, request, calibration, progress):
+        pass  # nothing more is asked of it
+    return request.out
+
+
+@contextlib.contextmanager
+def drafted(
+    model: keras.Model | str | os.PathLike | Any, request: Request,
+    calibration: np.ndarray | None, progress: Callable[[str], None],
+) -> Iterator[Path]:  # fmt: skip
+    """The converted file under another name, read back and run: it gets its own after the block.
+
+    What holds it against its model goes there. Where the block raises, nothing is left, and a file
+    of before stays as it was.
+    """
+    if not request.out.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
+    kerass = isinstance(model, keras.Model | str | os.PathLike)  # and not tf-keras'
+    if kerass and keras.backend.backend() != "tensorflow":
+        progress(STEPS[2])
+        content = lower_elsewhere(model, request, calibration)
+    else:
+        progress(STEPS[0])
+        content = lower(load(model), request, calibration, progress)
+    progress(STEPS[3])
+    with contextlib.ExitStack() as files:
+        draft = files.enter_context(replacing(request.out))
+        draft.write_bytes(content)
+        check(audit(draft), request)
+        yield draft
+        if request.labels is not None:
+            lines = files.enter_context(replacing(request.out.with_name("labels.txt")))
+            lines.write_text("".join(f"{label}\n" for label in request.labels), encoding="utf-8")
+
+
+STEPS = ("reading the model", "quantizing", "converting", "trying the file")
+
+
+def load(model: keras.Model | str | os.PathLike) -> keras.Model:
+    if not isinstance(model, str | os.PathLike):
+        return model
+    path = Path(model)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {str(path)!r}.")
+    return keras.saving.load_model(path, compile=False)
+
+
+def lower(
+    model: keras.Model, request: Request, calibration: np.ndarray | None,
+    progress: Callable[[str], None],
+) -> bytes:  # fmt: skip
+    """The content of the file."""
+    from kzoo.tflite.convert.finish import finish  # needs flatbuffers, which comes with TensorFlow
+    from kzoo.tflite.metadata.writing import add_metadata, told_by_ports
+
+    model = functional(model)
+    shape = image_shape(model, request.image_size)
+    names = output_names(model, request.labels)
+    scheme, grid = SCHEMES[request.scheme], None
+    ends: Sequence[float] | None = None
+    kerass = isinstance(model, keras.Model)
+    body = copy_in_float32(model) if kerass else model
+    ranged = has_ranges(body)
+    if ranged and request.scheme != "int8":
+        raise ValueError(
+            'The model holds int8 ranges (kzoo.quantize): convert it with scheme="int8", or the '
+            f'float model that it was made from. Received: scheme="{request.scheme}"'
+        )
+    if not kerass:
+        names = [name.removeprefix("quant_") for name in names]  # tfmot's
+        if scheme.calibrated and not ranged and request.calibrator == "kzoo":
+            raise ValueError(
+                f"{model.name!r} is a tf-keras model without int8 ranges: give it some with "
+                'kzoo.interop.quantize_model, or have calibrator="tensorflow" take them.'
+            )
+    images = None
+    if scheme.calibrated and not ranged:
+        images = calibration_set(calibration, shape, request)
+        if request.scheme == "int8" and request.calibrator == "kzoo":
+            progress(STEPS[1])
+            body, images = kzoo.quantize(body, calibration=images), None
+    said = request.metadata
+    if isinstance(model, Detector):
+        body, names = model.like(body.input, body.output).scored(), ["boxes", "scores"]
+        said = dataclasses.replace(said or Metadata(), outputs=BoxOutputs(model.anchor_boxes))
+    elif request.postprocess:
+        raise ValueError(
+            f"postprocess is for detectors. Received: {type(model).__name__} {model.name!r}"
+        )
+    progress(STEPS[2])
+    if kerass and scheme.calibrated and request.io in ("uint8", "int8"):
+        body, grid = absorb_preprocessing(body)
+        if grid:
+            ends = grid.real(np.array([0, 255])).tolist()
+        elif images is not None and shape[-1] in CHANNELS:
+            ends = pixel_range(float(images.min()), float(images.max()))
+    graph = trace(
+        fenced(body) if has_ranges(body) else body, (request.batch_size, *shape),
+        from_bytes=request.io == "uint8" and not scheme.calibrated,
+    )  # fmt: skip
+    content = translate(graph, scheme, images, grid, ends)
+    content = finish(
+        content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32"
+    )
+    if request.postprocess and said and isinstance(said.outputs, BoxOutputs):
+        content = with_postprocess(content, said.outputs, request.postprocess)
+        said = dataclasses.replace(said, outputs=DetectionOutputs())
+    if said is None and request.labels and told_by_ports(read_tflite(content).graphs[0]):
+        said = Metadata()
+    if said is None:
+        return content
+    return add_metadata(content, dataclasses.replace(said, labels=request.labels or said.labels))
+
+
+def has_ranges(model: keras.Model) -> bool:
+    """Whether the model holds int8 ranges, as `kzoo.quantize` or, in tf-keras, tfmot gives."""
+    return any(
+        isinstance(layer, FakeQuant) or type(layer).__name__ in TFMOT
+        for layer in model._flatten_layers()
+    )
+
+
+TFMOT = ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2")  # layers of its quantized models
+
+
+def check(found: Audit, request: Request) -> None:
+    """Raise ValueError where the file is not what was asked for, or does not run."""
+    require_sound(found, request.out, custom=OPERATOR if request.postprocess else None)
+    if found.inputs[0].dtype != request.io:
+        raise ValueError(
+            f"{request.out} was not written: its input is to be {request.io}, and is "
+            f"{found.inputs[0]}."
+        )
+
+
+def require_tensorflow() -> None:
+    """Raises ValueError where TensorFlow is not installed, which writes .tflite files."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ValueError(
+            "TensorFlow writes .tflite files, in a process of its own whatever the backend is, and "
+            "is not installed: pip install 'kzoo[tensorflow]'."
+        )
+
+
+def lower_elsewhere(
+    model: keras.Model | str | os.PathLike, request: Request, calibration: np.ndarray | None
+) -> bytes:
+    """`lower` in a process with TensorFlow, for models of the other backends."""
+    require_tensorflow()
+    with tempfile.TemporaryDirectory(prefix="kzoo_convert_") as folder:
+        job = Path(folder, "job.pickle")
+        if isinstance(model, keras.Model):
+            model.save(Path(folder, "model.keras"))
+            model = Path(folder, "model.keras")
+        job.write_bytes(pickle.dumps((Path(model).absolute(), request)))
+        if calibration is not None:
+            np.save(Path(folder, "calibration.npy"), calibration)
+        done = subprocess.run(
+            [sys.executable, "-m", "kzoo.tflite", folder],
+            env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        failure = Path(folder, "error.json")
+        if failure.is_file():
+            kind, message = json.loads(failure.read_text())
+            raise {"FileNotFoundError": FileNotFoundError}.get(kind, ValueError)(message)
+        if done.returncode != 0:
+            last = "\n".join(done.stderr.strip().splitlines()[-5:]) or "no message"
+            raise RuntimeError(
+                f"The process that converts ended with code {done.returncode}: {last}"
+            )
+        return Path(folder, "content.tflite").read_bytes()
+
+
+def work(folder: Path) -> None:
+    """What `lower_elsewhere` has done in its process: the job in `folder`."""
+    model, request = pickle.loads(Path(folder, "job.pickle").read_bytes())
+    images = Path(folder, "calibration.npy")
+    calibration = np.load(images) if images.is_file() else None
+    try:
+        content = lower(load(model), request, calibration, lambda step: None)
+        Path(folder, "content.tflite").write_bytes(content)
+    except (ValueError, FileNotFoundError) as error:
+        Path(folder, "error.json").write_text(json.dumps([type(error).__name__, str(error)]))

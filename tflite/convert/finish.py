@@ -1,0 +1,152 @@
+"""The last step of a conversion, on the flatbuffer: names, signature, softmax, input dtype.
+
+Conversion from a concrete function freezes the variables as nothing else does, but calls outputs
+"Identity" and writes no signature, without which several outputs cannot be told apart.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from kzoo.tflite.convert.prepare import FENCE
+from kzoo.tflite.writer import as_text, tflite_content
+
+SIGNATURE = "serving_default"
+
+
+def finish(
+    content: bytes, *, input_name: str, output_names: list[str], io: str = "float32"
+) -> bytes:
+    """The file with named tensors, a signature, and an input of dtype `io`.
+
+    A uint8 or int8 input takes over the scale and zero point of the QUANTIZE operator that the
+    float input went through. Raises ValueError where there is none.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content)
+    graph = model.subgraphs[0]
+    outputs = in_order(graph)
+    if len(graph.inputs) != 1 or len(outputs) != len(output_names):
+        raise ValueError(
+            f"The converter returned {len(graph.inputs)} inputs and {len(outputs)} outputs, the "
+            f"model has 1 and {len(output_names)} ({', '.join(output_names)})."
+        )
+    remove_fences(model)
+    softmax_in_float(model)
+    if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
+        take_bytes(model, io)
+    names = {int(graph.inputs[0]): input_name, **dict(zip(outputs, output_names, strict=True))}
+    for i, tensor in enumerate(graph.tensors):
+        if i in names:
+            tensor.name = names[i]
+        elif as_text(tensor.name) in names.values():
+            tensor.name = f"{as_text(tensor.name)}_inner"  # names of inputs and outputs are unique
+    graph.outputs = np.array(outputs, np.int32)
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+    signature.inputs = [tensor_map(schema, input_name, graph.inputs[0])]
+    signature.outputs = [
+        tensor_map(schema, name, index) for name, index in zip(output_names, outputs, strict=True)
+    ]
+    model.signatureDefs = [signature]
+    return tflite_content(model)
+
+
+def in_order(graph: Any) -> list[int]:
+    """The output tensors as the model lists them: Identity, Identity_1, ... in TensorFlow."""
+
+    def position(index: int) -> int:
+        number = as_text(graph.tensors[index].name).partition("Identity")[2].lstrip("_")
+        return int(number) if number.isdigit() else 0
+
+    return sorted((int(i) for i in graph.outputs), key=position)
+
+
+def remove_fences(model: Any) -> None:
+    """Take out the FLOOR operators that `fenced` put in."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    for op in list(graph.operators):
+        before, after = op.inputs[0], op.outputs[0]
+        kind = model.operatorCodes[op.opcodeIndex].builtinCode
+        if kind != schema.BuiltinOperator.FLOOR or FENCE not in as_text(graph.tensors[after].name):
+            continue
+        graph.operators = [other for other in graph.operators if other is not op]
+        for other in graph.operators:
+            other.inputs = np.where(other.inputs == after, before, other.inputs)
+        graph.outputs = np.where(graph.outputs == after, before, graph.outputs)
+
+
+def softmax_in_float(model: Any) -> None:
+    """Turn logits -> SOFTMAX -> DEQUANTIZE around: int8 probabilities have steps of 1/256.
+
+    A STRIDED_SLICE may stand between, which takes a detector's background off.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds = schema.BuiltinOperator
+    graph = model.subgraphs[0]
+
+    def kind(op: Any) -> int:
+        return model.operatorCodes[op.opcodeIndex].builtinCode
+
+    for softmax in [op for op in graph.operators if kind(op) == kinds.SOFTMAX]:
+        chain = [softmax]
+        while True:
+            readers = [op for op in graph.operators if chain[-1].outputs[0] in op.inputs]
+            if len(readers) != 1 or kind(readers[0]) != kinds.STRIDED_SLICE:
+                break
+            chain.append(readers[0])
+        if len(readers) != 1 or kind(readers[0]) != kinds.DEQUANTIZE:
+            continue
+        # Each now writes what the next one wrote: DEQUANTIZE comes first, and the rest is float.
+        (dequantize,) = readers
+        shapes = [graph.tensors[op.outputs[0]].shape for op in chain]
+        written = [op.outputs for op in [*chain, dequantize]]
+        logits, rest = softmax.inputs, [op.inputs[1:] for op in chain]
+        dequantize.inputs, dequantize.outputs = logits, written[0]
+        graph.tensors[written[0][0]].type = schema.TensorType.FLOAT32
+        graph.tensors[written[0][0]].quantization = None
+        for op, more, shape, source, target in zip(
+            chain, rest, shapes, written[:-1], written[1:], strict=True
+        ):
+            op.inputs, op.outputs = np.append(source, more).astype(np.int32), target
+            tensor = graph.tensors[target[0]]
+            tensor.type, tensor.quantization, tensor.shape = schema.TensorType.FLOAT32, None, shape
+        order = [op for op in graph.operators if op is not dequantize]
+        order.insert(next(k for k, op in enumerate(order) if op is softmax), dequantize)
+        graph.operators = order
+
+
+def take_bytes(model: Any, io: str) -> None:
+    """Turn the float32 input into `io`, uint8 or int8."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    source = graph.inputs[0]
+    readers = [op for op in graph.operators if source in op.inputs]
+    codes = [model.operatorCodes[op.opcodeIndex].builtinCode for op in readers]
+    if codes != [schema.BuiltinOperator.QUANTIZE]:
+        raise ValueError(
+            f'io="{io}" needs a quantized graph right behind the input, and the input feeds '
+            f'{len(readers)} operators that read floats. Use io="float32".'
+        )
+    quantize, tensor = readers[0], graph.tensors[source]
+    inner = graph.tensors[quantize.outputs[0]]
+    if io == "int8":
+        graph.inputs = np.array([quantize.outputs[0]], np.int32)
+        graph.operators = [op for op in graph.operators if op is not quantize]
+        return
+    tensor.type = schema.TensorType.UINT8
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale = inner.quantization.scale
+    tensor.quantization.zeroPoint = inner.quantization.zeroPoint + 128
+
+
+def tensor_map(schema: Any, name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, int(index)
+    return entry

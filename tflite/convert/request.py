@@ -1,0 +1,124 @@
+"""What is asked of a conversion, checked: by itself, and against the model."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kzoo.quantization.ranges import CHANNELS, pixel_range
+from kzoo.tflite.convert.postprocess import PostProcess
+from kzoo.tflite.convert.translation import SCHEMES
+from kzoo.tflite.metadata.reading import Metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What was asked for, checked as far as it can be without the model."""
+
+    out: Path
+    scheme: str
+    io: str | None
+    labels: tuple[str, ...] | None
+    image_size: tuple[int, int] | None
+    calibrator: str = "kzoo"
+    metadata: Metadata | None = None
+    batch_size: int = 1
+    postprocess: PostProcess | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ValueError(
+                f"batch_size must be a whole number >= 1. Received: {self.batch_size!r}"
+            )
+        if self.calibrator not in ("kzoo", "tensorflow"):
+            raise ValueError(
+                f'calibrator must be "kzoo" or "tensorflow". Received: {self.calibrator!r}'
+            )
+        if self.scheme not in SCHEMES:
+            raise ValueError(
+                f"scheme must be one of {', '.join(SCHEMES)}. Received: {self.scheme!r}"
+            )
+        inputs = SCHEMES[self.scheme].inputs
+        if self.io is None:
+            object.__setattr__(self, "io", inputs[0])
+        if self.io not in inputs:
+            raise ValueError(
+                f'io must be one of {", ".join(inputs)} for scheme="{self.scheme}". '
+                f"Received: {self.io!r}"
+            )
+        for label in self.labels or ():
+            if not isinstance(label, str) or len(label.splitlines()) != 1:
+                raise ValueError(f"A label must be one line of text. Received: {label!r}")
+
+
+def image_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """(H, W, C) of the one input."""
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        found = ", ".join(str(tuple(x.shape)) for x in inputs) or "none that is known"
+        raise ValueError(
+            "convert takes a functional or sequential model with one input (N, H, W, C). "
+            f"Received: {type(model).__name__} {model.name!r} with inputs {found}."
+        )
+    for layer in model._flatten_layers():
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ValueError(
+                f'Layer {layer.name!r} is "channels_first"; TFLite computes on (N, H, W, C). Build '
+                'the model under keras.config.set_image_data_format("channels_last") and load the '
+                "same weights."
+            )
+    _, height, width, channels = inputs[0].shape
+    given = tuple(image_size) if image_size else (height, width)
+    if None in given:
+        raise ValueError(
+            f"The model's input is {tuple(inputs[0].shape)}: say which size the file is for, "
+            "for example image_size=(224, 224)."
+        )
+    for own, asked in zip((height, width), given, strict=True):
+        if own not in (None, asked):
+            raise ValueError(
+                f"image_size={given} does not fit the model's input {tuple(inputs[0].shape)}. "
+                "Leave it out, or rebuild the model for that size."
+            )
+    return (*given, channels)
+
+
+def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str]:
+    """One name for each output, in the order in which TensorFlow flattens them."""
+    outputs = model.output if isinstance(model.output, dict) else None
+    names = sorted(outputs) if outputs else list(model.output_names)
+    names = [name.removesuffix("_quant") for name in names]  # those of the float model
+    names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
+    first = model.outputs[0].shape
+    classes = first[-1] if len(model.outputs) == 1 and len(first) in (2, 4) else None
+    if labels is not None and classes not in (None, 1, len(labels)):
+        raise ValueError(
+            f"The model tells {classes} classes apart, and there are {len(labels)} labels."
+        )
+    return names
+
+
+def calibration_set(
+    calibration: np.ndarray | None, shape: tuple[int, int, int], request: Request
+) -> np.ndarray:
+    if calibration is None:
+        raise ValueError(
+            f'scheme="{request.scheme}" needs calibration=images, (N, H, W, C), some 100 to 500 '
+            "that are like those the model will see; or a model that kzoo.quantize gave its ranges."
+        )
+    images = np.asarray(calibration)
+    if images.shape[1:] != shape or not len(images) or images.dtype.kind not in "uif":
+        raise ValueError(
+            f"calibration must be numbers of shape (N, {', '.join(map(str, shape))}). "
+            f"Received: {images.dtype} {images.shape}"
+        )
+    low, high = float(images.min()), float(images.max())
+    if request.io in ("uint8", "int8") and shape[-1] in CHANNELS and not pixel_range(low, high):
+        raise ValueError(
+            f"The {request.io} input takes pixels as they are, for nets that are fed with them in "
+            f"[0, 255], [0, 1] or [-1, 1]. Received: calibration with values in [{low:g}, "
+            f"{high:g}]. Make that scaling the model's first layer (Rescaling, Normalization) and "
+            'calibrate with plain pixels, or convert with io="float32".'
+        )
+    return images

@@ -1,0 +1,263 @@
+"""What a .tflite file computes, in which numbers, and what of it XNNPACK takes.
+
+The file is read with bounds checked first; only then is it opened, in a process of its own.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kzoo.tflite.inspect.delegates import DELEGATES, Facts, advice
+from kzoo.tflite.metadata.reading import Metadata, read_metadata
+from kzoo.tflite.ports import Port, port
+from kzoo.tflite.runtime.trial import Trial, trial
+from kzoo.tflite.xnnpack import LINEAR, risks, weights_of
+from kzoo.weights.readers.flatbuffer import (
+    TfliteGraph,
+    TfliteModel,
+    TfliteOperator,
+    TfliteTensor,
+    read_tflite,
+)
+
+# What may follow the last quantized tensor in float32: in int8 it loses much and gains little.
+LAST = {
+    "SOFTMAX", "LOGISTIC", "RESHAPE", "STRIDED_SLICE", "DEQUANTIZE", "TFLite_Detection_PostProcess",
+}  # fmt: skip
+QUANTIZED = {"int8", "uint8", "int16", "int4"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """Operators are named "12 CONV_2D": the place in the file's order, and the kind."""
+
+    path: Path
+    bytes: Mapping[str, int]  # "weights", "biases", "other", "structure"; together the file
+    operators: tuple[str, ...]  # kinds, in the order they run
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    signatures: tuple[str, ...]
+    float_ops: tuple[str, ...]  # that compute in floats, without the LAST ones
+    tail: tuple[str, ...]  # those of LAST after the last quantized operator
+    float_tensors: tuple[str, ...]  # computed ones between input and outputs
+    conversions: tuple[int, int]  # QUANTIZE, DEQUANTIZE operators on computed tensors
+    custom_ops: tuple[str, ...]
+    flex_ops: tuple[str, ...]
+    per_channel: tuple[int, int]  # weights with a scale for each output channel, quantized weights
+    metadata: Metadata | None
+    risks: tuple[str, ...]  # operators whose scales XNNPACK does not take
+    run: Trial | None  # None if it was not tried, or failed
+    failure: str | None  # why it could not be run
+    refused: Mapping[str, tuple[str, ...]]  # by accelerator, what of the file stays on the CPU
+    advice: tuple[str, ...]  # what keeps the file from running well, and what to do
+
+    @property
+    def census(self) -> dict[str, int]:
+        """How many operators there are of each kind, the most frequent first."""
+        return dict(collections.Counter(self.operators).most_common())
+
+    @property
+    def partitions(self) -> int | None:
+        """How many pieces XNNPACK cuts the file into; None if it was not tried."""
+        return self.run.partitions if self.run else None
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Operators that XNNPACK leaves to slower kernels."""
+        return tuple(f"{i} {self.operators[i]}" for i in self.run.outside) if self.run else ()
+
+    def __str__(self) -> str:
+        return "\n".join(f"{key:<12} {text}" for key, text in self._lines() if text)
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        size = sum(self.bytes.values())
+        yield "file", f"{self.path.name}, {size:,} bytes"
+        yield "bytes", ", ".join(f"{key} {n:,}" for key, n in self.bytes.items())
+        for key, ports in (("input", self.inputs), ("output", self.outputs)):
+            for end in ports:
+                yield key, str(end)
+        yield "signatures", ", ".join(self.signatures) or "none"
+        census = ", ".join(f"{n} {kind}" for kind, n in self.census.items())
+        yield "operators", f"{len(self.operators)}: {census}"
+        yield "float", listed(self.float_ops)
+        yield "float tail", listed(self.tail)
+        yield "conversions", "{} QUANTIZE, {} DEQUANTIZE".format(*self.conversions)
+        yield "custom", listed(self.custom_ops)
+        yield "flex", listed(self.flex_ops)
+        channelwise, quantized = self.per_channel
+        yield (
+            "weights",
+            f"{channelwise} of {quantized} per channel" if quantized else "not quantized",
+        )
+        yield "metadata", str(self.metadata) if self.metadata else "none"
+        yield "risks", listed(self.risks)
+        if self.run:
+            yield (
+                "XNNPACK",
+                f"{self.run.partitions} partition(s), {len(self.outside)} operators outside",
+            )
+            yield "outside", listed(self.outside)
+        for name, operators in self.refused.items():
+            on_cpu = f"{len(operators)} of {len(self.operators)} operators stay on the CPU: "
+            kinds = collections.Counter(name.split()[1] for name in operators).most_common()
+            which = ", ".join(f"{n} {kind}" for kind, n in kinds)
+            yield name, on_cpu + which if operators else "takes every operator"
+        yield "failure", self.failure or ""
+        for words in self.advice:
+            yield "advice", words
+
+
+def listed(names: tuple[str, ...], most: int = 12) -> str:
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
+    """Read a .tflite file and, with `run`, open and invoke it once in a process of its own.
+
+    Raises ValueError for a damaged file. One that is sound but cannot be run is told by `failure`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    model = read_tflite(path)
+    graph = model.graphs[0]
+    known = computed(graph)
+    floats, tail = float_operators(graph, known)
+    tried, failure = None, None
+    if run:
+        try:
+            tried = trial(path)
+        except ValueError as error:
+            failure = str(error)
+    custom = tuple(named(i, op) for i, op in enumerate(graph.operators) if op.custom)
+    facts = Facts(
+        graph=graph,
+        computed=known,
+        float_ops=floats,
+        outside=tried.outside if tried else None,
+        risks=tuple(risks(graph)),
+        per_channel=channelwise(model, graph),
+        custom_ops=tuple(name for name in custom if " Flex" not in name),
+        flex_ops=tuple(name for name in custom if " Flex" in name),
+    )
+    return Audit(
+        path=path,
+        bytes=bytes_by_kind(model, path.stat().st_size),
+        operators=tuple(op.name for op in graph.operators),
+        inputs=tuple(port(graph.tensors[i].name, graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(port(graph.tensors[i].name, graph.tensors[i]) for i in graph.outputs),
+        signatures=tuple(
+            f"{s.key}({', '.join(s.inputs)}) -> {', '.join(s.outputs)}" for s in model.signatures
+        ),
+        float_ops=floats,
+        tail=tail,
+        float_tensors=tuple(
+            tensor.name
+            for i, tensor in enumerate(graph.tensors)
+            if i in known
+            and tensor.dtype.startswith("float")
+            and i not in (*graph.inputs, *graph.outputs)
+        ),
+        conversions=conversions(graph, known),
+        custom_ops=facts.custom_ops,
+        flex_ops=facts.flex_ops,
+        per_channel=facts.per_channel,
+        metadata=read_metadata(path),
+        risks=facts.risks,
+        refused={
+            delegate.name: tuple(
+                named(i, graph.operators[i]) for i in delegate.refused(graph, known)
+            )
+            for delegate in DELEGATES
+        },
+        advice=tuple(advice(facts)),
+        run=tried,
+        failure=failure,
+    )
+
+
+def require_sound(found: Audit, name: Path, *, custom: str | None = None) -> None:
+    """Raise ValueError where a file that is to be called `name` does not run, or not everywhere.
+
+    `custom` is the one operator of its own that it may have.
+    """
+    trouble = {
+        "it has operators that are not built in": found.flex_ops
+        + tuple(op for op in found.custom_ops if op.partition(" ")[2] != custom),
+        "its scales are out of XNNPACK's bounds, which can kill the process that runs it; give it "
+        "ranges with kzoo.quantize, which keeps inside them": found.risks,
+        "it does not run": (found.failure,) if found.failure else (),
+        "it holds variables that are not frozen": tuple(
+            kind for kind in found.census if kind in ("VAR_HANDLE", "READ_VARIABLE", "CALL_ONCE")
+        ),
+    }
+    reasons = [f"{what}: {', '.join(map(str, which))}" for what, which in trouble.items() if which]
+    if reasons:
+        raise ValueError(f"{name} was not written: {'; '.join(reasons)}.")
+
+
+def named(index: int, operator: TfliteOperator) -> str:
+    return f"{index} {operator.name}"
+
+
+def constant(model: TfliteModel, tensor: TfliteTensor) -> bool:
+    return tensor.buffer != 0 and model.buffers[tensor.buffer].nbytes > 0
+
+
+def computed(graph: TfliteGraph) -> set[int]:
+    """Tensors that depend on the input: not constants, nor float16 constants made float32."""
+    known = set(graph.inputs)
+    for op in graph.operators:
+        if known.intersection(op.inputs):
+            known.update(op.outputs)
+    return known
+
+
+def conversions(graph: TfliteGraph, known: set[int]) -> tuple[int, int]:
+    kinds = [op.name for op in graph.operators if known.intersection(op.outputs)]
+    return kinds.count("QUANTIZE"), kinds.count("DEQUANTIZE")
+
+
+def float_operators(graph: TfliteGraph, known: set[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(Operators that compute floats, those of them that only finish the outputs)."""
+    floats, last_quantized = [], -1
+    for i, op in enumerate(graph.operators):
+        outputs = [graph.tensors[t].dtype for t in op.outputs if t in known]
+        if any(dtype in QUANTIZED for dtype in outputs):
+            last_quantized = i
+        elif op.name not in ("DEQUANTIZE", "CAST") and any(d.startswith("float") for d in outputs):
+            floats.append(i)
+    name = {i: named(i, graph.operators[i]) for i in floats}
+    if last_quantized < 0:
+        return tuple(name.values()), ()
+    tail = [i for i in floats if i > last_quantized and graph.operators[i].name in LAST]
+    return tuple(name[i] for i in floats if i not in tail), tuple(name[i] for i in tail)
+
+
+def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
+    kinds: dict[int, str] = {}  # of buffers, which tensors may share
+    for graph in model.graphs:
+        origin = {
+            op.outputs[0]: op.inputs[0]
+            for op in graph.operators
+            if op.name == "DEQUANTIZE" and op.inputs and op.outputs
+        }
+        for op in (op for op in graph.operators if op.name in LINEAR):
+            role = {LINEAR[op.name].weights: "weights", LINEAR[op.name].bias: "biases"}
+            for place, index in enumerate(op.inputs):
+                index = origin.get(index, index)  # float16 weights pass through a DEQUANTIZE
+                if index >= 0:
+                    kinds.setdefault(graph.tensors[index].buffer, role.get(place, "other"))
+    result = dict.fromkeys(("weights", "biases", "other"), 0)
+    for i, content in enumerate(model.buffers):
+        result[kinds.get(i, "other")] += content.nbytes
+    return result | {"structure": size - sum(result.values())}
+
+
+def channelwise(model: TfliteModel, graph: TfliteGraph) -> tuple[int, int]:
+    weights = [w for op in graph.operators if (w := weights_of(graph, op))]
+    quantized = [w for w in weights if w.scales and constant(model, w)]
+    return sum(len(w.scales) > 1 for w in quantized), len(quantized)

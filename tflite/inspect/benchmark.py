@@ -1,0 +1,159 @@
+"""CPU time of .tflite files, side by side, in each runtime of LiteRT."""
+
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kzoo.tflite.inspect.audit import audit
+from kzoo.tflite.runtime.runner import Runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    path: Path
+    runtime: str  # one of RUNTIMES
+    bytes: int
+    cpu_ms: float  # of the whole process per inference, the median over rounds
+    wall_ms: float  # less than cpu_ms where threads work side by side
+    load_ms: float  # opening it, by LiteRT's interpreter, as are the next two
+    memory_mb: float  # what a process grows by when it opens and runs the file
+    partitions: int | None  # of XNNPACK
+    ratio: float  # CPU time against the first one's
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    timings: tuple[Timing, ...]
+    threads: int
+
+    def __getitem__(self, index: int) -> Timing:
+        return self.timings[index]
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        wide = max(len(t.path.name) for t in self.timings)
+        yield (
+            f"{'file':{wide}} {'runtime':10} {'bytes':>11} {'CPU ms':>8} {'ratio':>6} "
+            f"{'wall ms':>8} {'load ms':>8} {'MB':>6} partitions    {self.threads} thread(s)"
+        )
+        for t in self.timings:
+            times = f"{t.cpu_ms:>8.2f} {t.ratio:>6.2f} {t.wall_ms:>8.2f} {t.load_ms:>8.1f}"
+            parts = "" if t.partitions is None else t.partitions
+            yield (
+                f"{t.path.name:{wide}} {t.runtime:10} {t.bytes:>11,} {times} {t.memory_mb:>6.1f} "
+                f"{parts:>10}"
+            )
+
+
+def interpreter(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:
+    """LiteRT's interpreter, with XNNPACK, as apps of the last years use it."""
+    runner = Runner(path, threads=threads)
+    runner(image)
+    return runner.invoke
+
+
+def compiled(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:
+    """LiteRT's CompiledModel, its newer interface, on the CPU."""
+    from ai_edge_litert.compiled_model import CompiledModel
+    from ai_edge_litert.options import CpuOptions, Options
+
+    from kzoo.tflite.ports import from_pixels
+
+    model = CompiledModel.from_file(str(path), options=Options(cpu_options=CpuOptions(threads)))
+    inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+    inputs[0].write(from_pixels(image, Runner(path).input.dtype))
+    return lambda: model.run_by_index(0, inputs, outputs)
+
+
+def reference(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:
+    """The interpreter's own kernels, without XNNPACK."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    from kzoo.tflite.ports import from_pixels
+
+    plain = Interpreter(
+        str(path), num_threads=threads,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )  # fmt: skip
+    plain.allocate_tensors()
+    port = plain.get_input_details()[0]
+    plain.set_tensor(port["index"], from_pixels(image, np.dtype(port["dtype"]).name))
+    return plain.invoke
+
+
+RUNTIMES: dict[str, Callable[[Path, int, np.ndarray], Callable[[], Any]]] = {
+    "litert": interpreter,
+    "compiled": compiled,
+    "reference": reference,
+}
+
+
+def benchmark(
+    paths: Sequence[str | os.PathLike],
+    *,
+    rounds: int = 10,
+    seconds: float = 0.1,
+    threads: int = 1,
+    runtimes: Sequence[str] = ("litert",),
+) -> Benchmark:
+    """Time per inference of each file in each of `runtimes`, in `rounds` turns of `seconds` each.
+
+    They take turns, so that what else the machine does falls on all of them. Compare ratios:
+    absolute times are this machine's. LiteRT 2.3 times no single operators in Python. Raises
+    ValueError for a file that cannot be run.
+    """
+    if not paths:
+        raise ValueError("benchmark takes a list of .tflite files. Received: none.")
+    for runtime in runtimes:
+        if runtime not in RUNTIMES:
+            raise ValueError(f"A runtime is one of {', '.join(RUNTIMES)}. Received: {runtime!r}")
+    audits = [audit(path) for path in paths]
+    for found in audits:
+        if found.failure:
+            raise ValueError(found.failure)
+    cases = [(found, runtime) for found in audits for runtime in runtimes]
+    generator = np.random.default_rng(0)
+    runs = []
+    for found, runtime in cases:
+        image = generator.integers(0, 256, found.inputs[0].shape, np.uint8)
+        runs.append(RUNTIMES[runtime](found.path, threads, image))
+        runs[-1]()  # the first run warms the caches up
+    times: list[list[tuple[float, float]]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for run, mine in zip(runs, times, strict=True):
+            mine.append(seconds_of(run, seconds))
+    medians = [tuple(1e3 * statistics.median(x) for x in zip(*m, strict=True)) for m in times]
+    return Benchmark(
+        tuple(
+            Timing(
+                path=found.path,
+                runtime=runtime,
+                bytes=found.path.stat().st_size,
+                cpu_ms=cpu,
+                wall_ms=wall,
+                load_ms=found.run.load_ms if found.run else float("nan"),
+                memory_mb=found.run.memory_mb if found.run else float("nan"),
+                partitions=found.partitions,
+                ratio=cpu / medians[0][0],
+            )
+            for (found, runtime), (cpu, wall) in zip(cases, medians, strict=True)
+        ),
+        threads,
+    )
+
+
+def seconds_of(run: Callable[[], Any], seconds: float) -> tuple[float, float]:
+    """(CPU time, wall time) of one inference, on average over `seconds` of wall time."""
+    count, begun, start = 0, time.process_time(), time.perf_counter()
+    while count == 0 or time.perf_counter() < start + seconds:
+        run()
+        count += 1
+    return (time.process_time() - begun) / count, (time.perf_counter() - start) / count

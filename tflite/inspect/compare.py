@@ -1,0 +1,186 @@
+"""How far a .tflite file is from the model it was made of, on images."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kzoo.detection.detector import Detector
+from kzoo.tflite.inspect.layer_noise import LayerNoise, noise_by_layer
+from kzoo.tflite.ports import by_name, names
+from kzoo.tflite.runtime.runner import Runner
+from kzoo.weights.readers.flatbuffer import TfliteModel, TfliteOperator, read_tflite
+
+PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"}  # between that tensor and the output
+LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
+LAYERS_TOLD = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One output of both. Arrays may have any number of axes; classes are along the last."""
+
+    name: str
+    values: (
+        str  # what was compared: "outputs", or "log-probabilities" where the model ends in softmax
+    )
+    agreement: float  # how often the largest value is at the same place; of integers, is the same
+    # Places that it takes in the model and the file, or such integers: of a constant, agreement
+    # is 1.
+    distinct: tuple[int, int]
+    sqnr_db: float  # 10 log10(power of the model's values / power of the difference)
+    quantum: float  # step of the last quantized tensor before this output in the file, or 0
+    quanta: tuple[float, float]  # mean and largest difference in it; nan without
+    accuracy: tuple[float, float] | None  # of model and file, where labels were given
+
+    def __str__(self) -> str:
+        top, sqnr = f"agreement {self.agreement:.4f}", f"SQNR {self.sqnr_db:.1f} dB"
+        lines = [
+            f"{self.name}: {top}, {sqnr} of {self.values}",
+            "  classes seen: model {}, file {}".format(*self.distinct),
+        ]
+        if self.quantum:
+            mean, largest = self.quanta
+            unit = f"quanta of {self.quantum:.4g}"
+            lines.append(f"  difference: mean {mean:.2f}, largest {largest:.1f} {unit}")
+        if self.accuracy:
+            lines.append("  accuracy: model {:.4f}, file {:.4f}".format(*self.accuracy))
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    images: int
+    outputs: tuple[Output, ...]
+    layers: tuple[LayerNoise, ...] = ()  # those that add most noise first, where it was asked for
+
+    @property
+    def agreement(self) -> float:
+        """The lowest of all outputs."""
+        return min(output.agreement for output in self.outputs)
+
+    @property
+    def sqnr_db(self) -> float:
+        """The lowest of all outputs."""
+        return min(output.sqnr_db for output in self.outputs)
+
+    @property
+    def accuracy(self) -> tuple[float, float] | None:
+        """Of model and file, for the first output."""
+        return self.outputs[0].accuracy
+
+    def __str__(self) -> str:
+        lines = [f"{self.images} images", *map(str, self.outputs)]
+        if self.layers:
+            lines.append("most noise comes in at (signal to noise behind the layer)")
+            lines += [f"  {layer}" for layer in self.layers[:LAYERS_TOLD]]
+        return "\n".join(lines)
+
+
+def compare(
+    model: keras.Model | str | os.PathLike,
+    path: str | os.PathLike,
+    images: np.ndarray,
+    labels: Sequence[int] | np.ndarray | None = None,
+    *,
+    batch_size: int = 32,
+    layers: int = 0,
+) -> Comparison:
+    """Run both on `images` (N, H, W, C), uint8 or float, in the model's input range.
+
+    `model` is a Keras model, tf-keras' too, or the path of a .keras or another .tflite file.
+    `labels` are class numbers (N, ...), for the first output. Float probabilities are compared by
+    logarithms, less the mean over classes, which are the logits less their mean: differences show
+    that softmax flattens. `layers` is on how many of the images, some 8, what each layer of a
+    functional Keras model gives is compared too, to tell where the error comes from.
+    """
+    images = np.asarray(images)
+    runner = Runner(path)
+    got = by_name(runner(images), [output.name for output in runner.outputs])
+    model = opened(model)
+    want = predict(model, images, list(got), batch_size)
+    file = read_tflite(path)
+    results = []
+    for name, b in got.items():
+        a = want[name]
+        if a.shape != b.shape:
+            raise ValueError(
+                f"Output {name!r} is {a.shape} in the model and {b.shape} in {path}: the file was "
+                "made from another model."
+            )
+        results.append(measure(name, a, b, *last_step(file, name), labels))
+        labels = None
+    noises = noise_by_layer(model, path, images[:layers]) if layers else ()
+    return Comparison(len(images), tuple(results), noises)
+
+
+def measure(
+    name: str, a: np.ndarray, b: np.ndarray, quantum: float, softmax: bool,
+    labels: Sequence[int] | np.ndarray | None,
+) -> Output:  # fmt: skip
+    """`a` of the model, `b` of the file, both (N, ..., classes), or class ids (N, ...)."""
+    # A mask's last axis is an image's width; its values are the classes.
+    ids = a.dtype.kind in "iub" or b.dtype.kind in "iub"
+    top_a, top_b = (a, b) if ids else (a.argmax(-1), b.argmax(-1))
+    accuracy = None
+    if labels is not None:
+        truth = np.asarray(labels)
+        if truth.shape != top_a.shape:
+            raise ValueError(
+                f"labels must be class numbers {top_a.shape}. Received: shape {truth.shape}"
+            )
+        accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
+    a, b = a.astype(np.float64), b.astype(np.float64)  # bytes would wrap: 0 - 1 is 255
+    if softmax:
+        a, b = centered_logarithm(a), centered_logarithm(b)
+    noise, signal = np.mean(np.square(a - b)), np.mean(np.square(a))
+    steps = np.abs(a - b) / quantum if quantum else np.array(np.nan)
+    return Output(
+        name=name,
+        values="log-probabilities" if softmax else "outputs",
+        agreement=float((top_a == top_b).mean()),
+        distinct=(len(np.unique(top_a)), len(np.unique(top_b))),
+        sqnr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
+        quantum=quantum,
+        quanta=(float(steps.mean()), float(steps.max())),
+        accuracy=accuracy,
+    )
+
+
+def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
+    logs = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+    return logs - logs.mean(-1, keepdims=True)
+
+
+def opened(model: keras.Model | str | os.PathLike) -> Any:
+    """A model or `Runner`; of a detector the model that gives what its file gives."""
+    if isinstance(model, str | os.PathLike):
+        if Path(model).suffix == ".tflite":
+            return Runner(model)
+        model = keras.saving.load_model(model, compile=False)
+    return model.scored() if isinstance(model, Detector) else model
+
+
+def predict(
+    model: Any, images: np.ndarray, wanted: list[str], batch_size: int
+) -> dict[str, np.ndarray]:
+    """The model's outputs, by the file's names."""
+    if isinstance(model, Runner):
+        return by_name(model(images), wanted)
+    return by_name(model.predict(images, batch_size=batch_size, verbose=0), wanted)
+
+
+def last_step(file: TfliteModel, name: str) -> tuple[float, bool]:
+    """(Step of the last quantized tensor before this output or 0, whether a softmax follows)."""
+    graph, tensor = file.graphs[0], names(file)[1][name]
+    producer: dict[int, TfliteOperator] = {t: op for op in graph.operators for t in op.outputs}
+    softmax = False
+    while True:
+        found, op = graph.tensors[tensor], producer.get(tensor)
+        if found.scales or op is None or op.name not in PASSED or not op.inputs:
+            return (found.scales[0] if found.scales else 0.0), softmax
+        softmax, tensor = softmax or op.name == "SOFTMAX", op.inputs[0]

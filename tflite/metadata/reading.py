@@ -1,0 +1,217 @@
+"""What Android's MediaPipe Tasks read inside a .tflite file: labels, scaling of pixels, boxes.
+
+The buffer "TFLITE_METADATA" holds a flatbuffer of its own, and the label files stand behind the
+model as a zip. Field numbers are those of metadata_schema.fbs, object_detector_metadata_schema.fbs
+and image_segmenter_metadata_schema.fbs in
+https://github.com/google-ai-edge/mediapipe/tree/v0.10.21/mediapipe/tasks/metadata
+"""
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from kzoo.weights.readers.flatbuffer import Reader, Table, read_tflite
+
+BUFFER = "TFLITE_METADATA"
+IDENTIFIER = b"M001"  # of that buffer, at its byte 4
+LABELS, RUN = "labels.txt", "run.json"
+MOST_BYTES = 1 << 24  # of an associated file when it is read: a zip can promise any number
+AXIS_LABELS, VALUE_LABELS = 2, 3  # AssociatedFileType
+NORMALIZATION = 1  # ProcessUnitOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierOutput:
+    """One output (1, classes)."""
+
+    task: ClassVar[str] = "ImageClassifier"
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmenterOutput:
+    """One output (1, h, w, classes), to which the app applies `activation` before it shows it."""
+
+    activation: Literal["none", "sigmoid", "softmax"] = "softmax"
+    task: ClassVar[str] = "ImageSegmenter"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {', '.join(ACTIVATIONS)}. Received: {self.activation!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxOutputs:
+    """Outputs (1, anchors, 4) and (1, anchors, classes), decoded and thinned out by the app.
+
+    anchors: (A, 4), yxyx as shares of the image.
+    scales: what the net's (dy, dx, dh, dw) were multiplied by: y = ya + dy / 10 * ha, and
+        h = ha * exp(dh / 5).
+    sigmoid: whether scores are logits, of which the app takes the sigmoid. Without, they are
+        probabilities; a background column has been taken off.
+    """
+
+    anchors: np.ndarray
+    scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    sigmoid: bool = False
+    boxes: str = "boxes"  # the outputs' names
+    scores: str = "scores"
+    task: ClassVar[str] = "ObjectDetector"
+
+    def __post_init__(self) -> None:
+        anchors = np.asarray(self.anchors, np.float32)
+        if anchors.ndim != 2 or anchors.shape[1] != 4:
+            raise ValueError(f"anchors must be (A, 4). Received: shape {anchors.shape}")
+        object.__setattr__(self, "anchors", anchors)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionOutputs:
+    """The four outputs of TFLite_Detection_PostProcess, which has decoded and thinned them out."""
+
+    order: tuple[str, str, str, str] = ("boxes", "classes", "scores", "count")  # outputs' names
+    task: ClassVar[str] = "ObjectDetector"
+
+
+Outputs = ClassifierOutput | SegmenterOutput | BoxOutputs | DetectionOutputs
+ACTIVATIONS = ("none", "sigmoid", "softmax")  # enum Activation, in order from 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What is said of a model inside its file.
+
+    outputs: what they are; None lets their shapes tell a classifier from a segmenter.
+    normalization: (mean, std) of (pixel - mean) / std, which an app applies to pixels in [0, 255]
+        before a float32 input. Bytes go in as they are.
+    run: how it came about, settings and figures: anything that is JSON.
+    """
+
+    labels: tuple[str, ...] = ()
+    title: str = ""
+    description: str = ""
+    version: str = ""
+    author: str = ""
+    license: str = ""
+    outputs: Outputs | None = None
+    normalization: tuple[float, float] = (0.0, 1.0)
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{key} {text}" for key, text in self._items() if text)
+
+    def _items(self) -> Iterator[tuple[str, str]]:
+        yield "for", self.outputs.task if self.outputs else ""
+        for key in ("title", "version", "author", "license"):
+            yield key, getattr(self, key)
+        if self.labels:
+            yield f"{len(self.labels)} labels", ", ".join(self.labels[:3])
+        if isinstance(self.outputs, BoxOutputs):
+            yield f"{len(self.outputs.anchors)} anchors", ""
+        yield "run", ", ".join(self.run)
+
+
+def read_metadata(file: str | os.PathLike | bytes) -> Metadata | None:
+    """The metadata of a .tflite file, anyone's; None where it has none.
+
+    Raises ValueError where it is cut off or damaged. An associated file that cannot be read, or
+    holds more than 16 MB, counts as missing.
+    """
+    content = file if isinstance(file, bytes) else Path(file).read_bytes()
+    model = read_tflite(content)
+    if BUFFER not in model.metadata:
+        return None
+    data = bytes(model.buffers[model.metadata[BUFFER]])
+    if data[4:8] != IDENTIFIER:
+        raise ValueError(
+            f"The metadata of this .tflite file are damaged: they begin with {data[4:8]!r}, not "
+            f"{IDENTIFIER!r}."
+        )
+    reader = Reader(data)
+    root = Table(reader, reader.scalar("I", 0))
+    graph = next(iter(root.tables(3)), None)
+    outputs = graph.tables(3) if graph else ()
+    names = [
+        f.text(0)
+        for t in outputs
+        for f in t.tables(6)
+        if f.scalar(2, "b", 0) in (AXIS_LABELS, VALUE_LABELS)
+    ]
+    run = read_json(associated_file(content, RUN))
+    labels = associated_file(content, names[0]) if names else None
+    return Metadata(
+        labels=tuple((labels or b"").decode("utf-8", "replace").splitlines()),
+        title=root.text(0),
+        description=root.text(1),
+        version=root.text(2),
+        author=root.text(4),
+        license=root.text(5),
+        outputs=read_outputs(graph, [t.text(0) for t in outputs]) if graph else None,
+        normalization=read_normalization(graph) if graph else (0.0, 1.0),
+        run=run,
+    )
+
+
+def read_normalization(graph: Table) -> tuple[float, float]:
+    for tensor in graph.tables(2):
+        for unit in tensor.tables(4):
+            options = unit.table(1) if unit.scalar(0, "B", 0) == NORMALIZATION else None
+            mean, std = (options.vector(i, "<f4") for i in (0, 1)) if options else ((), ())
+            if mean and std:
+                return mean[0], std[0]
+    return 0.0, 1.0
+
+
+def read_outputs(graph: Table, names: list[str]) -> Outputs:
+    custom = {table.text(0): bytes(table.span(1, 1)) for table in graph.tables(9)}
+    if "SEGMENTER_METADATA" in custom:
+        number = root_of(custom["SEGMENTER_METADATA"]).scalar(0, "b", 0)
+        known = 0 <= number < len(ACTIVATIONS)
+        return SegmenterOutput(ACTIVATIONS[number] if known else "none")  # type: ignore[arg-type]
+    if "DETECTOR_METADATA" in custom:
+        root = root_of(custom["DETECTOR_METADATA"])
+        fixed = (ssd := root.table(1)) and ssd.table(0)
+        tables = fixed.tables(0) if fixed else ()
+        found = [[a.scalar(i, "f", 0.0) for i in (1, 0, 3, 2)] for a in tables]
+        centres, sides = np.split(np.reshape(np.array(found, np.float32), (-1, 4)), 2, axis=1)
+        anchors = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+        decoding = root.table(2)
+        x, y, w, h = (decoding.scalar(i, "f", 0.0) if decoding else 0.0 for i in (6, 7, 8, 9))
+        sigmoid = bool(decoding and decoding.scalar(11, "?", False))
+        return BoxOutputs(anchors, (y, x, h, w), sigmoid)
+    return DetectionOutputs() if len(names) == 4 else ClassifierOutput()
+
+
+def root_of(data: bytes) -> Table:
+    reader = Reader(data)
+    return Table(reader, reader.scalar("I", 0))
+
+
+def associated_file(content: bytes, name: str) -> bytes | None:
+    """A file of the zip that stands behind the model; None where it cannot be had."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(name) as file:
+            inside = file.read(MOST_BYTES + 1)
+    except (
+        KeyError, ValueError, EOFError, OSError, RuntimeError, OverflowError,
+        zipfile.BadZipFile, zlib.error, NotImplementedError,
+    ):  # fmt: skip  # all that damaged, encrypted or exotic archives raise
+        return None
+    return inside if len(inside) <= MOST_BYTES else None
+
+
+def read_json(content: bytes | None) -> dict[str, Any]:
+    try:
+        value = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

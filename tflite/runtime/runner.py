@@ -1,0 +1,111 @@
+"""Run a .tflite file: images in, float arrays out."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kzoo.arguments import renamed
+from kzoo.detection.detections import Detections
+from kzoo.detection.detector import at_own_size, resized
+from kzoo.segmentation.masks import mask_at
+from kzoo.tflite.ports import dequantize, from_pixels, names, port
+from kzoo.tflite.runtime.find_objects import finding
+from kzoo.tflite.runtime.trial import open_interpreter
+from kzoo.tflite.xnnpack import risks
+from kzoo.weights.readers.flatbuffer import read_tflite
+
+
+class Runner:
+    """`Runner(path)(images)`: the outputs as floats, scales and zero points applied.
+
+    Images are (H, W, C) or (N, H, W, C), uint8 or float, in the range that the model took in
+    Keras: [0, 255] unless it was built with preprocessing=None. Returns an array (N, ...), or a
+    dict of them by name where the file has several outputs. Raises ValueError for a file that is
+    damaged or cannot be opened, and for images that do not fit.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, threads: int = 1):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"There is no file {str(self.path)!r}.")
+        file = read_tflite(self.path)
+        graph = file.graphs[0]
+        if found := list(risks(graph)):
+            raise ValueError(f"{self.path} can kill the process that runs it: {', '.join(found)}.")
+        inputs, outputs = names(file)
+        if len(inputs) != 1:
+            raise ValueError(
+                f"{self.path} has {len(inputs)} inputs ({', '.join(inputs)}); Runner feeds one."
+            )
+        ((name, self._input_index),) = inputs.items()
+        self.input = port(name, graph.tensors[self._input_index])
+        self.outputs = tuple(port(name, graph.tensors[i]) for name, i in outputs.items())
+        self._output_indices = tuple(outputs.values())
+        self._interpreter = open_interpreter(self.path, threads)
+
+    def __call__(self, images: np.ndarray) -> Any:
+        stored, batch = self._stored(np.asarray(images)), self.input.shape[0]
+        results: list[list[np.ndarray]] = [[] for _ in self.outputs]
+        for i in range(0, len(stored), batch):
+            some = stored[i : i + batch]
+            if len(some) < batch:  # the last one again, to fill the batch up
+                some = np.concatenate([some, np.repeat(some[-1:], batch - len(some), axis=0)])
+            self._interpreter.set_tensor(self._input_index, some)
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                raise ValueError(f"LiteRT cannot run {str(self.path)!r}: {error}") from error
+            for values, output, index in zip(
+                results, self.outputs, self._output_indices, strict=True
+            ):
+                values.append(dequantize(self._interpreter.get_tensor(index), output))
+        stacked = {
+            output.name: np.concatenate(values)[: len(stored)]
+            for output, values in zip(self.outputs, results, strict=True)
+        }
+        return stacked if len(stacked) > 1 else stacked[self.outputs[0].name]
+
+    @renamed(threshold="score_threshold", pictures="images")
+    def detect(
+        self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4, **options: Any
+    ) -> list[Detections]:
+        """What is on images (H, W, C) of any sizes, by a detector's file; boxes in their pixels.
+
+        As `Detector.detect` of the Keras model; `options` are those of `kzoo.detections`.
+        """
+        find = functools.partial(self._find, score_threshold=score_threshold, **options)
+        return at_own_size(find, images, self.input.shape[1:3])
+
+    @functools.cached_property
+    def _find(self) -> Callable[..., list[Detections]]:
+        return finding(self)
+
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """The class ids (H, W), uint8, of an image (H, W, C) of any size: a segmenter's."""
+        outputs = self(resized(image, self.input.shape[1:3]))
+        if isinstance(outputs, dict):
+            raise ValueError(f"{self.path} has {len(outputs)} outputs: it is no segmenter.")
+        return mask_at(outputs[0], np.shape(image)[:2])
+
+    def invoke(self) -> None:
+        """Run the file on the image it was given last: what `benchmark` times."""
+        self._interpreter.invoke()
+
+    def _stored(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, C), as the input stores it."""
+        wanted = self.input.shape[1:]
+        single = images.shape == wanted
+        if not single and (images.ndim != len(wanted) + 1 or images.shape[1:] != wanted):
+            raise ValueError(
+                f"{self.path} takes images of shape {wanted} or (N, {str(wanted)[1:]}. "
+                f"Received: shape {images.shape}."
+            )
+        if images.dtype.kind not in "uif":
+            raise ValueError(f"Images must be numbers. Received: dtype {images.dtype}.")
+        if len(images) == 0:
+            raise ValueError(f"There is no image. Received: shape {images.shape}.")
+        return from_pixels(images[None] if single else images, self.input.dtype)

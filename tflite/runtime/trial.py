@@ -1,0 +1,121 @@
+"""A .tflite file opened and run once, in a process of its own.
+
+A bad file can abort the process that opens it, so `trial` starts this file as a program:
+`python -P tflite/runtime/trial.py FILE` prints what XNNPACK took, as JSON. It has to start fast,
+so it imports nothing of kzoo, and LiteRT only where it is used.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TRIAL_SECONDS = 120  # opening and running a MobileNet takes less than one
+
+
+def open_interpreter(path: str | os.PathLike, threads: int = 1) -> Any:
+    """A LiteRT interpreter with its tensors allocated. Raises ValueError where it refuses."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"LiteRT cannot open {str(path)!r}: {error}") from error
+    return interpreter
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a file did when it was opened and invoked once, on one thread with XNNPACK."""
+
+    partitions: int  # of XNNPACK; 1 is a whole file without a way out and back
+    outside: tuple[int, ...]  # operators, by index, that XNNPACK left to the reference kernels
+    load_ms: float
+    memory_mb: float  # what the process grew by; nan where the system does not tell
+
+
+def trial(path: str | os.PathLike) -> Trial:
+    """Open and invoke a file in a process of its own. Raises ValueError if that one fails."""
+    command = [sys.executable, "-P", __file__, str(path)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{path} did not come to an end within {TRIAL_SECONDS} s.") from None
+    if done.returncode != 0:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"{path} cannot be run, the process that tried ended with {how}: {last}")
+    values = json.loads(done.stdout.splitlines()[-1])
+    return Trial(values.pop("partitions"), tuple(values.pop("outside")), **values)
+
+
+def try_here(path: str) -> dict[str, Any]:
+    from ai_edge_litert.interpreter import Interpreter  # noqa: F401, before its growth is measured
+
+    before, start = resident_mb(), time.perf_counter()
+    interpreter = open_interpreter(path)
+    load_ms = 1e3 * (time.perf_counter() - start)
+    for detail in interpreter.get_input_details():
+        # Mid-range: all-zero bytes would be a black image, which leaves half the net unused.
+        value = {"uint8": 128, "int8": 0}.get(np.dtype(detail["dtype"]).name, 0)
+        interpreter.set_tensor(
+            detail["index"], np.full(detail["shape"], value, dtype=detail["dtype"])
+        )
+    interpreter.invoke()
+    partitions, outside = delegated(interpreter._get_ops_details())
+    grown = resident_mb() - before
+    return {"partitions": partitions, "outside": outside, "load_ms": load_ms, "memory_mb": grown}
+
+
+def resident_mb() -> float:
+    """The memory of this process, at its largest where the system tells no more; or nan."""
+    with contextlib.suppress(OSError):
+        return (
+            int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        )
+    if sys.platform not in PEAK_UNIT:
+        return math.nan  # Windows has no `resource`
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT[sys.platform] / 1e6
+
+
+PEAK_UNIT = {"linux": 1024, "darwin": 1}  # bytes, of ru_maxrss: getrusage(2) of each
+
+
+def delegated(operators: list[dict[str, Any]]) -> tuple[int, list[int]]:
+    """(Partitions, operators outside them), from a list of the file's own and then DELEGATEs.
+
+    LiteRT does not say what a DELEGATE replaced: it is what lies between its inputs and its
+    outputs.
+    """
+    own = [op for op in operators if op["op_name"] != "DELEGATE"]
+    producer = {int(t): op for op in own for t in op["outputs"]}
+    partitions = [op for op in operators if op["op_name"] == "DELEGATE"]
+    inside = set()
+    for partition in partitions:
+        stop = {int(t) for t in partition["inputs"]}
+        todo = [int(t) for t in partition["outputs"]]
+        while todo:
+            tensor = todo.pop()
+            op = producer.get(tensor)
+            if tensor in stop or op is None or op["index"] in inside:
+                continue
+            inside.add(op["index"])
+            todo += [int(t) for t in op["inputs"]]
+    return len(partitions), [op["index"] for op in own if op["index"] not in inside]
+
+
+if __name__ == "__main__":
+    print(json.dumps(try_here(sys.argv[1])))

@@ -1,0 +1,56 @@
+"""The scales that XNNPACK takes, checked without opening the file.
+
+A requantization factor out of these bounds makes LiteRT 2.3 refuse a file; a convolution's can
+also kill the process at the first invoke. Bounds:
+https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/delegates/xnnpack/xnnpack_delegate.cc
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteOperator, TfliteTensor
+
+
+class Operands(NamedTuple):
+    """Where an operator has what it computes with, among its inputs."""
+
+    x: int
+    weights: int
+    bias: int
+
+
+LINEAR = dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), Operands(0, 1, 2))
+LINEAR["TRANSPOSE_CONV"] = Operands(2, 1, 3)  # the first one is the shape of its output
+PRODUCT = dict.fromkeys(LINEAR, (0.0, 2.0**8)) | {"MUL": (2.0**-16, 2.0**8)}  # s1 s2 / s_out
+RATIO = {"ADD": (2.0**-10, 2.0**8)}  # each s_in / s_out
+
+
+def risks(graph: TfliteGraph) -> Iterator[str]:
+    """The 8-bit operators that are out of bounds, with their factor."""
+    for i, op in enumerate(graph.operators):
+        if op.name not in PRODUCT and op.name not in RATIO:
+            continue
+        ends = [*operands(graph, op), *(graph.tensors[t] for t in op.outputs[:1])]
+        if len(ends) != 3 or not all(t.scales and t.dtype in ("int8", "uint8") for t in ends):
+            continue
+        first, more, out = (t.scales for t in ends)
+        if op.name in PRODUCT:
+            (low, high), factors = PRODUCT[op.name], [first[0] * s / out[0] for s in more]
+        else:
+            (low, high), factors = RATIO[op.name], [first[0] / out[0], more[0] / out[0]]
+        worst = [factor for factor in factors if not low <= factor < high]
+        if worst:
+            yield f"{i} {op.name} (factor {max(worst):.3g}, XNNPACK takes {low:.2g} to {high:g})"
+
+
+def operands(graph: TfliteGraph, op: TfliteOperator) -> list[TfliteTensor]:
+    """The two that it multiplies or adds; fewer where they are left out."""
+    x, weights, _ = LINEAR.get(op.name, Operands(0, 1, 2))
+    places = (op.inputs[i] for i in (x, weights) if i < len(op.inputs))
+    return [graph.tensors[t] for t in places if t >= 0]
+
+
+def weights_of(graph: TfliteGraph, op: TfliteOperator) -> TfliteTensor | None:
+    """What a linear operator multiplies with; None for other operators."""
+    found = operands(graph, op) if op.name in LINEAR else []
+    return found[1] if len(found) == 2 else None
