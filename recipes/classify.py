@@ -48,15 +48,6 @@ from kzoo.recipes.training.tfmot_engine import (
     require_tfmot,
     train_by_tfmot,
 )
-    HISTORY,
-    JOB,
-    KEPT,
-    LEARNING_RATE,
-    end_with_parent,
-    prepared,
-    require_tfmot,
-    train_by_tfmot,
-)
 from kzoo.tflite import Runner, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
