@@ -26,7 +26,17 @@ ROOMS = {
     ),
     "kzoo.recipes": (
         "recipes",
-        {"keras", "numpy", "kzoo", "kzoo.tflite", "kzoo.recipes", "PIL", "matplotlib", "tqdm"},
+        {
+            "keras",
+            "numpy",
+            "kzoo",
+            "kzoo.tflite",
+            "kzoo.recipes",
+            "PIL",
+            "matplotlib",
+            "rich",
+            "tqdm",
+        },
         {"pycocotools", "jax", "array_record", "tf_keras", "keras_cv"},
     ),
 }
@@ -52,7 +62,7 @@ FLOORS = {
         ("convert",),
     ),
     "kzoo.recipes": (
-        ("files", "distributed"),
+        ("files", "distributed", "progress"),
         ("data",),
         ("training",),
         ("evaluation",),
