@@ -1,4 +1,4 @@
-"""Reading annotated images: the same boxes from every format, and every defect told."""
+"""Reading annotated images: the same boxes from every format, and every issue told."""
 
 import json
 from pathlib import Path, PurePath
@@ -114,7 +114,7 @@ def test_every_format_says_the_same(name, tmp_path):
     assert by_name(dataset) == {
         str(i): sorted((kind, *box) for kind, box in objects) for i, objects in BOXES.items()
     }
-    assert dataset.defects == ()
+    assert dataset.issues == ()
     assert len(dataset.val) == 1  # a fifth of seven
     again = read_boxes(tmp_path, seed=0)
     assert [e.path for e in again.val] == [e.path for e in dataset.val]
@@ -156,10 +156,10 @@ def test_splits_are_found_in_names(tmp_path):
 
 
 def remarks(dataset) -> str:
-    return "\n".join(map(str, dataset.defects))
+    return "\n".join(map(str, dataset.issues))
 
 
-def test_defects_of_boxes(tmp_path):
+def test_issues_of_boxes(tmp_path):
     content = coco_content()
     extra = [
         (0, 1, [8, 4, 32, 16], {}),  # the cat again

@@ -134,8 +134,12 @@ class TestReadDataset:
             two_classes(tmp_path / name, each)
         dataset = read_dataset(tmp_path)
         assert (len(dataset.train), len(dataset.val)) == (10, 4)
-        assert [(d.path.name, d.reason) for d in dataset.defects] == [
-            ("test", "is neither train/ nor val/: left out")
+        assert dataset.issues == ()
+        assert len(dataset.test) == 6
+        assert not {*dataset.test.paths} & {*dataset.train.paths, *dataset.val.paths}
+        two_classes(tmp_path / "spare")
+        assert [(d.path.name, d.reason) for d in read_dataset(tmp_path).issues] == [
+            ("spare", "is neither train/, val/ nor test/: left out")
         ]
 
     def test_from_train_alone_some_are_drawn(self, tmp_path):
@@ -175,7 +179,7 @@ class TestReadDataset:
         dataset = read_dataset(tmp_path)
         assert dataset.labels == ("blue", "red")
         assert len(dataset.train) + len(dataset.val) == 10
-        listed = {defect.path.name: defect.reason for defect in dataset.defects}
+        listed = {issue.path.name: issue.reason for issue in dataset.issues}
         assert set(listed) == {"empty.jpg", "x.jpg", "green", "stray.jpg"}
         assert "class is left out" in listed["green"]
 
@@ -198,7 +202,7 @@ class TestReadDataset:
         ("content", "complaint"),
         [
             ("name,class\na.jpg,red", "must name the columns file,label"),
-            ("file,label,split\na.jpg,red,test", "line 2: split must be train or val"),
+            ("file,label,split\na.jpg,red,rest", "line 2: split must be train, val or test"),
             ("file,label\na.jpg,", "line 2: a row needs a file and a label"),
             ("", "must name the columns"),
         ],

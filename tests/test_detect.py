@@ -144,7 +144,7 @@ def scenes(tmp_path_factory) -> Path:
 def test_scenes_are_annotated(scenes):
     dataset = read_boxes(scenes)
     assert dataset.format == "coco"
-    assert (len(dataset.train), len(dataset.val), dataset.defects) == (160, 32, ())
+    assert (len(dataset.train), len(dataset.val), dataset.issues) == (160, 32, ())
 
 
 COLOURS = ("blue", "green", "red")

@@ -46,7 +46,7 @@ def test_pairs_in_two_folders(data):
     found = read_masks(data, val_fraction=0.3)
     assert found.labels == ("ground", "thing")
     assert (len(found.train), len(found.val)) == (7, 3)
-    assert found.defects == ()
+    assert found.issues == ()
     void = 20 * 4
     assert found.pixels.tolist() == [7 * (40 * 30 - 100 - void), 700]
     assert str(found) == ("7 images to train on, 3 to validate (ground 91.1%, thing 8.9%)")
@@ -81,7 +81,7 @@ def test_classes_without_names(data):
     mask(data / "masks" / "0.png", ids)
     found = read_masks(data, seed=1)
     assert found.labels == ("background", "class 1", "class 2", "class 3")
-    assert "class 'class 2' has no pixel to train on" in " ".join(map(str, found.defects))
+    assert "class 'class 2' has no pixel to train on" in " ".join(map(str, found.issues))
 
 
 def test_pascal_voc(data):
@@ -96,7 +96,7 @@ def test_pascal_voc(data):
     found = read_masks(data)
     assert found.labels == VOC_LABELS
     assert [p.image.stem for p in found.val] == ["3", "4"]
-    assert not any("only_boxes" in str(defect) for defect in found.defects)
+    assert not any("only_boxes" in str(issue) for issue in found.issues)
 
 
 BAD = {
@@ -149,20 +149,20 @@ def test_what_cannot_be_used_is_told(data, name):
     spoil(data)
     found = read_masks(data)
     assert len(found.train) + len(found.val) == 9
-    (defect,) = found.defects
-    assert said in str(defect)
+    (issue,) = found.issues
+    assert said in str(issue)
 
 
 def test_16_bits_within_the_classes_are_read(data):
     mask(data / "masks" / "0.png", np.eye(40, 30, dtype="uint16"))
-    assert read_masks(data).defects == ()
+    assert read_masks(data).issues == ()
 
 
 def test_masks_of_0_and_255(data):
     for i in range(10):
         mask(data / "masks" / f"{i}.png", np.eye(40, 30, dtype="uint8") * 255)
     found = read_masks(data)
-    assert "255 is read as class 1" in str(found.defects[0])
+    assert "255 is read as class 1" in str(found.issues[0])
     assert found.pixels[1] == 8 * 30
 
 
@@ -221,7 +221,7 @@ def test_coco(tmp_path):
     expected[12:14, 12:14] = 2
     expected[10:15, 28] = 255
     np.testing.assert_array_equal(full_mask(found.train[0]), expected)
-    assert "1 objects have no segmentation" in str(found.defects[0])
+    assert "1 objects have no segmentation" in str(found.issues[0])
 
 
 SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]
@@ -292,7 +292,7 @@ def first_mask(found) -> np.ndarray:
 def test_a_coco_outline_that_cannot_be_drawn_is_told(name, tmp_path):
     outline, why = UNDRAWN[name]
     found = read_masks(coco_file(tmp_path, [{"segmentation": outline}]))
-    (said,) = map(str, found.defects)
+    (said,) = map(str, found.issues)
     assert "masks.json: 1 objects have outlines that cannot be drawn (first: annotation 77" in said
     assert f"annotation 77 of 0.jpg: {why}" in said
     assert said.endswith("): left out")
@@ -305,7 +305,7 @@ def test_of_a_coco_object_what_can_be_drawn_is_kept(tmp_path):
     """Outlines traced from masks come with specks of one or two points."""
     pieces = [[1, 1], [0, 30, 5, 30, 5, 40, 0, 40], [2, 2, 3, 3]]
     found = read_masks(coco_file(tmp_path, [{"segmentation": pieces}]))
-    assert "1 objects have outlines that cannot be drawn" in str(found.defects[0])
+    assert "1 objects have outlines that cannot be drawn" in str(found.issues[0])
     assert first_mask(found)[30:40, :5].all()
     assert first_mask(found).sum() == 100 + 50
 
@@ -319,7 +319,7 @@ def test_coco_masks_of_unknown_classes_and_images(tmp_path):
         {"segmentation": []},
     ]
     found = read_masks(coco_file(tmp_path, more))
-    said = "\n".join(map(str, found.defects))
+    said = "\n".join(map(str, found.issues))
     for expected in (
         "masks.json: 1 objects of unknown class 'category 9': left out, their pixels are void",
         "masks.json: 1 objects of unknown class 'category None': left out",
@@ -327,7 +327,7 @@ def test_coco_masks_of_unknown_classes_and_images(tmp_path):
         "masks.json: 1 objects have no segmentation: left out",
     ):
         assert expected in said
-    assert len(found.defects) == 4
+    assert len(found.issues) == 4
     assert found.labels == ("background", "square")
     assert (first_mask(found)[:4, :4] == 255).all()  # neither a square nor background
 
@@ -335,7 +335,7 @@ def test_coco_masks_of_unknown_classes_and_images(tmp_path):
 @pytest.mark.parametrize("height", [0, -3, 10**9])
 def test_a_coco_image_of_another_size_is_told(height, tmp_path):
     found = read_masks(coco_file(tmp_path, [], height=height))
-    assert f"masks.json: has 30 x {height} px, 0.jpg has 30 x 40: left out" in str(found.defects[0])
+    assert f"masks.json: has 30 x {height} px, 0.jpg has 30 x 40: left out" in str(found.issues[0])
     assert len(found.train) + len(found.val) == 9
 
 

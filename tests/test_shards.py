@@ -61,7 +61,7 @@ def test_classes_splits_names_and_bytes_are_those_of_the_folder(photos, packed):
     folder, again = read_dataset(photos), read_dataset(packed)
     assert len(shards(packed)) > 2
     assert again.labels == folder.labels
-    assert [str(d) for d in again.defects] == [str(d) for d in folder.defects]
+    assert [str(d) for d in again.issues] == [str(d) for d in folder.issues]
     for one, other in ((folder.train, again.train), (folder.val, again.val)):
         np.testing.assert_array_equal(other.targets, one.targets)
         for path, record in zip(one.paths, other.paths, strict=True):
@@ -125,7 +125,7 @@ class TestDamage:
         left = [i for i in range(len(whole.train)) if i not in lost]
         assert [r.name for r in rest.train.paths] == [whole.train.paths[i].name for i in left]
         np.testing.assert_array_equal(rest.train.targets, whole.train.targets[left])
-        assert f"{bad.name}: damaged" in str(rest.defects[-1])
+        assert f"{bad.name}: damaged" in str(rest.issues[-1])
         assert Images(rest.train.paths, 16)[:].shape[0] == len(left)
 
     def test_is_what_the_command_reads_back(self, copied, capsys):

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from kzoo.recipes.data.box_formats import FORMATS
 from kzoo.recipes.data.coco_boxes import Raw
 from kzoo.recipes.data.images import (
-    Defect,
+    Issue,
     Source,
+    counted,
     defect,
     drawn,
     is_candidate,
@@ -49,16 +50,14 @@ class BoxDataset:
     labels: tuple[str, ...]
     train: Sequence[Example]
     val: Sequence[Example]
-    defects: tuple[Defect, ...] = ()
+    test: Sequence[Example] = ()  # measured at the end; nothing is trained on it, or chosen by it
+    issues: tuple[Issue, ...] = ()
 
     def __str__(self) -> str:
         counts = Counter(int(k) for example in self.train for k in example.labels)
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
-        text = (
-            f"{len(self.train)} images with {counts.total()} objects to train on, "
-            f"{len(self.val)} to validate ({names})"
-        )
-        return text + (f"; {len(self.defects)} remarks on the data" if self.defects else "")
+        text = f"{counted(self, f' with {counts.total()} objects')} ({names})"
+        return text + (f"; {len(self.issues)} remarks on the data" if self.issues else "")
 
 
 def read_boxes(
@@ -68,8 +67,8 @@ def read_boxes(
     """The annotated images of `data`, every one opened once.
 
     data: a folder (for CSV and COCO also the file). Where a folder or a COCO or CSV file is called
-        train or val, or a list or column says so, that is the split; where nothing is given as val,
-        `val_fraction` is drawn by `seed`.
+        train, val or test, or a list or column says so, that is the split; where nothing
+        is given as val, `val_fraction` is drawn by `seed`.
     format: one of `FORMATS`; None to go by what is there.
     damaged: as of `read_dataset`, where data is what `kzoo pack` made.
 
@@ -80,29 +79,33 @@ def read_boxes(
         raise ValueError(f"There is no {data}. DATA is a folder of images and annotations.")
     if is_packed(data):
         packed = open_packed(data, "detect", skip=damaged == "skip")
-        train, val = (
-            PackedExamples(packed.images[split], **packed.said[split]) for split in ("train", "val")
-        )
-        return BoxDataset("packed", packed.labels, train, val, remarks(packed))
+        packed_splits = {
+            split: PackedExamples(packed.images[split], **packed.said[split])
+            for split in ("train", "val", "test")
+        }
+        return BoxDataset("packed", packed.labels, **packed_splits, issues=remarks(packed))
     name = format or recognized(data)
     if name not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {name!r}")
-    defects: list[Defect] = []
-    labels, records = FORMATS[name].read(data, defects)
+    issues: list[Issue] = []
+    labels, records = FORMATS[name].read(data, issues)
     if only_train(record.split for record in records):
-        records = [dataclasses.replace(record, split=None) for record in records]
-    found = list(examples(records, labels, data, defects))
-    parts = {split: [e for s, e in found if s == split] for split in ("train", "val", None)}
+        given = {"train": None, "test": "test"}
+        records = [dataclasses.replace(r, split=given[str(r.split)]) for r in records]
+    found = list(examples(records, labels, data, issues))
+    splits = ("train", "val", "test", None)
+    parts = {split: [e for s, e in found if s == split] for split in splits}
     parts = drawn(parts, val_fraction, seed)
     present = {int(k) for example in parts["train"] for k in example.labels}
     for i, label in enumerate(labels):
         if i not in present:
-            defects.append(Defect(data, f"class {label!r} has no object to train on"))
+            issues.append(Issue(data, f"class {label!r} has no object to train on"))
     if not present or not parts["val"]:
-        left = f" First of {len(defects)} remarks: {defects[0]}." if defects else ""
+        left = f" First of {len(issues)} remarks: {issues[0]}." if issues else ""
         missing = "image to validate on" if present else "object to train on"
         raise ValueError(f"{data}, read as {name}, holds no {missing}.{left}")
-    return BoxDataset(name, labels, tuple(parts["train"]), tuple(parts["val"]), tuple(defects))
+    train, val, test = (tuple(parts[split]) for split in ("train", "val", "test"))
+    return BoxDataset(name, labels, train, val, test, tuple(issues))
 
 
 class PackedExamples(Sequence[Example]):
@@ -137,9 +140,9 @@ def recognized(data: Path) -> str:
 
 
 def examples(
-    records: Iterable[Raw], labels: tuple[str, ...], data: Path, defects: list[Defect]
+    records: Iterable[Raw], labels: tuple[str, ...], data: Path, issues: list[Issue]
 ) -> Iterator[tuple[str | None, Example]]:
-    """(split, example) of every record that holds; the rest goes to `defects`."""
+    """(split, example) of every record that holds; the rest goes to `issues`."""
     records = list(records)
     root = data if data.is_dir() else data.parent
     images = Finder(root)
@@ -151,24 +154,22 @@ def examples(
         shown = tqdm(reasons, "reading images", len(records), disable=None)
         for record, path, reason in zip(records, paths, shown, strict=True):
             if path is None:
-                defects.append(
-                    Defect(record.source, f"its image {record.image!r} is missing: left out")
+                issues.append(
+                    Issue(record.source, f"its image {record.image!r} is missing: left out")
                 )
             elif reason:
-                defects.append(Defect(path, f"{reason}: left out"))
+                issues.append(Issue(path, f"{reason}: left out"))
             elif path in seen:
-                defects.append(
-                    Defect(
-                        record.source, f"{path.name} is annotated by {seen[path].name}: left out"
-                    )
+                issues.append(
+                    Issue(record.source, f"{path.name} is annotated by {seen[path].name}: left out")
                 )
             else:
                 seen[path] = record.source
-                yield record.split, settled(record, path, index, defects)
+                yield record.split, settled(record, path, index, issues)
     annotated = set(paths)
     for path in images.all:
         if path not in annotated:
-            defects.append(Defect(path, "has no annotation: left out"))
+            issues.append(Issue(path, "has no annotation: left out"))
 
 
 class Finder:
@@ -209,7 +210,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarr
 }
 
 
-def settled(record: Raw, path: Path, index: dict[str, int], defects: list[Defect]) -> Example:
+def settled(record: Raw, path: Path, index: dict[str, int], issues: list[Issue]) -> Example:
     """A record's boxes on its image as it is seen, in [0, 1]."""
     with Image.open(path) as image:
         stored, turn = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
@@ -252,7 +253,7 @@ def settled(record: Raw, path: Path, index: dict[str, int], defects: list[Defect
     for reason, count in counts.items():
         if count:
             number = f"{count} " if count > 1 or reason.startswith(("boxes", "objects")) else ""
-            defects.append(Defect(path, f"{number}{reason}"))
+            issues.append(Issue(path, f"{number}{reason}"))
     return Example(path, inside[keep].astype("float32"), labels[keep], upright)
 
 

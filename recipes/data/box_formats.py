@@ -25,14 +25,14 @@ from kzoo.recipes.data.coco_boxes import (
     split_of,
     within,
 )
-from kzoo.recipes.data.images import Defect, text_of
+from kzoo.recipes.data.images import Issue, text_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
     about: str
     fits: Callable[[Path], bool]
-    read: Callable[[Path, list[Defect]], Found]
+    read: Callable[[Path, list[Issue]], Found]
 
 
 # Pascal VOC
@@ -42,10 +42,10 @@ def has_voc(data: Path) -> bool:
     return any(b"<annotation" in file.read_bytes()[:4096] for file in files(data, ".xml")[:20])
 
 
-def read_voc(data: Path, defects: list[Defect]) -> Found:
-    """One xml per image. `ImageSets/Main/train.txt` and `val.txt`, where they are, split."""
+def read_voc(data: Path, issues: list[Issue]) -> Found:
+    """One xml per image. `ImageSets/Main/train.txt`, `val.txt` and `test.txt` split."""
     lists: dict[str, str] = {}
-    for name in ("train", "val"):
+    for name in ("train", "val", "test"):
         for file in data.rglob(f"ImageSets/Main/{name}.txt"):
             lines = map(str.split, text_of(file).splitlines())
             lists.update({words[0]: name for words in lines if words})
@@ -57,15 +57,15 @@ def read_voc(data: Path, defects: list[Defect]) -> Found:
         except ElementTree.ParseError as error:
             line, column = error.position
             reason = str(error).partition(":")[0]
-            defects.append(
-                Defect(file, f"broken at line {line}, column {column} ({reason}): left out")
+            issues.append(
+                Issue(file, f"broken at line {line}, column {column} ({reason}): left out")
             )
         except (LookupError, ValueError) as error:  # LookupError: of an encoding nobody knows
-            defects.append(Defect(file, f"{error}: left out"))
+            issues.append(Issue(file, f"{error}: left out"))
     # The VOC devkit counts pixels from 1, most programs that write its format from 0.
     corners = [item.box[i] for record in records for item in record.objects for i in (0, 1)]
     if corners and min(corners) >= 1 and any(corner == 1 for corner in corners):
-        defects.append(Defect(data, "boxes begin at 1: read as pixels counted from 1, as in VOC"))
+        issues.append(Issue(data, "boxes begin at 1: read as pixels counted from 1, as in VOC"))
         records = [from_one(record) for record in records]
     return tuple(sorted({item.label for record in records for item in record.objects})), records
 
@@ -116,7 +116,7 @@ def has_yolo(data: Path) -> bool:
     return bool(yolo_files(data))
 
 
-def read_yolo(data: Path, defects: list[Defect]) -> Found:
+def read_yolo(data: Path, issues: list[Issue]) -> Found:
     """One txt per image, of lines "class x_centre y_centre width height" in [0, 1].
 
     Names of classes stand in a data.yaml or classes.txt; without, they are their numbers.
@@ -144,7 +144,7 @@ def read_yolo(data: Path, defects: list[Defect]) -> Found:
                     Object(names[int(values[0])] if known else f"class {int(values[0])}", box)
                 )
         except ValueError as error:
-            defects.append(Defect(file, f"{error}: left out"))
+            issues.append(Issue(file, f"{error}: left out"))
             continue
         split = split_by_folder(within(file, data))
         records.append(Raw(file, file.stem, tuple(objects), (1, 1), split))
@@ -201,7 +201,7 @@ def has_csv(data: Path) -> bool:
     return any(set(NEEDED) <= set(columns_of(file)) for file in files(data, ".csv"))
 
 
-def read_csv(data: Path, defects: list[Defect]) -> Found:
+def read_csv(data: Path, issues: list[Issue]) -> Found:
     """Lines of an image, a class and a box, in px or all in [0, 1]; without a box: no objects."""
     rows: dict[tuple[Path, str], list[Line]] = {}
     for file in files(data, ".csv"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kzoo.recipes.data.images import TRAIN, VAL, Defect, text_of
+from kzoo.recipes.data.images import SPLITS, Issue, text_of
 
 Box = tuple[float, float, float, float]
 
@@ -28,19 +28,19 @@ class Raw:
     image: str  # the name that it gives
     objects: tuple[Object, ...]
     size: tuple[float, float] | None  # (H, W) that boxes are measured in; None: the image's px
-    split: str | None  # train, val, or None: not given
+    split: str | None  # train, val, test, or None: not given
 
 
 Found = tuple[tuple[str, ...], list[Raw]]  # classes, images
 
 
 def split_of(path: Path | str) -> str | None:
-    """train or val, where a part of a path says so: train/, instances_val2017.json."""
+    """train, val or test, where a part of a path says so: train/, instances_val2017.json."""
     for part in reversed(Path(path).parts):
         words = re.split(r"[^a-z]+", part.lower())
-        for name, known in (("train", TRAIN), ("val", VAL)):
-            if any(word in known for word in words):
-                return name
+        found = {SPLITS[word] for word in words if word in SPLITS}
+        if len(found) == 1:
+            return found.pop()
     return None
 
 
@@ -84,7 +84,7 @@ def is_coco(file: Path) -> bool:
     return any(key in text for key in (b'"annotations"', b'"categories"', b'"bbox"'))
 
 
-def read_coco(data: Path, defects: list[Defect]) -> Found:
+def read_coco(data: Path, issues: list[Issue]) -> Found:
     """Files with images, annotations and categories; one for each split, or one for all."""
     records: list[Raw] = []
     names: dict[int, str] = {}
@@ -97,10 +97,10 @@ def read_coco(data: Path, defects: list[Defect]) -> Found:
             raise ValueError(f"{file}: its categories are not those of the files before it.")
         names |= categories
         with as_coco(file, needs):
-            records += one_coco(file, content, categories, split_of(within(file, data)), defects)
+            records += one_coco(file, content, categories, split_of(within(file, data)), issues)
     labels = tuple(names[i] for i in sorted(names))
     if sorted(names) != list(range(min(names, default=0), min(names, default=0) + len(names))):
-        defects.append(Defect(data, f"category ids have gaps ({min(names)} to {max(names)})"))
+        issues.append(Issue(data, f"category ids have gaps ({min(names)} to {max(names)})"))
     return labels, records
 
 
@@ -136,7 +136,7 @@ def category_of(item: dict[str, Any]) -> Any:
 
 def one_coco(
     file: Path, content: dict[str, Any], categories: dict[int, str], split: str | None,
-    defects: list[Defect],
+    issues: list[Issue],
 ) -> Iterable[Raw]:  # fmt: skip
     objects: dict[Any, list[Object]] = {image["id"]: [] for image in content["images"]}
     crowds = strays = 0
@@ -154,10 +154,10 @@ def one_coco(
             objects[item["image_id"]].append(Object(label, (y, x, y + height, x + width)))
     for count, what in ((crowds, "crowds"), (strays, "objects on images that it does not name")):
         if count:
-            defects.append(Defect(file, f"{count} {what}: left out"))
+            issues.append(Issue(file, f"{count} {what}: left out"))
     if boxless:
         what = f"objects have no box of four numbers (first: annotation {boxless[0]})"
-        defects.append(Defect(file, f"{len(boxless)} {what}: left out"))
+        issues.append(Issue(file, f"{len(boxless)} {what}: left out"))
     for image in content["images"]:
         sides = float(image.get("height") or 0), float(image.get("width") or 0)
         yield Raw(

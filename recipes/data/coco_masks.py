@@ -25,7 +25,7 @@ from kzoo.recipes.data.coco_boxes import (
     split_of,
     within,
 )
-from kzoo.recipes.data.images import Defect
+from kzoo.recipes.data.images import Issue
 from kzoo.segmentation.masks import VOID
 
 Coco = tuple[str | None, Path, "CocoMask"]  # split, image, mask
@@ -128,7 +128,7 @@ def has_coco(data: Path) -> bool:
     return any(is_coco(file) for file in files(data, ".json"))
 
 
-def read_coco(data: Path, defects: list[Defect]) -> tuple[tuple[str, ...], list[Coco]]:
+def read_coco(data: Path, issues: list[Issue]) -> tuple[tuple[str, ...], list[Coco]]:
     """(Labels, background first; images and masks). Raises ValueError for a broken file."""
     contents = {file: read_json(file) for file in files(data, ".json") if is_coco(file)}
     names: dict[int, str] = {}
@@ -140,29 +140,29 @@ def read_coco(data: Path, defects: list[Defect]) -> tuple[tuple[str, ...], list[
     found: list[Coco] = []
     for file, content in contents.items():
         with as_coco(file, NEEDS):
-            found += one_file(file, content, index, finder, split_of(within(file, data)), defects)
+            found += one_file(file, content, index, finder, split_of(within(file, data)), issues)
     return ("background", *(names[key] for key in index)), found
 
 
 def one_file(
     file: Path, content: Any, index: dict[int, int], finder: Finder, split: str | None,
-    defects: list[Defect],
+    issues: list[Issue],
 ) -> Iterator[Coco]:  # fmt: skip
-    regions = regions_of(file, content, index, defects)
+    regions = regions_of(file, content, index, issues)
     for entry in content["images"]:
         name, size = str(entry["file_name"]), size_of(entry)
         image = finder(Raw(file, name, (), size, split))
         if image is None:
-            defects.append(Defect(file, f"its image {name!r} is missing: left out"))
+            issues.append(Issue(file, f"its image {name!r} is missing: left out"))
             continue
         order = sorted(regions[entry["id"]], key=lambda region: -region.area)
         yield split or split_by_folder(name), image, CocoMask(file, size, tuple(order))
 
 
 def regions_of(
-    file: Path, content: Any, index: dict[int, int], defects: list[Defect]
+    file: Path, content: Any, index: dict[int, int], issues: list[Issue]
 ) -> dict[Any, list[Region]]:
-    """What each image's annotations cover; those that cannot be used are counted in `defects`."""
+    """What each image's annotations cover; those that cannot be used are counted in `issues`."""
     images = {image["id"]: image for image in content["images"]}
     regions: dict[Any, list[Region]] = {key: [] for key in images}
     left: Counter[str] = Counter()
@@ -189,7 +189,7 @@ def regions_of(
     if broken:
         what = f"objects have outlines that cannot be drawn (first: {broken[0]}): left out"
         left[what] = len(broken)
-    defects += [Defect(file, f"{count} {what}") for what, count in left.items()]
+    issues += [Issue(file, f"{count} {what}") for what, count in left.items()]
     return regions
 
 

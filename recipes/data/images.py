@@ -20,7 +20,10 @@ from tqdm import tqdm
 from kzoo.recipes.data.packed import DamagedError, Packed, Record, is_packed, open_packed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-TRAIN, VAL = ("train", "training"), ("val", "valid", "validation")
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 SMALLEST_SIDE = 8  # px; below, a file holds no image of anything
 CACHE_BYTES = 2 << 30  # decoded images kept in memory, at the most
 
@@ -29,7 +32,7 @@ Source = Path | Record  # where an image is read from
 
 
 @dataclasses.dataclass(frozen=True)
-class Defect:
+class Issue:
     """A file or folder that was not used as it stands, and what was done about it."""
 
     path: Path
@@ -60,6 +63,9 @@ class Split:
         return len(self.paths)
 
 
+NONE = Split((), np.zeros(0, "int64"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """What a folder or a CSV file offers to learn from."""
@@ -67,13 +73,20 @@ class Dataset:
     labels: tuple[str, ...]
     train: Split
     val: Split
-    defects: tuple[Defect, ...] = ()
+    test: Split = NONE  # measured at the end; nothing is trained on it, or chosen by it
+    issues: tuple[Issue, ...] = ()
 
     def __str__(self) -> str:
         counts = Counter(self.train.targets.tolist())
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
-        text = f"{len(self.train)} images to train on, {len(self.val)} to validate ({names})"
-        return text + (f"; {len(self.defects)} not used as they stand" if self.defects else "")
+        text = f"{counted(self)} ({names})"
+        return text + (f"; {len(self.issues)} not used as they stand" if self.issues else "")
+
+
+def counted(dataset: Any, objects: str = "") -> str:
+    """How many images each split of a dataset of any task has; `objects` follows the first."""
+    text = f"{len(dataset.train)} images{objects} to train on, {len(dataset.val)} to validate"
+    return text + (f", {len(dataset.test)} to test" if len(dataset.test) else "")
 
 
 def read_dataset(
@@ -82,9 +95,9 @@ def read_dataset(
     """The images below `data`, every one opened once to see that it is an image.
 
     `data` is a folder with one folder per class, a folder with `train/` and `val/` of those, or a
-    CSV file with the columns file, label and, if wanted, split (train or val); its file names are
-    relative to its own folder. Or it is what `kzoo pack` made of one of these; `damaged` says what
-    to do about damaged shards of it, "refuse" or "skip".
+    CSV file with the columns file, label and, if wanted, split (train, val or test); its file names
+    are relative to its own folder. Or it is what `kzoo pack` made of one of these; `damaged` says
+    what to do about damaged shards of it, "refuse" or "skip".
     Where nothing is given as val, `val_fraction` of each class is drawn by `seed`.
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
@@ -95,22 +108,27 @@ def read_dataset(
         )
     if is_packed(data):
         return packed_dataset(data, skip=damaged == "skip")
-    defects: list[Defect] = []
-    found = list(read_csv(data) if data.is_file() else read_folder(data, defects))
+    issues: list[Issue] = []
+    found = list(read_csv(data) if data.is_file() else read_folder(data, issues))
     if only_train(split for *_, split in found):
-        found = [(path, label, None) for path, label, _ in found]
-    rows = list(without_bad(found, defects))
-    known = sorted({label for _, label, split in rows if split != "val"})
+        found = [(path, label, None if s == "train" else s) for path, label, s in found]
+    rows = list(without_bad(found, issues))
+    known = sorted({label for _, label, split in rows if split not in ("val", "test")})
+    unknown = {label for _, label, split in rows if split == "test"} - set(known)
+    for label in sorted(unknown):
+        reason = f"class {label!r} has images to test, but none to train on: left out"
+        issues.append(Issue(data, reason))
+    rows = [row for row in rows if row[2] != "test" or row[1] not in unknown]
     for label in sorted({label for _, label, _ in rows} - set(known)):
         raise ValueError(f"{data}: class {label!r} has images to validate, but none to train on.")
     if len(known) < 2:
-        left = f" ({len(defects)} files were left out, first: {defects[0]})" if defects else ""
+        left = f" ({len(issues)} files were left out, first: {issues[0]})" if issues else ""
         raise ValueError(
             f"{data} holds {f'only the class {known[0]!r}' if known else 'no images'}{left}. "
             "A classifier needs at least two classes: one folder of images per class, or a CSV "
             "with the columns file,label."
         )
-    if all(split is None for *_, split in rows):
+    if not {"train", "val"} & {split for *_, split in rows}:
         rows = split_rows(rows, val_fraction, seed)
     index = {label: i for i, label in enumerate(known)}
 
@@ -120,7 +138,8 @@ def read_dataset(
         ]
         return Split(tuple(p for p, _ in chosen), np.array([t for _, t in chosen], dtype="int64"))
 
-    dataset = Dataset(tuple(known), select("train"), select("val"), tuple(defects))
+    train, val, test = (select(split) for split in ("train", "val", "test"))
+    dataset = Dataset(tuple(known), train, val, test, tuple(issues))
     if not len(dataset.val):
         raise ValueError(
             f"{data}: no image is left to validate on. Give some as val, or no split at "
@@ -131,46 +150,47 @@ def read_dataset(
 
 def packed_dataset(data: Path, *, skip: bool) -> Dataset:
     packed = open_packed(data, "classify", skip=skip)
-    train, val = (
-        Split(packed.images[split], packed.said[split]["targets"]) for split in ("train", "val")
+    train, val, test = (
+        Split(packed.images[split], packed.said[split]["targets"])
+        for split in ("train", "val", "test")
     )
-    return Dataset(packed.labels, train, val, remarks(packed))
+    return Dataset(packed.labels, train, val, test, remarks(packed))
 
 
-def remarks(packed: Packed) -> tuple[Defect, ...]:
-    return tuple(Defect(Path(file), reason) for file, reason in packed.remarks)
+def remarks(packed: Packed) -> tuple[Issue, ...]:
+    return tuple(Issue(Path(file), reason) for file, reason in packed.remarks)
 
 
-Found = tuple[Path, str, str | None]  # file, label, split (train, val or None: not given)
+Found = tuple[Path, str, str | None]  # file, label, split (None: not given)
 
 
-def read_folder(data: Path, defects: list[Defect]) -> Iterable[Found]:
+def read_folder(data: Path, issues: list[Issue]) -> Iterable[Found]:
     """Every file below the class folders of `data`, in the order of their names."""
     parts = split_folders(data)
     if parts and "train" not in parts:
-        raise ValueError(f"{data} holds {parts['val'].name}/ but no train/.")
+        given = next(iter(parts.values())).name
+        raise ValueError(f"{data} holds {given}/ but no train/.")
     for other in sorted(data.iterdir()) if parts else ():
         if other.is_dir() and other not in parts.values() and not other.name.startswith("."):
-            defects.append(Defect(other, "is neither train/ nor val/: left out"))
-    for given, part in (parts or {None: data}).items():
+            issues.append(Issue(other, "is neither train/, val/ nor test/: left out"))
+    for split, part in (parts or {None: data}).items():
         for folder in sorted(part.iterdir()):
             if folder.name.startswith((".", "__")):
                 continue
             if not folder.is_dir():
                 if folder.suffix.lower() in SUFFIXES:
-                    defects.append(Defect(folder, "stands beside the class folders: left out"))
+                    issues.append(Issue(folder, "stands beside the class folders: left out"))
                 continue
             images = sorted(path for path in folder.rglob("*") if is_candidate(path))
             if not images:
-                defects.append(Defect(folder, "holds no images: the class is left out"))
-            yield from ((path, folder.name, given) for path in images)
+                issues.append(Issue(folder, "holds no images: the class is left out"))
+            yield from ((path, folder.name, split) for path in images)
 
 
 def split_folders(data: Path) -> dict[str | None, Path]:
-    """The folders within that are called train or val, or much like it."""
-    known = dict.fromkeys(TRAIN, "train") | dict.fromkeys(VAL, "val")
+    """The folders within that are called train, val or test, or much like it."""
     folders = [path for path in sorted(data.iterdir()) if path.is_dir()]
-    return {known[path.name.lower()]: path for path in folders if path.name.lower() in known}
+    return {SPLITS[path.name.lower()]: path for path in folders if path.name.lower() in SPLITS}
 
 
 def is_candidate(path: Path) -> bool:
@@ -180,7 +200,7 @@ def is_candidate(path: Path) -> bool:
 
 def read_csv(table: Path) -> Iterable[Found]:
     """The rows of a CSV file with the columns file, label and, if wanted, split."""
-    allowed = dict.fromkeys(TRAIN, "train") | dict.fromkeys(VAL, "val") | {"": None}
+    allowed: dict[str, str | None] = {**SPLITS, "": None}
     with table.open(newline="", encoding="utf-8-sig") as lines:
         rows = csv.DictReader(lines)
         try:
@@ -197,7 +217,9 @@ def read_csv(table: Path) -> Iterable[Found]:
                 )
                 where = f"{table}, line {rows.line_num}"
                 if split not in allowed:
-                    raise ValueError(f"{where}: split must be train or val. It says: {split!r}")
+                    raise ValueError(
+                        f"{where}: split must be train, val or test. It says: {split!r}"
+                    )
                 if not label or not row["file"]:
                     raise ValueError(f"{where}: a row needs a file and a label. It says: {row}")
                 yield table.parent / row["file"].strip(), label, allowed[split]
@@ -205,15 +227,15 @@ def read_csv(table: Path) -> Iterable[Found]:
             raise ValueError(f"{table} is no CSV file in UTF-8: {error}") from error
 
 
-def without_bad(found: Iterable[Found], defects: list[Defect]) -> Iterable[Found]:
-    """The rows whose file is an image; the others are added to `defects`."""
+def without_bad(found: Iterable[Found], issues: list[Issue]) -> Iterable[Found]:
+    """The rows whose file is an image; the others are added to `issues`."""
     rows = list(found)
     with ThreadPoolExecutor(2) as pool:
         reasons = pool.map(lambda row: defect(row[0]), rows)
         shown = tqdm(reasons, "reading images", len(rows), disable=None)  # none off a terminal
         for row, reason in zip(rows, shown, strict=True):
             if reason:
-                defects.append(Defect(row[0], f"{reason}: left out"))
+                issues.append(Issue(row[0], f"{reason}: left out"))
             else:
                 yield row
 
@@ -232,25 +254,28 @@ def split_rows(rows: list[Found], val_fraction: float, seed: int) -> list[Found]
     rng = np.random.default_rng(seed)
     chosen: set[Path] = set()
     for label in sorted({label for _, label, _ in rows}):
-        own = [path for path, other, _ in rows if other == label]
+        own = [path for path, other, split in rows if other == label and split is None]
         count = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
         chosen.update(own[i] for i in rng.permutation(len(own))[:count])
-    return [(path, label, "val" if path in chosen else "train") for path, label, _ in rows]
+    return [
+        (path, label, split or ("val" if path in chosen else "train"))
+        for path, label, split in rows
+    ]
 
 
 def only_train(splits: Iterable[str | None]) -> bool:
-    """Whether all is given as train: then what to validate on is drawn from it as if it were not.
+    """Whether all but tests is given as train: then what to validate on is drawn from that.
 
     To be asked of what is given, not of what can be used: a val/ of broken files is no lack of one.
     """
-    return set(splits) == {"train"}
+    return set(splits) - {"test"} == {"train"}
 
 
-Part = dict[str | None, list[Any]]  # what is of train, of val, and of None: not given
+Part = dict[str | None, list[Any]]  # what is of train, val, test, and of None: not given
 
 
 def drawn(parts: Part, val_fraction: float, seed: int) -> Part:
-    """The same with what has no split in train or val.
+    """The same with what has no split in train or val, and test as it is.
 
     It is drawn from, unless other things are given as val: then it is trained on.
     """
@@ -258,7 +283,7 @@ def drawn(parts: Part, val_fraction: float, seed: int) -> Part:
     count = 0 if parts["val"] or not rest else max(1, round(len(rest) * val_fraction))
     order = np.random.default_rng(seed).permutation(len(rest))
     val, train = ([rest[i] for i in sorted(chosen)] for chosen in (order[:count], order[count:]))
-    return {"train": parts["train"] + train, "val": parts["val"] + val}
+    return {"train": parts["train"] + train, "val": parts["val"] + val, "test": parts["test"]}
 
 
 class BadImageError(ValueError):

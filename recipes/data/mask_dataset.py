@@ -19,8 +19,9 @@ from tqdm import tqdm
 from kzoo.recipes.data.coco_masks import CocoMask, has_coco, read_coco
 from kzoo.recipes.data.images import (
     CACHE_BYTES,
-    Defect,
+    Issue,
     Source,
+    counted,
     defect,
     drawn,
     is_candidate,
@@ -121,17 +122,18 @@ class MaskDataset:
     labels: tuple[str, ...]
     train: Sequence[Pair]
     val: Sequence[Pair]
+    test: Sequence[Pair]  # measured at the end; nothing is trained on it, or chosen by it
     pixels: np.ndarray  # (classes,) that the training masks hold
-    defects: tuple[Defect, ...] = ()
+    issues: tuple[Issue, ...] = ()
 
     def __str__(self) -> str:
         shares = self.pixels / max(1, self.pixels.sum())
         names = ", ".join(f"{a} {b:.1%}" for a, b in zip(self.labels, shares, strict=True))
-        text = f"{len(self.train)} images to train on, {len(self.val)} to validate ({names})"
-        return text + (f"; {len(self.defects)} remarks on the data" if self.defects else "")
+        text = f"{counted(self)} ({names})"
+        return text + (f"; {len(self.issues)} remarks on the data" if self.issues else "")
 
 
-Found = tuple[str | None, Pair]  # train, val or None: not given
+Found = tuple[str | None, Pair]  # train, val, test or None: not given
 
 
 def read_masks(
@@ -140,8 +142,8 @@ def read_masks(
     """The images and masks of `data`, every one opened once.
 
     data: a folder with images/ and masks/, where files that belong together are called alike, with
-        train/ and val/ of those, in Pascal VOC's layout, or with COCO json files; also such a file.
-        Or what `kzoo pack` made of one; `damaged` as of `read_dataset`.
+        train/, val/ and test/ of those, in Pascal VOC's layout, or with COCO json files; also such
+        a file. Or what `kzoo pack` made of one; `damaged` as of `read_dataset`.
         labels.txt names the classes, one a line, the first being that of id 0. Where nothing is
         given as val, `val_fraction` is drawn by `seed`.
 
@@ -152,13 +154,13 @@ def read_masks(
         raise ValueError(f"There is no {data}. DATA is a folder with images/ and masks/.")
     if is_packed(data):
         return packed_masks(data, skip=damaged == "skip")
-    defects: list[Defect] = []
+    issues: list[Issue] = []
     labels: tuple[str, ...] | None
     found: list[Found]
     if folders := mask_folders(data):
-        labels, found = read_labels(data), list(read_folders(folders, data, defects))
+        labels, found = read_labels(data), list(read_folders(folders, data, issues))
     elif has_coco(data):
-        labels, coco = read_coco(data, defects)
+        labels, coco = read_coco(data, issues)
         found = [(split, Pair(image, mask)) for split, image, mask in coco]
     else:
         raise ValueError(
@@ -166,31 +168,33 @@ def read_masks(
             "those), Pascal VOC's JPEGImages/ and SegmentationClass/, or COCO json files."
         )
     if only_train(split for split, _ in found):
-        found = [(None, pair) for _, pair in found]
-    looks = [(split, look) for split, look in look_at(found, labels, defects)]
-    looks = as_binary(looks, labels, data, defects)
+        found = [(None if split == "train" else split, pair) for split, pair in found]
+    looks = [(split, look) for split, look in look_at(found, labels, issues)]
+    looks = as_binary(looks, labels, data, issues)
     if labels is None:
         labels = numbered(look for _, look in looks)
-    parts = {key: [look for split, look in looks if split == key] for key in ("train", "val", None)}
+    splits = ("train", "val", "test", None)
+    parts = {key: [look for split, look in looks if split == key] for key in splits}
     parts = drawn(parts, val_fraction, seed)
     pixels = sum((look.counts for look in parts["train"]), Counter[int]())
     present = [label for i, label in enumerate(labels) if pixels[i]]
     for label in labels:
         if label not in present:
-            defects.append(Defect(data, f"class {label!r} has no pixel to train on"))
+            issues.append(Issue(data, f"class {label!r} has no pixel to train on"))
     if len(present) < 2 or not parts["val"]:
-        left = f" First of {len(defects)} remarks: {defects[0]}." if defects else ""
+        left = f" First of {len(issues)} remarks: {issues[0]}." if issues else ""
         missing = "two classes to tell apart" if parts["val"] else "image to validate on"
         raise ValueError(f"{data} holds no {missing}.{left}")
-    train, val = (tuple(look.pair for look in parts[key]) for key in ("train", "val"))
+    train, val, test = (tuple(look.pair for look in parts[key]) for key in splits[:3])
     counts = np.array([pixels[i] for i in range(len(labels))])
-    return MaskDataset(labels, train, val, counts, tuple(defects))
+    return MaskDataset(labels, train, val, test, counts, tuple(issues))
 
 
 def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
     packed = open_packed(data, "segment", skip=skip)
-    train, val = (PackedPairs(packed.images[split]) for split in ("train", "val"))
-    return MaskDataset(packed.labels, train, val, np.array(packed.about["pixels"]), remarks(packed))
+    train, val, test = (PackedPairs(packed.images[split]) for split in ("train", "val", "test"))
+    pixels = np.array(packed.about["pixels"])
+    return MaskDataset(packed.labels, train, val, test, pixels, remarks(packed))
 
 
 def mask_folders(data: Path) -> list[tuple[str | None, Path, Path]]:
@@ -217,11 +221,11 @@ def read_labels(data: Path) -> tuple[str, ...] | None:
 
 
 def read_folders(
-    folders: Iterable[tuple[str | None, Path, Path]], data: Path, defects: list[Defect]
+    folders: Iterable[tuple[str | None, Path, Path]], data: Path, issues: list[Issue]
 ) -> Iterator[Found]:
     lists = {
         line.strip(): split
-        for split in ("train", "val")
+        for split in ("train", "val", "test")
         for file in data.glob(f"ImageSets/Segmentation/{split}.txt")
         for line in text_of(file).splitlines()
     }
@@ -232,9 +236,9 @@ def read_folders(
             if mask:
                 yield split or lists.get(path.stem), Pair(path, MaskFile(mask))
             elif not lists:  # VOC has more images than masks
-                defects.append(Defect(path, f"has no mask {masks.name}/{path.stem}.png: left out"))
+                issues.append(Issue(path, f"has no mask {masks.name}/{path.stem}.png: left out"))
         for mask in by_stem.values():
-            defects.append(Defect(mask, f"has no image {images.name}/{mask.stem}: left out"))
+            issues.append(Issue(mask, f"has no image {images.name}/{mask.stem}: left out"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,22 +251,22 @@ class Look:
 
 
 def look_at(
-    found: list[Found], labels: tuple[str, ...] | None, defects: list[Defect]
+    found: list[Found], labels: tuple[str, ...] | None, issues: list[Issue]
 ) -> Iterator[tuple[str | None, Look]]:
-    """Every pair opened once; those that cannot be used go to `defects`."""
+    """Every pair opened once; those that cannot be used go to `issues`."""
     with ThreadPoolExecutor(2) as pool:
         looks = pool.map(lambda pair: look(pair, labels), [pair for _, pair in found])
         shown = tqdm(looks, "reading images and masks", len(found), disable=None)
         for (split, _), result in zip(found, shown, strict=True):
-            if isinstance(result, Defect):
-                defects.append(result)
+            if isinstance(result, Issue):
+                issues.append(result)
             else:
                 yield split, result
 
 
-def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Defect:
+def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Issue:
     if reason := defect(pair.image):
-        return Defect(Path(str(pair.image)), f"{reason}: left out")
+        return Issue(Path(str(pair.image)), f"{reason}: left out")
     source = pair.mask.path
     try:
         if isinstance(pair.mask, CocoMask):  # its size is only a claim, and may be of any number
@@ -270,14 +274,14 @@ def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Defect:
         ids = pair.mask.read()
         hold_size(ids.shape, pair.image)
     except BadMaskError as error:
-        return Defect(source, f"{error}: left out")
+        return Issue(source, f"{error}: left out")
     values, numbers = np.unique(ids, return_counts=True)
     counts = Counter({int(k): int(n) for k, n in zip(values, numbers, strict=True) if k != VOID})
     if not counts:
-        return Defect(source, "holds nothing but void (255): left out")
+        return Issue(source, "holds nothing but void (255): left out")
     most = len(labels) if labels else VOID
     if max(counts) >= most:
-        return Defect(source, f"holds class id {max(counts)}, and ids go to {most - 1}: left out")
+        return Issue(source, f"holds class id {max(counts)}, and ids go to {most - 1}: left out")
     return Look(pair, counts, VOID in values)
 
 
@@ -297,7 +301,7 @@ def upright_size(path: Source) -> tuple[int, int]:
 
 def as_binary(
     looks: list[tuple[str | None, Look]], labels: tuple[str, ...] | None, data: Path,
-    defects: list[Defect],
+    issues: list[Issue],
 ) -> list[tuple[str | None, Look]]:  # fmt: skip
     """Where masks hold nothing but 0 and 255, 255 is class 1: else there was nothing to learn."""
     found = [look for _, look in looks]
@@ -305,7 +309,7 @@ def as_binary(
     classes = {key for look in found for key in look.counts}
     if not files or classes != {0} or not any(look.void for look in found):
         return looks
-    defects.append(Defect(data, "masks hold nothing but 0 and 255: 255 is read as class 1"))
+    issues.append(Issue(data, "masks hold nothing but 0 and 255: 255 is read as class 1"))
     again = []
     for split, old in looks:
         pair = old.pair

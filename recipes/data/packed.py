@@ -3,7 +3,7 @@
 `kzoo pack` writes them, and every recipe reads them as it does a folder. A packed folder holds
 
 packed.json                    task, labels, and of each file its length and sha256
-train.npz, val.npz             what is said of the images, but masks
+train.npz, val.npz, test.npz   what is said of the images, but masks
 train-00000.array_record, ...  the images, with their names and masks
 
 ArrayRecord (https://github.com/google/array_record) is the container of TensorFlow Datasets and of
@@ -31,7 +31,7 @@ INDEX = "packed.json"
 FORMAT = 1
 HEADER = struct.Struct("<HI")  # of a record: bytes of its name, of its image; then both, the mask
 OPEN_SHARDS = 128  # files that a process has open at once
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 PER_OBJECT = ("boxes", "labels")  # what is said of objects: of those of the first image first
 
 
@@ -197,8 +197,13 @@ def open_packed(data: Path, task: str, *, skip: bool = False) -> Packed:
     for split in SPLITS:
         own = [file for file in files if file.split == split and file.records]
         keep = np.repeat([file in sound for file in own], [file.records for file in own])
-        with np.load(data / f"{split}.npz") as arrays:
-            said[split] = of_kept(dict(arrays), keep)
+        # Folders that older versions packed have no test split: that of train, without its rows.
+        arrays = data / f"{split}.npz"
+        with np.load(arrays if arrays.is_file() else data / "train.npz") as found:
+            said[split] = of_kept(
+                dict(found) if arrays.is_file() else {name: a[:0] for name, a in found.items()},
+                keep,
+            )
     images = {
         split: Records(data, [f for f in sound if f.split == split and f.records])
         for split in SPLITS

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from kzoo.recipes.data.box_dataset import Example, read_boxes
-from kzoo.recipes.data.images import Defect, Source, read_dataset, to_rgb
+from kzoo.recipes.data.images import Issue, Source, Split, read_dataset, to_rgb
 from kzoo.recipes.data.mask_dataset import Pair, full_mask, read_masks
 from kzoo.recipes.data.packed import (
     SPLITS,
@@ -33,6 +33,7 @@ from kzoo.recipes.data.packed import (
 )
 
 SHARD_MB = 256
+NO_BOXES = np.zeros((0, 4), "float32")
 QUALITY = 90  # of JPEG, where images are made smaller
 
 
@@ -109,10 +110,8 @@ class Packer(Writer):
             mask.resize(size, Image.Resampling.NEAREST).save(file, "PNG")
             yield packed_record(str(pair.image), image, file.getvalue())
 
-    def end(
-        self, task: str, labels: Sequence[str], defects: Sequence[Defect], **about: Any
-    ) -> None:
-        remarks = [(str(defect.path), defect.reason) for defect in defects]
+    def end(self, task: str, labels: Sequence[str], issues: Sequence[Issue], **about: Any) -> None:
+        remarks = [(str(issue.path), issue.reason) for issue in issues]
         self.finish(task, labels, remarks, about)
 
 
@@ -136,34 +135,37 @@ def shrunk(source: Source, side: int | None) -> bytes:
 
 def pack_labels(data: Path, packer: Packer, **options) -> None:
     dataset = read_dataset(data, **options)
-    for name, split in (("train", dataset.train), ("val", dataset.val)):
+    for name in SPLITS:
+        split: Split = getattr(dataset, name)
         targets = {"targets": split.targets.astype("int32")}
         packer.split(name, packer.images(name, split.paths), targets)
-    packer.end("classify", dataset.labels, dataset.defects)
+    packer.end("classify", dataset.labels, dataset.issues)
 
 
 def pack_boxes(data: Path, packer: Packer, **options) -> None:
     dataset = read_boxes(data, **options)
-    for name, examples in (("train", dataset.train), ("val", dataset.val)):
+    for name in SPLITS:
+        examples: Sequence[Example] = getattr(dataset, name)
         sources = [example.path for example in examples]
         packer.split(name, packer.images(name, sources), objects(examples))
-    packer.end("detect", dataset.labels, dataset.defects)
+    packer.end("detect", dataset.labels, dataset.issues)
 
 
 def objects(examples: Sequence[Example]) -> dict[str, np.ndarray]:
     return {
         "counts": np.array([len(example.labels) for example in examples], "int32"),
         "sizes": np.array([example.size for example in examples], "int32").reshape(-1, 2),
-        "boxes": np.concatenate([example.boxes for example in examples]),
-        "labels": np.concatenate([example.labels for example in examples]).astype("int32"),
+        "boxes": np.concatenate([NO_BOXES, *(example.boxes for example in examples)]),
+        "labels": np.concatenate([[], *(example.labels for example in examples)]).astype("int32"),
     }
 
 
 def pack_masks(data: Path, packer: Packer, **options) -> None:
     dataset = read_masks(data, **options)
-    for name, pairs in (("train", dataset.train), ("val", dataset.val)):
+    for name in SPLITS:
+        pairs: Sequence[Pair] = getattr(dataset, name)
         packer.split(name, packer.pairs(name, pairs), {})
-    packer.end("segment", dataset.labels, dataset.defects, pixels=dataset.pixels.tolist())
+    packer.end("segment", dataset.labels, dataset.issues, pixels=dataset.pixels.tolist())
 
 
 TASKS: dict[str, Callable[..., None]] = {

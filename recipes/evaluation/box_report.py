@@ -80,7 +80,7 @@ def write_report(
         ),
         f"Truth, float and int8, from {SHOWN:.0%} on": triples(dataset, found),
         "The data": plot(draw_data(dataset), "objects by class, and their sizes"),
-        "Remarks on the data": listed(dataset.defects, "None."),
+        "Remarks on the data": listed(dataset.issues, "None."),
         "Settings": settings(config),
     }
     title = f"SSDLite on {config['model']} {config['alpha']:g}: {Path(config['data']).name}"

@@ -66,7 +66,7 @@ def write_report(
         "The surest mistakes of the int8 model": answers(dataset, scores["int8"], wrong),
         "Images of all kinds": answers(dataset, scores["int8"], anyone),
         "Files that were not used as they stand": listed(
-            dataset.defects, "None: every file was an image."
+            dataset.issues, "None: every file was an image."
         ),
         "Settings": settings(config),
     }

@@ -86,7 +86,7 @@ def write_report(
         "Which classes are taken for which": plot(draw_confusion(int8, dataset.labels), "confusion")
         if classes <= 40
         else "",
-        "Remarks on the data": listed(dataset.defects, "None: every image has a mask."),
+        "Remarks on the data": listed(dataset.issues, "None: every image has a mask."),
         "Settings": settings(config),
     }
     title = f"{config['head']} on {config['model']} {config['alpha']:g}: "
