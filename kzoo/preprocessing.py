@@ -1,5 +1,6 @@
-"""What weights expect of pixels: the scalings by name, and the layer that applies them."""
+"""Pixels as nets take them: the scalings that weights expect, and images at the input's size."""
 
+import functools
 from typing import Any, Literal
 
 import keras
@@ -52,3 +53,50 @@ def scaling(offset: Any) -> Literal["tf", "torch"] | None:
     names: tuple[Literal["tf", "torch"], ...] = ("tf", "torch")
     fits = [name for name in names if np.allclose(offset, PREPROCESSING[name][1], atol=0.02)]
     return fits[0] if fits else None
+
+
+def stretch(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Return an image (H, W, C), uint8 or float, stretched to (height, width), as float32.
+
+    As Pillow's resize with BILINEAR does, which is what the recipes train on: a triangle filter
+    as wide as two pixels of the smaller image, along the width, then along the height. Of a uint8
+    image it gives whole numbers, Pillow's own or, where that begins with the height (narrow
+    images), at most 1 apart. Values stay within those of the image.
+    Raises ValueError for another shape.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3:
+        raise ValueError(f"An image is (H, W, C). Received: shape {image.shape}")
+    whole = image.dtype == np.uint8
+    found: Any = image.astype(np.int32 if whole else np.float32)
+    # 255.00003, by rounding of the weights, would be out of a uint8 input's range.
+    least, most = found.min(), found.max()
+    for axis, wanted in ((1, size[1]), (0, size[0])):
+        if found.shape[axis] == wanted:
+            continue
+        places, weights = triangle_filter(found.shape[axis], wanted)
+        weights = (weights * 2**BITS + 0.5 if whole else weights).astype(found.dtype)
+        along = (-1, 1, 1) if axis == 0 else (-1, 1)
+        # One place of the filter at a time: all of them together take its width in memory.
+        total = np.zeros((), found.dtype)
+        for place, weight in zip(places, weights, strict=True):
+            total = total + found.take(place, axis) * weight.reshape(along)
+        found = total
+        if whole:
+            found = (found + 2 ** (BITS - 1)) >> BITS
+    return found.clip(least, most).astype(np.float32)
+
+
+BITS = 22  # of Pillow's weights, which are whole numbers: 255 times their sum is an int32
+
+
+@functools.lru_cache(maxsize=16)
+def triangle_filter(have: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Places in a row of `have` pixels, their weights): both (K, wanted), weights sum to 1."""
+    scale = have / wanted
+    reach = max(scale, 1.0)
+    centre = (np.arange(wanted) + 0.5) * scale
+    first = np.maximum((centre - reach + 0.5).astype(int), 0)
+    places = first + np.arange(int(np.ceil(2 * reach)) + 1)[:, None]
+    weights = np.maximum(1 - np.abs((places + 0.5 - centre) * (1 / reach)), 0) * (places < have)
+    return np.minimum(places, have - 1), weights * (1 / weights.sum(axis=0))

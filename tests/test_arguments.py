@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 from golden.backends import fill
+from PIL import Image
 
 import kzoo
+from kzoo.preprocessing import stretch
 
 BUILDERS = [kzoo.MobileNetV2, kzoo.MobileNetV3Large, kzoo.MobileNetV3Small]
 SMALL = {"alpha": 0.35, "input_shape": (32, 32, 3)}
@@ -69,6 +71,29 @@ def test_without_the_top(build):
         pooled = build(**SMALL, include_top=False, pooling=pooling)
         assert pooled.output_shape == (None, n)
         assert type(pooled.layers[-1]) is layer
+
+
+# Smaller, much smaller, larger, one side only: (H, W) of an image and of what it becomes.
+@pytest.mark.parametrize(
+    ("have", "size"),
+    [((48, 64), (32, 32)), ((300, 17), (31, 9)), ((9, 11), (20, 32)), ((8, 40), (8, 16))],
+)
+def test_images_are_stretched_as_pillow_does(have, size):
+    image = np.random.default_rng(0).integers(0, 256, (*have, 3), dtype="uint8")
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    found = stretch(image, size)
+    assert found.dtype == np.float32
+    if have != (300, 17):  # Pillow 13 begins with the height where an image is narrow
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, atol=1)
+    np.testing.assert_allclose(stretch(image.astype("float32"), size), expected, atol=1.01)
+
+
+@pytest.mark.parametrize("value", [255, 3.7])
+def test_a_flat_image_stays_flat(value):
+    """White became 255.00003, which a uint8 input refuses."""
+    image = np.full((480, 640, 3), value, "uint8" if value == 255 else "float32")
+    assert np.unique(stretch(image, (320, 320))).tolist() == [np.float32(value)]
 
 
 def test_preprocessing():

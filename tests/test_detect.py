@@ -12,7 +12,8 @@ from scenes import draw_scenes
 
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.detections import Detections
-from kzoo.detection.detector import Detector, resized
+from kzoo.detection.detector import Detector
+from kzoo.preprocessing import stretch
 from kzoo.recipes.cli import main
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import Example, read_boxes
@@ -225,7 +226,7 @@ class TestRun:
         both = [finder(run / name, max_detections=300) for name in ("model.keras", "model.tflite")]
         wide = images[0].repeat(2, axis=1)  # of another size: in its own pixels
         (found,) = Runner(run / "model.tflite").detect([wide], score_threshold=0.01)
-        (square,) = finder(run / "model.tflite")(resized(wide, (64, 64))[None])
+        (square,) = finder(run / "model.tflite")(stretch(wide, (64, 64))[None])
         np.testing.assert_allclose(found.boxes, square.boxes * [64, 128, 64, 128])
         for one, other in zip(*(find(images) for find in both), strict=True):
             assert len(other) > 0

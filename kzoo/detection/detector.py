@@ -13,6 +13,7 @@ from kzoo.detection.anchors import Anchors
 from kzoo.detection.boxes import match
 from kzoo.detection.detections import Detections, detections
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
+from kzoo.preprocessing import stretch
 
 
 @keras.saving.register_keras_serializable(package="kzoo")
@@ -153,25 +154,13 @@ class Detector(keras.Model):
         return cls(net.input, net.output, **(config | {"anchors": anchors}), name=net.name)
 
 
-def resized(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """(H, W, C), uint8 or float, stretched to the height and width given, as float32."""
-    image = np.asarray(image, "float32")
-    if image.ndim != 3:
-        raise ValueError(f"An image is (H, W, C). Received: shape {image.shape}")
-    if image.shape[:2] == tuple(size):
-        return image
-    return ops.convert_to_numpy(
-        ops.image.resize(image, size, antialias=True, data_format="channels_last")
-    )
-
-
 def at_own_size(
     find: Callable[[np.ndarray], list[Detections]],
     images: np.ndarray | Sequence[np.ndarray],
     size: tuple[int, ...],
 ) -> list[Detections]:
-    """What `find` sees on images stretched to `size`, boxes in each one's own pixels."""
-    stretched = [resized(image, size) for image in images]
+    """Return what `find` finds on images stretched to `size`, boxes in each one's own pixels."""
+    stretched = [stretch(image, size) for image in images]
     if not stretched:
         return []
     found = find(np.stack(stretched))

@@ -10,7 +10,8 @@ import numpy as np
 
 from kzoo.arguments import renamed
 from kzoo.detection.detections import Detections
-from kzoo.detection.detector import at_own_size, resized
+from kzoo.detection.detector import at_own_size
+from kzoo.preprocessing import stretch
 from kzoo.segmentation.masks import mask_at
 from kzoo.tflite.ports import dequantize, from_pixels, names, port
 from kzoo.tflite.runtime.find_objects import finding
@@ -73,9 +74,11 @@ class Runner:
     def detect(
         self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4, **options: Any
     ) -> list[Detections]:
-        """What is on images (H, W, C) of any sizes, by a detector's file; boxes in their pixels.
+        """Return what a detector's file finds on images (H, W, C) of any sizes, boxes in their px.
 
-        As `Detector.detect` of the Keras model; `options` are those of `kzoo.detections`.
+        As `Detector.detect` of the Keras model; `options` are those of `kzoo.detections`. Images
+        are stretched to the input's size as in training: Pillow's bilinear filter
+        (`kzoo.preprocessing.stretch`), which is how `kzoo predict` resizes too.
         """
         find = functools.partial(self._find, score_threshold=score_threshold, **options)
         return at_own_size(find, images, self.input.shape[1:3])
@@ -85,8 +88,11 @@ class Runner:
         return finding(self)
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """The class ids (H, W), uint8, of an image (H, W, C) of any size: a segmenter's."""
-        outputs = self(resized(image, self.input.shape[1:3]))
+        """Return the class ids (H, W), uint8, that a segmenter's file finds on an image (H, W, C).
+
+        The image may have any size; it is stretched to the input's as `detect` does it.
+        """
+        outputs = self(stretch(image, self.input.shape[1:3]))
         if isinstance(outputs, dict):
             raise ValueError(f"{self.path} has {len(outputs)} outputs: it is no segmenter.")
         return mask_at(outputs[0], np.shape(image)[:2])
