@@ -73,6 +73,64 @@ def test_iou_by_counting_cells():
     np.testing.assert_allclose(b.iou(x, y), expected, atol=1e-5)
 
 
+GRIDS = ((40, 40), (20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
+
+
+def cells(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as of blood cells at 320 px: 90 x 90, 70 x 70 and 27 x 20 px, and which is which."""
+    rng = np.random.default_rng(0)
+    kinds = np.arange(n) % 3
+    sides = np.array([(90, 90), (70, 70), (27, 20)])[kinds] * np.exp(rng.normal(0, 0.1, (n, 2)))
+    corner = rng.uniform(0, 1, (n, 2)) * (1 - sides / 320)
+    return np.concatenate([corner, corner + sides / 320], axis=1), kinds
+
+
+def test_best_iou_is_that_of_the_best_anchor():
+    boxes = np.concatenate([cells(60)[0], some_boxes(60)])
+    for anchors in (Anchors(GRIDS), Anchors(((7, 12), (3, 4))), Anchors.fit(boxes, GRIDS)):
+        expected = b.iou(boxes[:, None], anchors.boxes()).max(axis=1)
+        np.testing.assert_allclose(anchors.best_iou(boxes), expected, atol=1e-6)
+
+
+def test_fitted_anchors_reach_what_the_published_ones_do_not():
+    boxes, kinds = cells()
+    published, fitted = Anchors(GRIDS[1:]), Anchors.fit(boxes, GRIDS)
+    assert published.best_iou(boxes[kinds == 2]).max() < 0.5  # facts: .14 in the mean
+    for kind in range(3):
+        own = boxes[kinds == kind]
+        assert fitted.best_iou(own).min() >= 0.5
+        assert fitted.best_iou(own).mean() > published.best_iou(own).mean()
+    assert fitted == Anchors.fit(boxes, GRIDS)
+
+
+def test_maps_without_objects_keep_the_published_shapes():
+    nothing = Anchors.fit(np.zeros((0, 4)), GRIDS)
+    published = Anchors(GRIDS, scales=(0.0875, 0.95))
+    for level in range(len(GRIDS)):
+        expected = sorted(published.shapes(level))
+        np.testing.assert_allclose(sorted(nothing.shapes(level)), expected, atol=1e-4)
+
+
+def test_fitted_shapes_are_the_objects():
+    """Two kinds of objects and two shapes: the mean of the logarithms of each kind's sides."""
+    boxes = np.tile([[0, 0, 0.3, 0.2], [0, 0, 0.25, 0.8]], (100, 1))
+    (shapes,) = Anchors.fit(boxes, ((4, 4),), per_map=2).sizes
+    np.testing.assert_allclose(shapes, [(0.3, 0.2), (0.25, 0.8)], rtol=0.1)
+
+
+def test_what_anchors_cannot_be_fitted_to():
+    with pytest.raises(ValueError, match=r"boxes must be of shape \(N, 4\)\. Received: .*\(3, 2\)"):
+        Anchors.fit(np.zeros((3, 2)), GRIDS)
+    with pytest.raises(ValueError, match=r"per_map must be a whole number >= 1\. Received: .*=0"):
+        Anchors.fit(np.zeros((0, 4)), GRIDS, per_map=0)
+
+
+@pytest.mark.parametrize("sizes", [(), (((0.1, 0.2),), ()), (((0.1, 2.0),), ((0.1, 0.1),))])
+def test_shapes_that_make_no_sense(sizes):
+    with pytest.raises(ValueError, match=r"sizes must be a list of \(height, width\).* 2 maps"):
+        Anchors(((4, 4), (2, 2)), sizes=sizes)
+
+
 def test_anchors_are_torchvisions():
     anchors = Anchors(((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))).boxes()
     assert anchors.shape == (3234, 4)

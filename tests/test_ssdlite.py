@@ -1,5 +1,6 @@
 """SSDLite and its loss, held against torchvision, the papers, and what it learns."""
 
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -80,6 +81,21 @@ def test_v2_has_the_published_maps_and_anchors():
     assert model.anchors.grids == ((19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
     assert model.get_layer("boxes0_depthwise").input.shape == (None, 19, 19, 576)
     assert model.output["boxes"].shape == (None, 1917, 4)
+
+
+def test_a_map_at_stride_8_for_small_objects():
+    """The expansion of the row that goes to stride 16; the other maps are as published."""
+    plain = kzoo.SSDLite(backbone("mobilenet_v3_small", 320), 3)
+    model = kzoo.SSDLite(backbone("mobilenet_v3_small", 320), 3, levels=(3, 4, 5))
+    assert model.anchors.grids == ((40, 40), *plain.anchors.grids)
+    assert model.get_layer("boxes0_depthwise").input.shape == (None, 40, 40, 96)
+    inputs = [
+        [m.get_layer(f"boxes{i}_depthwise").input.shape for i in levels]
+        for m, levels in ((model, range(1, 7)), (plain, range(6)))
+    ]
+    assert inputs[0] == inputs[1]
+    v1 = kzoo.SSDLite(backbone("mobilenet_v1", 64), 3, extras=(16,), levels=(3, 4, 5))
+    assert v1.anchors.grids == ((8, 8), (4, 4), (2, 2), (1, 1))
 
 
 def test_raw_outputs_are_torchvisions(outputs):
@@ -303,11 +319,25 @@ def tiny() -> keras.Model:
         ({"scales": (0.2, 1.5)}, r"scales must be two numbers"),
         ({"scales": (0.2, 0.5, 0.9)}, r"scales must be two numbers"),
         ({"scales": 0.2}, r"scales must be two numbers"),
+        ({"levels": (3,)}, r"levels must be \(4, 5\) or \(3, 4, 5\)\. Received: levels=\(3,\)"),
+        ({"levels": 3}, r"levels must be \(4, 5\) or"),
+        ({"anchors": Anchors(((4, 4),))}, r"feature maps of .*anchors for \(\(4, 4\),\).*partial"),
     ],
 )
 def test_a_heads_arguments_that_make_no_sense(tiny, arguments, message):
     with pytest.raises(ValueError, match=message):
         kzoo.SSDLite(tiny, **{"classes": 3} | arguments)
+
+
+def test_fitted_anchors_travel_with_the_model(tiny, tmp_path):
+    corner = np.random.default_rng(0).uniform(0, 0.8, (50, 2))
+    boxes = np.c_[corner, corner + 0.1]
+    model = kzoo.SSDLite(tiny, 3, extras=(8, 16), anchors=partial(Anchors.fit, boxes))
+    assert model.anchors == Anchors.fit(boxes, model.anchors.grids)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.anchors == model.anchors
+    np.testing.assert_array_equal(loaded.anchor_boxes, model.anchor_boxes)
 
 
 def test_numbers_of_numpy(tiny, tmp_path):

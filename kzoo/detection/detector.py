@@ -145,12 +145,7 @@ class Detector(keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Detector":
         config = dict(config)
         net = keras.Model.from_config(config.pop("net"), custom_objects)
-        # JSON has lists where a frozen dataclass has tuples.
-        own = config["anchors"]
-        anchors = Anchors(
-            grids=tuple(map(tuple, own["grids"])), ratios=tuple(own["ratios"]),
-            scales=tuple(own["scales"]), reduced_first=own["reduced_first"],
-        )  # fmt: skip
+        anchors = Anchors.from_config(config["anchors"])
         return cls(net.input, net.output, **(config | {"anchors": anchors}), name=net.name)
 
 

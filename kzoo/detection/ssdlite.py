@@ -1,4 +1,4 @@
-"""SSDLite: depthwise separable heads on six feature maps of a MobileNet.
+"""SSDLite: depthwise separable heads on feature maps of a MobileNet.
 
 Source: https://arxiv.org/abs/1801.04381, section 6.2, and https://arxiv.org/abs/1905.02244, section
 6.3; layers as in torchvision's ssdlite320_mobilenet_v3_large, 3,440,060 parameters at 320 px.
@@ -6,7 +6,7 @@ Source: https://arxiv.org/abs/1801.04381, section 6.2, and https://arxiv.org/abs
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,18 +16,21 @@ from keras import layers
 from kzoo.arguments import is_number, is_whole, one_of, require
 from kzoo.backbones.build import ASIDE, pyramid
 from kzoo.backbones.rows import Net
-from kzoo.detection.anchors import Anchors
+from kzoo.detection.anchors import FIRST, LAST, Anchors
 from kzoo.detection.detector import Detector
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
 from kzoo.preprocessing import Tensor
 
+MakeAnchors = Anchors | Callable[[tuple[tuple[int, int], ...]], Anchors]
+LEVELS = ((4, 5), (3, 4, 5))
 HEAD_DEVIATION = 0.03  # of a new head's weights (torchvision, TF Object Detection)
 
 
 def SSDLite(
     backbone: keras.Model, classes: int, *, extras: Sequence[int] = (512, 256, 256, 128),
     loss: str = "hnm", box_loss: str = "smooth_l1", ratios: Sequence[float] = (2, 3),
-    scales: tuple[float, float] = (0.2, 0.95), reduced_first: bool = False,
+    scales: tuple[float, float] = (FIRST, LAST), reduced_first: bool = False,
+    levels: Sequence[int] = (4, 5), anchors: MakeAnchors | None = None,
     norm_momentum: float = 0.97, name: str | None = None,
 ) -> Detector:  # fmt: skip
     """A detector of `classes` kinds of objects on a kzoo backbone.
@@ -42,19 +45,27 @@ def SSDLite(
     box_loss: "smooth_l1", of the codes; "giou", "diou" or "ciou", of the boxes.
     ratios, scales, reduced_first: of the anchors, see `kzoo.Anchors`. TF's configs have
         reduced_first=True.
+    levels: of the backbone's maps, a map at level L having stride 2^L. (3, 4, 5) adds one at stride
+        8, for objects of under a tenth of the side: 7 % more MACs, 20 % more time in int8.
+    anchors: a `kzoo.Anchors`, or a function that makes one of the maps' sizes, such as
+        `functools.partial(kzoo.Anchors.fit, boxes)`, in place of ratios, scales, reduced_first.
     norm_momentum: in [0, 1), of the head's batch normalization; .9 for runs of some hundred steps.
 
     Feature maps are the expansion in the first row at stride 32, which still has stride 16 (of V1,
     which expands nothing, what that row reads), the backbone's last, and one half as large for each
-    of `extras`. Raises ValueError for arguments that make no sense, for a backbone without such
-    maps, and under Keras' "channels_first" image data format.
+    of `extras`; at level 3 the expansion in the first row at stride 16. Raises ValueError for
+    arguments that make no sense, for a backbone without such maps, and under Keras'
+    "channels_first" image data format.
     """
     one_of("loss", loss, tuple(LOSSES))
     one_of("box_loss", box_loss, tuple(BOX_LOSSES))
     check(classes, norm_momentum)
     check_maps(extras, ratios, scales)
     classes = int(classes)  # NumPy's too: a saved detector holds it in JSON
-    maps = [tap(backbone), backbone.output]
+    fits = is_list(levels) and tuple(levels) in LEVELS
+    require("levels", levels, fits, " or ".join(map(str, LEVELS)))
+    features(backbone)
+    maps = [*(tap(backbone, level) for level in levels[:-1]), backbone.output]
     # The head pads as the backbone does, which its weights decide.
     padded = any(isinstance(layer, layers.ZeroPadding2D) for layer in backbone.layers)
     net = Net(padding="symmetric" if padded else "same", norm_momentum=norm_momentum)
@@ -62,10 +73,16 @@ def SSDLite(
     for i, width in enumerate(extras):
         maps.append(extra(maps[-1], int(width), net, f"extra{i}"))
     first, last = map(float, scales)
-    anchors = Anchors(
-        tuple((x.shape[1], x.shape[2]) for x in maps), tuple(map(float, ratios)), (first, last),
-        reduced_first,
-    )  # fmt: skip
+    grids = tuple((x.shape[1], x.shape[2]) for x in maps)
+    if anchors is None:
+        anchors = Anchors(grids, tuple(map(float, ratios)), (first, last), reduced_first)
+    elif not isinstance(anchors, Anchors):
+        anchors = anchors(grids)
+    if anchors.grids != grids:
+        raise ValueError(
+            f"The anchors must be for feature maps of {grids}. Received: anchors for "
+            f"{anchors.grids}. Pass functools.partial(kzoo.Anchors.fit, boxes) to fit them here."
+        )
     kind = LOSSES[loss]
     bias = keras.initializers.Constant(math.log(kind.prior / (1 - kind.prior)))
     columns = {"boxes": (4, "zeros"), "logits": (classes + kind.background, bias)}
@@ -123,8 +140,8 @@ def extra(x: Tensor, width: int, net: Net, name: str) -> Tensor:
     return net.conv(x, width, act="relu6", name=f"{name}_expand")
 
 
-def tap(backbone: keras.Model) -> Any:
-    """The last map at stride 16: the expansion in the first row at stride 32, of V1 its input."""
+def features(backbone: keras.Model) -> None:
+    """Check that a backbone ends in feature maps of known size, in Keras' usual order of axes."""
     shape = getattr(backbone, "output_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -138,16 +155,24 @@ def tap(backbone: keras.Model) -> Any:
             'SSDLite is for Keras\' image data format "channels_last". Received: "channels_first". '
             'Call keras.config.set_image_data_format("channels_last"), then build the backbone.'
         )
-    stride = 1
+
+
+def tap(backbone: keras.Model, level: int) -> Any:
+    """Return the last map at stride 2^level: the expansion in the first row at twice that stride.
+
+    Of a row that expands nothing (V1's), its input.
+    """
+    stride, wanted = 1, 2 ** (level + 1)
+    names = {layer.name for layer in backbone.layers}
     for layer in backbone.layers:
         row = re.fullmatch(r"(row\d+)_(\w+)", layer.name)
         if row and hasattr(layer, "strides") and row[2] not in ASIDE:
             stride *= layer.strides[0]
-            if stride == 32:
-                names = [other.name for other in backbone.layers]
+            if stride == wanted:
                 name = f"{row[1]}_expand_act"
-                return backbone.get_layer(name).output if name in names else pyramid(backbone)["P4"]
+                inside = name in names
+                return backbone.get_layer(name).output if inside else pyramid(backbone)[f"P{level}"]
     raise ValueError(
-        f"{backbone.name!r} has no row at stride 32, in which SSDLite reads its first map. Build "
-        "the backbone with kzoo and output_stride=32."
+        f"{backbone.name!r} has no row at stride {wanted}, in which SSDLite reads a map. Build the "
+        "backbone with kzoo and output_stride=32."
     )
