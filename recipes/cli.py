@@ -266,13 +266,18 @@ def convert(command: argparse.ArgumentParser) -> Run:
 
 
 def audit(command: argparse.ArgumentParser) -> Run:
-    """what is in a .tflite file, and what will run slowly"""
+    """what is in a .tflite file, where it will run, and what will run slowly"""
     command.add_argument("file", help=".tflite file, anyone's")
+    command.add_argument(
+        "--target", action="append", metavar="NAME",
+        help="what a target refuses and what to do: cpu, gpu, npu, web, micro, edgetpu, all; "
+        "may be given again",
+    )  # fmt: skip
 
     def run(given: argparse.Namespace) -> None:
-        from kzoo.tflite import audit
+        from kzoo.tflite import audit, targets
 
-        print(audit(given.file))
+        print(*targets(given.file, given.target) if given.target else [audit(given.file)], sep="\n")
 
     return run
 

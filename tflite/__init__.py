@@ -5,6 +5,7 @@ from kzoo.tflite.convert.translation import SCHEMES
 from kzoo.tflite.inspect.audit import Audit, audit
 from kzoo.tflite.inspect.benchmark import Benchmark, benchmark
 from kzoo.tflite.inspect.compare import Comparison, compare
+from kzoo.tflite.inspect.targets.verdicts import Verdict, targets
 from kzoo.tflite.inspect.verify import Bounds, RejectedFile, verify
 from kzoo.tflite.metadata.reading import (
     BoxOutputs,
@@ -29,10 +30,12 @@ __all__ = [
     "RejectedFile",
     "Runner",
     "SegmenterOutput",
+    "Verdict",
     "audit",
     "benchmark",
     "compare",
     "convert",
     "read_metadata",
+    "targets",
     "verify",
 ]

@@ -274,8 +274,8 @@ def card(
             "operators": f"{len(found.operators)}, of which {len(found.float_ops)} compute in "
             "floats before the last layers",
             "XNNPACK": f"{found.partitions} partition(s), {len(found.outside)} operators outside",
-            **{name: f"{len(left)} operators stay on the CPU" if left else "takes every operator"
-               for name, left in found.refused.items()},
+            **{verdict.target.title: f"{verdict.sentence} By its published list, not run."
+               for verdict in found.targets},
         }),
         *(f"\n- {words}" for words in found.advice),
         "",

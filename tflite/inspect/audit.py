@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kzoo.tflite.inspect.delegates import DELEGATES, Facts, advice
+from kzoo.tflite.inspect.advice import Facts, advice
+from kzoo.tflite.inspect.targets.verdicts import Verdict, computed, targets
 from kzoo.tflite.metadata.reading import Metadata, read_metadata
 from kzoo.tflite.ports import Port, port
 from kzoo.tflite.runtime.trial import Trial, trial
@@ -50,7 +51,7 @@ class Audit:
     risks: tuple[str, ...]  # operators whose scales XNNPACK does not take
     run: Trial | None  # None if it was not tried, or failed
     failure: str | None  # why it could not be run
-    refused: Mapping[str, tuple[str, ...]]  # by accelerator, what of the file stays on the CPU
+    targets: tuple[Verdict, ...]  # by their published lists, see `targets`
     advice: tuple[str, ...]  # what keeps the file from running well, and what to do
 
     @property
@@ -99,11 +100,8 @@ class Audit:
                 f"{self.run.partitions} partition(s), {len(self.outside)} operators outside",
             )
             yield "outside", listed(self.outside)
-        for name, operators in self.refused.items():
-            on_cpu = f"{len(operators)} of {len(self.operators)} operators stay on the CPU: "
-            kinds = collections.Counter(name.split()[1] for name in operators).most_common()
-            which = ", ".join(f"{n} {kind}" for kind, n in kinds)
-            yield name, on_cpu + which if operators else "takes every operator"
+        for verdict in self.targets:
+            yield verdict.target.key, verdict.sentence
         yield "failure", self.failure or ""
         for words in self.advice:
             yield "advice", words
@@ -167,12 +165,7 @@ def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
         per_channel=facts.per_channel,
         metadata=read_metadata(path),
         risks=facts.risks,
-        refused={
-            delegate.name: tuple(
-                named(i, graph.operators[i]) for i in delegate.refused(graph, known)
-            )
-            for delegate in DELEGATES
-        },
+        targets=targets(model),
         advice=tuple(advice(facts)),
         run=tried,
         failure=failure,
@@ -207,21 +200,14 @@ def constant(model: TfliteModel, tensor: TfliteTensor) -> bool:
     return tensor.buffer != 0 and model.buffers[tensor.buffer].nbytes > 0
 
 
-def computed(graph: TfliteGraph) -> set[int]:
-    """Tensors that depend on the input: not constants, nor float16 constants made float32."""
-    known = set(graph.inputs)
-    for op in graph.operators:
-        if known.intersection(op.inputs):
-            known.update(op.outputs)
-    return known
-
-
-def conversions(graph: TfliteGraph, known: set[int]) -> tuple[int, int]:
+def conversions(graph: TfliteGraph, known: frozenset[int]) -> tuple[int, int]:
     kinds = [op.name for op in graph.operators if known.intersection(op.outputs)]
     return kinds.count("QUANTIZE"), kinds.count("DEQUANTIZE")
 
 
-def float_operators(graph: TfliteGraph, known: set[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def float_operators(
+    graph: TfliteGraph, known: frozenset[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(Operators that compute floats, those of them that only finish the outputs)."""
     floats, last_quantized = [], -1
     for i, op in enumerate(graph.operators):

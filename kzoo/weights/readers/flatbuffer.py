@@ -73,6 +73,12 @@ OPTIONS: dict[str, dict[str, tuple[int, str, Any]]] = {
     "CONCATENATION": {"axis": (0, "i", 0), "activation": (1, "b", ACTIVATIONS)},
     "SOFTMAX": {"beta": (0, "f", 0.0)},
     "MEAN": {"keep_dims": (0, "?", False)},
+    "STRIDED_SLICE": {
+        name: (i, "i", 0)
+        for i, name in enumerate(
+            ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+        )
+    },
     "RESIZE_BILINEAR": {"align_corners": (2, "?", False), "half_pixel_centers": (3, "?", False)},
     "CONV_2D": {
         "padding": (0, "b", PADDINGS), **STRIDES, "activation": (3, "b", ACTIVATIONS),

@@ -1,89 +1,10 @@
-"""What accelerators take, by their own lists, and advice on what keeps a file from running fast.
-
-The lists say which kinds of operators a delegate knows; it can still refuse one for its settings.
-"""
+"""Advice on what keeps a file from running fast on a CPU."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 
 from kzoo.tflite.xnnpack import weights_of
 from kzoo.weights.readers.flatbuffer import TfliteGraph
-
-
-@dataclasses.dataclass(frozen=True)
-class Delegate:
-    """An accelerator: `operators` it knows, `dtypes` that its tensors may have."""
-
-    name: str
-    source: str
-    operators: frozenset[str]
-    dtypes: frozenset[str]
-
-    def refused(self, graph: TfliteGraph, computed: set[int]) -> list[int]:
-        """The operators, by index, that it leaves to the CPU."""
-        found = []
-        for i, op in enumerate(graph.operators):
-            if op.name == "DEQUANTIZE" and not computed.intersection(op.outputs):
-                continue  # of float16 weights, which every delegate reads as constants
-            ends = [graph.tensors[t] for t in (*op.inputs, *op.outputs) if t in computed]
-            fits = all(tensor.dtype in self.dtypes for tensor in ends)
-            if op.custom or op.name not in self.operators or not fits:
-                found.append(i)
-        return found
-
-
-def kinds(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-FLOATS, EIGHT_BITS = frozenset({"float32", "float16"}), frozenset({"int8", "uint8"})
-
-DELEGATES = (
-    Delegate(
-        "GPU",  # NewOperationParser, with quantized inference allowed, as it is by default
-        "https://github.com/tensorflow/tensorflow/blob/9a5c30170e25d007fee6f7176d12b42438805d0b/"
-        "tensorflow/lite/delegates/gpu/common/model_builder.cc",
-        kinds(
-            """ABS ADD AVERAGE_POOL_2D CONCATENATION CONV_2D COS DEPTHWISE_CONV_2D
-            DEQUANTIZE DIV FULLY_CONNECTED HARD_SWISH LOGISTIC LOG LSTM MAXIMUM
-            MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL PAD POW QUANTIZE RELU RELU6
-            LEAKY_RELU PRELU RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT
-            SIN SLICE SOFTMAX SPACE_TO_DEPTH SQRT SQUARE SQUARED_DIFFERENCE
-            STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV"""
-        ),
-        FLOATS | EIGHT_BITS,
-    ),
-    Delegate(
-        "Edge TPU",
-        "https://coral.ai/docs/edgetpu/models-intro/#supported-operations",
-        kinds(
-            """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS
-            FULLY_CONNECTED L2_NORMALIZATION LOGISTIC LSTM MAXIMUM MAX_POOL_2D MEAN
-            MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6
-            RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE
-            SOFTMAX SPACE_TO_DEPTH SPLIT SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE
-            SUB SUM TANH TRANSPOSE TRANSPOSE_CONV"""
-        ),
-        EIGHT_BITS,
-    ),
-    Delegate(
-        "NNAPI",  # Validate, on Android 11 and later; deprecated since Android 15
-        "https://github.com/tensorflow/tensorflow/blob/acdcab508aba594419934b482957e13d4f5b2455/"
-        "tensorflow/lite/delegates/nnapi/nnapi_delegate.cc",
-        kinds(
-            """ABS ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_TO_SPACE_ND CAST
-            CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV EXP
-            EXPAND_DIMS FLOOR FULLY_CONNECTED GATHER HARD_SWISH L2_NORMALIZATION
-            LEAKY_RELU LOG LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL
-            NEG PAD PADV2 POW PRELU QUANTIZE REDUCE_ANY REDUCE_MAX REDUCE_MIN RELU
-            RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT
-            SELECT SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SQRT
-            SQUEEZE STRIDED_SLICE SUB TANH TILE TOPK_V2 TRANSPOSE TRANSPOSE_CONV"""
-        ),
-        FLOATS | EIGHT_BITS | {"int32", "bool"},
-    ),
-)
-
 
 KNOWN_CUSTOM = ("TFLite_Detection_PostProcess",)  # LiteRT and MediaPipe bring it along
 
@@ -93,7 +14,7 @@ class Facts:
     """What advice is given on."""
 
     graph: TfliteGraph
-    computed: set[int]  # tensors that depend on the input
+    computed: frozenset[int]  # tensors that depend on the input
     float_ops: tuple[str, ...]
     outside: Sequence[int] | None  # of XNNPACK; None where the file was not run
     risks: tuple[str, ...]
