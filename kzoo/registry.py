@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,9 @@ def register(name: str, **options: Any) -> Callable[[Builder], Builder]:
 
 
 def list_models() -> tuple[str, ...]:
-    """Return the names that `get_model`, `create_model` and the command line know."""
-    return tuple(MODELS)
+    """Return the names that `get_model`, `create_model` and the command line know, sorted."""
+    importlib.import_module("kzoo.api")  # the files that define models enter them here
+    return tuple(sorted(MODELS))
 
 
 def get_model(name: str) -> Builder:
@@ -33,10 +35,11 @@ def get_model(name: str) -> Builder:
 
     Raises ValueError for a name that `list_models` does not hold.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, 1)
+    known = list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"There is no model {name!r}.{hint} Choose one of: {', '.join(MODELS)}.")
+        raise ValueError(f"There is no model {name!r}.{hint} Choose one of: {', '.join(known)}.")
     return MODELS[name]
 
 

@@ -1,7 +1,10 @@
 """Programs: the only room with image files, flags, progress bars and plots."""
 
-from kzoo.recipes.classify import classify
-from kzoo.recipes.detect import detect
-from kzoo.recipes.segment import segment
+from typing import TYPE_CHECKING
 
-__all__ = ["classify", "detect", "segment"]
+from kzoo.lazy import import_on_demand
+
+if TYPE_CHECKING:
+    from kzoo.recipes.api import *  # noqa: F403
+
+import_on_demand(__name__, functions=["classify", "detect", "segment"])

@@ -6,12 +6,11 @@ PHOTOS has one folder per class, or train/ and val/ of those, or is a CSV. The r
 model.keras, model.tflite, labels.txt and report.html; killed, the same command goes on.
 """
 
-import dataclasses
 import json
 import pickle
 import threading
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from tqdm import tqdm
@@ -19,13 +18,13 @@ from tqdm import tqdm
 import kzoo
 from kzoo.files import replacing
 from kzoo.recipes import distributed as distribute
+from kzoo.recipes.configs import ClassifyConfig as Config
 from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.images import Dataset, Images, Split, read_dataset
 from kzoo.recipes.evaluation.class_report import write_report
 from kzoo.recipes.files import write_json
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.training.options import Course, at_least, below_one, option
 from kzoo.recipes.training.run_folder import Results, by_one, open_run
 from kzoo.recipes.training.stages import (
     Stage,
@@ -45,58 +44,14 @@ from kzoo.recipes.training.tfmot_engine import (
     end_with_parent,
     fit_tf_keras,
     prepared,
-    require_tfmot,
     train_by_tfmot,
 )
 from kzoo.tflite import Runner, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
-LEAST = {
-    "head_epochs": 0,
-    "epochs": 0,
-    "qat_epochs": 0,
-    "batch_size": 1,
-    "learning_rate": 0,
-    "patience": 1,
-}
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99 to settle
 QAT_LEARNING_RATE = 3e-5
-ENGINES = {"kzoo": lambda: None, "tfmot": require_tfmot}  # what to ask of the machine first
 MARGIN = 8 / 7  # training images are kept this much larger than the net sees them
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(Course):
-    """What a classification run is made of; every field is a flag of `kzoo classify`."""
-
-    task: ClassVar[str] = "classify"
-
-    data: str = option("folder with one folder per class or train/ and val/, a CSV file, or packed")
-    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
-    alpha: float = option("width multiplier", 1.0)
-    size: int = option("side of the images that the net sees, in px", 224)
-    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
-    head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
-    epochs: int = option("epochs of the whole network", 12)
-    qat_epochs: int = option("epochs of the quantized network, taught by the float one", 6)
-    qat_engine: str = option("who quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')", "kzoo")
-    batch_size: int = option("images per step", 32)
-    learning_rate: float = option("highest learning rate of the whole network", 4e-4)
-    flip: bool = option("mirror training images left and right", True)
-    label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
-    patience: int = option("epochs without a better one before a stage ends", 10)
-    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
-    seed: int = option("of the split, the order, the augmentation and new weights", 0)
-    out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
-
-    def __post_init__(self) -> None:
-        at_least(self, LEAST)
-        below_one(self, "label_smoothing")
-        super().__post_init__()
-        if self.qat_engine not in ENGINES:
-            allowed = ", ".join(ENGINES)
-            raise ValueError(f"qat_engine must be one of {allowed}. Received: {self.qat_engine!r}")
-        ENGINES[self.qat_engine]()
 
 
 def classify(data: str | Path, **options) -> Results:
@@ -104,7 +59,7 @@ def classify(data: str | Path, **options) -> Results:
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    config = Config(str(data), **options)
+    config = Config(data=str(data), **options)
     with config.joined():
         return run(config)
 

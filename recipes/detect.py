@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import keras
 import numpy as np
@@ -19,30 +18,24 @@ from tqdm import tqdm
 import kzoo
 from kzoo.detection.detections import detections
 from kzoo.detection.detector import Detector
-from kzoo.detection.losses import BOX_LOSSES, LOSSES
 from kzoo.files import replacing
 from kzoo.recipes import distributed as distribute
+from kzoo.recipes.configs import DetectConfig as Config
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes
-from kzoo.recipes.data.box_formats import FORMATS
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.evaluation.box_report import BoxResults, write_report
 from kzoo.recipes.evaluation.detect_files import finder
-from kzoo.recipes.evaluation.keras_cv_metrics import require_keras_cv, score_by_keras_cv
+from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
 from kzoo.recipes.files import write_json
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.training.options import Course, at_least, option
 from kzoo.recipes.training.run_folder import by_one, open_run
 from kzoo.recipes.training.stages import Stage, fit, highest, once, unfreeze
 from kzoo.tflite import compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
-LEAST = {
-    "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
-    "patience": 1, "mosaic": 0, "size": 32,
-}  # fmt: skip
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .97 to settle
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
 MARGIN = 1.25  # training images are kept this much larger than the net sees them
@@ -50,55 +43,12 @@ EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1, the least
 MOST_OBJECTS = 100  # of one image
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(Course):
-    """What a detection run is made of; every field is a flag of `kzoo detect`."""
-
-    task: ClassVar[str] = "detect"
-
-    data: str = option("folder of images and annotations, a COCO or CSV file, or packed")
-    format: str | None = option(f"{', '.join(FORMATS)} (default: what is there)", None)
-    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
-    alpha: float = option("width multiplier", 1.0)
-    size: int = option("side of the images that the net sees, in px", 320)
-    reduced_tail: bool = option("half the channels in MobileNetV3's last rows", False)
-    weights: str = option("imagenet, none, or a weights file, a detector's too", "imagenet")
-    loss: str = option(f"of the classes: {', '.join(LOSSES)}", "hnm")
-    box_loss: str = option(f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1")
-    head_epochs: int = option("epochs of the new head, the rest frozen", 4)
-    epochs: int = option("epochs of the whole network", 60)
-    qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
-    batch_size: int = option("images per step", 16)
-    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
-    crop: bool = option("crop training images, or put them on a larger ground", True)
-    flip: bool = option("mirror training images left and right", True)
-    mosaic: float = option("share of training images made of four", 0.0)
-    patience: int = option("epochs without a better one before a stage ends", 20)
-    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
-    seed: int = option("of the split, the order, the augmentation and new weights", 0)
-    keras_cv_metrics: bool = option(
-        "keras-cv's BoxCOCOMetrics beside the mAP (pip install 'kzoo[keras-cv]')", False,
-        lasting=False,
-    )  # fmt: skip
-    out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
-
-    def __post_init__(self) -> None:
-        at_least(self, LEAST)
-        super().__post_init__()
-        if self.mosaic > 1:
-            raise ValueError(f"mosaic must be in [0, 1]. Received: {self.mosaic}")
-        if self.keras_cv_metrics:
-            require_keras_cv()
-        if self.reduced_tail and not self.model.startswith("mobilenet_v3"):
-            raise ValueError(f"reduced_tail is for MobileNetV3. Received: model={self.model!r}")
-
-
 def detect(data: str | Path, **options) -> BoxResults:
     """`kzoo detect` as a function; `options` are the fields of `Config`.
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    config = Config(str(data), **options)
+    config = Config(data=str(data), **options)
     with config.joined():
         return run(config)
 

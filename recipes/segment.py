@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 import kzoo
 from kzoo.files import replacing
 from kzoo.recipes import distributed as distribute
+from kzoo.recipes.configs import SegmentConfig as Config
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.mask_batches import MaskBatches
@@ -28,7 +29,6 @@ from kzoo.recipes.files import write_json
 from kzoo.recipes.training.batch_norm import settle_norms
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.training.options import Course, at_least, below_one, option
 from kzoo.recipes.training.run_folder import by_one, open_run
 from kzoo.recipes.training.stages import Stage, fit, highest, once, unfreeze
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
@@ -37,10 +37,6 @@ from kzoo.tflite.convert.mask_output import end_in_mask
 from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.tflite.metadata.reading import Metadata, SegmenterOutput
 
-LEAST = {
-    "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
-    "patience": 1, "cross_entropy": 0, "dice": 0, "focal": 0, "size": 32, "zoom": 0,
-}  # fmt: skip
 HEADS: dict[str, Callable[..., keras.Model]] = {
     "lraspp": kzoo.LRASPP,
     "deeplabv3": kzoo.DeepLabV3,
@@ -60,57 +56,12 @@ MARGIN = 1.25  # training images are kept this much larger than the net sees the
 STRETCH = 0.2  # of training images, one side against the other
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(Course):
-    """What a segmentation run is made of; every field is a flag of `kzoo segment`."""
-
-    task: ClassVar[str] = "segment"
-
-    data: str = option("folder with images/ and masks/, train/ and val/ of those, COCO, or packed")
-    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
-    alpha: float = option("width multiplier", 1.0)
-    head: str = option(f"{', '.join(HEADS)}: the last for small things", "lraspp")
-    filters: int | None = option("of the head (default: as published)", None)
-    output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
-    size: int = option("side of the images that the net sees, in px", 256)
-    weights: str = option("imagenet, none, or a weights file, a segmenter's too", "imagenet")
-    cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
-    dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
-    focal: float = option("weight of the focal loss: pixels that are hard", 0.0)
-    balance: bool = option("weigh classes in cross-entropy and focal loss: rare ones more", False)
-    head_epochs: int = option("epochs of the new head, the rest frozen", 3)
-    epochs: int = option("epochs of the whole network", 40)
-    qat_epochs: int = option("epochs of the quantized network", 6)
-    batch_size: int = option("images per step", 8)
-    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
-    flip: bool = option("mirror training images left and right", True)
-    zoom: float = option("training images show down to 1 - zoom of each side", 0.5)
-    output: str = option(f"of the file: {', '.join(OUTPUTS)}", "logits")
-    patience: int = option("epochs without a better one before a stage ends", 15)
-    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
-    seed: int = option("of the split, the order, the augmentation and new weights", 0)
-    out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
-
-    def __post_init__(self) -> None:
-        at_least(self, LEAST)
-        super().__post_init__()
-        below_one(self, "zoom")
-        for name, known in (("head", HEADS), ("output", OUTPUTS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}. Received: {getattr(self, name)!r}"
-                )
-        kzoo.SegmentationLoss(  # refuses weights that make no loss, before the run has a folder
-            cross_entropy=self.cross_entropy, dice=self.dice, focal=self.focal
-        )
-
-
 def segment(data: str | Path, **options) -> MaskResults:
     """`kzoo segment` as a function; `options` are the fields of `Config`.
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    config = Config(str(data), **options)
+    config = Config(data=str(data), **options)
     with config.joined():
         return run(config)
 

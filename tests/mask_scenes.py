@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scenes import draw_scene
 
-from kzoo.recipes.commands.demo_run import SHAPES
+from kzoo.recipes.programs.demo import SHAPES
 
 
 def draw_scenes(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from kzoo.recipes.commands import demo_run as demo
+from kzoo.recipes.programs import demo
 
 SHAPES = ("circle", "cross", "triangle")
 MOST = 3  # shapes on one image; one in ten has none

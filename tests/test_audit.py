@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.recipes.commands.benchmark_files import draw
+from kzoo.recipes.programs.benchmark_plot import draw
 from kzoo.tflite import audit, benchmark, convert
 from kzoo.tflite.inspect.advice import Facts, advice
 from kzoo.tflite.inspect.audit import bytes_by_kind

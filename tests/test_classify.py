@@ -15,8 +15,8 @@ import pytest
 
 from kzoo.recipes.classify import Config
 from kzoo.recipes.cli import main
-from kzoo.recipes.commands import demo_run as demo
 from kzoo.recipes.files import OwnNames
+from kzoo.recipes.programs import demo
 from kzoo.recipes.training.run_folder import open_run
 from kzoo.tflite import Runner, audit
 
@@ -175,7 +175,7 @@ class TestErrors:
         ("words", "complaint"),
         [
             (["nowhere"], "There is no"),
-            (["DATA", "--model", "mobilenet_v9"], "There is no model 'mobilenet_v9'. Choose one"),
+            (["DATA", "--model", "mobilenet_v9"], "model must be one of mobilenet_v1, "),
             (["DATA", "--weights", "nowhere.h5"], "nowhere.h5"),
             (["DATA", "--alpha", "-1"], "alpha must be a number > 0"),
             (["DATA", "--size", "8"], "at least 32"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 import kzoo
 from kzoo.recipes.cli import main
-from kzoo.recipes.commands.convert_model import convert_file
+from kzoo.recipes.programs.convert_model import convert_file
 from kzoo.tflite import (
     SCHEMES,
     Bounds,

@@ -45,7 +45,7 @@ NEIGHBOURS = {"tf_keras", "tensorflow_model_optimization", "tensorflow", "keras_
 # Inside a room, from the ground up: a file imports its own floor or one below.
 FLOORS = {
     "kzoo": (
-        ("arguments", "files"),
+        ("arguments", "files", "lazy", "saved_classes"),
         ("preprocessing", "registry"),
         ("weights.readers", "weights.checkpoint"),
         ("weights",),
@@ -53,6 +53,7 @@ FLOORS = {
         ("detection", "segmentation"),
         ("quantization", "qat"),
         ("interop",),
+        ("api",),
     ),
     "kzoo.tflite": (
         ("ports", "writer", "xnnpack"),
@@ -60,16 +61,20 @@ FLOORS = {
         ("runtime",),
         ("inspect",),
         ("convert",),
+        ("api",),
     ),
     "kzoo.recipes": (
-        ("files", "distributed", "progress"),
+        ("files", "distributed", "progress", "options", "models", "inputs"),
+        ("configs",),
         ("data",),
         ("training",),
         ("evaluation",),
         ("task", "pipeline"),
         ("classify", "detect", "segment"),
+        ("programs",),
         ("commands",),
         ("cli",),
+        ("api",),
     ),
 }
 MOST_FILES = 15  # in a folder
@@ -262,7 +267,7 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT) for _, path in (case.values for case in FILES)}
     expected = {str(p if p.parts[0] == "kzoo" else "kzoo" / p) for p in expected}
-    expected |= {"kzoo/py.typed", "kzoo/recipes/commands/serve.html"}
+    expected |= {"kzoo/py.typed", "kzoo/recipes/models.csv", "kzoo/recipes/commands/serve.html"}
     assert expected == {name for name in packed if name.startswith("kzoo/")}
     assert not [name for name in packed if name.startswith(("tests", "tflite", "recipes"))]
     with tarfile.open(sdist) as archive:

@@ -1,41 +1,10 @@
 """Export: .tflite files made, read, run, compared and timed."""
 
-from kzoo.tflite.convert.converter import convert
-from kzoo.tflite.convert.translation import SCHEMES
-from kzoo.tflite.inspect.audit import Audit, audit
-from kzoo.tflite.inspect.benchmark import Benchmark, benchmark
-from kzoo.tflite.inspect.compare import Comparison, compare
-from kzoo.tflite.inspect.targets.verdicts import Verdict, targets
-from kzoo.tflite.inspect.verify import Bounds, RejectedFile, verify
-from kzoo.tflite.metadata.reading import (
-    BoxOutputs,
-    ClassifierOutput,
-    DetectionOutputs,
-    Metadata,
-    SegmenterOutput,
-    read_metadata,
-)
-from kzoo.tflite.runtime.runner import Runner
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "SCHEMES",
-    "Audit",
-    "Benchmark",
-    "Bounds",
-    "BoxOutputs",
-    "ClassifierOutput",
-    "Comparison",
-    "DetectionOutputs",
-    "Metadata",
-    "RejectedFile",
-    "Runner",
-    "SegmenterOutput",
-    "Verdict",
-    "audit",
-    "benchmark",
-    "compare",
-    "convert",
-    "read_metadata",
-    "targets",
-    "verify",
-]
+from kzoo.lazy import import_on_demand
+
+if TYPE_CHECKING:
+    from kzoo.tflite.api import *  # noqa: F403
+
+import_on_demand(__name__, functions=["convert"])

@@ -1,6 +1,5 @@
 """keras-cv's BoxCOCOMetrics of what a detector found: a second opinion beside `boxes_score`."""
 
-import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,15 +10,6 @@ from kzoo.interop.tf_keras import neighbour
 from kzoo.recipes.data.box_dataset import Example
 
 NAMES = {"val_keras_cv_map": "MaP", "val_keras_cv_map50": "MaP@[IoU=50]"}
-
-
-def require_keras_cv() -> None:
-    """Raises ValueError where keras-cv is not installed: before training, not behind it."""
-    if importlib.util.find_spec("keras_cv") is None:
-        raise ValueError(
-            "keras_cv_metrics needs keras-cv: pip install 'kzoo[keras-cv]'. kzoo's own mAP is "
-            "COCO's as well, and needs nothing."
-        )
 
 
 def score_by_keras_cv(examples: Sequence[Example], found: Sequence[Detections]) -> dict[str, float]:

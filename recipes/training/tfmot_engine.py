@@ -6,7 +6,6 @@ goes on from the last epoch.
 """
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pickle
@@ -31,15 +30,6 @@ from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32
 Batch = tuple[np.ndarray, np.ndarray]
 LEARNING_RATE = 1e-4  # taught by class probabilities alone
 JOB, KEPT, HISTORY = "job.pickle", "epoch.npz", "history.json"  # in checkpoint/tfmot of a run
-
-
-def require_tfmot() -> None:
-    """Raises ValueError where tfmot is not installed: before the float stages, not behind them."""
-    if importlib.util.find_spec("tensorflow_model_optimization") is None:
-        raise ValueError(
-            "qat_engine='tfmot' needs tensorflow-model-optimization: pip install 'kzoo[tfmot]'. "
-            "Or use qat_engine='kzoo', which needs nothing."
-        )
 
 
 def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, list[Row]]:

@@ -50,8 +50,8 @@ def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file:
 
     import kzoo
     from kzoo.recipes import distributed as distribute
-    from kzoo.recipes.commands.demo_run import SHAPES, draw
     from kzoo.recipes.data.augment import Augment, Batches
+    from kzoo.recipes.programs.demo import SHAPES, draw
     from kzoo.recipes.training import stages as fitting
 
     rng = np.random.default_rng(0)

@@ -33,11 +33,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes.commands.demo_run import SHAPES, draw
 from kzoo.recipes.data import images as reading
 from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.images import Images, read_dataset
 from kzoo.recipes.data.packed import Writer, packed_record, unpacked
+from kzoo.recipes.programs.demo import SHAPES, draw
 
 SIZE, COUNT, ROUNDS, BATCH = 224, 300, 3, 32
 AHEAD = 4  # times the images, where two read at a time

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.recipes.commands.plan_run import Ask, Plan, compiled, cost
+from kzoo.recipes.programs.plan import Ask, Plan, compiled, cost
 
 STEPS = 3
 CASES = [("mobilenet_v3_small", 16), ("mobilenet_v3_small", 64), ("mobilenet_v2", 32)]

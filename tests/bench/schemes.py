@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.recipes.commands.convert_model import sample
+from kzoo.recipes.programs.convert_model import sample
 from kzoo.tflite import SCHEMES, audit, benchmark, compare, convert
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kzoo.recipes.cli import main
-from kzoo.recipes.commands import demo_run as demo
+from kzoo.recipes.programs import demo
 from kzoo.tflite import audit
 
 pytest.importorskip("tensorflow_model_optimization", reason="tfmot comes with its extra")

@@ -22,53 +22,14 @@ from PIL import Image
 
 import kzoo
 from kzoo.recipes.classify import MARGIN
+from kzoo.recipes.configs import PlanConfig as Ask
 from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.images import Images, Source, read_dataset
-from kzoo.recipes.training.options import PRECISIONS, at_least, option
 
 MEASURED_STEPS, MEASURED_IMAGES = 5, 64
 DRAWN_SIDE, DRAWN_QUALITY = 320, 90  # of images to read where there are no data
 BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}  # of an activation
 FLOATS_PER_PARAMETER = 4  # the weight, its gradient, and Adam's two moments
-
-
-@dataclasses.dataclass(frozen=True)
-class Ask:
-    """What is planned; every field is a flag of `kzoo plan`."""
-
-    model: str = option("which net (kzoo list)", "mobilenet_v3_large")
-    alpha: float = option("width multiplier", 1.0)
-    size: int = option("side of the images that the net sees, in px", 224)
-    classes: int = option("how many there are", 1000)
-    images: int = option("how many there are to train on", 100_000)
-    epochs: int = option("epochs of the whole network", 12)
-    batch_size: int = option("images per update, of all devices", 32)
-    accumulate: int = option("steps that a batch is spread over", 1)
-    precision: str = option(f"{', '.join(PRECISIONS)}: what the net computes in", "float32")
-    devices: int = option("that train, of all machines", 1)
-    rate: float | None = option("images a second that a device trains on (default: this one)", None)
-    cores: int | None = option("that read for each device (default: this machine's)", None)
-    kb: float | None = option("of an image's file (default: of the data, or of drawn ones)", None)
-    disk: float = option("MB/s that each device's disk or network share reads", 200.0)
-    network: float = option("Gbit/s between the devices", 10.0)
-    data: str | None = option("images to measure reading with: a folder, CSV, or packed", None)
-
-    def __post_init__(self) -> None:
-        least = ("classes", "images", "epochs", "batch_size", "accumulate", "devices")
-        at_least(self, dict.fromkeys(least, 1))
-        for name in ("rate", "cores", "kb", "disk", "network"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be greater than 0. Received: {value}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}. Received: {self.precision!r}"
-            )
-        if self.batch_size % (self.devices * self.accumulate):
-            raise ValueError(
-                "batch_size must be a multiple of devices times accumulate. Received: "
-                f"{self.batch_size}, {self.devices} and {self.accumulate}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

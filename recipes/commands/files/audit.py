@@ -1,0 +1,39 @@
+"""`kzoo audit`: what is in a .tflite file, where it will run, and what will run slowly."""
+
+import dataclasses
+from typing import Any
+
+from kzoo.recipes.inputs import require_file
+from kzoo.recipes.options import Command, JsonOptions, option
+
+TARGETS = ("cpu", "gpu", "npu", "web", "micro", "edgetpu", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditOptions(JsonOptions):
+    """What `kzoo audit` takes."""
+
+    file: str = option(".tflite file, anyone's")
+    targets: tuple[str, ...] = option(
+        f"what a target refuses and what to do: {', '.join(TARGETS)}; may be given again", (),
+        repeat=True, flag="target",
+    )  # fmt: skip
+
+
+def run(options: AuditOptions) -> Any:
+    require_file(options.file)
+    from kzoo.tflite import audit, targets
+
+    if not options.targets:
+        return audit(options.file)
+    found = tuple(targets(options.file, options.targets))
+    return found if options.json else "\n".join(map(str, found))
+
+
+COMMAND = Command(
+    "audit",
+    "what is in a .tflite file, where it will run, and what will run slowly",
+    AuditOptions,
+    run,
+    "kzoo audit model.tflite --target gpu",
+)

@@ -1,0 +1,86 @@
+"""`kzoo convert`: a run or a .keras file to a .tflite file that is held against it."""
+
+import dataclasses
+from typing import Any
+
+from kzoo.recipes.inputs import require_data, require_model
+from kzoo.recipes.options import Command, Options, option
+
+SCHEMES = {
+    "float32": "as trained",
+    "float16": "weights in float16, half the bytes, computes in float32",
+    "dynamic": (
+        "weights in int8, activations in float32: a quarter of the bytes, but 1.3 to 2.9x slower"
+    ),
+    "int8": "weights and activations in int8: a third of the bytes, in .4 to .7 of the time",
+    "int16x8": (
+        "weights in int8, activations in int16: 36x slower, reference kernels; no HARD_SWISH"
+    ),
+}
+INPUTS = ("uint8", "float32", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertOptions(Options):
+    """What `kzoo convert` takes."""
+
+    model: str = option("run folder or .keras file")
+    out: str = option(".tflite file to write")
+    scheme: str = option(
+        "; ".join(f"{name}: {about}" for name, about in SCHEMES.items()), "int8",
+        choices=tuple(SCHEMES),
+    )  # fmt: skip
+    io: str | None = option(
+        f"input dtype: {', '.join(INPUTS)} (default: the scheme's)", None, choices=INPUTS
+    )
+    calibration: str | None = option(
+        "folder of images like those the model will see (default: the run's own)", None
+    )
+    check: str | None = option("folder of images to compare on (default: those)", None)
+    agreement: float = option("share of images on which file and model must agree", 0.8)
+    labels: str | None = option(
+        "file with one class name per line (default: labels.txt beside the model)", None
+    )
+    postprocess: bool = option(
+        "end a detector's file in boxes, classes, scores and count of the objects found "
+        "(TFLite_Detection_PostProcess), for apps that read those", False,
+    )  # fmt: skip
+    size: int | None = option("input side in px, if the model leaves it open", None)
+    batch_size: int = option("images that the file takes at once", 1)
+    title: str = option("written into the file", "")
+    author: str = option("written into the file", "")
+    license: str = option("written into the file", "")
+
+
+def run(options: ConvertOptions) -> Any:
+    require_model(options.model)
+    for folder in (options.calibration, options.check):
+        if folder is not None:
+            require_data(folder)
+    from kzoo.recipes.programs.convert_model import convert_file
+    from kzoo.tflite import Metadata
+
+    texts = {field: getattr(options, field) for field in ("title", "author", "license")}
+    return convert_file(
+        options.model,
+        options.out,
+        scheme=options.scheme,
+        io=options.io,
+        calibration=options.calibration,
+        check=options.check,
+        agreement=options.agreement,
+        labels=options.labels,
+        size=options.size,
+        batch_size=options.batch_size,
+        about=Metadata(**texts) if any(texts.values()) else None,
+        postprocess=options.postprocess,
+    )
+
+
+COMMAND = Command(
+    "convert",
+    "a run or a .keras file to a .tflite file that is held against it",
+    ConvertOptions,
+    run,
+    "kzoo convert runs/photos int16.tflite --scheme int16x8",
+)

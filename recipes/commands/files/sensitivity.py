@@ -1,0 +1,35 @@
+"""`kzoo sensitivity`: which layers of a run's model lose most in int8."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from kzoo.recipes.inputs import require_run
+from kzoo.recipes.options import Command, JsonOptions, option
+
+
+@dataclasses.dataclass(frozen=True)
+class SensitivityOptions(JsonOptions):
+    """What `kzoo sensitivity` takes."""
+
+    run: str = option("run folder")
+    top: int = option("layers to name", 20)
+
+
+def run(options: SensitivityOptions) -> Any:
+    require_run(options.run)
+    from kzoo.recipes.evaluation.finished_runs import run_sensitivity
+
+    found = run_sensitivity(Path(options.run))
+    if options.json:
+        return found
+    return "\n".join(str(found).splitlines()[: options.top])
+
+
+COMMAND = Command(
+    "sensitivity",
+    "which layers of a run's model lose most in int8",
+    SensitivityOptions,
+    run,
+    "kzoo sensitivity runs/photos",
+)

@@ -1,0 +1,57 @@
+"""`kzoo pack`: images into few large, checked files."""
+
+import dataclasses
+from pathlib import Path
+
+from kzoo.recipes.options import Command, Options, option
+
+TASKS = ("classify", "detect", "segment")
+SHARD_MB = 256.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PackOptions(Options):
+    """What `kzoo pack` takes."""
+
+    folders: tuple[str, ...] = option(
+        "DATA OUT: what the task's command takes, and the packed folder to write; or packed "
+        "folders and one to join them in; or one to read back"
+    )
+    task: str = option(f"{', '.join(TASKS)}", "classify", choices=TASKS)
+    side: int | None = option("px that the shorter sides keep (default: all)", None)
+    shard_mb: float = option("megabytes of a file", SHARD_MB)
+    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
+    seed: int = option("of that split", 0)
+
+
+def run(options: PackOptions) -> None:
+    from kzoo.recipes.data.packed import check, is_packed
+    from kzoo.recipes.data.packing import join, pack
+
+    *data, out = map(Path, options.folders)
+    if not data:
+        found = check(out)
+    elif len(data) > 1 or is_packed(data[0]):
+        found = join(data, out)
+    else:
+        found = pack(
+            data[0],
+            out,
+            task=options.task,
+            side=options.side,
+            shard_mb=options.shard_mb,
+            val_fraction=options.val_fraction,
+            seed=options.seed,
+        )
+    print(found)
+    if found.damage:
+        raise ValueError(f"{len(found.damage)} damaged files")
+
+
+COMMAND = Command(
+    "pack",
+    "images into few large, checked files for the other commands, or such files read back",
+    PackOptions,
+    run,
+    "kzoo pack PHOTOS packed --side 256",
+)

@@ -1,0 +1,24 @@
+"""`kzoo plan`: what a training run will take."""
+
+from typing import Any
+
+from kzoo.recipes.configs import PlanConfig
+from kzoo.recipes.inputs import require_data
+from kzoo.recipes.options import Command
+
+
+def run(options: PlanConfig) -> Any:
+    if options.data is not None:
+        require_data(options.data)
+    from kzoo.recipes.programs.plan import plan
+
+    return plan(options)
+
+
+COMMAND = Command(
+    "plan",
+    "what training will take: memory, bytes a second, hours, and what is the bottleneck",
+    PlanConfig,
+    run,
+    "kzoo plan --model mobilenet_v3_large --images 1000000 --devices 8 --data packed",
+)

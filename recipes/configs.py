@@ -1,0 +1,256 @@
+"""What a run of each recipe is made of: every field is a flag of its command.
+
+Nothing heavy is imported here, so that `kzoo classify --help` answers at once and a wrong value is
+refused before Keras is imported. `kzoo.recipes.classify.Config` is `ClassifyConfig`, and so on.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+from typing import Any, ClassVar
+
+from kzoo.recipes.models import known_models
+from kzoo.recipes.options import JsonOptions, Options, at_least, below_one, option
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+DAMAGED = ("refuse", "skip")
+ENGINES = ("kzoo", "tfmot")
+# Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
+BOX_FORMATS = ("coco", "voc", "yolo", "csv")
+CLASS_LOSSES = ("hnm", "focal")
+BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+SEGMENTATION_HEADS = ("lraspp", "deeplabv3", "deeplabv3+")
+SEGMENTATION_OUTPUTS = ("logits", "scores", "mask")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(Options):
+    """What the configurations of all recipes share."""
+
+    model: str = option("which net (kzoo list)", "mobilenet_v3_large", choices=known_models)
+    alpha: float = option("width multiplier", 1.0)
+    size: int = option("side of the images that the net sees, in px", 224)
+    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
+    head_epochs: int = option("epochs of the new head, the rest frozen", 4)
+    epochs: int = option("epochs of the whole network", 40)
+    qat_epochs: int = option("epochs of the quantized network, taught by the float one", 6)
+    batch_size: int = option("images per step", 16)
+    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
+    flip: bool = option("mirror training images left and right", True)
+    patience: int = option("epochs without a better one before a stage ends", 15)
+    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
+    seed: int = option("of the split, the order, the augmentation and new weights", 0)
+    out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
+    precision: str = option(
+        f"{', '.join(PRECISIONS)}: what the net computes in", "float32", choices=PRECISIONS
+    )
+    accumulate: int = option("steps that a batch is spread over, where memory is short", 1)
+    ema: float = option("momentum of a mean of the weights, kept in their place; 0: none", 0.0)
+    save_every: float = option(
+        "minutes between checkpoints within an epoch; 0: at its end only", 10.0, lasting=False
+    )
+    damaged: str = option(
+        f"shards of a packed folder that are damaged: {' or '.join(DAMAGED)}", "refuse",
+        lasting=False, choices=DAMAGED,
+    )  # fmt: skip
+    distribute: str | None = option(
+        "auto (all devices; processes as SLURM or KERAS_DISTRIBUTION_* say), or HOST:PORT of all "
+        "processes, with commas between. Needs JAX", None, lasting=False,
+    )  # fmt: skip
+    rank: int | None = option("which of the addresses is this process's", None, lasting=False)
+
+    least: ClassVar[dict[str, float]] = {
+        "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
+        "patience": 1, "accumulate": 1, "save_every": 0, "ema": 0, "seed": 0, "size": 32,
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, self.least)
+        below_one(self, "val_fraction")
+        if self.ema >= 1:
+            raise ValueError(
+                f"ema must be in [0, 1), .998 for a mean of some 500 steps. Received: {self.ema}"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                "batch_size must be a multiple of accumulate. Received: batch_size="
+                f"{self.batch_size} and accumulate={self.accumulate}"
+            )
+        if self.distribute is not None or self.rank is not None:
+            from kzoo.recipes import distributed  # imports Keras, whose backend it asks for
+
+            distributed.check(self.distribute, self.rank, self.step)
+
+    @property
+    def step(self) -> int:
+        """Images that go through the net at once."""
+        return self.batch_size // self.accumulate
+
+    @property
+    def of_stages(self) -> dict[str, Any]:
+        """The fields that the run's stages are told (`kzoo.recipes.training.stages.Stage`)."""
+        return {name: getattr(self, name) for name in ("accumulate", "save_every")}
+
+    def joined(self) -> contextlib.AbstractContextManager[None]:
+        """The processes of the run, from its beginning to its end."""
+        from kzoo.recipes import distributed  # imports Keras
+
+        return distributed.joined(self.distribute, self.rank, batch=self.step)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifyConfig(RunConfig):
+    """What a classification run is made of; every field is a flag of `kzoo classify`."""
+
+    task: ClassVar[str] = "classify"
+
+    data: str = option("folder with one folder per class or train/ and val/, a CSV file, or packed")
+    head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
+    epochs: int = option("epochs of the whole network", 12)
+    qat_engine: str = option(
+        "who quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')", "kzoo", choices=ENGINES
+    )
+    batch_size: int = option("images per step", 32)
+    learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
+    patience: int = option("epochs without a better one before a stage ends", 10)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        below_one(self, "label_smoothing")
+        if self.qat_engine == "tfmot":
+            require_tfmot()
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectConfig(RunConfig):
+    """What a detection run is made of; every field is a flag of `kzoo detect`."""
+
+    task: ClassVar[str] = "detect"
+    least: ClassVar[dict[str, float]] = RunConfig.least | {"mosaic": 0}
+
+    data: str = option("folder of images and annotations, a COCO or CSV file, or packed")
+    format: str | None = option(
+        f"{', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS
+    )
+    size: int = option("side of the images that the net sees, in px", 320)
+    reduced_tail: bool = option("half the channels in MobileNetV3's last rows", False)
+    weights: str = option("imagenet, none, or a weights file, a detector's too", "imagenet")
+    loss: str = option(f"of the classes: {', '.join(CLASS_LOSSES)}", "hnm", choices=CLASS_LOSSES)
+    box_loss: str = option(
+        f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1", choices=BOX_LOSSES
+    )
+    epochs: int = option("epochs of the whole network", 60)
+    qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
+    crop: bool = option("crop training images, or put them on a larger ground", True)
+    mosaic: float = option("share of training images made of four", 0.0)
+    patience: int = option("epochs without a better one before a stage ends", 20)
+    keras_cv_metrics: bool = option(
+        "keras-cv's BoxCOCOMetrics beside the mAP (pip install 'kzoo[keras-cv]')", False,
+        lasting=False,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mosaic > 1:
+            raise ValueError(f"mosaic must be in [0, 1]. Received: {self.mosaic}")
+        if self.keras_cv_metrics:
+            require_keras_cv()
+        if self.reduced_tail and not self.model.startswith("mobilenet_v3"):
+            raise ValueError(f"reduced_tail is for MobileNetV3. Received: model={self.model!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentConfig(RunConfig):
+    """What a segmentation run is made of; every field is a flag of `kzoo segment`."""
+
+    task: ClassVar[str] = "segment"
+    least: ClassVar[dict[str, float]] = RunConfig.least | dict.fromkeys(
+        ("cross_entropy", "dice", "focal", "zoom"), 0.0
+    )
+
+    data: str = option("folder with images/ and masks/, train/ and val/ of those, COCO, or packed")
+    head: str = option(
+        f"{', '.join(SEGMENTATION_HEADS)}: the last for small things", "lraspp",
+        choices=SEGMENTATION_HEADS,
+    )  # fmt: skip
+    filters: int | None = option("of the head (default: as published)", None)
+    output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
+    size: int = option("side of the images that the net sees, in px", 256)
+    weights: str = option("imagenet, none, or a weights file, a segmenter's too", "imagenet")
+    cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
+    dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
+    focal: float = option("weight of the focal loss: pixels that are hard", 0.0)
+    balance: bool = option("weigh classes in cross-entropy and focal loss: rare ones more", False)
+    head_epochs: int = option("epochs of the new head, the rest frozen", 3)
+    qat_epochs: int = option("epochs of the quantized network", 6)
+    batch_size: int = option("images per step", 8)
+    zoom: float = option("training images show down to 1 - zoom of each side", 0.5)
+    output: str = option(
+        f"of the file: {', '.join(SEGMENTATION_OUTPUTS)}", "logits", choices=SEGMENTATION_OUTPUTS
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        below_one(self, "zoom")
+        if not self.cross_entropy + self.dice + self.focal:
+            raise ValueError(
+                "All weights are 0: give cross_entropy, dice or focal one that is not."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig(JsonOptions):
+    """What is planned; every field is a flag of `kzoo plan`."""
+
+    model: str = option("which net (kzoo list)", "mobilenet_v3_large", choices=known_models)
+    alpha: float = option("width multiplier", 1.0)
+    size: int = option("side of the images that the net sees, in px", 224)
+    classes: int = option("how many there are", 1000)
+    images: int = option("how many there are to train on", 100_000, former="pictures")
+    epochs: int = option("epochs of the whole network", 12)
+    batch_size: int = option("images per update, of all devices", 32)
+    accumulate: int = option("steps that a batch is spread over", 1)
+    precision: str = option(
+        f"{', '.join(PRECISIONS)}: what the net computes in", "float32", choices=PRECISIONS
+    )
+    devices: int = option("that train, of all machines", 1)
+    rate: float | None = option("images a second that a device trains on (default: this one)", None)
+    cores: int | None = option("that read for each device (default: this machine's)", None)
+    kb: float | None = option("of an image's file (default: of the data, or of drawn ones)", None)
+    disk: float = option("MB/s that each device's disk or network share reads", 200.0)
+    network: float = option("Gbit/s between the devices", 10.0)
+    data: str | None = option("images to measure reading with: a folder, CSV, or packed", None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = ("classes", "images", "epochs", "batch_size", "accumulate", "devices")
+        at_least(self, dict.fromkeys(least, 1))
+        for name in ("rate", "cores", "kb", "disk", "network"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be greater than 0. Received: {value}")
+        if self.batch_size % (self.devices * self.accumulate):
+            raise ValueError(
+                "batch_size must be a multiple of devices times accumulate. Received: "
+                f"{self.batch_size}, {self.devices} and {self.accumulate}"
+            )
+
+
+def require_tfmot() -> None:
+    """Raise ValueError where tfmot is not installed: before the float stages, not after them."""
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise ValueError(
+            "qat_engine='tfmot' needs tensorflow-model-optimization: pip install 'kzoo[tfmot]'. "
+            "Or use qat_engine='kzoo', which needs nothing."
+        )
+
+
+def require_keras_cv() -> None:
+    """Raise ValueError where keras-cv is not installed: before training, not after it."""
+    if importlib.util.find_spec("keras_cv") is None:
+        raise ValueError(
+            "keras_cv_metrics needs keras-cv: pip install 'kzoo[keras-cv]'. kzoo's own mAP is "
+            "COCO's as well, and needs nothing."
+        )

@@ -1,0 +1,158 @@
+"""Frozen dataclasses whose fields are the flags of a command."""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+
+def option(
+    help: str, default: Any = dataclasses.MISSING, *, lasting: bool = True,
+    choices: Callable[[], Collection[str]] | Collection[str] | None = None,
+    positional: bool = False, repeat: bool = False, flag: str | None = None,
+    former: str | None = None,
+) -> Any:  # fmt: skip
+    """Return a field of an options class: what it means, and its default if it has one.
+
+    In Python too it is given by name, where it has a default.
+
+    lasting: False for what changes nothing of a run's result: it is not kept with the run, and may
+        differ when the run is resumed, or in another of its processes.
+    choices: the values it can have (see `check_choices`), or a function that returns them.
+    positional: without a flag, as a field without default is anyway.
+    repeat: a flag that is given once for each value, of a field that holds several.
+    flag: the flag's name, where it is not the field's.
+    former: a flag that the field had before; it still works, and no help shows it.
+    """
+    about = {
+        "help": help, "lasting": lasting, "choices": choices, "positional": positional,
+        "repeat": repeat, "flag": flag, "former": former,
+    }  # fmt: skip
+    return dataclasses.field(
+        default=default, metadata=about, kw_only=default is not dataclasses.MISSING
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The base of what a command takes: its fields are made by `option`."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonOptions(Options):
+    """What a command takes whose result a program may read."""
+
+    json: bool = option("print the result as JSON, for a program to read", False, lasting=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of `kzoo`: `run` gets its options, and what it returns is printed.
+
+    The file of a command imports nothing heavy outside of `run`: `kzoo --help` imports them all.
+    """
+
+    name: str
+    about: str  # one line: what it does
+    options: type[Options]
+    run: Callable[[Any], Any]
+    example: str = ""  # a command line
+
+
+def check_choices(options: Any) -> None:
+    """Raise ValueError for a field that is none of its choices; with the nearest one, if any."""
+    for field in dataclasses.fields(options):
+        choices = field.metadata.get("choices")
+        allowed = choices() if callable(choices) else choices
+        value = getattr(options, field.name)
+        if allowed is None or value is None:
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            if one not in allowed:
+                raise ValueError(
+                    f"{field.name} must be one of {', '.join(allowed)}. Received: {one!r}"
+                    f"{did_you_mean(str(one), allowed)}"
+                )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ". Did you mean 'x'?" for the nearest of the known words, "" where none is near."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f". Did you mean {near[0]!r}?" if near else ""
+
+
+def at_least(config: Any, least: Mapping[str, float]) -> None:
+    """Raise ValueError for a field of `config` that is below its least value, or is no number."""
+    for name, value in least.items():
+        given = getattr(config, name)
+        if not value <= given < math.inf:
+            allowed = "finite" if given == math.inf else f"at least {value}"
+            raise ValueError(f"{name} must be {allowed}. Received: {given}")
+
+
+def below_one(config: Any, *names: str) -> None:
+    """Raise ValueError for a field of `config` that is a share and not in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must be in [0, 1). Received: {getattr(config, name)}")
+
+
+def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
+    """Give `parser` one argument for each field of an options class.
+
+    `head_epochs` becomes --head-epochs. A field without a default is given by its position, one of
+    type `tuple[str, ...]` takes several values.
+    """
+    hints = typing.get_type_hints(options)
+    fields = dataclasses.fields(options)
+    for field in sorted(fields, key=lambda f: (bool(f.kw_only), not f.metadata["lasting"])):
+        about, required = field.metadata, field.default is dataclasses.MISSING
+        kind, several = value_type(hints[field.name])
+        given: dict[str, Any] = {"type": kind}
+        if kind is bool:
+            on = argparse.BooleanOptionalAction if field.default else "store_true"
+            given = {"action": on}
+        elif about["repeat"]:
+            given["action"] = "append"
+        elif several:
+            given["nargs"] = "+" if required or not about["positional"] else "*"
+        if kind is not bool:
+            given["metavar"] = (about["flag"] or field.name).upper().replace("-", "_")
+        if required or about["positional"]:
+            parser.add_argument(field.name, help=about["help"], **given)
+            continue
+        default: Any = field.default
+        default = " ".join(default) if several else default
+        shown = default not in (None, "", False)
+        text = about["help"] + (f" (default: {default})" if shown else "")
+        flag = f"--{(about['flag'] or field.name).replace('_', '-')}"
+        parser.add_argument(flag, dest=field.name, default=None, help=text, **given)
+        if about["former"]:
+            parser.add_argument(
+                f"--{about['former']}", dest=field.name, help=argparse.SUPPRESS, **given
+            )
+
+
+def value_type(hint: Any) -> tuple[type, bool]:
+    """Return (the type of a value, whether there are several): (int, False) of `int | None`."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def from_flags(options: type, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of an options class's fields that were given as flags."""
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(options)}
+    values = {name: value for name, value in given.items() if value is not None}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }

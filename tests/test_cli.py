@@ -1,0 +1,236 @@
+"""The command line: what it costs, what it refuses at once, and that nothing else is printed."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import kzoo
+from kzoo.detection.losses import BOX_LOSSES, LOSSES
+from kzoo.recipes import configs
+from kzoo.recipes.cli import COMMANDS, main
+from kzoo.recipes.commands.files import benchmark, convert
+from kzoo.recipes.commands.images import pack
+from kzoo.recipes.data.box_formats import FORMATS
+from kzoo.recipes.data.packing import TASKS
+from kzoo.recipes.models import stored_sizes
+from kzoo.recipes.segment import HEADS, OUTPUTS
+from kzoo.saved_classes import CLASSES, StandIn
+from kzoo.tflite import SCHEMES
+from kzoo.tflite.inspect.benchmark import RUNTIMES
+
+HEAVY = {"keras", "tensorflow", "jax", "torch", "numpy", "PIL", "matplotlib", "ai_edge_litert"}
+
+
+def kzoo_command(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a person runs it, in a process of its own."""
+    command = [sys.executable, "-m", "kzoo.recipes.cli", *map(str, words)]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+
+
+def answered(*words: str) -> tuple[float, set[str], int]:
+    """(CPU seconds, heavy packages that were imported, exit code) of a command."""
+    code = (
+        "import sys; from kzoo.recipes.cli import main; code = main(sys.argv[1:]); "
+        "print(code, *sys.modules)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    status, *modules = done.stdout.splitlines()[-1].split()
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, HEAVY & set(modules), int(status)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["list"], 0),
+        (["list", "--json"], 0),
+        (["clasify", "x"], 2),
+        (["classify"], 2),
+        (["classify", "x", "--epocs", "3"], 2),
+        (["classify", "/none"], 1),
+        (["classify", ".", "--model", "mobilenet_v3_smal"], 1),
+        (["segment", ".", "--head", "lrasp"], 1),
+        (["convert", "a.keras", "b.tflite", "--scheme", "int9"], 1),
+        (["audit", "none.tflite"], 1),
+        (["compare", "none"], 1),
+        (["plan", "--batch-size", "3", "--devices", "2"], 1),
+        *(([name, "--help"], 0) for name in COMMANDS),
+    ],
+)
+def test_help_and_wrong_usage_cost_no_keras(words, status):
+    seconds, heavy, found = answered(*words)
+    assert found == status
+    assert not heavy
+    assert seconds < 1
+
+
+def test_an_empty_folder_is_refused_at_once(tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    seconds, heavy, status = answered("classify", str(tmp_path))
+    assert (heavy, status) == (set(), 1)
+    assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clasify", "x"], "there is no command 'clasify'. Did you mean 'classify'?"),
+        (["classify", "x", "--epocs", "3"], "it takes no --epocs. Did you mean '--epochs'?"),
+        (["list", "--siez", "96"], "it takes no --siez. Did you mean '--size'?"),
+        (["audit", "a", "b"], "it takes no b"),
+        (["audit"], "the following arguments are required: FILE"),
+        (["list", "--size", "big"], "argument --size: invalid int value: 'big'"),
+        (["--verbose"], "unrecognized arguments: --verbose"),
+    ],
+)
+def test_wrong_usage_is_answered_in_two_lines(words, message, capsys):
+    assert main(words) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert message in first
+    assert second.startswith("See kzoo")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["classify", ".", "--model", "mobilenet_v3_smal"], "Did you mean 'mobilenet_v3_small'?"),
+        (["segment", ".", "--output", "masks"], "Received: 'masks'. Did you mean 'mask'?"),
+        (["classify", "none"], "There is no none. Name a folder with images"),
+        (["convert", "none", "out.tflite"], "There is no none. Name a run folder or a .keras file"),
+        (["convert", __file__, "out.tflite"], "test_cli.py is no .keras file. Name one, or a run"),
+        (["audit", "none.tflite"], "There is no file 'none.tflite'"),
+        (["compare", "none"], "There is no folder 'none': name the folder of a kzoo run"),
+        (["compare", __file__], "test_cli.py is a file: name the folder of a kzoo run"),
+        (["benchmark", __file__, "--runtime", "lite"], "one of litert, compiled, reference"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(words, message, capsys):
+    assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kzoo: ")
+    assert message in line
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+    assert main(["compare", str(tmp_path)]) == 1
+    assert f"{tmp_path} is not a kzoo run folder: it has no config.json" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["detect", str(tmp_path / "empty")]) == 1
+    assert "holds no images: it is an empty folder" in capsys.readouterr().err
+
+
+def test_help_groups_the_commands_and_shows_an_example(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+    for name, command in COMMANDS.items():
+        assert command.example.startswith(f"kzoo {name}")
+        assert main([name, "--help"]) == 0
+        assert f"Example:\n  {command.example}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kzoo {kzoo.__version__}\n"
+
+
+def test_list_as_a_table_and_as_json(capsys):
+    assert main(["list"]) == 0
+    table = capsys.readouterr().out
+    assert "mobilenet_v2                         3,504,872     300.8" in table
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["models"][1] == {
+        "model": "mobilenet_v2", "parameters": 3504872, "macs": 300774272,
+    }  # fmt: skip
+
+
+def test_list_at_another_width_builds_the_models(capsys, monkeypatch):
+    monkeypatch.setattr(kzoo, "list_models", lambda: ("mobilenet_v2",))
+    assert main(["list", "--alpha", "0.35", "--size", "96"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.endswith("at alpha 0.35 and 96 px")
+    assert row.split()[:2] == ["mobilenet_v2", "1,677,128"]  # as in keras.applications
+
+
+LARGE = 8_000_000  # parameters, whose first values alone take seconds
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(size, id=size.model, marks=[pytest.mark.slow] * (size.parameters > LARGE))
+        for size in stored_sizes()
+    ],
+)
+def test_the_stored_sizes_are_the_models(stored):
+    found = kzoo.profile(kzoo.create_model(stored.model))
+    assert (stored.parameters, stored.macs) == (found.trainable, found.macs)
+
+
+def test_every_model_is_stored():
+    assert tuple(sorted(size.model for size in stored_sizes())) == kzoo.list_models()
+
+
+def test_choices_are_those_of_the_code_that_takes_them():
+    assert tuple(LOSSES) == configs.CLASS_LOSSES
+    assert tuple(BOX_LOSSES) == configs.BOX_LOSSES
+    assert tuple(FORMATS) == configs.BOX_FORMATS
+    assert tuple(HEADS) == configs.SEGMENTATION_HEADS
+    assert tuple(OUTPUTS) == configs.SEGMENTATION_OUTPUTS
+    assert tuple(TASKS) == pack.TASKS
+    assert tuple(RUNTIMES) == benchmark.RUNTIMES
+    assert {name: str(scheme) for name, scheme in SCHEMES.items()} == convert.SCHEMES
+    assert set(convert.INPUTS) == {io for scheme in SCHEMES.values() for io in scheme.inputs}
+
+
+def test_names_are_imported_on_demand():
+    code = (
+        "import sys, kzoo; assert 'keras' not in sys.modules; "
+        "assert 'MobileNetV2' in dir(kzoo); from kzoo import *; assert MobileNetV2, profile; "
+        "import kzoo.recipes.classify; from kzoo.recipes import classify; "
+        "assert callable(classify) and kzoo.recipes.classify is classify; "
+        "import kzoo.tflite.convert.request; assert callable(kzoo.tflite.convert); "
+        "from kzoo.recipes.classify import Config; from kzoo import qat; print(qat.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "kzoo.qat\n", done.stderr
+    with pytest.raises(AttributeError, match=r"module 'kzoo' has no attribute 'MobileNetV5'"):
+        kzoo.MobileNetV5  # noqa: B018
+
+
+@pytest.mark.parametrize("order", ["import keras, kzoo", "import kzoo, keras", "import kzoo"])
+def test_saved_classes_are_known_whatever_is_imported_first(order):
+    code = (
+        f"{order}\nimport keras\nconfig = {{'module': 'kzoo.quantization.layers', 'class_name': "
+        "'FakeQuant', 'config': {'name': 'x', 'low': -1.0, 'high': 1.0}, "
+        "'registered_name': 'kzoo>FakeQuant'}\n"
+        "layer = keras.saving.deserialize_keras_object(config)\n"
+        "print(keras.saving.get_registered_name(type(layer)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "kzoo>FakeQuant\n", done.stderr
+
+
+def test_the_saved_classes_are_all_that_are_registered():
+    for module in set(CLASSES.values()):
+        __import__(module)
+    known = {
+        name.removeprefix("kzoo>"): kind
+        for name, kind in keras.saving.get_custom_objects().items()
+        if name.startswith("kzoo>")
+    }
+    assert not [name for name, kind in known.items() if isinstance(kind, StandIn)]
+    assert {name: kind.__module__ for name, kind in known.items()} == CLASSES
