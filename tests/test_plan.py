@@ -44,7 +44,9 @@ def test_memory_falls_by_parts_and_by_half_numbers():
 
 
 def test_what_is_measured_and_counted_here():
-    found = plan(Ask(model="mobilenet_v2", alpha=0.35, size=32, classes=4, batch_size=8, images=1000, rate=9))
+    found = plan(
+        Ask(model="mobilenet_v2", alpha=0.35, size=32, classes=4, batch_size=8, images=1000, rate=9)
+    )
     cost = kzoo.profile(kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), classes=4))
     assert (found.parameters, found.macs) == (cost.trainable, cost.macs)
     assert found.rate == 9
