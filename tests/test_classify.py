@@ -215,7 +215,7 @@ class TestErrors:
     def test_predict_and_compare_without_a_run(self, tmp_path, capsys):
         assert main(["predict", str(tmp_path / "none"), "a.jpg"]) == 1
         assert main(["compare", str(tmp_path)]) == 1
-        assert "holds no config.json" in capsys.readouterr().err
+        assert "is not a kzoo run folder: it has no config.json" in capsys.readouterr().err
 
 
 def test_a_run_is_of_the_images_that_it_was_begun_on(tmp_path):
