@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.augment import Augment, Batches, warp
 from kzoo.recipes.training import checkpoints as states
 from kzoo.recipes.training import stages as fitting
 from kzoo.recipes.training.stages import Stage, balanced, best_epoch, fit, highest, once, split_at
@@ -261,6 +261,47 @@ class TestAugment:
         assert any(mirrored)
         assert any(upright)
         assert all(a or b for a, b in zip(mirrored, upright, strict=True))
+
+    def test_colours_change_as_said_one_step_after_the_other(self):
+        """Against brightness, contrast and saturation in turn, in float64."""
+        augment = Augment(zoom=0, stretch=0, turn=0, flip=False, colour=0.6)
+        image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype="uint8")
+        for seed in range(10):
+            seen = augment.recolour(image, np.random.default_rng(seed))
+            factors = np.random.default_rng(seed).uniform(0.4, 1.6, 3)
+            wanted = image * factors[0]
+            wanted = (wanted - wanted.mean()) * factors[1] + wanted.mean()
+            grey = wanted.mean(axis=-1, keepdims=True)
+            wanted = ((wanted - grey) * factors[2] + grey).clip(0, 255)
+            assert seen.dtype == np.float32
+            np.testing.assert_allclose(seen, wanted, atol=1e-3)  # of 255 levels
+
+    def test_an_image_moves_as_its_map_says(self):
+        """Against bilinear interpolation at the places that the map names, in float64."""
+        rng = np.random.default_rng(0)
+        image = rng.integers(0, 256, (40, 40, 3), dtype="uint8")
+        places = np.stack(np.meshgrid(np.arange(32) + 0.5, np.arange(32) + 0.5), -1)
+        for _ in range(5):
+            place = Augment().place(40, 32, rng)
+            x, y = np.moveaxis(places @ place[:, :2].T + place[:, 2], -1, 0) - 0.5
+            inside = (x > 0) & (x < 38.9) & (y > 0) & (y < 38.9)
+            left, top = x[inside].astype(int), y[inside].astype(int)
+            fx, fy = (x[inside] - left)[:, None], (y[inside] - top)[:, None]
+            upper = image[top, left] * (1 - fx) + image[top, left + 1] * fx
+            lower = image[top + 1, left] * (1 - fx) + image[top + 1, left + 1] * fx
+            wanted = upper * (1 - fy) + lower * fy
+            assert inside.mean() > 0.8
+            assert np.abs(warp(image, 32, place)[inside] - wanted).max() <= 1  # level of 255
+
+    def test_batches_hold_what_the_augmentation_makes_of_each_image(self):
+        images = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), dtype="uint8")
+        batches = Batches(
+            images, np.zeros(5, int), classes=2, batch_size=4, augment=Augment(), size=24
+        ).shuffled(3, 7)
+        for i in range(2):
+            for row, j in zip(batches[i][0], batches.chosen(i), strict=True):
+                one = Augment()(images[j], 24, np.random.default_rng((3, 7, j)))
+                np.testing.assert_array_equal(row, one)
 
     def test_the_same_seed_and_epoch_give_the_same_image(self):
         images = np.stack([self.image] * 6)

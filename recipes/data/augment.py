@@ -28,10 +28,16 @@ class Augment:
     flip: bool = True  # left and right
     colour: float = 0.25  # brightness, contrast and saturation, as factors 1 +- colour
 
-    def __call__(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        """uint8 (side, side, 3) -> float32 (size, size, 3) in [0, 255]."""
+    def __call__(
+        self, image: np.ndarray, size: int, rng: np.random.Generator, *,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Return the image (side, side, 3) uint8 as (size, size, 3) float32 in [0, 255].
+
+        It is written into `out` where that is given, such as a row of a batch.
+        """
         moved = warp(image, size, self.place(image.shape[0], size, rng))
-        return self.recolour(moved.astype("float32"), rng)
+        return self.recolour(moved, rng, out=out)
 
     def place(self, side: int, size: int, rng: np.random.Generator) -> np.ndarray:
         """Where (size, size) looks in (side, side): the affine map (2, 3) of its x, y, 1 in px."""
@@ -45,20 +51,34 @@ class Augment:
         matrix = turn * scale * [mirror, 1]
         return np.c_[matrix, centre - matrix @ [size / 2, size / 2]]
 
-    def recolour(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def recolour(
+        self, image: np.ndarray, rng: np.random.Generator, *, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the image (H, W, 3) in other colours, float32 in [0, 255]; into `out` if given.
+
+        Brightness b scales the image, contrast c its distance from the mean of the image,
+        saturation s that from each pixel's own grey (the mean of its channels). All are linear, so
+        one 3 x 3 matrix and an offset do the three: x -> cb (s x + (1 - s) grey) + (1 - c) b mean.
+        """
         brightness, contrast, saturation = rng.uniform(1 - self.colour, 1 + self.colour, 3)
-        image = image * brightness
-        mean = image.mean()
-        image = (image - mean) * contrast + mean
-        grey = image.mean(axis=-1, keepdims=True)
-        return np.clip((image - grey) * saturation + grey, 0, 255).astype("float32")
+        matrix = saturation * np.eye(3) + (1 - saturation) / 3
+        offset = (1 - contrast) * brightness * image.mean()
+        if out is None:
+            out = np.empty(image.shape, "float32")
+        matrix = (contrast * brightness * matrix).astype("float32")
+        np.matmul(image.astype("float32"), matrix, out=out)
+        out += np.float32(offset)
+        return np.clip(out, 0, 255, out=out)
 
 
 def warp(
     image: np.ndarray, size: int, place: np.ndarray, *,
     fill: int | tuple[int, int, int] = (128, 128, 128), nearest: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """What `place` shows of an image or, with `nearest`, of a mask (H, W); `fill` is around it."""
+    """Return what `place` shows of an image (H, W, 3) or, with `nearest`, of a mask (H, W).
+
+    uint8 in, uint8 (size, size, ...) out, interpolated between pixels; `fill` is outside.
+    """
     resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
     shown = Image.fromarray(image).transform(
         (size, size), Image.Transform.AFFINE, tuple(place.flat), resampling, fillcolor=fill
@@ -169,11 +189,23 @@ class Batches(Epoch):
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, ...]:
         chosen = self.chosen(i)
-        examples = np.stack([self.example(j) for j in chosen])
+        examples = self.rows(chosen)
         targets = self.answers(examples, chosen)
         if self.class_weight is None and self.devices == 1:
             return examples, targets
         return examples, targets, self.weights(i)
+
+    def rows(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the examples (n, ...) float32, each written into the batch's memory at once."""
+        if self.augment is None:
+            rows = np.empty((len(chosen), *np.shape(self.examples[chosen[0]])), "float32")
+            for row, j in zip(rows, chosen, strict=True):
+                row[...] = self.examples[j]
+            return rows
+        rows = np.empty((len(chosen), self.size, self.size, 3), "float32")
+        for row, j in zip(rows, chosen, strict=True):
+            self.augment(self.examples[j], self.size, self.rng(j), out=row)
+        return rows
 
     def answers(self, examples: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         if self.teacher is None:
@@ -191,8 +223,3 @@ class Batches(Epoch):
         if self.class_weight is not None:
             weights *= self.class_weight[self.targets[chosen]]
         return weights.astype("float32")
-
-    def example(self, j: int) -> np.ndarray:
-        if self.augment is None:
-            return self.examples[j].astype("float32")
-        return self.augment(self.examples[j], self.size, self.rng(j))

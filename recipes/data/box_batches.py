@@ -30,23 +30,25 @@ class BoxAugment:
     colour: float = 0.25  # as of `Augment`
 
     def __call__(
-        self, image: np.ndarray, objects: Objects, size: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, Objects]:
-        """uint8 (side, side, 3), its objects -> float32 (size, size, 3) in [0, 255], its objects.
+        self, image: np.ndarray, objects: Objects, rng: np.random.Generator, *, out: np.ndarray
+    ) -> Objects:
+        """Write the image (side, side, 3) uint8 into `out`; return the objects that it shows.
 
+        `out` is (size, size, 3) float32, in [0, 255]: a row of a batch or a part of one.
         Objects whose centre is not shown any more are gone, the others are cut at the edge.
         """
-        window = self.window(objects[0], rng)
+        window, size = self.window(objects[0], rng), len(out)
         mirrored = self.flip and rng.random() < 0.5
         scale = (window[2:] - window[:2]) * image.shape[0] / size  # px of image per px
         (y, x), (sy, sx) = window[:2] * image.shape[0], scale
         across = [-sx, 0, x + sx * size] if mirrored else [sx, 0, x]
         place = np.array([across, [0, sy, y]])
-        moved = warp(image, size, place).astype("float32")
+        moved = warp(image, size, place)
         shown = objects_in(objects, window)
         if mirrored:
             shown = shown[0][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 1, 0, 1], shown[1]
-        return Augment(colour=self.colour).recolour(moved, rng), shown
+        Augment(colour=self.colour).recolour(moved, rng, out=out)
+        return shown
 
     def window(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The part of the image to show: (4,) yxyx, beyond [0, 1] where it is put on a ground."""
@@ -105,8 +107,8 @@ class BoxBatches(Epoch):
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         chosen, counted = self.own(i)
-        parts, objects = zip(*(self.example(j) for j in chosen), strict=True)
-        images = np.stack(parts)
+        images = np.empty((len(chosen), self.size, self.size, 3), "float32")
+        objects = [self.example(j, row) for j, row in zip(chosen, images, strict=True)]
         images[~counted] = 128.0  # the ground of mosaics: nothing is on it
         boxes = np.zeros((len(chosen), self.most, 4), "float32")
         labels = np.full((len(chosen), self.most), -1, "int32")
@@ -116,26 +118,28 @@ class BoxBatches(Epoch):
             boxes[row, :n], labels[row, :n] = own[:n], kinds[:n]
         return images, {"boxes": boxes, "labels": labels}
 
-    def example(self, j: int) -> tuple[np.ndarray, Objects]:
+    def example(self, j: int, out: np.ndarray) -> Objects:
+        """Write an image into `out`, (S, S, 3) float32, and return its objects."""
         own = self.examples[j]
         if self.augment is None:
-            return self.images[j].astype("float32"), (own.boxes, own.labels)
+            out[...] = self.images[j]
+            return own.boxes, own.labels
         rng = self.rng(j)
         if rng.random() < self.mosaic:
-            return self.four([j, *rng.integers(0, len(self.examples), 3)], rng)
-        return self.augment(self.images[j], (own.boxes, own.labels), self.size, rng)
+            return self.four([j, *rng.integers(0, len(self.examples), 3)], rng, out)
+        return self.augment(self.images[j], (own.boxes, own.labels), rng, out=out)
 
-    def four(self, chosen: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, Objects]:
-        """Four images in one, each augmented: https://arxiv.org/abs/2004.10934."""
+    def four(self, chosen: Sequence[int], rng: np.random.Generator, out: np.ndarray) -> Objects:
+        """Write four images into one, each augmented: https://arxiv.org/abs/2004.10934."""
         assert self.augment
         half = self.size // 2
-        whole = np.full((self.size, self.size, 3), 128.0, "float32")
+        out[...] = 128.0  # what an odd side leaves over
         boxes, labels = [], []
         for k, j in enumerate(chosen):
             own = self.examples[j]
-            part, (found, kinds) = self.augment(self.images[j], (own.boxes, own.labels), half, rng)
             top, left = half * (k // 2), half * (k % 2)
-            whole[top : top + half, left : left + half] = part
+            part = out[top : top + half, left : left + half]
+            found, kinds = self.augment(self.images[j], (own.boxes, own.labels), rng, out=part)
             boxes.append((found * half + [top, left, top, left]) / self.size)
             labels.append(kinds)
-        return whole, (np.concatenate(boxes), np.concatenate(labels))
+        return np.concatenate(boxes), np.concatenate(labels)

@@ -29,18 +29,20 @@ class MaskBatches(Epoch):
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         chosen, counted = self.own(i)
-        images, parts = zip(*(self.example(j) for j in chosen), strict=True)
-        masks = np.stack(parts)
+        images = np.empty((len(chosen), self.size, self.size, 3), "float32")
+        masks = np.empty(images.shape[:3], "uint8")
+        for row, j in enumerate(chosen):
+            self.example(j, images[row], masks[row])
         masks[~counted] = VOID
-        return np.stack(images), masks
+        return images, masks
 
-    def example(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+    def example(self, j: int, image_out: np.ndarray, mask_out: np.ndarray) -> None:
+        """Write an example into its rows of a batch: (S, S, 3) float32, (S, S) uint8."""
         image, mask = self.masked[j]
         if self.augment is None:
-            return image.astype("float32"), mask
+            image_out[...], mask_out[...] = image, mask
+            return
         rng = self.rng(j)
         place = self.augment.place(self.masked.side, self.size, rng)
-        moved = warp(image, self.size, place).astype("float32")
-        return self.augment.recolour(moved, rng), warp(
-            mask, self.size, place, fill=VOID, nearest=True
-        )
+        self.augment.recolour(warp(image, self.size, place), rng, out=image_out)
+        mask_out[...] = warp(mask, self.size, place, fill=VOID, nearest=True)

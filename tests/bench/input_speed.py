@@ -10,10 +10,10 @@ threads and in two processes. Then the memory of whole epochs of 1,000 to 100,00
 in a process each.
 
 Reached on 300 drawn photos of 35 kB, one thread, ms of CPU each: folder 1.89, shards 1.68, the same
-by grain 1.79, tar 1.60, tf.data .88, memory .09; augmented 4.70, 4.56, 4.72, 4.57, 4.17, 2.66. The
-container costs next to nothing beside decoding, and ArrayRecord was chosen for what tar lacks: an
-index, and checksums that tell a damaged record when it is read. Why neither grain nor tf.data:
-docs/large.md.
+by grain 1.79, tar 1.60, tf.data .88, memory .09; augmented (before that became one pass, see
+image_cost.py) 4.70, 4.56, 4.72, 4.57, 4.17, 2.66. The container costs next to nothing beside
+decoding, and ArrayRecord was chosen for what tar lacks: an index, and checksums that tell a damaged
+record when it is read. Why neither grain nor tf.data: docs/large.md.
 """
 
 import argparse

@@ -1,0 +1,41 @@
+"""Writes what a bench measured to tests/bench/results/NAME.csv, with what repeats it."""
+
+import csv
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Return the processor's name and how many of its cores there are."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    words = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(words, cwd=RESULTS, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def record(name: str, rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Path:
+    """Write the rows as a table, and print it; return its path. Numbers keep four digits."""
+    command = " ".join(["python", f"tests/bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    same = {"seed": seed, "commit": commit(), "machine": machine(), "command": command}
+    path = RESULTS / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, [*rows[0], *same], lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
+            print("  ".join(f"{key} {value}" for key, value in short.items()))
+            table.writerow(short | same)
+    return path
