@@ -23,6 +23,7 @@ from kzoo.segmentation.deeplab import DeepLabV3
 from kzoo.segmentation.losses import SegmentationLoss
 from kzoo.segmentation.lraspp import LRASPP
 from kzoo.segmentation.masks import mask_at, score_masks
+from kzoo.weights.batch_norm import freeze_batch_norm, recalibrate_batch_norm
 from kzoo.weights.loading import load_weights
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "create_model",
     "detections",
     "distill",
+    "freeze_batch_norm",
     "get_model",
     "list_models",
     "load_weights",
@@ -53,5 +55,6 @@ __all__ = [
     "profile",
     "pyramid",
     "quantize",
+    "recalibrate_batch_norm",
     "score_masks",
 ]

@@ -7,6 +7,8 @@ refused before Keras is imported. `kzoo.recipes.classify.Config` is `ClassifyCon
 import contextlib
 import dataclasses
 import importlib.util
+import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from kzoo.recipes.models import known_models
@@ -92,11 +94,16 @@ class RunConfig(Options):
         """The fields that the run's stages are told (`kzoo.recipes.training.stages.Stage`)."""
         return {name: getattr(self, name) for name in ("accumulate", "save_every")}
 
-    def joined(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
         """The processes of the run, from its beginning to its end."""
         from kzoo.recipes import distributed  # imports Keras
 
-        return distributed.joined(self.distribute, self.rank, batch=self.step)
+        with warnings.catch_warnings():
+            # Recipes freeze batch norms that have no statistics, or recalibrate them.
+            warnings.filterwarnings("ignore", r".* has no statistics for \d+ batch norms")
+            with distributed.joined(self.distribute, self.rank, batch=self.step):
+                yield
 
 
 @dataclasses.dataclass(frozen=True)

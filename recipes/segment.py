@@ -26,7 +26,6 @@ from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
 from kzoo.recipes.evaluation.mask_report import MaskResults, write_report
 from kzoo.recipes.evaluation.segment_files import masks_of
 from kzoo.recipes.files import write_json
-from kzoo.recipes.training.batch_norm import settle_norms
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
 from kzoo.recipes.training.run_folder import by_one, open_run
@@ -166,7 +165,7 @@ class Training:
         if self.config.weights != "none":
             some = np.random.default_rng(self.config.seed).permutation(len(self.dataset.train))
             paths = [self.dataset.train[i].image for i in some[:SETTLED_IMAGES]]
-            settle_norms(net, Images(paths, self.config.size)[:])
+            kzoo.recalibrate_batch_norm(net, Images(paths, self.config.size)[:])
         config = self.config
         return self.fit(net, "whole", config.epochs, config.learning_rate, ema=config.ema)
 

@@ -6,7 +6,6 @@ import json
 import keras
 import numpy as np
 import pytest
-from golden.backends import fill
 from mask_scenes import draw_scenes
 from PIL import Image
 
@@ -16,7 +15,6 @@ from kzoo.recipes.data.images import read_image
 from kzoo.recipes.data.mask_dataset import full_mask, read_masks
 from kzoo.recipes.evaluation.segment_files import masker
 from kzoo.recipes.segment import Config, Training, class_weights
-from kzoo.recipes.training.batch_norm import settle_norms
 from kzoo.recipes.training.run_folder import open_run
 from kzoo.segmentation.masks import mask_at, score_masks
 from kzoo.tflite import Runner, audit
@@ -160,20 +158,6 @@ def test_the_head_learns_alone_and_then_the_whole_net(scenes, tmp_path, monkeypa
     assert len(frozen) > 100
     net, _ = run.whole(net)
     assert all(layer.trainable for layer in net.layers)
-
-
-def test_settled_norms_compute_what_they_did():
-    """And, with the images that settled them, the same in training."""
-    features = kzoo.MobileNetV2(0.35, include_top=False, input_shape=(64, 64, 3))
-    net = fill(kzoo.LRASPP(features, 3))
-    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype("float32")
-    before = net.predict_on_batch(images)
-    training = np.asarray(net(images, training=True))
-    assert np.abs(training - before).max() > 0.1 * np.abs(before).max()
-    settle_norms(net := fill(net), images)
-    limit = 1e-3 * np.abs(before).max()
-    assert np.abs(net.predict_on_batch(images) - before).max() < limit
-    assert np.abs(np.asarray(net(images, training=True)) - before).max() < limit
 
 
 @pytest.mark.parametrize(

@@ -520,6 +520,7 @@ def in_reals(path: Path, x: np.ndarray) -> np.ndarray:
     return np.asarray(known[graph.outputs[0]])[:, -1000:]
 
 
+@pytest.mark.filterwarnings("ignore::kzoo.weights.batch_norm.MissingStatisticsWarning")
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_tflite_classifiers_in_reals(name):
     path = shared_file(name)
@@ -532,6 +533,7 @@ def test_tflite_classifiers_in_reals(name):
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
+@pytest.mark.filterwarnings("ignore::kzoo.weights.batch_norm.MissingStatisticsWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "correlation", "agreement"),
@@ -573,6 +575,7 @@ def converter_of(model: keras.Model):
     return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
 
 
+@pytest.mark.filterwarnings("ignore::kzoo.weights.batch_norm.MissingStatisticsWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8"])
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"])

@@ -1,12 +1,14 @@
 """A file's weights assigned to a model: by layer name, or in reading order."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import layers
 
+from kzoo.weights.batch_norm import MissingStatisticsWarning
 from kzoo.weights.checkpoint import ROW, Checkpoint, Unit
 from kzoo.weights.mismatch import kernel_apart, layer_apart, mismatch
 from kzoo.weights.targets import MOST_TOP, Target, fits, of_classes, row_number, targets
@@ -34,13 +36,24 @@ def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
     kzoo's own layers are matched by name, others in reading order. Of a head for other classes, the
     layers as wide as those stay new. So does a classifier that the file lacks, and another task's
     head when the file is a classifier's. A detector's or segmenter's file gives a backbone or
-    classifier its rows. Raises ValueError otherwise.
+    classifier its rows. Raises ValueError otherwise. Warns where the file has no statistics for
+    batch norms of the model: they were folded into its kernels.
     """
     rows, head = targets(model)
     match = pairs_by_name if checkpoint.by_name else pairs_in_order
     pairs = match(model, checkpoint, rows, head)
     for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
         variable.assign(value)
+    folded = sum(target.norm is not None and unit.norm is None for target, unit in pairs)
+    if folded:
+        warnings.warn(
+            f"{checkpoint.source!r} has no statistics for {folded} batch norms of {model.name!r}: "
+            "training them from mean 0 and variance 1 destroys the weights. Before you train, call "
+            "kzoo.recalibrate_batch_norm(model, images), or keep them as they are with "
+            "kzoo.freeze_batch_norm(model). For inference nothing is needed.",
+            MissingStatisticsWarning,
+            stacklevel=2,
+        )
     loaded = tuple(target.layer.name for target, _ in pairs)
     new = tuple(t.layer.name for t in rows + head if t.layer.name not in loaded)
     return Loaded(checkpoint.source, loaded, new)

@@ -1,0 +1,207 @@
+"""Batch normalization of pretrained nets: statistics for those that have none, and freezing.
+
+Keras 3 runs the batch norms of an inner model as the outer one runs: `backbone(x, training=False)`
+does not hold inside a model that trains (keras#20285). Only `trainable = False` on the batch norm
+itself keeps its statistics. So pretrained batch norms are either frozen, or have statistics that
+training can go on from.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kzoo.arguments import is_whole, require
+
+CHUNK = 8  # images in one pass, whose inputs of all batch norms are in memory at once
+
+
+class MissingStatisticsWarning(UserWarning):
+    """A weight file holds no batch norm statistics: its batch norms were folded into kernels."""
+
+
+def freeze_batch_norm(model: keras.Model) -> None:
+    """Set `trainable = False` on every batch norm of a model, nested ones included.
+
+    They keep their statistics, gamma and beta in training, and normalize as in inference. Call it
+    after `model.trainable = True`, which undoes it, and compile the model afterwards.
+    """
+    for norm in batch_norms(model):
+        norm.trainable = False
+
+
+def recalibrate_batch_norm(
+    model: keras.Model, images: Any, *, batch_size: int = 32, steps: int | None = None
+) -> None:
+    """Give every batch norm the mean and variance of its own input on `images`, in place.
+
+    Gamma and beta make up for it: outputs in inference stay the same up to rounding. Training then
+    starts from the same net, which it does not from weights without statistics (a .tflite file has
+    batch norms folded away: mean 0, variance 1).
+
+    model: functional or sequential, with any models nested in it.
+    images: what the model takes, an array (N, H, W, C) or batches of it: a tf.data.Dataset, a
+        PyDataset, a DataLoader or a generator. Of pairs (images, labels) the first is used. Some
+        hundred images are enough.
+    batch_size: of an array.
+    steps: how many batches to take; None takes all.
+
+    Raises ValueError where there are no images, and for batch norms that cannot be reached (inside
+    subclassed models and layers) or have no gamma or beta.
+    """
+    require("batch_size", batch_size, is_whole(batch_size) and batch_size >= 1, "at least 1")
+    fits = steps is None or (is_whole(steps) and steps >= 1)
+    require("steps", steps, fits, "None or a whole number >= 1")
+    probe = Probe(model)
+    found = {id(norm) for norm in probe.norms()}
+    for norm in batch_norms(model):
+        if id(norm) not in found:
+            raise ValueError(
+                f"The batch norm {norm.name!r} lies inside a subclassed model or layer, where its "
+                "input cannot be read. Build the model with keras.Model(inputs, outputs)."
+            )
+        if not (norm.scale and norm.center):
+            raise ValueError(
+                f"The batch norm {norm.name!r} has no gamma or no beta, so nothing can make up for "
+                "other statistics. Pass the part of the model whose batch norms have both."
+            )
+    moments: dict[int, Moments] = {}
+    for batch in batches(images, batch_size, steps):
+        shape = model.inputs[0].shape
+        fits = len(batch) > 0 and batch.ndim == len(shape)
+        require("images", batch.shape, fits, f"batches of the model's input, {shape}")
+        for start in range(0, len(batch), CHUNK):
+            for norm, values in probe.inputs_of_norms([batch[start : start + CHUNK]]):
+                moments.setdefault(id(norm), Moments()).add(values, norm.axis)
+    if not moments and found:
+        raise ValueError("images is empty: pass some hundred images, or batches of them.")
+    for norm in probe.norms():
+        move(norm, moments[id(norm)])
+
+
+def move(norm: keras.layers.BatchNormalization, moments: "Moments") -> None:
+    """Set the statistics; gamma and beta so that the layer computes what it did."""
+    gamma, beta, old_mean, old_variance = (np.float64(value) for value in norm.get_weights())
+    # In the precision that it is kept in, so that gamma and beta fit what the layer will read.
+    mean = moments.mean.astype("float32")
+    variance = moments.variance.astype("float32")
+    slope = gamma / np.sqrt(old_variance + norm.epsilon)
+    gamma = slope * np.sqrt(variance.astype("float64") + norm.epsilon)
+    norm.set_weights([gamma, beta + slope * (mean - old_mean), mean, variance])
+
+
+class Moments:
+    """Mean and variance per channel of values that come in parts, in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.variance = 0, np.zeros(()), np.zeros(())
+
+    def add(self, values: np.ndarray, axis: int) -> None:
+        others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
+        count = values.size // values.shape[axis]
+        mean = values.mean(others, dtype="float64")
+        variance = values.var(others, dtype="float64")
+        share = count / (self.count + count)
+        apart = mean - self.mean
+        self.variance = self.variance * (1 - share) + variance * share
+        self.variance = self.variance + share * (1 - share) * apart**2
+        self.mean = self.mean + share * apart
+        self.count += count
+
+
+class Probe:
+    """Reads the inputs of all batch norms of a model, in inference, and of those nested in it.
+
+    A nested model's tensors belong to a graph of its own: it is given the inputs that the outer
+    model has for it.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        graph = functional(model)
+        if not getattr(graph, "operations", None):
+            raise ValueError(
+                f"{model.name!r} is a subclassed model, or not built: its graph cannot be read. "
+                "Pass a functional or sequential model."
+            )
+        self.readers: list[keras.layers.BatchNormalization | Probe] = []
+        self.spans: list[slice] = []
+        tensors: list[Any] = []
+        for op, node in calls(graph):
+            if isinstance(op, keras.Model) and batch_norms(op):
+                self.readers.append(Probe(op))
+            elif isinstance(op, keras.layers.BatchNormalization):
+                self.readers.append(op)
+            else:
+                continue
+            read = node.input_tensors
+            self.spans.append(slice(len(tensors), len(tensors) + len(read)))
+            tensors += read
+        self.model = keras.Model(graph.inputs, tensors) if tensors else None
+
+    def norms(self) -> list[keras.layers.BatchNormalization]:
+        """Every batch norm once."""
+        found: dict[int, keras.layers.BatchNormalization] = {}
+        for reader in self.readers:
+            inner = reader.norms() if isinstance(reader, Probe) else [reader]
+            found |= {id(norm): norm for norm in inner}
+        return list(found.values())
+
+    def inputs_of_norms(
+        self, inputs: list[np.ndarray]
+    ) -> Iterator[tuple[keras.layers.BatchNormalization, np.ndarray]]:
+        """(Batch norm, its input) for each call of each."""
+        if self.model is None:
+            return
+        given = inputs if len(inputs) > 1 else inputs[0]
+        found = keras.tree.flatten(self.model.predict_on_batch(given))  # one comes without a list
+        values = [np.asarray(value) for value in found]
+        for reader, span in zip(self.readers, self.spans, strict=True):
+            if isinstance(reader, Probe):
+                yield from reader.inputs_of_norms(values[span])
+            else:
+                yield reader, values[span][0].astype("float32")
+
+
+def calls(graph: Any) -> Iterator[tuple[Any, Any]]:
+    """(Operation, node) of each call between a functional model's inputs and outputs."""
+    seen, stack = {id(tensor) for tensor in graph.inputs}, list(graph.outputs)
+    nodes: set[int] = set()
+    while stack:
+        tensor = stack.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        op, number, _ = tensor._keras_history
+        node = op._inbound_nodes[number]
+        stack += node.input_tensors
+        if id(node) not in nodes:
+            nodes.add(id(node))
+            yield op, node
+
+
+def functional(model: Any) -> Any:
+    """The functional model within a built `keras.Sequential`; anything else as it is."""
+    return getattr(model, "_functional", None) or model
+
+
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """All batch norms of a model, in its layers and models of any depth."""
+    kind = keras.layers.BatchNormalization
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+
+
+def batches(images: Any, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:
+    """Batches as arrays, from an array or from anything that gives batches."""
+    found: Iterable[Any]
+    if hasattr(images, "shape"):
+        found = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+    elif isinstance(images, keras.utils.PyDataset):
+        found = (images[i] for i in range(len(images)))
+    else:
+        found = images
+    for number, batch in enumerate(found):
+        if number == steps:
+            return
+        first = batch[0] if isinstance(batch, tuple | list) else batch
+        yield np.asarray(keras.ops.convert_to_numpy(first))
