@@ -24,7 +24,9 @@ from kzoo.segmentation.losses import SegmentationLoss
 from kzoo.segmentation.lraspp import LRASPP
 from kzoo.segmentation.masks import mask_at, score_masks
 from kzoo.weights.batch_norm import freeze_batch_norm, recalibrate_batch_norm
+from kzoo.weights.labels import decode_predictions, labels
 from kzoo.weights.loading import load_weights
+from kzoo.weights.named import list_weights
 
 __all__ = [
     "LRASPP",
@@ -45,11 +47,14 @@ __all__ = [
     "SegmentationLoss",
     "build",
     "create_model",
+    "decode_predictions",
     "detections",
     "distill",
     "freeze_batch_norm",
     "get_model",
+    "labels",
     "list_models",
+    "list_weights",
     "load_weights",
     "mask_at",
     "profile",

@@ -32,7 +32,7 @@ class RunConfig(Options):
     model: str = option("which net (kzoo list)", "mobilenet_v3_large", choices=known_models)
     alpha: float = option("width multiplier", 1.0)
     size: int = option("side of the images that the net sees, in px", 224)
-    weights: str = option("imagenet, none, or the path of a weights file", "imagenet")
+    weights: str = option("a name (kzoo weights), none, or the path of a weights file", "imagenet")
     head_epochs: int = option("epochs of the new head, the rest frozen", 4)
     epochs: int = option("epochs of the whole network", 40)
     qat_epochs: int = option("epochs of the quantized network, taught by the float one", 6)
@@ -143,7 +143,7 @@ class DetectConfig(RunConfig):
     )
     size: int = option("side of the images that the net sees, in px", 320)
     reduced_tail: bool = option("half the channels in MobileNetV3's last rows", False)
-    weights: str = option("imagenet, none, or a weights file, a detector's too", "imagenet")
+    weights: str = option("imagenet, coco, none, or a weights file, a detector's too", "imagenet")
     loss: str = option(f"of the classes: {', '.join(CLASS_LOSSES)}", "hnm", choices=CLASS_LOSSES)
     box_loss: str = option(
         f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1", choices=BOX_LOSSES
@@ -185,7 +185,7 @@ class SegmentConfig(RunConfig):
     filters: int | None = option("of the head (default: as published)", None)
     output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
     size: int = option("side of the images that the net sees, in px", 256)
-    weights: str = option("imagenet, none, or a weights file, a segmenter's too", "imagenet")
+    weights: str = option("imagenet, voc, none, or a weights file, a segmenter's too", "imagenet")
     cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
     dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
     focal: float = option("weight of the focal loss: pixels that are hard", 0.0)

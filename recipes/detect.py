@@ -64,7 +64,7 @@ def run(config: Config) -> BoxResults:
     )
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    detector = build(config, len(dataset.labels))
+    detector = build(config, len(dataset.labels), dataset.labels)
     paths, unseen = ([each.path for each in split] for split in (dataset.train, dataset.val))
     folder = open_run(config, dataset.labels, paths, unseen)
     if distribute.first():
@@ -115,7 +115,7 @@ def finish(
     return write_report(folder, dataset, history, found, comparison)
 
 
-def build(config: Config, classes: int) -> Detector:
+def build(config: Config, classes: int, labels: Sequence[str] | None = None) -> Detector:
     """The detector, new but for what the weights are of."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
@@ -123,7 +123,7 @@ def build(config: Config, classes: int) -> Detector:
         include_top=False,
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
-        **({"reduced_tail": True} if config.reduced_tail else {}),
+        **({"reduced_tail": True} if config.reduced_tail or config.weights == "coco" else {}),
     )
     detector = kzoo.SSDLite(
         backbone,
@@ -133,8 +133,8 @@ def build(config: Config, classes: int) -> Detector:
         box_loss=config.box_loss,
         norm_momentum=NORM_MOMENTUM,
     )
-    if config.weights not in ("none", "imagenet"):
-        kzoo.load_weights(detector, config.weights)  # the head of a detector's file
+    if config.weights != "none" and not config.weights.startswith("imagenet"):
+        kzoo.load_weights(detector, config.weights, labels=labels)  # the head of a detector's file
     return detector
 
 

@@ -75,7 +75,7 @@ def run(config: Config) -> MaskResults:
     )
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    net = build(config, len(dataset.labels))
+    net = build(config, len(dataset.labels), dataset.labels)
     paths, unseen = ([pair.image for pair in split] for split in (dataset.train, dataset.val))
     folder = open_run(config, dataset.labels, paths, unseen)
     if distribute.first():
@@ -117,7 +117,7 @@ def finish(
     return write_report(folder, dataset, history, masks)
 
 
-def build(config: Config, classes: int) -> keras.Model:
+def build(config: Config, classes: int, labels: Sequence[str] | None = None) -> keras.Model:
     """The segmenter, new but for what the weights are of."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
@@ -129,8 +129,8 @@ def build(config: Config, classes: int) -> keras.Model:
     )
     width = {"filters": config.filters} if config.filters is not None else {}
     net = HEADS[config.head](backbone, classes, norm_momentum=NORM_MOMENTUM, **width)
-    if config.weights not in ("none", "imagenet"):
-        kzoo.load_weights(net, config.weights)  # the head of a segmenter's file
+    if config.weights != "none" and not config.weights.startswith("imagenet"):
+        kzoo.load_weights(net, config.weights, labels=labels)  # the head of a segmenter's file
     return net
 
 

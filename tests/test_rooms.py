@@ -268,6 +268,7 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     expected = {path.relative_to(ROOT) for _, path in (case.values for case in FILES)}
     expected = {str(p if p.parts[0] == "kzoo" else "kzoo" / p) for p in expected}
     expected |= {"kzoo/py.typed", "kzoo/recipes/models.csv", "kzoo/recipes/commands/serve.html"}
+    expected |= {f"kzoo/weights/data/{name}.txt" for name in ("coco", "imagenet", "voc")}
     assert expected == {name for name in packed if name.startswith("kzoo/")}
     assert not [name for name in packed if name.startswith(("tests", "tflite", "recipes"))]
     with tarfile.open(sdist) as archive:

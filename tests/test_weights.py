@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import http.server
 import io
 import json
 import os
@@ -12,7 +11,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import warnings
 import zipfile
 from pathlib import Path
@@ -26,7 +24,6 @@ from golden import torch_files, torchvision_models, torchvision_v2_pretrained
 import kzoo
 from kzoo.backbones.attention import MultiQuery
 from kzoo.backbones.rows import Conv, Head
-from kzoo.weights import pretrained as imagenet
 from kzoo.weights.readers.torch_file import read_stream, read_zip
 from kzoo.weights.reading import read_checkpoint
 
@@ -766,162 +763,3 @@ def test_models_that_are_not_ours(v2_file):
         kzoo.load_weights(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), v2_file)
     with pytest.raises(ValueError, match="load_weights takes the path of a file"):
         kzoo.load_weights(keras.Sequential(), "imagenet")
-
-
-# "imagenet"
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`; `cut` of them end early."""
-
-    files: dict[str, bytes] = {}  # noqa: RUF012
-    cut = 0
-
-    def do_GET(self):
-        body = self.files.get(self.path)
-        self.send_response(200 if body else 404)
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        self.wfile.write((body or b"")[: len(body or b"") - self.cut])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def served(cache, monkeypatch):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setattr(imagenet, "URL", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setattr(Server, "files", {})
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-V2_NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_96.h5"
-V2 = functools.partial(kzoo.MobileNetV2, 0.35, input_shape=(96, 96, 3), weights="imagenet")
-
-
-def test_imagenet_is_fetched_once(served, cache, v2_file):
-    Server.files[f"/mobilenet_v2/{V2_NAME}"] = v2_file.read_bytes()
-    model = V2()
-    assert [file.name for file in cache.iterdir()] == [V2_NAME]
-    Server.files.clear()
-    again = V2(classes=5)
-    assert again.loaded_weights.new == ("head_logits",)
-    kernels = [m.get_layer("row3_expand").kernel.numpy() for m in (model, again)]
-    np.testing.assert_array_equal(*kernels)
-
-
-def test_imagenet_with_a_hash(served, cache, monkeypatch, tmp_path):
-    name, url = "mobilenet_v3_small", "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5"
-    net = keras.applications.MobileNetV3Small(
-        input_shape=(64, 64, 3), include_top=False, weights=None
-    )
-    save_keras_2(net, tmp_path / "v3.h5")
-    good = (tmp_path / "v3.h5").read_bytes()
-    monkeypatch.setitem(imagenet.V3_MD5, (name, 1.0), ("", hashlib.md5(good).hexdigest()))
-    build = functools.partial(kzoo.MobileNetV3Small, include_top=False, weights="imagenet")
-    Server.files[f"/mobilenet_v3/{url}"] = good[:-4] + b"damn"
-    with pytest.raises(ValueError, match=r"is not the file: its md5 is .*Fetch it by other means"):
-        build()
-    assert list(cache.iterdir()) == []
-    Server.files[f"/mobilenet_v3/{url}"] = good
-    cache.joinpath(url).write_bytes(b"half")  # left by a program that was killed
-    assert len(build().loaded_weights.loaded) == 52
-    assert cache.joinpath(url).read_bytes() == good
-
-
-def test_imagenet_damaged_without_a_known_hash(served, cache, v2_file):
-    Server.files[f"/mobilenet_v2/{V2_NAME}"] = v2_file.read_bytes()[:100_000]
-    with pytest.raises(ValueError, match="is not the file"):
-        V2()
-    assert list(cache.iterdir()) == []
-
-
-def test_imagenet_cut_off_and_missing(served, cache, v2_file, monkeypatch):
-    with pytest.raises(ConnectionError, match=r"404.*Fetch it by other means.*weights=None"):
-        V2()
-    Server.files[f"/mobilenet_v2/{V2_NAME}"] = v2_file.read_bytes()
-    monkeypatch.setattr(Server, "cut", 1000)
-    with pytest.raises(ConnectionError, match=r"cannot be downloaded.*incomplete"):
-        V2()
-    assert list(cache.iterdir()) == []
-
-
-def test_imagenet_offline(served, cache):
-    served.shutdown()
-    served.server_close()
-    with pytest.raises(ConnectionError, match=r"cannot be downloaded.*pass its path"):
-        V2()
-    assert list(cache.iterdir()) == []
-
-
-def test_imagenet_names_are_those_of_keras_applications(monkeypatch):
-    """keras.applications itself says which file it wants, by the URL that it would fetch."""
-    asked = []
-
-    def record(name, origin, **options):
-        asked.append((origin, options.get("file_hash")))
-        raise ConnectionError
-
-    for module in (
-        keras.applications.MobileNet,
-        keras.applications.MobileNetV2,
-        keras.applications.MobileNetV3Small,
-    ):
-        source = sys.modules[module.__module__]
-        monkeypatch.setattr(source.file_utils, "get_file", record)
-    cases = [
-        ("mobilenet_v2", alpha, top, size, {})
-        for alpha, sizes in imagenet.V2_SIZES.items()
-        for size in sizes
-        for top in (True, False)
-    ]
-    cases = cases[::7]  # each builds a net: 0.5 s
-    cases += [
-        ("mobilenet_v1", 0.25, True, 128, {}),
-        ("mobilenet_v1", 0.75, False, 192, {}),
-        ("mobilenet_v1", 1.0, True, 224, {}),
-        ("mobilenet_v3_small", 0.75, True, 224, {}),
-        ("mobilenet_v3_large", 1.0, False, 224, {}),
-    ]
-    for name, alpha, top, size, options in cases:
-        with pytest.raises(ConnectionError):
-            KERAS[name](input_shape=(size, size, 3), alpha=alpha, include_top=top, **options)
-        file = imagenet.official(name, alpha, include_top=top, sides=(size, size))
-        url, digest = asked[-1]
-        assert url == f"{imagenet.URL}{file.folder}{file.name}"
-        assert digest in (None, file.digest)
-
-
-def test_imagenet_table_is_that_of_keras_applications():
-    source = sys.modules[keras.applications.MobileNetV3Small.__module__]
-    names = {
-        (f"mobilenet_v3_{kind.split('_224_')[0]}", float(kind.split("_")[-2])): digests
-        for kind, digests in source.WEIGHTS_HASHES.items()
-    }
-    assert names == imagenet.V3_MD5
-
-
-@pytest.mark.parametrize("alpha", [0.4, 1.25])
-def test_imagenet_says_what_there_is(alpha):
-    with pytest.raises(ValueError, match=r"none for mobilenet_v2 at alpha .*0.35, 0.5, 0.75, 1.0"):
-        kzoo.MobileNetV2(alpha, weights="imagenet")
-
-
-def test_imagenet_sizes():
-    name = functools.partial(imagenet.official, "mobilenet_v2", include_top=True)
-    assert name(1.0, sides=(160, 160)).name.endswith("_1.0_160.h5")
-    assert name(1.0, sides=(160, 192)).name.endswith("_1.0_224.h5")
-    assert name(1, sides=(None, None)).name.endswith("_1.0_224.h5")
-    assert name(1.4, sides=(96, 96)).name.endswith("_1.4_224.h5")

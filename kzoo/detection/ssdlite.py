@@ -5,6 +5,7 @@ Source: https://arxiv.org/abs/1801.04381, section 6.2, and https://arxiv.org/abs
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from kzoo.detection.anchors import FIRST, LAST, Anchors
 from kzoo.detection.detector import Detector
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
 from kzoo.preprocessing import Tensor
+from kzoo.weights.loading import load_weights
 
 MakeAnchors = Anchors | Callable[[tuple[tuple[int, int], ...]], Anchors]
 LEVELS = ((4, 5), (3, 4, 5))
@@ -31,7 +33,8 @@ def SSDLite(
     loss: str = "hnm", box_loss: str = "smooth_l1", ratios: Sequence[float] = (2, 3),
     scales: tuple[float, float] = (FIRST, LAST), reduced_first: bool = False,
     levels: Sequence[int] = (4, 5), anchors: MakeAnchors | None = None,
-    norm_momentum: float = 0.97, name: str | None = None,
+    norm_momentum: float = 0.97, weights: str | os.PathLike | None = None,
+    labels: Sequence[str] | None = None, name: str | None = None,
 ) -> Detector:  # fmt: skip
     """A detector of `classes` kinds of objects on a kzoo backbone.
 
@@ -50,6 +53,10 @@ def SSDLite(
     anchors: a `kzoo.Anchors`, or a function that makes one of the maps' sizes, such as
         `functools.partial(kzoo.Anchors.fit, boxes)`, in place of ratios, scales, reduced_first.
     norm_momentum: in [0, 1), of the head's batch normalization; .9 for runs of some hundred steps.
+    weights: "coco" (torchvision's, for MobileNetV3Large(reduced_tail=True, weights="coco")), the
+        path of a detector's file, or None. They replace the backbone's too.
+    labels: the classes by name, of which those that "coco" knows keep their weights; without them
+        it takes 90 classes to keep any. See `kzoo.load_weights`.
 
     Feature maps are the expansion in the first row at stride 32, which still has stride 16 (of V1,
     which expands nothing, what that row reads), the backbone's last, and one half as large for each
@@ -98,10 +105,13 @@ def SSDLite(
             )(x)  # fmt: skip
             parts.append(layers.Reshape((-1, width), name=f"{prefix}_flat")(x))
         outputs[output] = stacked(parts, output)
-    return Detector(
+    detector = Detector(
         backbone.input, outputs, classes=classes, anchors=anchors, loss=loss, box_loss=box_loss,
         name=name or f"ssdlite_{backbone.name}",
     )  # fmt: skip
+    if weights is not None:
+        detector.loaded_weights = load_weights(detector, weights, labels=labels)
+    return detector
 
 
 def check(classes: int, norm_momentum: float) -> None:

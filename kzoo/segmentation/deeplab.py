@@ -1,5 +1,7 @@
 """DeepLabV3, and V3+ with `decoder`, on any backbone of the zoo."""
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -26,6 +28,8 @@ def DeepLabV3(
     full_resolution: bool = True,
     classifier_activation: Any = None,
     norm_momentum: float = 0.99,
+    weights: str | os.PathLike | None = None,
+    labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """DeepLabV3: deep features, those of the whole image, and of dilated convolutions (ASPP).
@@ -38,6 +42,11 @@ def DeepLabV3(
     dropout_rate: in [0, 1), before the classifier.
     full_resolution: logits at the image's size, else at that of the last features.
     classifier_activation: any Keras activation, such as "softmax"; None gives logits.
+    weights: "voc" (torchvision's, with aspp_rates=(12, 24, 36) and refine=True on
+        MobileNetV3Large(output_stride=16, weights="voc")), the path of a segmenter's file, or None.
+        They replace the backbone's too.
+    labels: the classes by name, of which those that "voc" knows ("background" is one) keep their
+        weights; without them it takes 21 classes to keep any. See `kzoo.load_weights`.
 
     The sides of the backbone's input must be fixed: the image's mean is spread over the map.
     Source: https://arxiv.org/abs/1706.05587, and https://arxiv.org/abs/1802.02611 (V3+).
@@ -65,7 +74,9 @@ def DeepLabV3(
     x = layers.Conv2D(classes, 1, name="classify" if full_resolution else "logits")(x)
     if full_resolution:
         x = resized(x, sides(backbone.inputs[0]), stride, "logits")
-    return finished(backbone, x, classifier_activation, name or f"{backbone.name}_deeplabv3")
+    return finished(
+        backbone, x, classifier_activation, name or f"{backbone.name}_deeplabv3", weights, labels
+    )
 
 
 def aspp(x: Tensor, net: Net, filters: int, rates: tuple[int, ...]) -> Tensor:

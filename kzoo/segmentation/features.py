@@ -6,6 +6,8 @@ classes), a class for each pixel, background being one like any other. Build the
 become dilations. Resizing is bilinear between centers of pixels (PyTorch's align_corners=False).
 """
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,6 +16,7 @@ from keras import layers
 from kzoo.arguments import is_number, is_whole, require
 from kzoo.backbones.build import row_outputs
 from kzoo.preprocessing import Tensor, channel_axis, channels
+from kzoo.weights.loading import load_weights
 
 
 def check(classes: int, norm_momentum: float, *, filters: int) -> None:
@@ -66,11 +69,17 @@ def resized(
     return layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)
 
 
-def finished(backbone: keras.Model, x: Tensor, activation: Any, name: str) -> keras.Model:
+def finished(
+    backbone: keras.Model, x: Tensor, activation: Any, name: str,
+    weights: str | os.PathLike | None, labels: Sequence[str] | None,
+) -> keras.Model:  # fmt: skip
+    """The segmenter from the backbone's input to `x`, with its weights."""
     if activation is not None:
         x = layers.Activation(activation, dtype="float32", name="scores")(x)
     inputs = backbone.inputs
     model = keras.Model(inputs if len(inputs) > 1 else inputs[0], x, name=name)
     if hasattr(backbone, "loaded_weights"):
         model.loaded_weights = backbone.loaded_weights
+    if weights is not None:
+        model.loaded_weights = load_weights(model, weights, labels=labels)
     return model

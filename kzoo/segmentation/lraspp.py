@@ -1,5 +1,7 @@
 """LR-ASPP on any backbone of the zoo."""
 
+import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -23,6 +25,8 @@ def LRASPP(
     full_resolution: bool = True,
     classifier_activation: Any = None,
     norm_momentum: float = 0.99,
+    weights: str | os.PathLike | None = None,
+    labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """Lite R-ASPP: deep features, gated by what the whole image holds, and shallow ones at 1/8.
@@ -34,6 +38,10 @@ def LRASPP(
         strides 16 and 20, which is the same on maps up to 49 x 49.
     full_resolution: logits at the image's size, else at 1/8 of it.
     classifier_activation: any Keras activation, such as "softmax"; None gives logits.
+    weights: "voc" (torchvision's, on MobileNetV3Large(output_stride=16, weights="voc")), the path
+        of a segmenter's file, or None. They replace the backbone's too.
+    labels: the classes by name, of which those that "voc" knows ("background" is one) keep their
+        weights; without them it takes 21 classes to keep any. See `kzoo.load_weights`.
 
     The input's sides may be left open (None); they must be multiples of 32 then.
     Source: https://arxiv.org/abs/1905.02244, section 6.4.
@@ -60,7 +68,9 @@ def LRASPP(
     x = layers.Add(name="lraspp_sum" if full_resolution else "logits")([x, low])
     if full_resolution:
         x = resized(x, sides(backbone.inputs[0]), 8, "logits")
-    return finished(backbone, x, classifier_activation, name or f"{backbone.name}_lraspp")
+    return finished(
+        backbone, x, classifier_activation, name or f"{backbone.name}_lraspp", weights, labels
+    )
 
 
 def paper_pool(x: Tensor) -> Tensor:

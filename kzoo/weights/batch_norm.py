@@ -24,8 +24,8 @@ class MissingStatisticsWarning(UserWarning):
 def freeze_batch_norm(model: keras.Model) -> None:
     """Set `trainable = False` on every batch norm of a model, nested ones included.
 
-    They keep their statistics, gamma and beta in training, and normalize as in inference. Call it
-    after `model.trainable = True`, which undoes it, and compile the model afterwards.
+    They keep their statistics, gamma and beta in training, and normalize as in inference. Unfreeze
+    the rest of the model before, since that unfreezes batch norms too, and compile it afterwards.
     """
     for norm in batch_norms(model):
         norm.trainable = False

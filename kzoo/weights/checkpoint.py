@@ -41,3 +41,4 @@ class Checkpoint:
     preprocessing: Literal["tf", "torch"] | None = None
     head: int = 0  # how many of the units, at the end, are a detector's or segmenter's head
     by_name: bool = False  # kzoo's own layers in no order, a norm being a unit of its own
+    labels: tuple[str, ...] | None = None  # its classes by name, background only where it has one

@@ -1,5 +1,6 @@
 """Weights into models: what fits, and what weights ask of their model."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -7,9 +8,13 @@ import keras
 import numpy as np
 from keras import layers
 
-from kzoo.weights import pretrained as imagenet
+from kzoo.preprocessing import PREPROCESSING
 from kzoo.weights.checkpoint import Checkpoint
+from kzoo.weights.download import fetch
+from kzoo.weights.labels import labels_of
 from kzoo.weights.matching import Loaded, assign
+from kzoo.weights.named import is_name, published, published_head
+from kzoo.weights.published import PublishedWeights
 from kzoo.weights.reading import read_checkpoint
 
 
@@ -21,33 +26,62 @@ def open_checkpoint(
     include_top: bool,
     sides: Sequence[int | None],
 ) -> Checkpoint:
-    """What `weights` names: a file, or "imagenet", which depends on model and image size."""
-    if weights == "imagenet":
-        wanted = imagenet.official(model_name, alpha, include_top=include_top, sides=sides)
-        weights = imagenet.fetch(wanted)
-    return read_checkpoint(weights)
+    """What `weights` means for a backbone: a file, or the published one of that name."""
+    if not is_name(weights):
+        return read_checkpoint(weights)
+    row = published(str(weights), model_name, alpha, include_top=include_top, sides=sides)
+    return read_published(row)
 
 
-def load_weights(model: keras.Model, weights: str | os.PathLike) -> Loaded:
-    """Load a weight file into a model that kzoo has built, its backbone, or a task model around it.
+def read_published(row: PublishedWeights) -> Checkpoint:
+    """The weights of a published file, with what its row says that they ask of the model."""
+    return dataclasses.replace(
+        read_checkpoint(fetch(row)),
+        padding=row.padding,
+        preprocessing=row.preprocessing,
+        norm_epsilon=row.norm_epsilon,
+        labels=labels_of(row),
+    )
+
+
+# The head of a model, by the beginning of a layer's name.
+HEADS = {"lraspp_": "lraspp", "aspp_": "deeplabv3", "boxes0_": "ssdlite"}
+
+
+def load_weights(
+    model: keras.Model, weights: str | os.PathLike, *, labels: Sequence[str] | None = None
+) -> Loaded:
+    """Load weights into a model that kzoo has built, its backbone, or a task model around it.
+
+    weights: the path of a file; "coco" for a detector, "voc" for a segmenter.
+    labels: the model's classes in order, a segmenter's background among them. Classes that
+        published weights know by these names keep their weights; None keeps none but those of a
+        head of as many classes.
 
     Raises ValueError where they do not fit, also where the weights want another padding or scaling
     of the input than the model has: building it with `weights=` sets both.
     """
-    if weights == "imagenet":
-        raise ValueError(
-            'load_weights takes the path of a file. For "imagenet", build the model with it: '
-            'MobileNetV2(weights="imagenet").'
-        )
-    checkpoint = read_checkpoint(weights)
+    if is_name(weights):
+        heads = {head for start, head in HEADS.items() if has_layer(model, start)}
+        if not heads:
+            raise ValueError(
+                "load_weights takes the path of a file, or what detectors and segmenters are "
+                f'called ("coco", "voc"). For {weights!r}, build the model with it: '
+                f"MobileNetV2(weights={weights!r})."
+            )
+        checkpoint = read_published(published_head(str(weights), heads.pop()))
+    else:
+        checkpoint = read_checkpoint(weights)
     check_traits(model, checkpoint)
-    return assign(model, checkpoint)
+    return assign(model, checkpoint, labels)
+
+
+def has_layer(model: keras.Model, start: str) -> bool:
+    return any(layer.name.startswith(start) for layer in model.layers)
 
 
 def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
     """Raise ValueError where a model pads or scales its input otherwise than the weights want."""
-    from kzoo.preprocessing import PREPROCESSING
-
     padded = any(
         isinstance(layer, layers.ZeroPadding2D) and layer.name.startswith("row")
         for layer in model.layers

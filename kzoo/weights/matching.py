@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -16,21 +16,28 @@ from kzoo.weights.targets import MOST_TOP, Target, fits, of_classes, row_number,
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """Which layers got weights from a file, and which are new (still as initialized)."""
+    """Which layers got weights from a file, and which are new (still as initialized).
+
+    classes: those that a detector's or segmenter's head took over by their names.
+    """
 
     source: str
     loaded: tuple[str, ...]
     new: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         new = f"; new: {', '.join(self.new)}" if self.new else ""
-        return f"{len(self.loaded)} layers loaded from {self.source}{new}"
+        classes = f"; classes kept: {', '.join(self.classes)}" if self.classes else ""
+        return f"{len(self.loaded)} layers loaded from {self.source}{new}{classes}"
 
 
 Pairs = list[tuple[Target, Unit]]
 
 
-def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
+def assign(
+    model: keras.Model, checkpoint: Checkpoint, labels: Sequence[str] | None = None
+) -> Loaded:
     """Match a file's units with the model's, check all shapes, then assign.
 
     kzoo's own layers are matched by name, others in reading order. Of a head for other classes, the
@@ -42,6 +49,11 @@ def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
     rows, head = targets(model)
     match = pairs_by_name if checkpoint.by_name else pairs_in_order
     pairs = match(model, checkpoint, rows, head)
+    kept: tuple[str, ...] = ()
+    if labels is not None and checkpoint.labels and checkpoint.head:
+        whole = list(zip(rows + head, checkpoint.units, strict=False))
+        pairs = with_classes(pairs, whole, checkpoint.labels, tuple(labels))
+        kept = tuple(label for label in labels if label in checkpoint.labels)
     for variable, value in [v for pair in pairs for v in values(*pair, checkpoint.norm_epsilon)]:
         variable.assign(value)
     folded = sum(target.norm is not None and unit.norm is None for target, unit in pairs)
@@ -56,7 +68,7 @@ def assign(model: keras.Model, checkpoint: Checkpoint) -> Loaded:
         )
     loaded = tuple(target.layer.name for target, _ in pairs)
     new = tuple(t.layer.name for t in rows + head if t.layer.name not in loaded)
-    return Loaded(checkpoint.source, loaded, new)
+    return Loaded(checkpoint.source, loaded, new, kept)
 
 
 def pairs_in_order(
@@ -129,6 +141,54 @@ def fit_classes(unit: Unit, shape: tuple[int, ...]) -> Unit:
         return unit
     bias = None if unit.bias is None else unit.bias[1:]
     return dataclasses.replace(unit, kernel=unit.kernel[..., 1:], bias=bias)
+
+
+def with_classes(
+    pairs: Pairs, whole: Pairs, known: tuple[str, ...], labels: tuple[str, ...]
+) -> Pairs:
+    """The pairs, but layers as wide as the classes take only the classes that both know by name.
+
+    `whole` pairs all layers of the model with the file's.
+    """
+    rest = [(target, unit) for target, unit in pairs if not of_classes(target)]
+    if not set(known) & set(labels):
+        return rest
+    wide = [(target, unit) for target, unit in whole if of_classes(target)]
+    return rest + [(t, with_columns(t, unit, known, labels)) for t, unit in wide]
+
+
+def with_columns(
+    target: Target, unit: Unit, known: tuple[str, ...], labels: tuple[str, ...]
+) -> Unit:
+    """The unit whose classes are the target's: those of equal name from the file, others its own.
+
+    Of a detector's head each anchor has a column for each class, after one for the background where
+    the classes are exclusive.
+    """
+    background = unit.kernel.shape[-1] % len(known) > 0
+    anchors = unit.kernel.shape[-1] // (len(known) + background)
+    own_background = target.shape[-1] // anchors - len(labels)
+    if own_background not in (0, 1):
+        raise ValueError(
+            f"labels must name the model's classes, all of them. Received: {len(labels)} labels "
+            f"for {target.layer.name!r} with {target.shape[-1] // anchors} classes or, with "
+            f"background, {target.shape[-1] // anchors - 1}."
+        )
+    columns = [(known.index(x) + background, labels.index(x) + own_background)
+               for x in labels if x in known]  # fmt: skip
+    if background and own_background:
+        columns.append((0, 0))
+    theirs, own = zip(*columns, strict=True)
+
+    def merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        result = old.reshape(*old.shape[:-1], anchors, -1).copy()
+        result[..., own] = new.reshape(*new.shape[:-1], anchors, -1)[..., theirs]
+        return result.reshape(old.shape)
+
+    kernel, bias = (np.asarray(keras.ops.convert_to_numpy(w)) for w in target.layer.weights)
+    return dataclasses.replace(
+        unit, kernel=merged(kernel, unit.kernel), bias=merged(bias, np.asarray(unit.bias))
+    )
 
 
 def same_but_classes(units: tuple[Unit, ...], wanted: list[Target]) -> bool:

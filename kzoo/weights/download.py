@@ -1,0 +1,288 @@
+"""Published weight files on this machine: from a mirror, the cache, or the network, and checked.
+
+A file gets its name only when it is whole and right. What a killed program left is gone on with.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import pathlib
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kzoo.weights.published import PublishedWeights
+from kzoo.weights.reading import read_checkpoint
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may fetch the same file, each into a part of its own
+    fcntl = None  # type: ignore[assignment]
+
+MIRROR = "KZOO_WEIGHTS"  # a folder or a URL, which is looked at first
+TIMEOUT_S = 30.0  # without a byte
+WAITS_S = (1.0, 4.0)  # before each further try
+AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP status: the server's trouble, which may pass
+CHUNK = 1 << 18
+WRONG = "what came is not the file"
+
+Progress = Callable[[str, int, int | None], None]  # of a file: bytes so far, bytes in all
+
+
+def cache_folder() -> pathlib.Path:
+    """Return Keras' folder of weights, which keras.applications uses too."""
+    home = pathlib.Path(os.environ.get("KERAS_HOME", pathlib.Path.home() / ".keras"))
+    return home / "models"
+
+
+def mirror() -> str | None:
+    """Return what KZOO_WEIGHTS names: a folder or a URL; None where it is not set."""
+    return os.environ.get(MIRROR) or None
+
+
+def is_url(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+def find(row: PublishedWeights, folder: pathlib.Path | None = None) -> pathlib.Path | None:
+    """Return the whole, right file on this machine: of KZOO_WEIGHTS or the cache; else None."""
+    places = [folder or cache_folder()]
+    named = mirror()
+    if named and not is_url(named):
+        places.insert(0, pathlib.Path(named).expanduser())
+    files = [place / row.file for place in places]
+    return next((file for file in files if file.is_file() and fault(file, row) is None), None)
+
+
+def fetch(
+    row: PublishedWeights, folder: pathlib.Path | None = None, progress: Progress | None = None
+) -> pathlib.Path:
+    """Return the path of a published file, fetched if it is not on this machine.
+
+    Looked at in turn: the folder or URL in KZOO_WEIGHTS, `folder` (the cache by default), the
+    row's own URL. Raises ConnectionError where it cannot be had, ValueError where what came is
+    not the file, OSError where `folder` cannot be written; each says what to do.
+    """
+    folder = folder or cache_folder()
+    there = find(row, folder)
+    if there is not None:
+        return there
+    kept = folder / row.file
+    named = mirror()
+    tried = [] if not named or is_url(named) else [missing(pathlib.Path(named).expanduser(), row)]
+    urls = [f"{named.rstrip('/')}/{row.file}"] if named and is_url(named) else []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(kept) as part:
+            if kept.is_file() and fault(kept, row) is None:
+                return kept  # by the process that was waited for
+            for url in (*urls, row.url):
+                reason = take(url, part, kept, row, progress or show)
+                if reason is None:
+                    return kept
+                tried.append(f"{url}: {reason}")
+    except OSError as error:
+        if folder.is_dir():
+            kept.with_name(f"{row.file}.part").unlink(missing_ok=True)
+        raise OSError(
+            f"{folder} cannot be written: {error}. Set KERAS_HOME to a folder that can, or put "
+            f"{row.file} (from {row.url}) into a folder that {MIRROR} names."
+        ) from error
+    wrong = any(WRONG in line for line in tried)
+    raise (ValueError if wrong else ConnectionError)(nowhere(row, tried, folder))
+
+
+def take(
+    url: str, part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights, progress: Progress
+) -> str | None:
+    """Download a file, check it and give it its name; return why that failed, or None."""
+    began = part.is_file()  # by another program; what it left may be of another file
+    for last in (not began, True):
+        try:
+            told = download(url, part, row, progress)
+        except ConnectionError as error:
+            return str(error)
+        reason = fault(part, row, pin_of(kept), told)
+        if reason is None:
+            part.replace(kept)
+            pin(kept, row)
+            return None
+        part.unlink()
+        if last:
+            return f"{WRONG}: {reason}"
+    raise AssertionError
+
+
+def nowhere(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> str:
+    """What to do about a file that cannot be had."""
+    lines = "".join(f"\n  {line}" for line in tried)
+    return (
+        f"The weights {row} cannot be had. Tried:{lines}\nFetch {row.file} by other means from\n"
+        f"  {row.url}\nand put it into {folder}, or into a folder that the environment variable "
+        f"{MIRROR} names, or pass its path as weights=. Random weights: weights=None (--weights "
+        "none on the command line)."
+    )
+
+
+def missing(place: pathlib.Path, row: PublishedWeights) -> str:
+    file = place / row.file
+    return f"{file}: {fault(file, row) if file.is_file() else 'no such file'} ({MIRROR})"
+
+
+# Checks
+
+
+def fault(
+    path: pathlib.Path, row: PublishedWeights, pinned: pathlib.Path | None = None, told: str = ""
+) -> str | None:
+    """Return why a file is not the published one, or None.
+
+    By the row's digest; where it has none, by what the server `told`, by the SHA-256 that was
+    pinned at first use, and by whether it can be read.
+    """
+    pinned = pinned or pin_of(path)
+    expected = [row.digest] if row.digest else []
+    if not expected and told:
+        expected = [f"sha256:{told}"]
+    if not row.digest and pinned.is_file():
+        expected.append(f"sha256:{pinned.read_text().strip()}")
+    for digest in expected:
+        method, _, wanted = digest.partition(":")
+        found = digest_of(path, method)
+        if not wanted or not found.startswith(wanted):
+            since = "" if row.digest or told else f", as it was pinned at first use in {pinned}"
+            return f"its {method} is {found}, not {wanted}{since}"
+    if not expected:
+        try:
+            read_checkpoint(path)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def digest_of(path: pathlib.Path, method: str = "sha256") -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, method).hexdigest()
+
+
+def pin_of(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def pin(path: pathlib.Path, row: PublishedWeights) -> None:
+    """Keep the SHA-256 of a file of which none is known: trust on first use."""
+    if row.digest is None and not pin_of(path).exists():
+        pin_of(path).write_text(f"{digest_of(path)}\n")
+
+
+# The network
+
+
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Notes the SHA-256 that huggingface.co tells where it sends to its store."""
+
+    told = ""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        etag = (headers.get("X-Linked-Etag") or "").strip('"')
+        if len(etag) == 64:
+            self.told = etag
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def download(url: str, part: pathlib.Path, row: PublishedWeights, progress: Progress) -> str:
+    """Write what a URL gives into `part`, going on with what is there; the SHA-256 told, or "".
+
+    Proxies are those of the environment (https_proxy, no_proxy). Raises ConnectionError, and leaves
+    what came, which is gone on with only where its digest is known or the server says that it is
+    of the same file.
+    """
+    if row.digest is None:
+        part.unlink(missing_ok=True)
+    validator = ""
+    for wait in (*WAITS_S, None):
+        redirects = Redirects()
+        start = part.stat().st_size if part.is_file() else 0
+        headers = {"User-Agent": "kzoo", "Accept-Encoding": "identity"}
+        if start and (row.digest or validator):
+            headers["Range"] = f"bytes={start}-"
+            if validator:
+                headers["If-Range"] = validator
+        try:
+            request = urllib.request.Request(url, headers=headers)
+            opener = urllib.request.build_opener(redirects)
+            with opener.open(request, timeout=TIMEOUT_S) as response:
+                validator = response.headers.get("ETag") or ""
+                if receive(response, part, start, row.file, progress):
+                    return redirects.told
+                reason = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 416:  # the part is longer than the file, or whole
+                if start and row.digest and fault(part, row) is None:
+                    return ""
+                part.unlink(missing_ok=True)
+            elif error.code not in AGAIN:
+                raise ConnectionError(f"HTTP {error.code}, {error.reason}") from error
+            reason = f"HTTP {error.code}, {error.reason}"
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+            reason = str(getattr(error, "reason", "") or error or type(error).__name__)
+        except ConnectionError as error:
+            reason = str(error)
+        if wait is None:
+            raise ConnectionError(f"{reason}, after {len(WAITS_S) + 1} tries")
+        time.sleep(wait)
+    raise AssertionError
+
+
+def receive(response: Any, part: pathlib.Path, start: int, name: str, progress: Progress) -> bool:
+    """Append a response to `part`, or begin it anew where all of it comes; whether it was whole."""
+    goes_on = response.status == 206
+    start = start if goes_on else 0
+    length = response.headers.get("Content-Length")
+    total = start + int(length) if length else None
+    done = start
+    with part.open("ab" if goes_on else "wb") as stream:
+        while block := response.read(CHUNK):
+            stream.write(block)
+            done += len(block)
+            progress(name, done, total)
+    return total is None or done == total
+
+
+@contextlib.contextmanager
+def locked(kept: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Let one process at a time fetch a file; yields the part that it is fetched into."""
+    if fcntl is None:
+        yield kept.with_name(f"{kept.name}.{os.getpid()}.part")
+        return
+    lock = kept.with_name(f"{kept.name}.lock")
+    while True:
+        with lock.open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                current = os.fstat(stream.fileno()).st_ino == lock.stat().st_ino
+            except FileNotFoundError:
+                current = False  # removed by the process that was waited for
+            if not current:
+                continue
+            try:
+                yield kept.with_name(f"{kept.name}.part")
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def show(name: str, done: int, total: int | None) -> None:
+    """Draw a line of progress, for a person who watches."""
+    if sys.stderr.isatty():
+        share = f"{done / total:4.0%} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
+        sys.stderr.write(f"\r{name}: {share}{chr(10) if done == total else ''}")
+        sys.stderr.flush()
