@@ -1,5 +1,7 @@
 """quantize(): what it promises of a model, and how it says no."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -108,6 +110,28 @@ def test_layers_kept_in_float_lose_nothing():
     names = [layer.name for layer in kept.layers if isinstance(layer, FakeQuant)]
     assert names == ["image_quant", "conv_quant"]
     np.testing.assert_array_equal(kept.get_layer("last").kernel, model.get_layer("last").kernel)
+
+
+@pytest.mark.parametrize(
+    ("kept", "names"),
+    [
+        ("last", {"last"}),
+        ([layers.Conv2D], {"first", "last"}),
+        ([re.compile("f.*")], {"first"}),
+        ([re.compile("irs")], None),
+        ([layers.Dense], None),
+    ],
+)
+def test_layers_to_keep_are_chosen_by_name_class_or_pattern(kept, names):
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 1, name="first")(image)
+    model = randomized(keras.Model(image, layers.Conv2D(2, 1, name="last")(x)))
+    if names is None:
+        with pytest.raises(ValueError, match="keep_float names what .* does not have: (irs|Dense)"):
+            kzoo.quantize(model, calibration=images(2, size=8), keep_float=kept)
+        return
+    int8 = kzoo.quantize(model, calibration=images(2, size=8), keep_float=kept)
+    assert {x.name for x in int8.layers if type(x) is layers.Conv2D} == names
 
 
 @pytest.mark.parametrize(

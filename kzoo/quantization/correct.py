@@ -6,10 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kzoo.quantization.emit import emit
-from kzoo.quantization.graph import Graph, Linear
+from kzoo.quantization.graph import Graph, Linear, Op
 from kzoo.quantization.ranges import Plan, Range, domain, is_float
-from kzoo.quantization.simulate import Run
+from kzoo.quantization.simulate import CHUNK, Run
 
 LEAST_SHARE = 0.01  # of values that are seen: a channel of fewer is moved by less
 
@@ -21,35 +20,86 @@ def correct_biases(graph: Graph, plan: Plan, images: np.ndarray) -> Graph:
     image's flat areas as a whole, which noise of mean zero does not do.
     Source: https://arxiv.org/abs/1906.04721, section 4.2, by measurement as in its appendix D.
     """
-    run = Run(graph, plan, emit(graph, name="float"), emit(graph, plan, name="quantized"))
-    last = {name: op.name for op in graph.ops.values() for name in op.inputs}
-    exact: dict[str, Any] = {}
-    rounded: dict[str, Any] = {}
-    ops = dict(graph.ops)
-    for op in graph.ops.values():
-        exact[op.name] = run.output(op, exact, images, False)
-        if isinstance(op, Linear) and not is_float(op):
-            layer = run.quantized.get_layer(op.name)
-            found = layer(rounded[op.inputs[0]])
-            shift = excess(found, exact[op.name], domain(graph, op.name))
-            ops[op.name] = dataclasses.replace(op, bias=op.bias - shift)
-            layer.bias.assign(op.bias - shift)
-        rounded[op.name] = run.output(op, rounded, images, not is_float(op))
-        for name in op.inputs:
-            if last[name] == op.name:  # nobody reads it any more
-                exact.pop(name, None)
-                rounded.pop(name, None)
-    return dataclasses.replace(graph, ops=ops)
+    graph = dataclasses.replace(graph, ops=dict(graph.ops))
+    pair = Pair(graph, plan, images)
+    for op in list(graph.ops.values()):
+        pair.compute(op)
+        if isinstance(op, Linear):
+            shift = pair.excess(op)
+            pair.run.replace(dataclasses.replace(op, bias=op.bias - shift))
+            pair.shift(op, -shift)
+        pair.finish(op)
+    return graph
 
 
-def excess(found: Any, wanted: Any, seen: Range) -> np.ndarray:
-    """(C,): by how much `found` is above `wanted` on average, where readers see what is wanted.
+class Pair:
+    """A graph computed in float and in int8 side by side, operation by operation.
 
-    A hard-swish sees nothing below -3, where most values of a channel may lie. What rounding does
-    to those, counted in, took the logits of a V3-Small down by a third.
+    Images go through in chunks; of each only the tensors are kept that are still to be read.
     """
+
+    def __init__(self, graph: Graph, plan: Plan, images: np.ndarray):
+        self.run = Run(graph, plan)
+        self.chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+        self.exact: list[dict[str, Any]] = [{} for _ in self.chunks]
+        self.int8: list[dict[str, Any]] = [{} for _ in self.chunks]
+
+    def compute_exact(self, op: Op) -> None:
+        """The outputs of `op` in float."""
+        for images, exact in zip(self.chunks, self.exact, strict=True):
+            exact[op.name] = self.run.before_rounding(op, exact, images, False)
+
+    def compute(self, op: Op) -> None:
+        """The outputs of `op`, in int8 not yet rounded."""
+        for images, exact, int8 in zip(self.chunks, self.exact, self.int8, strict=True):
+            if op.name not in exact:
+                exact[op.name] = self.run.before_rounding(op, exact, images, False)
+            int8[op.name] = self.run.before_rounding(op, int8, images, True)
+            if not isinstance(op, Linear):
+                self.drop(op, exact, int8)
+
+    def drop(self, op: Op, exact: dict[str, Any], int8: dict[str, Any]) -> None:
+        for values in (exact, int8):
+            self.run.drop(op, values)
+
+    def shift(self, op: Op, by: np.ndarray) -> None:
+        """Add (C,) to the int8 outputs of `op`."""
+        for int8 in self.int8:
+            int8[op.name] = int8[op.name] + by
+
+    def finish(self, op: Op) -> None:
+        """Round the outputs of `op`, and forget what nobody reads any more."""
+        for exact, int8 in zip(self.exact, self.int8, strict=True):
+            if op.name in int8 and not is_float(op):
+                int8[op.name] = self.run.rounded(op, int8[op.name])
+            self.drop(op, exact, int8)
+
+    def excess(self, op: Op) -> np.ndarray:
+        """(C,): by how much int8 is above float on average, where readers see what is wanted.
+
+        A hard-swish sees nothing below -3, where most values of a channel may lie. What rounding
+        does to those, counted in, took the logits of a V3-Small down by a third.
+        """
+        seen = domain(self.run.graph, op.name)
+        sums = [
+            sums_of(int8[op.name], exact[op.name], seen)
+            for exact, int8 in zip(self.exact, self.int8, strict=True)
+        ]
+        total, count, values = np.sum(sums, axis=0)
+        return (total / np.maximum(count, LEAST_SHARE * values)).astype(np.float32)
+
+
+def sums_of(found: Any, wanted: Any, seen: Range) -> np.ndarray:
+    """(3, C): of what is above, of values that are seen, of values; over all axes but the last."""
     axes = tuple(range(len(wanted.shape) - 1))
+    difference = found - wanted
+    count = float(np.prod([wanted.shape[axis] for axis in axes]))
+    if seen == (-np.inf, np.inf):
+        total = keras.ops.convert_to_numpy(keras.ops.sum(difference, axis=axes))
+        return np.stack([total, np.full_like(total, count), np.full_like(total, count)])
     within = keras.ops.cast((wanted >= seen[0]) & (wanted <= seen[1]), "float32")
-    share = keras.ops.mean(within, axis=axes)
-    shift = keras.ops.mean((found - wanted) * within, axis=axes)
-    return keras.ops.convert_to_numpy(shift / keras.ops.maximum(share, LEAST_SHARE))
+    total, share = (
+        keras.ops.convert_to_numpy(keras.ops.sum(x, axis=axes))
+        for x in (difference * within, within)
+    )
+    return np.stack([total, share, np.full_like(total, count)])

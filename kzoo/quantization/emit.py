@@ -1,6 +1,6 @@
 """From a `Graph` to a `keras.Model`: float, or with a `Plan` fake-quantized."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -42,18 +42,12 @@ def emit(graph: Graph, plan: Plan | None = None, *, name: str) -> keras.Model:
     )
 
 
-def taps(graph: Graph, names: Iterable[str]) -> keras.Model:
-    """The float model of a graph, whose outputs are those of the operations named."""
-    inputs, tensors = tensors_of(graph, None)
-    images = keras.tree.map_structure(inputs.__getitem__, graph.inputs)
-    return keras.Model(images, [tensors[name] for name in names])
-
-
 def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the inputs, every operation's output) as Keras tensors."""
     images: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
     fake_quants: dict[str, FakeQuant] = {}
+    in_float: set[str] = set()  # computed so in the file
     for op in graph.ops.values():
         if isinstance(op, Input):
             images[op.name] = keras.Input(
@@ -62,11 +56,17 @@ def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[st
             y = scaled(images[op.name], op)
         else:
             y = EMIT[type(op)](op, [tensors[name] for name in op.inputs], plan)
+        # An activation that is fused with what is kept in float is float too.
+        if is_float(op) or in_float.intersection(op.inputs) - (
+            plan.grids.keys() if plan else set()
+        ):
+            in_float.add(op.name)
         if plan and op.name in plan.fake_quants:
             key = plan.grids[op.name]
             if key not in fake_quants:
                 low, high = plan.ranges[key]
                 fake_quants[key] = FakeQuant(low, high, name=f"{key}_quant")
+            fake_quants[key].after_float |= op.name in in_float
             y = fake_quants[key](y)
         tensors[op.name] = y
     return images, tensors

@@ -11,24 +11,21 @@ Source of the idea, for ReLU: https://arxiv.org/abs/1906.04721, section 4.1.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import layers
 
-from kzoo.quantization.emit import emit, taps
-from kzoo.quantization.graph import Activation, Graph, Join, Linear, Op, Plain
+from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op, Plain
 from kzoo.quantization.ranges import DOMAINS, Plan, is_float
 from kzoo.quantization.rewrite import Result, Rewrite, rewrite
-from kzoo.quantization.simulate import Run
+from kzoo.quantization.simulate import CHUNK, Run
 
 LARGEST_FACTOR = 256.0  # a channel of less is as good as dead
 # A gate's convolution costs more than the sum: all nine of a V3-Small make it 15 % slower. It is
 # placed where the site brings at least this share of the noise.
 LEAST_SHARE = 0.05
 COMPARED = 16  # images that noise is measured on
-BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Site:
 
     source: str
     reader: str
+    between: tuple[str, ...]  # from the source on, all that is multiplied
     gate: str | None = None
     product: str | None = None
 
@@ -47,17 +45,21 @@ def find_sites(graph: Graph) -> list[Site]:
 
     def site(reader: Linear) -> Site | None:
         op = graph.ops[reader.inputs[0]]
+        between = [op.name]
         while users[op.name] == 1 and lets_pass(op):
             op = graph.ops[op.inputs[0]]
+            between.append(op.name)
         gate = product = None
         if isinstance(op, Join) and op.gain == 6 and users[op.name] == 1:
             product, (source, gate) = op.name, op.inputs
             op, alone = graph.ops[source], users[source] == 2 and users[gate] == 1
         else:
             alone = users[op.name] == 1
-        if not (alone and isinstance(op, Linear)) or op.keep_float or reader.keep_float:
+        if isinstance(op, Activation) and op.keep_float and users[op.name] == 1:
+            return Site(op.name, reader.name, tuple(between))
+        if not (alone and isinstance(op, Linear)):
             return None
-        return Site(op.name, reader.name, gate, product)
+        return Site(op.name, reader.name, (op.name, *between), gate, product)
 
     depthwise = [op for op in graph.ops.values() if isinstance(op, Linear) and op.depthwise]
     return [found for found in map(site, depthwise) if found]
@@ -68,20 +70,25 @@ def lets_pass(op: Op) -> bool:
     return isinstance(op, Plain) or (isinstance(op, Activation) and op.function == "relu")
 
 
-def equalize(graph: Graph, plan: Plan, images: np.ndarray) -> Graph:
+def equalize(graph: Graph, plan: Plan, images: np.ndarray) -> tuple[Graph, set[str]]:
     """The graph with a factor for each channel at every site that is worth it.
 
-    `plan` is that of the graph as it is; on `images` (N, H, W, C) ranges and noise are measured.
+    And the operations whose outputs are others than before. `plan` is that of the graph as it is;
+    on `images` (N, H, W, C) ranges and noise are measured. A layer that is kept in float takes its
+    part: what stands between it and the next is int8 all the same.
     """
     sites = worthwhile(find_sites(graph), graph, plan, images)
     if not sites:
-        return graph
+        return graph, set()
     factors: dict[str, np.ndarray] = {}
     bounds = {}
     for site, (low, high) in zip(sites, channel_ranges(graph, sites, images), strict=True):
-        if site.gate:
-            reader = graph.ops[site.reader]
-            assert isinstance(reader, Linear)
+        reader = graph.ops[site.reader]
+        assert isinstance(reader, Linear)
+        if isinstance(graph.ops[site.source], Activation):
+            energy = np.square(reader.kernel).sum(axis=(0, 1, 3))
+            factors[site.source], _ = swish_factors(low, high, energy)
+        elif site.gate:
             energy = np.square(reader.kernel).sum(axis=(0, 1, 3))
             factors[site.source], bounds[site.source] = swish_factors(low, high, energy)
         else:
@@ -102,9 +109,14 @@ def equalize(graph: Graph, plan: Plan, images: np.ndarray) -> Graph:
                 op = op.fed_with(1 / undone[op.name])
             if op.name in factors:
                 op = op.scaled(factors[op.name])
+        if isinstance(op, Activation) and op.name in factors:  # in float: a product of its own
+            inner = dataclasses.replace(op, name=f"{op.name}_float")
+            factor = factors[op.name]
+            product = Affine(op.name, (inner.name,), factor, 0.0, shape=op.shape, keep_float=True)
+            return inner, product
         return (dataclasses.replace(op, bounds=bounds.get(op.name)),)
 
-    return rewrite(graph, rule)
+    return rewrite(graph, rule), {name for site in sites for name in site.between}
 
 
 def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) -> list[Site]:
@@ -112,14 +124,17 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
     gated = [site for site in sites if site.gate]
     if not gated:
         return sites
-    run = Run(graph, plan, emit(graph, name="float"), emit(graph, plan, name="quantized"))
-    exact = run(images[:COMPARED])
-
-    def noise(names: Iterable[str | None]) -> float:
-        return difference(graph, run(images[:COMPARED], {n for n in names if n}, exact), exact)
-
-    least = LEAST_SHARE * noise(op.name for op in graph.ops.values() if not is_float(op))
-    return [s for s in sites if not s.gate or noise((s.source, s.gate, s.product)) > least]
+    run, some = Run(graph, plan), images[:COMPARED]
+    names = [op.name for op in graph.ops.values() if not is_float(op)]
+    chosen = [names] + [[n for n in (s.source, s.gate, s.product) if n] for s in gated]
+    noise = np.zeros(len(chosen))
+    for i in range(0, len(some), CHUNK):
+        chunk = some[i : i + CHUNK]
+        exact = run(chunk)
+        noise += [difference(graph, run(chunk, which, exact), exact) for which in chosen]
+    least = LEAST_SHARE * noise[0]
+    loud = {site for site, level in zip(gated, noise[1:], strict=True) if level > least}
+    return [site for site in sites if not site.gate or site in loud]
 
 
 def difference(graph: Graph, rounded: dict, exact: dict) -> float:
@@ -138,18 +153,18 @@ def channel_ranges(
     graph: Graph, sites: list[Site], images: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """(least, largest) value of each channel (C,) of each site's source."""
-    sources = taps(graph, (site.source for site in sites))
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    for i in range(0, len(images), BATCH):
-        values = sources.predict_on_batch(images[i : i + BATCH])
-        values = values if isinstance(values, list) else [values]
-        flat = [np.reshape(value, (-1, np.shape(value)[-1])) for value in values]
-        new = [(value.min(axis=0), value.max(axis=0)) for value in flat]
-        found = [
-            (np.minimum(low, a), np.maximum(high, b))
-            for (low, high), (a, b) in zip(found or new, new, strict=True)
-        ]
-    return found
+    run, sources = Run(graph), [site.source for site in sites]
+    lows: dict[str, np.ndarray] = {}
+    highs: dict[str, np.ndarray] = {}
+    for i in range(0, len(images), CHUNK):
+        for op, value in run.walk(images[i : i + CHUNK], wanted=sources):
+            if op.name in sources:
+                flat = keras.ops.reshape(value, (-1, value.shape[-1]))
+                low = keras.ops.convert_to_numpy(keras.ops.min(flat, axis=0))
+                high = keras.ops.convert_to_numpy(keras.ops.max(flat, axis=0))
+                lows[op.name] = np.minimum(low, lows.get(op.name, low))
+                highs[op.name] = np.maximum(high, highs.get(op.name, high))
+    return [(lows[name], highs[name]) for name in sources]
 
 
 def relu_factors(high: np.ndarray) -> np.ndarray:

@@ -28,10 +28,13 @@ class FakeQuant(keras.layers.Layer):
     """Rounds a tensor to the 256 levels between `low` and `high`, one of which is zero.
 
     Ranges are weights, so that they are saved with the model. They stay as they are in training
-    unless the layer is made trainable.
+    unless the layer is made trainable. `after_float`: what it rounds is computed in float, by a
+    layer that `quantize` was told to keep so, and is to be in the file.
     """
 
-    def __init__(self, low: float = -1.0, high: float = 1.0, **kwargs: Any):
+    def __init__(
+        self, low: float = -1.0, high: float = 1.0, *, after_float: bool = False, **kwargs: Any
+    ):
         super().__init__(**{"trainable": False, "dtype": "float32"} | kwargs)
         if not low <= 0 <= high or low == high:
             raise ValueError(
@@ -39,6 +42,7 @@ class FakeQuant(keras.layers.Layer):
                 f"low={low}, high={high}."
             )
         self.initial = (float(low), float(high))
+        self.after_float = after_float
 
     def build(self, input_shape: Any) -> None:
         low, high = map(keras.initializers.Constant, self.initial)
@@ -58,7 +62,8 @@ class FakeQuant(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         low, high = self.initial
-        return {**super().get_config(), "low": low, "high": high}
+        config = {**super().get_config(), "low": low, "high": high}
+        return config | ({"after_float": True} if self.after_float else {})
 
 
 MACS[FakeQuant] = elementwise

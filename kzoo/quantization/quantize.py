@@ -1,6 +1,6 @@
 """`quantize`: from a float model to one that computes what its int8 file will."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import keras
@@ -8,20 +8,21 @@ import numpy as np
 
 from kzoo.quantization import ranges as ranges_
 from kzoo.quantization.correct import correct_biases
-from kzoo.quantization.emit import emit, taps
+from kzoo.quantization.emit import emit
 from kzoo.quantization.equalize import equalize
 from kzoo.quantization.graph import Graph
 from kzoo.quantization.lower import HARD_SWISH, lower
-from kzoo.quantization.read import read
+from kzoo.quantization.read import Kept, read
+from kzoo.quantization.simulate import observe
 
 BATCH = 16
 EQUALIZED = 64  # images that channels are compared on
-CORRECTED = 64  # images that biases are corrected on; 32 do nearly as well
+CORRECTED = 48  # images that biases are corrected on: what a V2 holds of them is .5 GB
 
 
 def quantize(
     model: keras.Model, *, calibration: Any = None, hard_swish: Literal["split", "op"] = "split",
-    keep_float: Collection[str] = (), ranges: ranges_.Method = "mse", equalization: bool = True,
+    keep_float: Kept = (), ranges: ranges_.Method = "mse", equalization: bool = True,
     bias_correction: bool = True,
 ) -> keras.Model:  # fmt: skip
     """A copy of `model` that rounds weights and activations as the int8 TFLite file does.
@@ -36,9 +37,9 @@ def quantize(
         (a tf.data.Dataset, a keras.utils.PyDataset, a list), of which labels are ignored.
     hard_swish: "split" computes it as x * relu6(x + 3), which XNNPACK runs in int8, the 1/6 in the
         weights of the layer after; "op" keeps one operation, for accelerators that have it.
-    keep_float: names of layers to leave in float, as model.summary() prints them. The weights of
-        such a Conv2D, DepthwiseConv2D or Dense are float32 in the file too; activations between
-        int8 layers may be made int8 there by the TFLite converter (TF 2.21).
+    keep_float: layers to leave in float: names as model.summary() prints them, layer classes, or
+        compiled regular expressions that whole names match. They are float in the file too, behind
+        a DEQUANTIZE and before a QUANTIZE; each such place ends an XNNPACK partition.
     ranges: "mse" for the least squared error, "minmax" for none cut off, or the share of values to
         cut off at each end of an activation's range.
     equalization: scale the channels of an activation to one range where the layer after takes that
@@ -79,26 +80,25 @@ def quantize(
 
 
 def planned(
-    model: keras.Model, calibration: Any, hard_swish: str, keep_float: Collection[str],
+    model: keras.Model, calibration: Any, hard_swish: str, keep_float: Kept,
     ranges: ranges_.Method, equalization: bool,
 ) -> tuple[Graph, ranges_.Plan]:  # fmt: skip
     """The graph of the model in its int8 form, and what quantization adds to it."""
     graph = read(model, keep_float)
     graph = lower(graph, hard_swish=hard_swish, bytes_in=holds_bytes(batched(calibration)))
-    plan = observed(graph, calibration, ranges)
+    placed = ranges_.place(graph)
+    histograms = observe(graph, *placed, batched(calibration))
+    plan = ranges_.make_plan(graph, placed, histograms, ranges)
     if equalization:
-        equal = equalize(graph, plan, first(calibration, EQUALIZED))
-        if equal is not graph:
-            graph, plan = equal, observed(equal, calibration, ranges)
+        graph, changed = equalize(graph, plan, first(calibration, EQUALIZED))
+        if changed:
+            placed = grids, rounded = ranges_.place(graph)
+            # Those that share a range are observed together.
+            keys = {grids[name] for name in changed & rounded}
+            names = {name for name in rounded if grids[name] in keys}
+            histograms |= observe(graph, grids, names, batched(calibration))
+            plan = ranges_.make_plan(graph, placed, histograms, ranges)
     return graph, plan
-
-
-def observed(graph: Graph, calibration: Any, ranges: ranges_.Method) -> ranges_.Plan:
-    """What quantization adds to a graph, with the ranges that activations have on images."""
-    placed = grids, rounded = ranges_.place(graph)
-    names = [name for name in graph.ops if name in rounded]
-    histograms = ranges_.observe(taps(graph, names), names, grids, batched(calibration))
-    return ranges_.make_plan(graph, placed, histograms, ranges)
 
 
 def batched(calibration: Any) -> Iterator[np.ndarray]:

@@ -1,8 +1,8 @@
 """Which tensors are int8, over which range: observation, search, and what the kernels can do."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
 import numpy as np
@@ -124,30 +124,17 @@ class Histogram:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(pairs, self.BINS // 4)
             self.limit *= 2
-        index = ((values.ravel() + self.limit) * (self.BINS / 2 / self.limit)).astype(np.int32)
-        self.counts += np.bincount(np.minimum(index, self.BINS - 1), minlength=self.BINS)
+        # A value at the limit itself falls into one bin more, which the last one takes.
+        index = values.ravel() * np.float32(self.BINS / 2 / self.limit)
+        index += np.float32(self.BINS / 2)
+        counts = np.bincount(index.astype(np.intp), minlength=self.BINS + 1)
+        counts[self.BINS - 1] += counts[self.BINS]
+        self.counts += counts[: self.BINS]
         self.zeros += int(values.size - np.count_nonzero(values))
 
     @property
     def centers(self) -> np.ndarray:
         return (np.arange(self.BINS) + 0.5) * (2 * self.limit / self.BINS) - self.limit
-
-
-def observe(
-    taps: keras.Model, names: Iterable[str], grids: Mapping[str, str], batches: Iterable[Any]
-) -> dict[str, Histogram]:
-    """Histograms by key of what the float model computes on all batches."""
-    histograms: dict[str, Histogram] = {}
-    names = list(names)
-    for batch in batches:
-        values = taps.predict_on_batch(batch)
-        for name, value in zip(
-            names, values if isinstance(values, list) else [values], strict=True
-        ):
-            histograms.setdefault(grids[name], Histogram()).add(np.asarray(value, np.float32))
-    if not histograms:
-        raise ValueError("The calibration set is empty: quantize() needs about 100 images.")
-    return histograms
 
 
 # What an activation can tell apart: hard-swish is 0 for all x < -3.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -10,8 +11,11 @@ import keras
 from kzoo.quantization.graph import Graph, Input, Op, Opaque
 from kzoo.quantization.translate import LAYERS, OPERATORS
 
+# What to keep in float: a layer's name, a class of layers, or a pattern that whole names match.
+Kept = Collection[str | type | re.Pattern]
 
-def read(model: keras.Model, keep_float: Collection[str] = ()) -> Graph:
+
+def read(model: keras.Model, keep_float: Kept = ()) -> Graph:
     """The graph of a functional or sequential model. ValueError for what it does not know."""
     model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
@@ -19,13 +23,7 @@ def read(model: keras.Model, keep_float: Collection[str] = ()) -> Graph:
             f"quantize() rewrites functional and sequential models that are built; received "
             f"{model!r}. Build a subclassed model again with keras.Model(inputs, outputs)."
         )
-    unknown = set(keep_float) - {op.name for op in operations(model)}
-    if unknown:
-        raise ValueError(
-            f"keep_float names what {model.name!r} does not have: {', '.join(sorted(unknown))}. "
-            "Use the names that model.summary() prints."
-        )
-    reader = Reader(frozenset(keep_float))
+    reader = Reader(names_of(model, keep_float))
     for tensor in model.inputs:
         name = tensor._keras_history.operation.name
         reader.ops[name] = Input(name, (), tensor, shape=tensor.shape)
@@ -33,6 +31,31 @@ def read(model: keras.Model, keep_float: Collection[str] = ()) -> Graph:
     inputs = keras.tree.map_structure(reader.value, model.input)
     outputs = keras.tree.map_structure(reader.value, model.output)
     return Graph(reader.ops, inputs, outputs)
+
+
+def names_of(model: keras.Model, kept: Kept) -> frozenset[str]:
+    """The names of the layers and operators that `kept` chooses. ValueError where it is none."""
+    if isinstance(kept, str | type | re.Pattern):
+        kept = [kept]
+    found: set[str] = set()
+    for choice in kept:
+        chosen = {op.name for op in operations(model) if chooses(choice, op)}
+        if not chosen:
+            what = getattr(choice, "pattern", getattr(choice, "__name__", choice))
+            raise ValueError(
+                f"keep_float names what {model.name!r} does not have: {what}. Use the names that "
+                "model.summary() prints, a class of layers, or a compiled regular expression."
+            )
+        found |= chosen
+    return frozenset(found)
+
+
+def chooses(choice: str | type | re.Pattern, op: Any) -> bool:
+    if isinstance(choice, type):
+        return isinstance(op, choice)
+    if isinstance(choice, re.Pattern):
+        return choice.fullmatch(op.name) is not None
+    return choice == op.name
 
 
 def functional(model: Any) -> Any:

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from kzoo.arguments import renamed
-from kzoo.quantization.emit import emit
 from kzoo.quantization.graph import Graph, Linear
 from kzoo.quantization.quantize import planned
 from kzoo.quantization.ranges import Method, Plan, is_float
+from kzoo.quantization.read import Kept
 from kzoo.quantization.simulate import Run
 
 
@@ -31,7 +31,7 @@ class Sensitivity:
 @renamed(pictures="images")
 def sensitivity(
     model: keras.Model, *, calibration: Any, images: np.ndarray, hard_swish: str = "split",
-    keep_float: Collection[str] = (), ranges: Method = "mse",
+    keep_float: Kept = (), ranges: Method = "mse",
 ) -> Sensitivity:  # fmt: skip
     """Measure, on some 32 `images` (N, H, W, C), what each layer of `model` costs in int8.
 
@@ -40,7 +40,7 @@ def sensitivity(
     best measured without its softmax.
     """
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, True)
-    run = Run(graph, plan, emit(graph, name="float"), emit(graph, plan, name="quantized"))
+    run = Run(graph, plan)
     exact = run(images.astype(np.float32))
     targets = keras.tree.flatten(graph.outputs)
     signals = {name: keras.ops.convert_to_numpy(exact[name]) for name in targets}

@@ -1,26 +1,34 @@
-"""A graph run operation by operation, some of them in int8."""
+"""A graph computed operation by operation, in float or, those of choice, in int8.
 
-import dataclasses
-from collections.abc import Collection, Iterator
+No Keras model is built for it: each operation is one or two calls of `keras.ops`. An output is
+dropped after its last reader, so the memory is that of the few tensors that are alive.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
+from keras import layers, ops
 
-from kzoo.quantization.graph import Graph, Input, Linear, Op
-from kzoo.quantization.ranges import Plan
+from kzoo.quantization.graph import Activation, Affine, Graph, Input, Join, Linear, Op
+from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS, fake_quant
+from kzoo.quantization.ranges import Histogram, Plan, Range, is_float, step
+
+CHUNK = 8  # images computed at a time
 
 
-@dataclasses.dataclass(frozen=True)
 class Run:
-    """Runs a graph operation by operation, those of choice in int8."""
+    """Computes a graph's operations; with a `plan` also as int8 does."""
 
-    graph: Graph
-    plan: Plan
-    exact: keras.Model
-    quantized: keras.Model
+    def __init__(self, graph: Graph, plan: Plan | None = None):
+        self.graph, self.plan = graph, plan
+        self.last_reader = {name: op.name for op in graph.ops.values() for name in op.inputs}
+        self._weights: dict[tuple[str, bool], tuple[Any, Any]] = {}
+        self._layers: dict[str, keras.layers.Layer] = {}
 
     def __call__(
-        self, images: Any, quantized: Collection[str] = (), known: dict[str, Any] | None = None
+        self, images: Any, quantized: Collection[str] = (), known: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Every operation's output; `known` are those of a run in float, to start from."""
         values = dict(known or {})
@@ -32,18 +40,153 @@ class Run:
             changed.add(op.name)
         return values
 
-    def output(self, op: Op, values: dict[str, Any], images: Any, quantized: bool) -> Any:
-        inputs = [values[name] for name in op.inputs]
-        y = inputs if len(inputs) > 1 else (inputs or [images])[0]
-        for layer in self.stack(op, quantized):
-            y = layer(y)
-        return y
+    def walk(
+        self, images: Any, quantized: Collection[str] = (), wanted: Collection[str] | None = None
+    ) -> Iterator[tuple[Op, Any]]:
+        """Each operation with its output, in order; none after the last of those `wanted`."""
+        values: dict[str, Any] = {}
+        needed = None if wanted is None else self.ancestors(wanted)
+        for op in self.graph.ops.values():
+            if needed is not None and op.name not in needed:
+                continue
+            values[op.name] = self.output(op, values, images, op.name in quantized)
+            yield op, values[op.name]
+            self.drop(op, values)
 
-    def stack(self, op: Op, quantized: bool) -> Iterator[keras.layers.Layer]:
-        if not isinstance(op, Input):
-            own = quantized and isinstance(op, Linear)
-            yield (self.quantized if own else self.exact).get_layer(op.name)
-        elif op.zero is not None:
-            yield self.exact.get_layer("preprocessing")
-        if quantized and op.name in self.plan.fake_quants:
-            yield self.quantized.get_layer(f"{self.plan.grids[op.name]}_quant")
+    def ancestors(self, names: Collection[str]) -> set[str]:
+        """The operations named and all that lead to them."""
+        found: set[str] = set()
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += self.graph.ops[name].inputs
+        return found
+
+    def drop(self, op: Op, values: dict[str, Any]) -> None:
+        """Forget what nobody reads after `op`."""
+        for name in op.inputs:
+            if self.last_reader[name] == op.name:
+                values.pop(name, None)
+        if op.name not in self.last_reader:
+            values.pop(op.name, None)
+
+    def output(self, op: Op, values: Mapping[str, Any], images: Any, quantized: bool) -> Any:
+        """The output of `op`, given those of its inputs; rounded to its levels if `quantized`."""
+        y = self.before_rounding(op, values, images, quantized)
+        return self.rounded(op, y) if quantized else y
+
+    def before_rounding(
+        self, op: Op, values: Mapping[str, Any], images: Any, quantized: bool
+    ) -> Any:
+        if isinstance(op, Input):
+            return pixels(op, images)
+        inputs = [values[name] for name in op.inputs]
+        if isinstance(op, Linear):
+            return linear(op, inputs[0], *self.weights(op, quantized and not is_float(op)))
+        if isinstance(op, Activation):
+            return activation(op, inputs[0])
+        if isinstance(op, Affine):
+            return inputs[0] * op.scale + op.offset
+        return self.layer(op, inputs)(inputs[0] if len(inputs) == 1 else inputs, training=False)
+
+    def layer(self, op: Any, inputs: list[Any]) -> keras.layers.Layer:
+        """The layer of a join or of another operation, computing in float32."""
+        if op.name not in self._layers:
+            if isinstance(op, Join):
+                layer = op.layer(**op.config, dtype="float32")
+            elif (layer := op.layer).compute_dtype != "float32":
+                layer = type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+                layer(inputs[0] if len(inputs) == 1 else inputs)
+                layer.set_weights(op.layer.get_weights())
+            self._layers[op.name] = layer
+        return self._layers[op.name]
+
+    def rounded(self, op: Op, y: Any) -> Any:
+        """`y` on the int8 levels of the output of `op`, where it has some."""
+        if self.plan is None or op.name not in self.plan.fake_quants:
+            return y
+        return on_levels(y, self.plan.ranges[self.plan.grids[op.name]])
+
+    def weights(self, op: Linear, quantized: bool) -> tuple[Any, Any]:
+        """(kernel, bias) as tensors."""
+        key = op.name, quantized
+        if key not in self._weights:
+            kernel, bias = op.kernel, op.bias
+            if quantized:
+                assert self.plan is not None
+                kernel, bias = int8_weights(op, self.plan)
+            self._weights[key] = tuple(map(ops.convert_to_tensor, (kernel, bias)))
+        return self._weights[key]
+
+    def replace(self, op: Linear) -> None:
+        """Compute with these weights from now on."""
+        self.graph.ops[op.name] = op
+        for quantized in (False, True):
+            self._weights.pop((op.name, quantized), None)
+
+
+def observe(
+    graph: Graph, grids: Mapping[str, str], names: Collection[str], batches: Iterable[np.ndarray]
+) -> dict[str, Histogram]:
+    """Histograms, by key of `grids`, of what the operations named give in float on all batches."""
+    histograms: dict[str, Histogram] = {}
+    run = Run(graph)
+    for batch in batches:
+        for i in range(0, len(batch), CHUNK):
+            for op, value in run.walk(batch[i : i + CHUNK], wanted=names):
+                if op.name in names:
+                    histogram = histograms.setdefault(grids[op.name], Histogram())
+                    histogram.add(ops.convert_to_numpy(value))
+    if not histograms:
+        raise ValueError("The calibration set is empty: quantize() needs about 100 images.")
+    return histograms
+
+
+def int8_weights(op: Linear, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """(kernel, bias) of a linear layer, on the levels that the int8 file holds them in."""
+    limits = plan.limits[op.name]
+    span = np.clip(op.largest * np.float32(1 + 2**-20), limits[0], limits[1])
+    steps = (span / WEIGHT_LEVELS).astype(np.float32)
+    levels = np.round(op.kernel / op.per_output(steps))
+    kernel = np.clip(levels, -WEIGHT_LEVELS, WEIGHT_LEVELS) * op.per_output(steps)
+    bias_steps = np.float32(plan.scale(op.inputs[0])) * steps
+    return kernel.astype(np.float32), np.round(op.bias / bias_steps) * bias_steps
+
+
+def on_levels(x: Any, bounds: Range) -> Any:
+    """`x` rounded to the 256 levels of a range."""
+    if keras.backend.backend() == "tensorflow":
+        return fake_quant(x, *bounds)  # one kernel
+    scale = step(bounds)
+    zero = round(-bounds[0] / scale)
+    return (ops.clip(ops.round(x / scale), -zero, LEVELS - zero)) * scale
+
+
+def pixels(op: Input, images: Any) -> Any:
+    x = ops.convert_to_tensor(images, "float32")
+    return x if op.zero is None else x * op.scale - op.zero * op.scale
+
+
+def linear(op: Linear, x: Any, kernel: Any, bias: Any) -> Any:
+    if op.layer is layers.Dense:
+        return ops.matmul(x, kernel) + bias
+    convolve = ops.depthwise_conv if op.depthwise else ops.conv
+    y = convolve(
+        x, kernel, strides=op.config.get("strides", 1),
+        padding=op.config.get("padding", "valid"), data_format="channels_last",
+        dilation_rate=op.config.get("dilation_rate", 1),
+    )  # fmt: skip
+    return y + bias
+
+
+def activation(op: Activation, x: Any) -> Any:
+    function = OWN.get(op.function) or keras.activations.get(op.function)
+    return function(x)
+
+
+OWN: dict[str, Callable[[Any], Any]] = {
+    "gate": lambda x: ops.relu6(x + 3.0),
+    "unit": lambda x: ops.clip(x, 0.0, 1.0),
+}

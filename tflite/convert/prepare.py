@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from kzoo.quantization.layers import FakeQuant
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -70,18 +72,23 @@ def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
 
 
 def fenced(model: keras.Model) -> keras.Model:
-    """The quantized model with a FLOOR behind each linear layer that is to stay in float.
+    """The quantized model with a FLOOR behind what is to stay in float, before it is rounded.
 
-    TensorFlow's converter makes a float layer between int8 ones int8 as well, with their ranges.
+    TensorFlow's converter makes a float operator between int8 ones int8 as well, with their ranges.
     It has no int8 FLOOR, so what lies before one stays float; `finish` takes it out again.
     """
+    marked = any(isinstance(layer, FakeQuant) and layer.after_float for layer in model.layers)
 
-    def fence(layer: keras.Layer) -> keras.Layer:
-        return Fence(layer) if type(layer) in LINEAR_LAYERS else layer
+    def is_fenced(layer: keras.Layer) -> bool:
+        if marked:
+            return isinstance(layer, FakeQuant) and layer.after_float
+        return type(layer) in LINEAR_LAYERS  # of models that were saved before there were marks
 
-    if not any(type(layer) in LINEAR_LAYERS for layer in model.layers):
+    if not any(map(is_fenced, model.layers)):
         return model
-    return keras.models.clone_model(model, clone_function=fence)
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: Fence(layer) if is_fenced(layer) else layer
+    )
 
 
 FENCE = "_kzoo_fence"  # ends the name of a layer, and is in those of its tensors
@@ -89,13 +96,15 @@ LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)  # quantiz
 
 
 class Fence(keras.layers.Layer):
-    """A layer and its FLOOR."""
+    """A rounding and the FLOOR before it, or a linear layer and the FLOOR behind it."""
 
     def __init__(self, layer: keras.Layer) -> None:
         super().__init__(name=f"{layer.name}{FENCE}")
         self.layer = layer
 
     def call(self, x: Any) -> Any:
+        if isinstance(self.layer, FakeQuant):
+            return self.layer(keras.ops.floor(x))
         return keras.ops.floor(self.layer(x))
 
 
