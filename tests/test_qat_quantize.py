@@ -127,7 +127,9 @@ def test_layers_to_keep_are_chosen_by_name_class_or_pattern(kept, names):
     x = layers.Conv2D(4, 1, name="first")(image)
     model = randomized(keras.Model(image, layers.Conv2D(2, 1, name="last")(x)))
     if names is None:
-        with pytest.raises(ValueError, match="keep_float names what .* does not have: (irs|Dense)"):
+        with pytest.raises(
+            ValueError, match=r"keep_float names what .* does not have: (irs|Dense)"
+        ):
             kzoo.quantize(model, calibration=images(2, size=8), keep_float=kept)
         return
     int8 = kzoo.quantize(model, calibration=images(2, size=8), keep_float=kept)
