@@ -20,7 +20,8 @@ from kzoo.files import replacing
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes.configs import ClassifyConfig as Config
 from kzoo.recipes.data.augment import Augment, Batches
-from kzoo.recipes.data.images import Dataset, Images, Split, read_dataset
+from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset
+from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.class_report import write_report
 from kzoo.recipes.files import write_json
 from kzoo.recipes.training.checkpoints import Row

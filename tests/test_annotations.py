@@ -251,11 +251,12 @@ def append(file: Path, more: bytes) -> None:
     file.write_bytes(file.read_bytes() + more)
 
 
-LATIN = "Löwe".encode("latin-1")
 NOT_READ = {
-    "coco in Latin-1": (
-        coco, lambda d: (d / "instances.json").write_bytes(b'{"annotations": "' + LATIN + b'"}'),
-        r"instances\.json is no text in UTF-8 \(byte 18: .*Save it as UTF-8",
+    "coco of bytes": (
+        coco, lambda d: (d / "instances.json").write_bytes(
+            b'{"annotations": "images' + b'\x00\xff' * 300 + b'"}"images"'
+        ),
+        r"instances\.json is no text",
     ),
     "coco without numbers": (
         coco, lambda d: (d / "instances.json").write_text(
@@ -269,10 +270,6 @@ NOT_READ = {
         ),
         r"instances\.json is no COCO file: AttributeError",
     ),
-    "csv in Latin-1": (
-        table, lambda d: append(d / "boxes.csv", b"\n3.png,80,40," + LATIN),
-        r"boxes\.csv is no text in UTF-8",
-    ),
     "csv with an endless field": (
         table, lambda d: append(d / "boxes.csv", b"\n" + b"9" * 140_000),
         r"boxes\.csv is no CSV after line 9: field larger",
@@ -282,12 +279,17 @@ NOT_READ = {
         r"boxes\.csv, line 10: height and width are numbers, not \['40', 'wide'\]",
     ),
     "names of yolo": (
-        yolo, lambda d: (d / "classes.txt").write_bytes(LATIN),
-        r"classes\.txt is no text in UTF-8",
+        yolo, lambda d: (d / "data.yaml").write_text("names: [cat, [dog]]"),
+        r"data\.yaml: names must be a list, or numbers with a name each\. Received: 1: \['dog'\]",
     ),
     "data.yaml of yolo": (
-        yolo, lambda d: (d / "data.yaml").write_bytes(b"names: [" + LATIN + b"]"),
-        r"data\.yaml is no text in UTF-8",
+        yolo, lambda d: (d / "data.yaml").write_text("names: [cat, dog"),
+        r"data\.yaml is broken at line 2, column 1",
+    ),
+    "two data.yaml of yolo": (
+        yolo, lambda d: ((d / "data.yaml").rename(d / "a.yaml"),
+                         (d / "b.yaml").write_text("names: [dog, cat]")),
+        r"a\.yaml and .*b\.yaml name other classes",
     ),
 }  # fmt: skip
 
@@ -302,12 +304,13 @@ def test_a_file_that_cannot_be_read_is_named(name, tmp_path):
 
 
 def test_lists_of_voc_may_hold_empty_lines_and_must_be_text(tmp_path):
+    """Here val.txt alone: what it does not name is trained on."""
     sets = voc(tmp_path) / "ImageSets" / "Main"
     sets.mkdir(parents=True)
     (sets / "val.txt").write_text("2\n \n5\n")
     assert [e.path.stem for e in read_boxes(tmp_path).val] == ["2", "5"]
-    (sets / "val.txt").write_bytes(LATIN)
-    with pytest.raises(ValueError, match=r"val\.txt is no text in UTF-8"):
+    (sets / "val.txt").write_bytes(b"\x00\xff\x00\x00" * 9)
+    with pytest.raises(ValueError, match=r"val\.txt is no text"):
         read_boxes(tmp_path)
 
 
@@ -449,7 +452,10 @@ def test_nothing_to_learn_from_is_said(tmp_path):
     write_images(tmp_path / "bare")
     with pytest.raises(ValueError, match=r"holds no annotations that kzoo reads \(coco: json"):
         read_boxes(tmp_path / "bare")
-    with pytest.raises(ValueError, match=r"format must be one of coco, voc, yolo, csv\. Received"):
+    with pytest.raises(
+        ValueError,
+        match=r"format must be one of coco, voc, yolo, csv, cvat, labelme, createml\. Received",
+    ):
         read_boxes(tmp_path / "bare", format="xml")
     voc(tmp_path / "voc")
     for file in (tmp_path / "voc" / "images").iterdir():

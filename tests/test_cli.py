@@ -16,7 +16,7 @@ from kzoo.recipes import configs
 from kzoo.recipes.cli import COMMANDS, main
 from kzoo.recipes.commands.files import benchmark, convert
 from kzoo.recipes.commands.images import pack
-from kzoo.recipes.data.box_formats import FORMATS
+from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.packing import TASKS
 from kzoo.recipes.models import stored_sizes
 from kzoo.recipes.segment import HEADS, OUTPUTS

@@ -1,10 +1,13 @@
 """Reading a person's images: every odd file has one clear outcome."""
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from kzoo.recipes.data.images import BadImageError, Images, read_dataset, read_image
+from kzoo.recipes.data.class_dataset import read_dataset
+from kzoo.recipes.data.images import BadImageError, Images, read_image
 
 
 def write_image(path, colour=(200, 30, 30), size=(40, 30), **save):
@@ -15,8 +18,10 @@ def write_image(path, colour=(200, 30, 30), size=(40, 30), **save):
 
 def two_classes(folder, count=5):
     for i in range(count):
-        write_image(folder / "red" / f"{i}.jpg")
-        write_image(folder / "blue" / f"{i}.png", (30, 30, 200))
+        # No two images are the same.
+        green, other = zlib.crc32(f"{folder}{i}".encode()).to_bytes(4)[:2]
+        write_image(folder / "red" / f"{i}.jpg", (255, green, other))
+        write_image(folder / "blue" / f"{i}.png", (green, other, 255))
     return folder
 
 
@@ -201,7 +206,7 @@ class TestReadDataset:
     @pytest.mark.parametrize(
         ("content", "complaint"),
         [
-            ("name,class\na.jpg,red", "must name the columns file,label"),
+            ("colour,size\nred,9", "must name the columns file,label"),
             ("file,label,split\na.jpg,red,rest", "line 2: split must be train, val or test"),
             ("file,label\na.jpg,", "line 2: a row needs a file and a label"),
             ("", "must name the columns"),
@@ -213,8 +218,8 @@ class TestReadDataset:
             read_dataset(tmp_path / "a.csv")
 
     def test_a_csv_that_is_no_text(self, tmp_path):
-        (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x01" * 9)
-        with pytest.raises(ValueError, match="no CSV file in UTF-8"):
+        (tmp_path / "a.csv").write_bytes(b"\x00\x01\x02\x00\xff" * 9)
+        with pytest.raises(ValueError, match=r"a\.csv is no text"):
             read_dataset(tmp_path / "a.csv")
 
 

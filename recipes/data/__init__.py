@@ -1,0 +1,9 @@
+"""A person's images, labels, boxes and masks, read from any of the usual layouts."""
+
+from kzoo.recipes.data.box_dataset import read_boxes
+from kzoo.recipes.data.class_dataset import read_dataset
+from kzoo.recipes.data.images import BadImageError, read_image
+from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.data.text import Issue
+
+__all__ = ["BadImageError", "Issue", "read_boxes", "read_dataset", "read_image", "read_masks"]

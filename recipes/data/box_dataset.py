@@ -1,4 +1,4 @@
-"""Images with boxes around objects, as COCO, Pascal VOC, YOLO and CSV files have them.
+"""Images with boxes around objects, in any of the formats that are read.
 
 Every box is held against its image: what lies outside is cut off, what has no area, no image or
 no known class is left out, and all of it is counted. Boxes are as the image is seen upright.
@@ -6,30 +6,33 @@ no known class is left out, and all of it is counted. Boxes are as the image is 
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from kzoo.recipes.data.box_formats import FORMATS
-from kzoo.recipes.data.coco_boxes import Raw
-from kzoo.recipes.data.images import (
-    Issue,
-    Source,
-    counted,
-    defect,
-    drawn,
-    is_candidate,
-    only_train,
-    remarks,
-)
+from kzoo.recipes.data.class_dataset import remarks
+from kzoo.recipes.data.duplicates import same_bytes
+from kzoo.recipes.data.formats import FORMATS
+from kzoo.recipes.data.formats.records import Object, Record
+from kzoo.recipes.data.images import TURNED, Look, Source, look_at_all
+from kzoo.recipes.data.layout import Asked, ImageFinder, Tree, look_through
 from kzoo.recipes.data.packed import Records, is_packed, open_packed
+from kzoo.recipes.data.splits import (
+    GUARD,
+    NAMES,
+    Given,
+    assigned,
+    counted,
+    drawn,
+    in_parts,
+    only_train,
+    read_lists,
+    source_split,
+)
+from kzoo.recipes.data.text import Issue
 
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,10 +67,10 @@ def read_boxes(
     data: str | Path, *, format: str | None = None, val_fraction: float = 0.2, seed: int = 0,
     damaged: str = "refuse",
 ) -> BoxDataset:  # fmt: skip
-    """The annotated images of `data`, every one opened once.
+    """Return the annotated images of `data`, every one opened.
 
-    data: a folder (for CSV and COCO also the file). Where a folder or a COCO or CSV file is called
-        train, val or test, or a list or column says so, that is the split; where nothing
+    data: a folder (for formats of one file also the file). Where a folder or a file of many images
+        is called train, val or test, or a list or column says so, that is the split; where nothing
         is given as val, `val_fraction` is drawn by `seed`.
     format: one of `FORMATS`; None to go by what is there.
     damaged: as of `read_dataset`, where data is what `kzoo pack` made.
@@ -79,22 +82,19 @@ def read_boxes(
         raise ValueError(f"There is no {data}. DATA is a folder of images and annotations.")
     if is_packed(data):
         packed = open_packed(data, "detect", skip=damaged == "skip")
-        packed_splits = {
-            split: PackedExamples(packed.images[split], **packed.said[split])
-            for split in ("train", "val", "test")
+        splits = {
+            split: PackedExamples(packed.images[split], **packed.said[split]) for split in NAMES
         }
-        return BoxDataset("packed", packed.labels, **packed_splits, issues=remarks(packed))
-    name = format or recognized(data)
+        return BoxDataset("packed", packed.labels, **splits, issues=remarks(packed))
+    tree = look_through(data)
+    issues: list[Issue] = []
+    name = format or recognized(tree, data, issues)
     if name not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {name!r}")
-    issues: list[Issue] = []
-    labels, records = FORMATS[name].read(data, issues)
-    if only_train(record.split for record in records):
-        given = {"train": None, "test": "test"}
-        records = [dataclasses.replace(r, split=given[str(r.split)]) for r in records]
-    found = list(examples(records, labels, data, issues))
-    splits = ("train", "val", "test", None)
-    parts = {split: [e for s, e in found if s == split] for split in splits}
+    labels, records = FORMATS[name].read(tree, issues)
+    found, alone = matched(records, tree, issues)
+    examples = settled_all(found, labels, issues)
+    parts = in_parts((None if alone and s == "train" else s, e) for s, e in examples)
     parts = drawn(parts, val_fraction, seed)
     present = {int(k) for example in parts["train"] for k in example.labels}
     for i, label in enumerate(labels):
@@ -104,7 +104,8 @@ def read_boxes(
         left = f" First of {len(issues)} remarks: {issues[0]}." if issues else ""
         missing = "image to validate on" if present else "object to train on"
         raise ValueError(f"{data}, read as {name}, holds no {missing}.{left}")
-    train, val, test = (tuple(parts[split]) for split in ("train", "val", "test"))
+    same_bytes([(e.path, s, None) for s in NAMES for e in parts[s]], issues)
+    train, val, test = (tuple(parts[split]) for split in NAMES)
     return BoxDataset(name, labels, train, val, test, tuple(issues))
 
 
@@ -130,72 +131,105 @@ class PackedExamples(Sequence[Example]):
         return Example(record, self.boxes[own], self.labels[own], size)
 
 
-def recognized(data: Path) -> str:
-    """The format of what is there. Raises ValueError for none."""
-    for name, kind in FORMATS.items():
-        if kind.fits(data):
-            return name
-    known = "; ".join(f"{name}: {kind.about}" for name, kind in FORMATS.items())
-    raise ValueError(f"{data} holds no annotations that kzoo reads ({known}).")
+def recognized(tree: Tree, data: Path, issues: list[Issue], *, outlines: bool = False) -> str:
+    """Return the format of what is there. Raises ValueError for none.
+
+    outlines: only those that masks can be drawn from.
+    """
+    formats = {name: kind for name, kind in FORMATS.items() if kind.outlines or not outlines}
+    fitting = [name for name, kind in formats.items() if kind.fits(tree)]
+    if not fitting:
+        known = "; ".join(f"{name}: {kind.about}" for name, kind in formats.items())
+        raise ValueError(f"{data} holds no annotations that kzoo reads ({known}).")
+    if len(fitting) > 1:
+        others = " and ".join(fitting[1:])
+        reason = f"is read as {fitting[0]}, and looks like {others} too (--format chooses)"
+        issues.append(Issue(data, reason))
+    return fitting[0]
 
 
-def examples(
-    records: Iterable[Raw], labels: tuple[str, ...], data: Path, issues: list[Issue]
-) -> Iterator[tuple[str | None, Example]]:
-    """(split, example) of every record that holds; the rest goes to `issues`."""
-    records = list(records)
-    root = data if data.is_dir() else data.parent
-    images = Finder(root)
-    index = {label: i for i, label in enumerate(labels)}
-    paths = [images(record) for record in records]
-    seen: dict[Path, Path] = {}
-    with ThreadPoolExecutor(2) as pool:
-        reasons = pool.map(lambda path: defect(path) if path else "missing", paths)
-        shown = tqdm(reasons, "reading images", len(records), disable=None)
-        for record, path, reason in zip(records, paths, shown, strict=True):
-            if path is None:
-                issues.append(
-                    Issue(record.source, f"its image {record.image!r} is missing: left out")
-                )
-            elif reason:
-                issues.append(Issue(path, f"{reason}: left out"))
-            elif path in seen:
-                issues.append(
-                    Issue(record.source, f"{path.name} is annotated by {seen[path].name}: left out")
-                )
-            else:
-                seen[path] = record.source
-                yield record.split, settled(record, path, index, issues)
+@dataclasses.dataclass(frozen=True)
+class Matched:
+    """A record and its image."""
+
+    record: Record
+    path: Path
+    split: str | None
+
+
+def matched(
+    records: list[Record], tree: Tree, issues: list[Issue], *, image_set: str = "Main",
+    images: Sequence[Path] | None = None,
+) -> tuple[list[Matched], bool]:  # fmt: skip
+    """Return the records whose image is there, each with its split; the rest goes to `issues`.
+
+    And whether all that is given, with what has no image, is to train on (`only_train`).
+    Of records of one image the first counts, for the split that keeps most from training on it.
+    """
+    finder = ImageFinder(tree, images)
+    asked = []
+    for record in records:
+        split = record.split or source_split(tree, record.source, many=not record.own)
+        asked.append(Asked(record.source, record.image, record.own, split))
+    paths = finder.find(asked, issues)
+    pairs = [(r, path) for r, path in zip(records, paths, strict=True) if path]
+    given = [Given(path, r.source, r.split, many=not r.own) for r, path in pairs]
+    lists = read_lists(tree, finder, issues, image_set=image_set)
+    splits = assigned(given, tree, lists, issues)
+    found: dict[Path, Matched] = {}
+    twice: list[tuple[Path, Path, Path]] = []
+    for (record, path), split in zip(pairs, splits, strict=True):
+        own = Matched(record, path, split)
+        if path in found:
+            other = found[path]
+            twice.append((record.source, path, other.record.source))
+            if GUARD.get(split, -1) > GUARD.get(other.split, -1):
+                found[path] = dataclasses.replace(other, split=split)
+        else:
+            found[path] = own
+    for source, path, first in twice[:1] if len(twice) > 20 else twice:
+        more = f" ({len(twice)} such)" if len(twice) > 20 else ""
+        reason = f"{path.name} is annotated by {first.name}: left out{more}"
+        issues.append(Issue(source, reason))
     annotated = set(paths)
-    for path in images.all:
+    for path in finder.images:
         if path not in annotated:
             issues.append(Issue(path, "has no annotation: left out"))
+    issues += tree.unread()
+    lost = [item.split for item, path in zip(asked, paths, strict=True) if not path]
+    return list(found.values()), only_train([*splits, *lost])
 
 
-class Finder:
-    """Images by the names that annotations give them."""
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.all = sorted(path for path in root.rglob("*") if is_candidate(path))
-        self.by_name: dict[str, list[Path]] = {}
-        self.by_stem: dict[str, list[Path]] = {}
-        for path in self.all:
-            self.by_name.setdefault(path.name, []).append(path)
-            self.by_stem.setdefault(path.stem, []).append(path)
-
-    def __call__(self, record: Raw) -> Path | None:
-        """The image of a record: where its name says, else the only one that is called so."""
-        name = record.image.replace("\\", "/")
-        for place in (record.source.parent, self.root):
-            if (place / name).is_file():
-                return place / name
-        found = self.by_name.get(Path(name).name) or self.by_stem.get(Path(name).stem, [])
-        if len(found) > 1:  # several: that in the same part of the data set
-            own = set(record.source.relative_to(self.root).parts)
-            best = max(len(own & set(path.parts)) for path in found)
-            found = [path for path in found if len(own & set(path.parts)) == best]
-        return found[0] if len(found) == 1 else None
+def settled_all(
+    found: list[Matched], labels: tuple[str, ...], issues: list[Issue]
+) -> list[tuple[str | None, Example]]:
+    """Return (split, example) of every record that holds; the rest goes to `issues`."""
+    index = {label: i for i, label in enumerate(labels)}
+    examples = []
+    looks = look_at_all(item.path for item in found)
+    crowds: Counter[Path] = Counter()
+    boxless: dict[Path, list[str]] = {}
+    for item, look in zip(found, looks, strict=True):
+        if look.fault:
+            issues.append(Issue(item.path, f"{look.fault}: left out"))
+            continue
+        if look.remark:
+            issues.append(Issue(item.path, look.remark))
+        objects = []
+        for thing in item.record.objects:
+            if thing.crowd:
+                crowds[item.record.source] += 1
+            elif thing.extent is None or len(thing.extent) != 4:
+                boxless.setdefault(item.record.source, []).append(thing.name)
+            else:
+                objects.append(thing)
+        record = dataclasses.replace(item.record, objects=tuple(objects))
+        examples.append((item.split, settled(record, item.path, look, index, issues)))
+    issues += [Issue(file, f"{count} crowds: left out") for file, count in crowds.items()]
+    for file, names in boxless.items():
+        what = f"objects have no box of four numbers (first: {names[0]}): left out"
+        issues.append(Issue(file, f"{len(names)} {what}"))
+    return examples
 
 
 # Where EXIF orientations put a point of the stored image, as shares (y, x) of its sides.
@@ -210,17 +244,18 @@ UPRIGHT: dict[int, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarr
 }
 
 
-def settled(record: Raw, path: Path, index: dict[str, int], issues: list[Issue]) -> Example:
-    """A record's boxes on its image as it is seen, in [0, 1]."""
-    with Image.open(path) as image:
-        stored, turn = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
-    upright = stored[::-1] if turn in (5, 6, 7, 8) else stored
+def settled(
+    record: Record, path: Path, look: Look, index: dict[str, int], issues: list[Issue]
+) -> Example:
+    """Return a record's boxes on its image as it is seen, in [0, 1]."""
+    upright, turn = look.size, look.orientation
+    stored = upright[::-1] if turn in TURNED else upright
     counts: Counter[str] = Counter()
     known = [item for item in record.objects if item.label in index]
     if unknown := {item.label for item in record.objects} - set(index):
         count = len(record.objects) - len(known)
         counts[f"objects of unknown class {sorted(unknown)[0]!r}: left out"] = count
-    boxes = np.array([item.box for item in known], "float64").reshape(-1, 4)
+    boxes = np.array([extent_of(item) for item in known], "float64").reshape(-1, 4)
     labels = np.array([index[item.label] for item in known], int)
 
     size = record.size or upright
@@ -255,6 +290,11 @@ def settled(record: Raw, path: Path, index: dict[str, int], issues: list[Issue])
             number = f"{count} " if count > 1 or reason.startswith(("boxes", "objects")) else ""
             issues.append(Issue(path, f"{number}{reason}"))
     return Example(path, inside[keep].astype("float32"), labels[keep], upright)
+
+
+def extent_of(item: Object) -> tuple[float, float, float, float]:
+    assert item.extent is not None  # the others are left out before
+    return item.extent
 
 
 def alike(a: tuple[float, float], b: tuple[float, float]) -> bool:

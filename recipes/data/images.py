@@ -1,196 +1,76 @@
-"""A person's images: which files, which labels, which of them cannot be used, and why.
+"""A person's images: which files are images, what is wrong with them, and their pixels.
 
 Photos are read by Pillow, turned as their EXIF says and stretched to a square, which is what
 MediaPipe's ImageClassifier does to them on the phone.
 """
 
-import csv
+import contextlib
 import dataclasses
+import os
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from kzoo.recipes.data.packed import DamagedError, Packed, Record, is_packed, open_packed
+from kzoo.recipes.data.packed import DamagedError, Record
+from kzoo.recipes.progress import track
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
+try:
+    import pillow_heif
+except ImportError:  # an optional extra: such photos are listed
+    HEIC = False
+else:
+    pillow_heif.register_heif_opener()
+    HEIC = True
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif",
+    ".tiff", ".avif", ".heic", ".heif", ".hif", ".mpo", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm",
+    ".pbm", ".pnm", ".tga",
+)  # fmt: skip
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+# Images in formats that are not read: they are told, not passed over.
+UNREAD_SUFFIXES = {
+    **dict.fromkeys((
+        ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".dng", ".orf", ".rw2", ".raf",
+        ".pef", ".srw", ".x3f", ".raw", ".3fr", ".iiq", ".kdc", ".mrw",
+    ), "a raw photo"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".wmv"), "a video"),
+    **dict.fromkeys((".svg", ".psd", ".xcf", ".ai", ".eps", ".pdf", ".exr", ".hdr", ".jxl", ".dcm",
+                     ".fits", ".npy", ".nii", ".ico", ".icns", ".emf", ".wmf"), "of a kind"),
 }  # fmt: skip
 SMALLEST_SIDE = 8  # px; below, a file holds no image of anything
 CACHE_BYTES = 2 << 30  # decoded images kept in memory, at the most
-
+READERS = min(16, max(2, os.cpu_count() or 2))  # threads that read images
+ORIENTATION = 0x0112  # the EXIF tag
+TURNED = (5, 6, 7, 8)  # EXIF orientations that lay an image on its side
+TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+DRAFT = 8  # JPEG decodes at down to 1/8 of each side
 
 Source = Path | Record  # where an image is read from
 
 
-@dataclasses.dataclass(frozen=True)
-class Issue:
-    """A file or folder that was not used as it stands, and what was done about it."""
-
-    path: Path
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
-
-def text_of(file: Path) -> str:
-    """A text in UTF-8. Raises ValueError naming the file that is none."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} is no text in UTF-8 (byte {error.start}: {error.reason}). Save it as UTF-8."
-        ) from None
+class BadImageError(ValueError):
+    """A file that is not a usable image; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
-    """Images and the index of each one's label."""
+class Look:
+    """What opening an image has shown."""
 
-    paths: Sequence[Source]
-    targets: np.ndarray  # (N,) int
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-NONE = Split((), np.zeros(0, "int64"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """What a folder or a CSV file offers to learn from."""
-
-    labels: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split = NONE  # measured at the end; nothing is trained on it, or chosen by it
-    issues: tuple[Issue, ...] = ()
-
-    def __str__(self) -> str:
-        counts = Counter(self.train.targets.tolist())
-        names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
-        text = f"{counted(self)} ({names})"
-        return text + (f"; {len(self.issues)} not used as they stand" if self.issues else "")
-
-
-def counted(dataset: Any, objects: str = "") -> str:
-    """How many images each split of a dataset of any task has; `objects` follows the first."""
-    text = f"{len(dataset.train)} images{objects} to train on, {len(dataset.val)} to validate"
-    return text + (f", {len(dataset.test)} to test" if len(dataset.test) else "")
-
-
-def read_dataset(
-    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse"
-) -> Dataset:
-    """The images below `data`, every one opened once to see that it is an image.
-
-    `data` is a folder with one folder per class, a folder with `train/` and `val/` of those, or a
-    CSV file with the columns file, label and, if wanted, split (train, val or test); its file names
-    are relative to its own folder. Or it is what `kzoo pack` made of one of these; `damaged` says
-    what to do about damaged shards of it, "refuse" or "skip".
-    Where nothing is given as val, `val_fraction` of each class is drawn by `seed`.
-    Raises ValueError where nothing can be learnt from what is there, saying why.
-    """
-    data = Path(data)
-    if not data.exists():
-        raise ValueError(
-            f"There is no {data}. DATA is a folder with one folder per class, or a CSV."
-        )
-    if is_packed(data):
-        return packed_dataset(data, skip=damaged == "skip")
-    issues: list[Issue] = []
-    found = list(read_csv(data) if data.is_file() else read_folder(data, issues))
-    if only_train(split for *_, split in found):
-        found = [(path, label, None if s == "train" else s) for path, label, s in found]
-    rows = list(without_bad(found, issues))
-    known = sorted({label for _, label, split in rows if split not in ("val", "test")})
-    unknown = {label for _, label, split in rows if split == "test"} - set(known)
-    for label in sorted(unknown):
-        reason = f"class {label!r} has images to test, but none to train on: left out"
-        issues.append(Issue(data, reason))
-    rows = [row for row in rows if row[2] != "test" or row[1] not in unknown]
-    for label in sorted({label for _, label, _ in rows} - set(known)):
-        raise ValueError(f"{data}: class {label!r} has images to validate, but none to train on.")
-    if len(known) < 2:
-        left = f" ({len(issues)} files were left out, first: {issues[0]})" if issues else ""
-        raise ValueError(
-            f"{data} holds {f'only the class {known[0]!r}' if known else 'no images'}{left}. "
-            "A classifier needs at least two classes: one folder of images per class, or a CSV "
-            "with the columns file,label."
-        )
-    if not {"train", "val"} & {split for *_, split in rows}:
-        rows = split_rows(rows, val_fraction, seed)
-    index = {label: i for i, label in enumerate(known)}
-
-    def select(wanted: str) -> Split:
-        chosen = [
-            (path, index[label]) for path, label, split in rows if (split or "train") == wanted
-        ]
-        return Split(tuple(p for p, _ in chosen), np.array([t for _, t in chosen], dtype="int64"))
-
-    train, val, test = (select(split) for split in ("train", "val", "test"))
-    dataset = Dataset(tuple(known), train, val, test, tuple(issues))
-    if not len(dataset.val):
-        raise ValueError(
-            f"{data}: no image is left to validate on. Give some as val, or no split at "
-            "all: then val_fraction is drawn from every class that has two images."
-        )
-    return dataset
-
-
-def packed_dataset(data: Path, *, skip: bool) -> Dataset:
-    packed = open_packed(data, "classify", skip=skip)
-    train, val, test = (
-        Split(packed.images[split], packed.said[split]["targets"])
-        for split in ("train", "val", "test")
-    )
-    return Dataset(packed.labels, train, val, test, remarks(packed))
-
-
-def remarks(packed: Packed) -> tuple[Issue, ...]:
-    return tuple(Issue(Path(file), reason) for file, reason in packed.remarks)
-
-
-Found = tuple[Path, str, str | None]  # file, label, split (None: not given)
-
-
-def read_folder(data: Path, issues: list[Issue]) -> Iterable[Found]:
-    """Every file below the class folders of `data`, in the order of their names."""
-    parts = split_folders(data)
-    if parts and "train" not in parts:
-        given = next(iter(parts.values())).name
-        raise ValueError(f"{data} holds {given}/ but no train/.")
-    for other in sorted(data.iterdir()) if parts else ():
-        if other.is_dir() and other not in parts.values() and not other.name.startswith("."):
-            issues.append(Issue(other, "is neither train/, val/ nor test/: left out"))
-    for split, part in (parts or {None: data}).items():
-        for folder in sorted(part.iterdir()):
-            if folder.name.startswith((".", "__")):
-                continue
-            if not folder.is_dir():
-                if folder.suffix.lower() in SUFFIXES:
-                    issues.append(Issue(folder, "stands beside the class folders: left out"))
-                continue
-            images = sorted(path for path in folder.rglob("*") if is_candidate(path))
-            if not images:
-                issues.append(Issue(folder, "holds no images: the class is left out"))
-            yield from ((path, folder.name, split) for path in images)
-
-
-def split_folders(data: Path) -> dict[str | None, Path]:
-    """The folders within that are called train, val or test, or much like it."""
-    folders = [path for path in sorted(data.iterdir()) if path.is_dir()]
-    return {SPLITS[path.name.lower()]: path for path in folders if path.name.lower() in SPLITS}
+    size: tuple[int, int] = (0, 0)  # (H, W) in px, upright
+    orientation: int = 1  # as EXIF numbers them: 1 is upright as stored
+    fault: str | None = None  # why the image cannot be used
+    remark: str | None = None  # how its values were read, where that is not plain
 
 
 def is_candidate(path: Path) -> bool:
@@ -198,105 +78,54 @@ def is_candidate(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def read_csv(table: Path) -> Iterable[Found]:
-    """The rows of a CSV file with the columns file, label and, if wanted, split."""
-    allowed: dict[str, str | None] = {**SPLITS, "": None}
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
-        try:
-            columns = rows.fieldnames or []
-            if not {"file", "label"} <= set(columns):
-                raise ValueError(
-                    f"{table}: the first line must name the columns file,label and, if wanted, "
-                    f"split. It says: {','.join(columns)[:80]!r}"
-                )
-            for row in rows:
-                split, label = (
-                    (row.get("split") or "").strip().lower(),
-                    (row["label"] or "").strip(),
-                )
-                where = f"{table}, line {rows.line_num}"
-                if split not in allowed:
-                    raise ValueError(
-                        f"{where}: split must be train, val or test. It says: {split!r}"
-                    )
-                if not label or not row["file"]:
-                    raise ValueError(f"{where}: a row needs a file and a label. It says: {row}")
-                yield table.parent / row["file"].strip(), label, allowed[split]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{table} is no CSV file in UTF-8: {error}") from error
+def why_unread(path: Path) -> str | None:
+    """Return what is said of an image in a format that is not read; None of any other file."""
+    kind = UNREAD_SUFFIXES.get(path.suffix.lower())
+    if kind is None or path.name.startswith("."):
+        return None
+    return f"is {kind} ({path.suffix.lower()}) that kzoo does not read: left out. Save it as JPEG"
 
 
-def without_bad(found: Iterable[Found], issues: list[Issue]) -> Iterable[Found]:
-    """The rows whose file is an image; the others are added to `issues`."""
-    rows = list(found)
-    with ThreadPoolExecutor(2) as pool:
-        reasons = pool.map(lambda row: defect(row[0]), rows)
-        shown = tqdm(reasons, "reading images", len(rows), disable=None)  # none off a terminal
-        for row, reason in zip(rows, shown, strict=True):
-            if reason:
-                issues.append(Issue(row[0], f"{reason}: left out"))
-            else:
-                yield row
-
-
-def defect(path: Source) -> str | None:
-    """Why an image cannot be used, or None."""
+def look_at(path: Source) -> Look:
+    """Open an image, and return what that shows; nothing in a file makes this raise."""
     try:
-        read_image(path, SMALLEST_SIDE)
+        return decode(path, SMALLEST_SIDE)[1]
     except BadImageError as error:
-        return str(error)
-    return None
+        return Look(fault=str(error))
 
 
-def split_rows(rows: list[Found], val_fraction: float, seed: int) -> list[Found]:
-    """Draws `val_fraction` of each class, at least one image where the class has two."""
-    rng = np.random.default_rng(seed)
-    chosen: set[Path] = set()
-    for label in sorted({label for _, label, _ in rows}):
-        own = [path for path, other, split in rows if other == label and split is None]
-        count = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
-        chosen.update(own[i] for i in rng.permutation(len(own))[:count])
-    return [
-        (path, label, split or ("val" if path in chosen else "train"))
-        for path, label, split in rows
-    ]
-
-
-def only_train(splits: Iterable[str | None]) -> bool:
-    """Whether all but tests is given as train: then what to validate on is drawn from that.
-
-    To be asked of what is given, not of what can be used: a val/ of broken files is no lack of one.
-    """
-    return set(splits) - {"test"} == {"train"}
-
-
-Part = dict[str | None, list[Any]]  # what is of train, val, test, and of None: not given
-
-
-def drawn(parts: Part, val_fraction: float, seed: int) -> Part:
-    """The same with what has no split in train or val, and test as it is.
-
-    It is drawn from, unless other things are given as val: then it is trained on.
-    """
-    rest = parts[None]
-    count = 0 if parts["val"] or not rest else max(1, round(len(rest) * val_fraction))
-    order = np.random.default_rng(seed).permutation(len(rest))
-    val, train = ([rest[i] for i in sorted(chosen)] for chosen in (order[:count], order[count:]))
-    return {"train": parts["train"] + train, "val": parts["val"] + val, "test": parts["test"]}
-
-
-class BadImageError(ValueError):
-    """A file that is not a usable image; the message says why."""
+def look_at_all(paths: Iterable[Source], description: str = "reading images") -> list[Look]:
+    """Return a look at every image."""
+    paths = list(paths)
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(track(pool.map(look_at, paths), description, len(paths)))
 
 
 def read_image(path: str | Source, side: int) -> np.ndarray:
-    """The image as uint8 (side, side, 3), RGB, upright, stretched to a square.
+    """Return the image as uint8 (side, side, 3), RGB, upright, stretched to a square.
 
     Of an animation the first frame is read; transparent pixels become white; 16 bits become 8.
     Raises BadImageError for what is no image, or one of under 8 pixels a side.
     """
-    path = Path(path) if isinstance(path, str) else path
+    return decode(Path(path) if isinstance(path, str) else path, side)[0]
+
+
+def decode(path: Source, side: int) -> tuple[np.ndarray, Look]:
+    """Return the image as `read_image` does, and what opening it has shown."""
+    with opened(path) as image:
+        turn = orientation(image)
+        size = (image.width, image.height) if turn in TURNED else (image.height, image.width)
+        # Lets JPEG decode at a fraction of its size.
+        image.draft("RGB", (2 * side, 2 * side))
+        check_pixels(image)
+        image, remark = to_8_bits(turned(image, turn))
+        square = to_rgb(image).resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(square), Look(size, turn, remark=remark)
+
+
+@contextlib.contextmanager
+def opened(path: Source) -> Iterator[Image.Image]:
+    """An opened image of 8 pixels a side at least; all that goes wrong within is BadImageError."""
     if isinstance(path, Path):
         if path.is_dir():
             raise BadImageError("a folder, not an image")
@@ -305,35 +134,127 @@ def read_image(path: str | Source, side: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with path.open("rb") as file, Image.open(file) as image:
+            with path.open("rb") as file, open_image(file) as image:
                 if min(image.size) < SMALLEST_SIDE:
                     raise BadImageError(f"only {image.width} x {image.height} px")
-                image.draft(
-                    "RGB", (2 * side, 2 * side)
-                )  # lets JPEG decode at a fraction of its size
-                upright = ImageOps.exif_transpose(image)
-                return np.asarray(to_rgb(upright).resize((side, side), Image.Resampling.BILINEAR))
+                yield image
     except (BadImageError, DamagedError):
         raise
     except UnidentifiedImageError:
-        empty = isinstance(path, Path) and path.stat().st_size == 0
-        raise BadImageError("empty" if empty else "not an image that Pillow can read") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadImageError(unidentified(path)) from None
+    except Image.DecompressionBombError:
         raise BadImageError("too many pixels (a decompression bomb?)") from None
     except PermissionError:
         raise BadImageError("no permission to read it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
-        raise BadImageError(f"damaged ({error})") from None
+    except MemoryError:
+        raise BadImageError("too large for the memory of this machine") from None
+    except Exception as error:  # of Pillow's decoders, which raise all kinds
+        raise BadImageError(f"damaged ({error or type(error).__name__})") from None
+
+
+def open_image(file: IO[bytes]) -> Image.Image:
+    """Return the image in a file, its header read.
+
+    A JPEG is opened without Pillow's limit on pixels: it is decoded at a fraction of its size, and
+    photos of phones have 200 megapixels. `check_pixels` holds the limit for what is decoded.
+    """
+    head = file.read(3)
+    file.seek(0)
+    if head == b"\xff\xd8\xff":
+        with contextlib.suppress(SyntaxError):
+            return JpegImageFile(file)
+        file.seek(0)
+    return Image.open(file)
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Raises DecompressionBombError for more pixels than Pillow would decode."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > 2 * limit:
+        raise Image.DecompressionBombError
+
+
+def unidentified(path: Source) -> str:
+    if isinstance(path, Path):
+        if path.stat().st_size == 0:
+            return "empty"
+        if path.suffix.lower() in HEIC_SUFFIXES and not HEIC:
+            return "a HEIC photo: pip install 'kzoo[heic]' reads it"
+    return "not an image that Pillow can read"
+
+
+def orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1 where it is none of these, or its EXIF is broken."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # of EXIF that is broken in any of many ways
+        return 1
+    return value if isinstance(value, int) and value in TRANSPOSED else 1
+
+
+def turned(image: Image.Image, turn: int) -> Image.Image:
+    """Return the image as an EXIF orientation has it seen.
+
+    ImageOps.exif_transpose writes the EXIF anew, which fails on odd values.
+    """
+    return image.transpose(TRANSPOSED[turn]) if turn in TRANSPOSED else image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an opened image as its EXIF has it seen."""
+    return turned(image, orientation(image))
+
+
+def upright_size(path: Source) -> tuple[int, int]:
+    """Return (H, W) of an image as it is seen, by its header alone. Raises BadImageError."""
+    with opened(path) as image:
+        height, width = image.height, image.width
+        return (width, height) if orientation(image) in TURNED else (height, width)
+
+
+def to_8_bits(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """Return an image of more bits, or of fractions, with 8 bits, and how its values were read.
+
+    Pillow's own conversion saturates at 255. How many of the bits are used is told by the largest
+    value: 8, 10, 12 and 14 bits in 16 are common.
+    """
+    if image.mode == "F":
+        return from_fractions(np.asarray(image))
+    if not image.mode.startswith("I"):
+        return image, None
+    values = np.asarray(image).astype(np.int64).clip(0)
+    most = int(values.max(initial=0))
+    bits = next((bits for bits in (8, 10, 12, 14) if most < 1 << bits), 16)
+    if bits == 8 and most <= 1:  # nothing that tells black from 1 bit
+        bits = 16 if most == 0 else 1
+    scaled = (values.clip(max=65535) // 257) if bits == 16 else values * 255 // ((1 << bits) - 1)
+    remark = None
+    if bits < 16 and most:
+        remark = f"holds values to {most} in 16 bits or more: read as {bits} bits"
+    elif most > 65535:
+        remark = f"holds values to {most}: those above 65535 are cut off"
+    return Image.fromarray(scaled.astype("uint8")), remark
+
+
+def from_fractions(values: np.ndarray) -> tuple[Image.Image, str | None]:
+    """Return an image of floating point numbers with 8 bits: of [0, 1], [0, 255] or [0, 65535]."""
+    if not np.isfinite(values).all():
+        raise BadImageError("holds values that are no finite numbers")
+    most = float(values.max(initial=0))
+    top = next((top for top in (1, 255, 65535) if most <= top), None)
+    if top is None or float(values.min(initial=0)) < -0.01 * top:
+        raise BadImageError(
+            f"holds values from {values.min():g} to {most:g}: kzoo reads [0, 1], [0, 255] and "
+            "[0, 65535]"
+        )
+    scaled = np.round(values.clip(0) * (255 / top)).astype("uint8")
+    return Image.fromarray(scaled), f"holds floating point numbers: read as of [0, {top}]"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes as RGB."""
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion saturates at 255
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype("uint8")).convert(
-            "RGB"
-        )
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    """Return an image of any of Pillow's modes as RGB."""
+    image, _ = to_8_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")

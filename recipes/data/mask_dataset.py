@@ -1,87 +1,82 @@
 """Images with masks: which files belong together, which classes there are, what cannot be used.
 
-A mask is an image of class ids: PNG in Pillow's mode P (a palette: its indices count, not its
-colours) or L, also with 16 bits. 255 is void and counts for nothing. It has its image's size, and
-is never resampled but by nearest neighbour. COCO files give polygons or run lengths instead.
+A mask has its image's size, and is never resampled but by nearest neighbour. It is a file of its
+own (data/mask_files.py), or is drawn from the outlines of an annotation format.
 """
 
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from kzoo.recipes.data.coco_masks import CocoMask, has_coco, read_coco
+from kzoo.recipes.data.box_dataset import Matched, alike, matched, recognized
+from kzoo.recipes.data.class_dataset import remarks
+from kzoo.recipes.data.duplicates import same_bytes
+from kzoo.recipes.data.formats import FORMATS
+from kzoo.recipes.data.formats.outlines import Size, covered, fault, scaled
 from kzoo.recipes.data.images import (
     CACHE_BYTES,
-    Issue,
+    READERS,
+    TRANSPOSED,
+    TURNED,
+    Look,
     Source,
-    counted,
-    defect,
-    drawn,
-    is_candidate,
-    only_train,
+    look_at,
     read_image,
-    remarks,
-    split_folders,
-    text_of,
 )
+from kzoo.recipes.data.layout import Tree, look_through
+from kzoo.recipes.data.mask_files import (
+    BadMaskError,
+    MaskFile,
+    Values,
+    decide,
+    fault_of,
+    look_at_mask,
+)
+from kzoo.recipes.data.mask_layout import mask_names, mask_pairs
 from kzoo.recipes.data.packed import Record, Records, is_packed, open_packed
+from kzoo.recipes.data.splits import NAMES, counted, drawn, in_parts
+from kzoo.recipes.data.text import Issue, numbers
+from kzoo.recipes.progress import track
 from kzoo.segmentation.masks import VOID
 
-# Names of the folders of images and of masks: ours, and Pascal VOC's.
-FOLDERS = (("images", "masks"), ("JPEGImages", "SegmentationClass"))
-LABELS = "labels.txt"
-MASK_SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff")  # those that keep what is written
-TURNED = (5, 6, 7, 8)  # EXIF orientations that lay an image on its side
-ORIENTATION = 0x0112  # the EXIF tag
-VOC_LABELS = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
-    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
-
-
-class BadMaskError(ValueError):
-    """A file that is no usable mask; the message says why."""
+BACKGROUND = "background"
+BORDERING = 0.5  # share of the edges' pixels that a background has
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskFile:
-    """A mask in a file of its own. `binary`: 255 stands for class 1, not for void."""
+class Region:
+    """What one annotation covers."""
 
-    path: Path
-    binary: bool = False
+    label: int  # of the mask; VOID for crowds and unknown classes
+    area: float
+    outlines: tuple  # polygons [x, y, x, y, ...], run lengths {"counts":, "size":}
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnMask:
+    """The mask that the annotations of an image make."""
+
+    path: Path  # of the annotation file
+    size: Size  # that outlines are drawn at
+    regions: tuple[Region, ...]  # larger ones first: where two overlap, the smaller is on top
+    orientation: int = 1  # of the image's EXIF, where they were drawn on it as it is stored
 
     def read(self) -> np.ndarray:
-        """Class ids (H, W). Raises BadMaskError."""
-        if self.path.suffix.lower() not in MASK_SUFFIXES:
-            raise BadMaskError(f"a {self.path.suffix} is no mask: it blurs class ids. Use PNG")
-        try:
-            with Image.open(self.path) as image:
-                if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
-                    raise BadMaskError(
-                        f"in mode {image.mode}, colours: a mask holds class ids (mode P or L)"
-                    )
-                ids = np.asarray(image).astype(np.int32)
-        except BadMaskError:
-            raise
-        except Exception as error:  # of Pillow's readers, which raise all kinds
-            raise BadMaskError(f"damaged ({error})") from None
-        return np.where(ids == VOID, 1, ids) if self.binary else ids
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """An image and its mask."""
-
-    image: Source
-    mask: "MaskFile | CocoMask | PackedMask"
+        """Return class ids (H, W): 0 where nothing is annotated."""
+        ids = np.zeros(self.size, np.int32)
+        for region in self.regions:
+            for outline in region.outlines:
+                ids[covered(outline, self.size)] = region.label
+        if self.orientation == 1:
+            return ids
+        whole = Image.fromarray(ids.astype("uint8")).transpose(TRANSPOSED[self.orientation])
+        return np.asarray(whole).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +90,17 @@ class PackedMask:
         return Path(self.record.name)
 
     def read(self) -> np.ndarray:
-        """Class ids (H, W)."""
+        """Return class ids (H, W)."""
         with Image.open(io.BytesIO(self.record.mask())) as image:
             return np.asarray(image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """An image and its mask."""
+
+    image: Source
+    mask: MaskFile | DrawnMask | PackedMask
 
 
 class PackedPairs(Sequence[Pair]):
@@ -125,6 +128,7 @@ class MaskDataset:
     test: Sequence[Pair]  # measured at the end; nothing is trained on it, or chosen by it
     pixels: np.ndarray  # (classes,) that the training masks hold
     issues: tuple[Issue, ...] = ()
+    format: str = "masks"
 
     def __str__(self) -> str:
         shares = self.pixels / max(1, self.pixels.sum())
@@ -133,50 +137,54 @@ class MaskDataset:
         return text + (f"; {len(self.issues)} remarks on the data" if self.issues else "")
 
 
-Found = tuple[str | None, Pair]  # train, val, test or None: not given
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A pair that can be used."""
+
+    pair: Pair
+    counts: Counter[int]  # pixels of each class
+    edge: Counter[int]  # the same, at the edge of the image
+    split: str | None
 
 
 def read_masks(
-    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse"
-) -> MaskDataset:
-    """The images and masks of `data`, every one opened once.
+    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse",
+    void: int | None = None,
+) -> MaskDataset:  # fmt: skip
+    """Return the images and masks of `data`, every one opened.
 
-    data: a folder with images/ and masks/, where files that belong together are called alike, with
-        train/, val/ and test/ of those, in Pascal VOC's layout, or with COCO json files; also such
-        a file. Or what `kzoo pack` made of one; `damaged` as of `read_dataset`.
-        labels.txt names the classes, one a line, the first being that of id 0. Where nothing is
-        given as val, `val_fraction` is drawn by `seed`.
+    data: a folder with images/ and masks/ or much like it, where files that belong together are
+        called alike, with train/, val/ and test/ of those, in Pascal VOC's layout; or with COCO,
+        LabelMe, CVAT or YOLO outlines; also such a file. Or what `kzoo pack` made of one; `damaged`
+        as of `read_dataset`.
+        labels.txt names the classes, one a line, the first being that of id 0; labelmap.txt those
+        of colours. Where nothing is given as val, `val_fraction` is drawn by `seed`.
+    void: the value of masks that counts for nothing; None: 255.
 
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
     data = Path(data)
     if not data.exists():
         raise ValueError(f"There is no {data}. DATA is a folder with images/ and masks/.")
+    if void is not None and not 0 <= void <= VOID:
+        raise ValueError(f"void must be a value of masks, 0 to {VOID}. Received: {void}")
     if is_packed(data):
         return packed_masks(data, skip=damaged == "skip")
     issues: list[Issue] = []
-    labels: tuple[str, ...] | None
-    found: list[Found]
-    if folders := mask_folders(data):
-        labels, found = read_labels(data), list(read_folders(folders, data, issues))
-    elif has_coco(data):
-        labels, coco = read_coco(data, issues)
-        found = [(split, Pair(image, mask)) for split, image, mask in coco]
+    tree = look_through(data)
+    labels: tuple[str, ...]
+    found, alone = mask_pairs(tree, issues)
+    if found:
+        form = "masks"
+        labels, seen = of_files(found, tree, data, issues, void)
     else:
-        raise ValueError(
-            f"{data} holds no masks that kzoo reads: images/ and masks/ (or train/ and val/ with "
-            "those), Pascal VOC's JPEGImages/ and SegmentationClass/, or COCO json files."
-        )
-    if only_train(split for split, _ in found):
-        found = [(None if split == "train" else split, pair) for split, pair in found]
-    looks = [(split, look) for split, look in look_at(found, labels, issues)]
-    looks = as_binary(looks, labels, data, issues)
-    if labels is None:
-        labels = numbered(look for _, look in looks)
-    splits = ("train", "val", "test", None)
-    parts = {key: [look for split, look in looks if split == key] for key in splits}
-    parts = drawn(parts, val_fraction, seed)
-    pixels = sum((look.counts for look in parts["train"]), Counter[int]())
+        form, labels, seen, alone = of_outlines(tree, data, issues)
+    if alone:
+        seen = [dataclasses.replace(s, split=None if s.split == "train" else s.split) for s in seen]
+    parts = drawn(in_parts((item.split, item) for item in seen), val_fraction, seed)
+    pixels: Counter[int] = Counter()
+    for item in parts["train"]:
+        pixels.update(item.counts)
     present = [label for i, label in enumerate(labels) if pixels[i]]
     for label in labels:
         if label not in present:
@@ -185,144 +193,220 @@ def read_masks(
         left = f" First of {len(issues)} remarks: {issues[0]}." if issues else ""
         missing = "two classes to tell apart" if parts["val"] else "image to validate on"
         raise ValueError(f"{data} holds no {missing}.{left}")
-    train, val, test = (tuple(look.pair for look in parts[key]) for key in splits[:3])
+    files = [(item.pair.image, s, None) for s in NAMES for item in parts[s]]
+    same_bytes([(path, s, what) for path, s, what in files if isinstance(path, Path)], issues)
+    train, val, test = (tuple(item.pair for item in parts[split]) for split in NAMES)
     counts = np.array([pixels[i] for i in range(len(labels))])
-    return MaskDataset(labels, train, val, test, counts, tuple(issues))
+    return MaskDataset(labels, train, val, test, counts, tuple(issues), form)
 
 
 def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
     packed = open_packed(data, "segment", skip=skip)
-    train, val, test = (PackedPairs(packed.images[split]) for split in ("train", "val", "test"))
+    train, val, test = (PackedPairs(packed.images[split]) for split in NAMES)
     pixels = np.array(packed.about["pixels"])
-    return MaskDataset(packed.labels, train, val, test, pixels, remarks(packed))
+    return MaskDataset(packed.labels, train, val, test, pixels, remarks(packed), "packed")
 
 
-def mask_folders(data: Path) -> list[tuple[str | None, Path, Path]]:
-    """(split, folder of images, folder of masks), as many as there are."""
-    return [
-        (split, root / images, root / masks)
-        for split, root in [*split_folders(data).items(), (None, data)]
-        for images, masks in FOLDERS
-        if (root / images).is_dir() and (root / masks).is_dir()
-    ]
+# Masks in files
 
 
-def read_labels(data: Path) -> tuple[str, ...] | None:
-    """The names of the classes, where they are given."""
-    file = data / LABELS
-    if file.is_file():
-        labels = tuple(line.strip() for line in text_of(file).splitlines())
-        if not all(labels) or len(set(labels)) < len(labels) or not 1 < len(labels) < VOID:
-            raise ValueError(
-                f"{file} must name from 2 to {VOID - 1} classes, one a line, none of them twice."
-            )
-        return labels
-    return VOC_LABELS if (data / "SegmentationClass").is_dir() else None
-
-
-def read_folders(
-    folders: Iterable[tuple[str | None, Path, Path]], data: Path, issues: list[Issue]
-) -> Iterator[Found]:
-    lists = {
-        line.strip(): split
-        for split in ("train", "val", "test")
-        for file in data.glob(f"ImageSets/Segmentation/{split}.txt")
-        for line in text_of(file).splitlines()
-    }
-    for split, images, masks in folders:
-        by_stem = {path.stem: path for path in sorted(masks.rglob("*")) if is_candidate(path)}
-        for path in sorted(path for path in images.rglob("*") if is_candidate(path)):
-            mask = by_stem.pop(path.stem, None)
-            if mask:
-                yield split or lists.get(path.stem), Pair(path, MaskFile(mask))
-            elif not lists:  # VOC has more images than masks
-                issues.append(Issue(path, f"has no mask {masks.name}/{path.stem}.png: left out"))
-        for mask in by_stem.values():
-            issues.append(Issue(mask, f"has no image {images.name}/{mask.stem}: left out"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """What opening a pair has shown."""
-
-    pair: Pair
-    counts: Counter[int]  # pixels of each class
-    void: bool  # whether there is any
-
-
-def look_at(
-    found: list[Found], labels: tuple[str, ...] | None, issues: list[Issue]
-) -> Iterator[tuple[str | None, Look]]:
-    """Every pair opened once; those that cannot be used go to `issues`."""
-    with ThreadPoolExecutor(2) as pool:
-        looks = pool.map(lambda pair: look(pair, labels), [pair for _, pair in found])
-        shown = tqdm(looks, "reading images and masks", len(found), disable=None)
-        for (split, _), result in zip(found, shown, strict=True):
-            if isinstance(result, Issue):
-                issues.append(result)
-            else:
-                yield split, result
-
-
-def look(pair: Pair, labels: tuple[str, ...] | None) -> Look | Issue:
-    if reason := defect(pair.image):
-        return Issue(Path(str(pair.image)), f"{reason}: left out")
-    source = pair.mask.path
-    try:
-        if isinstance(pair.mask, CocoMask):  # its size is only a claim, and may be of any number
-            hold_size(pair.mask.size, pair.image)
-        ids = pair.mask.read()
-        hold_size(ids.shape, pair.image)
-    except BadMaskError as error:
-        return Issue(source, f"{error}: left out")
-    values, numbers = np.unique(ids, return_counts=True)
-    counts = Counter({int(k): int(n) for k, n in zip(values, numbers, strict=True) if k != VOID})
-    if not counts:
-        return Issue(source, "holds nothing but void (255): left out")
+def of_files(
+    found: list[Matched], tree: Tree, data: Path, issues: list[Issue], void: int | None
+) -> tuple[tuple[str, ...], list[Seen]]:
+    """Return the classes, and the pairs of images and mask files that can be used."""
+    names = mask_names(tree, issues)
+    with ThreadPoolExecutor(READERS) as pool:
+        looks = pool.map(lambda item: look_at_pair(item.path, item.record.source), found)
+        shown = list(track(looks, "reading images and masks", len(found)))
+    usable: list[tuple[Matched, Look, Values]] = []
+    for item, result in zip(found, shown, strict=True):
+        if isinstance(result, Issue):
+            issues.append(result)
+            continue
+        look, values = result
+        if look.remark:
+            issues.append(Issue(item.path, look.remark))
+        usable.append((item, look, values))
+    decided = decide([values for *_, values in usable], names, void)
+    issues += [Issue(data, remark) for remark in decided.remarks]
+    labels = decided.labels
     most = len(labels) if labels else VOID
-    if max(counts) >= most:
-        return Issue(source, f"holds class id {max(counts)}, and ids go to {most - 1}: left out")
-    return Look(pair, counts, VOID in values)
+    seen = []
+    for item, look, values in usable:
+        source = item.record.source
+        reason = fault_of(values, decided, names) or unlike(values.size, look, item.path)
+        coding = decided.colours if values.colours and decided.colours else decided.coding
+        if reason is None:
+            counts = classes_of(values.counts, values, coding)
+            void_value = f"void ({coding.void})"
+            if not counts:
+                reason = f"holds nothing but {void_value}"
+            elif max(counts) >= most:
+                reason = f"holds class id {max(counts)}, and ids go to {most - 1}"
+        if reason is not None:
+            issues.append(Issue(source, f"{reason}: left out"))
+            continue
+        turn = look.orientation if values.size != look.size else 1
+        if turn != 1:
+            issues.append(Issue(source, "turned with its image, as that one's EXIF says"))
+        pair = Pair(item.path, MaskFile(source, coding, turn))
+        edge = classes_of(values.edge, values, coding)
+        seen.append(Seen(pair, counts, edge, item.split))
+    return labels or numbered(seen), seen
 
 
-def hold_size(size: tuple[int, ...], image: Source) -> None:
-    """Raises BadMaskError for a mask of another size (H, W) than its image's."""
-    height, width = upright_size(image)
-    if size != (height, width):
-        raise BadMaskError(f"has {size[1]} x {size[0]} px, {image.name} has {width} x {height}")
+def look_at_pair(image: Path, mask: Path) -> tuple[Look, Values] | Issue:
+    look = look_at(image)
+    if look.fault:
+        return Issue(image, f"{look.fault}: left out")
+    try:
+        return look, look_at_mask(mask)
+    except BadMaskError as error:
+        return Issue(mask, f"{error}: left out")
 
 
-def upright_size(path: Source) -> tuple[int, int]:
-    """(H, W) of an image as it is seen."""
-    with path.open("rb") as file, Image.open(file) as image:
-        size = image.height, image.width
-        return size[::-1] if image.getexif().get(ORIENTATION, 1) in TURNED else size
+def classes_of(counts, values: Values, coding) -> Counter[int]:
+    """Return the pixels of each class, without void, of pixels by value."""
+    keys = np.array([*counts], np.int64)
+    if coding.by_colour:
+        keys = np.array([values.palette.get(int(key), -1) for key in keys], np.int64)
+    found: Counter[int] = Counter()
+    for i, n in zip(coding(keys).tolist(), counts.values(), strict=True):
+        found[i] += n
+    del found[VOID]
+    return found
 
 
-def as_binary(
-    looks: list[tuple[str | None, Look]], labels: tuple[str, ...] | None, data: Path,
-    issues: list[Issue],
-) -> list[tuple[str | None, Look]]:  # fmt: skip
-    """Where masks hold nothing but 0 and 255, 255 is class 1: else there was nothing to learn."""
-    found = [look for _, look in looks]
-    files = all(isinstance(look.pair.mask, MaskFile) for look in found)
-    classes = {key for look in found for key in look.counts}
-    if not files or classes != {0} or not any(look.void for look in found):
-        return looks
-    issues.append(Issue(data, "masks hold nothing but 0 and 255: 255 is read as class 1"))
-    again = []
-    for split, old in looks:
-        pair = old.pair
-        new = look(Pair(pair.image, MaskFile(pair.mask.path, binary=True)), labels)
-        if isinstance(new, Look):
-            again.append((split, new))
-    return again
+def unlike(size: tuple[int, ...], look: Look, image: Source) -> str | None:
+    """Return what differs between a mask of that size (H, W) and its image, or None."""
+    height, width = look.size
+    if size == (height, width) or (look.orientation in TURNED and size == (width, height)):
+        return None
+    return f"has {size[1]} x {size[0]} px, {image.name} has {width} x {height}"
 
 
-def numbered(looks: Iterable[Look]) -> tuple[str, ...]:
-    """Names for classes that have none."""
-    most = max((max(look.counts) for look in looks), default=0)
-    return ("background", *(f"class {i}" for i in range(1, most + 1)))
+def numbered(seen: Sequence[Seen]) -> tuple[str, ...]:
+    """Return names for classes that have none; 0 is the background where it lies at the edges."""
+    most = max((max(item.counts) for item in seen), default=0)
+    edge: Counter[int] = Counter()
+    for item in seen:
+        edge.update(item.edge)
+    behind = most == 1 or edge[0] >= BORDERING * edge.total()
+    return (BACKGROUND if behind else "class 0", *(f"class {i}" for i in range(1, most + 1)))
+
+
+# Masks drawn from outlines
+
+
+def of_outlines(
+    tree: Tree, data: Path, issues: list[Issue]
+) -> tuple[str, tuple[str, ...], list[Seen], bool]:
+    """Return the format, the classes, the images with masks that outlines make; `only_train`."""
+    try:
+        form = recognized(tree, data, issues, outlines=True)
+    except ValueError:
+        raise ValueError(
+            f"{data} holds no masks that kzoo reads: images/ and masks/ (or train/ and val/ with "
+            "those), Pascal VOC's JPEGImages/ and SegmentationClass/, or outlines as "
+            f"{', '.join(name for name, kind in FORMATS.items() if kind.outlines)}."
+        ) from None
+    names, records = FORMATS[form].read(tree, issues)
+    labels = (BACKGROUND, *(name for name in names if name.casefold() != BACKGROUND))
+    index = {label: i for i, label in enumerate(labels)}
+    index |= {name: 0 for name in names if name.casefold() == BACKGROUND}
+    found, alone = matched(records, tree, issues, image_set="Segmentation")
+    left: Counter[tuple[Path, str]] = Counter()
+    broken: dict[Path, list[str]] = {}
+    with ThreadPoolExecutor(READERS) as pool:
+        looks = list(track(pool.map(lambda item: look_at(item.path), found), "reading images",
+                           len(found)))  # fmt: skip
+    usable: list[tuple[Matched, DrawnMask]] = []
+    for item, look in zip(found, looks, strict=True):
+        if look.fault:
+            issues.append(Issue(item.path, f"{look.fault}: left out"))
+        elif reason := other_size(item, look):
+            issues.append(Issue(item.record.source, f"{reason}: left out"))
+        else:
+            usable.append((item, mask_of(item, look, index, left, broken)))
+    for file, first in broken.items():
+        what = f"objects have outlines that cannot be drawn (first: {first[0]}): left out"
+        issues.append(Issue(file, f"{len(first)} {what}"))
+    issues += [Issue(file, f"{count} {what}") for (file, what), count in left.items()]
+    seen = []
+    with ThreadPoolExecutor(READERS) as pool:
+        drawings = pool.map(lambda pair: pair[1].read(), usable)
+        for (item, mask), ids in zip(usable, drawings, strict=True):
+            values, sums = np.unique(ids, return_counts=True)
+            counts = Counter(dict(zip(values.tolist(), sums.tolist(), strict=True)))
+            del counts[VOID]
+            if counts:
+                seen.append(Seen(Pair(item.path, mask), counts, Counter(), item.split))
+            else:
+                issues.append(Issue(item.path, "is void all over: left out"))
+    return form, labels, seen, alone
+
+
+def other_size(item: Matched, look: Look) -> str | None:
+    """Return why an annotation is not of its image's size, or None."""
+    size = item.record.size
+    if size is None or size == (1, 1):
+        return None
+    if min(size) <= 0 or not (alike(size, look.size) or alike(size, stored_size(look))):
+        height, width = look.size
+        return f"has {size[1]:.0f} x {size[0]:.0f} px, {item.path.name} has {width} x {height}"
+    return None
+
+
+def stored_size(look: Look) -> Size:
+    return look.size[::-1] if look.orientation in TURNED else look.size
+
+
+def mask_of(
+    item: Matched, look: Look, index: dict[str, int], left: Counter, broken: dict[Path, list[str]]
+) -> DrawnMask:
+    """Return the mask of a record; what cannot be drawn is counted in `left` and `broken`."""
+    record = item.record
+    size = record.size or look.size
+    on_stored = size != (1, 1) and not alike(size, look.size)
+    own = stored_size(look) if on_stored else look.size
+    by = (own[0] / size[0], own[1] / size[1])
+    regions = []
+    for thing in record.objects:
+        if not thing.outlines:
+            left[record.source, "objects have no segmentation: left out"] += 1
+            continue
+        outlines = [scaled(outline, by) for outline in thing.outlines]
+        faults = [fault(outline, own) for outline in outlines]
+        if any(faults):
+            where = f"{thing.name} of {record.image or item.path.name}".strip()
+            broken.setdefault(record.source, []).append(f"{where}: {next(filter(None, faults))}")
+        sound = tuple(o for o, why in zip(outlines, faults, strict=True) if not why)
+        label = VOID if thing.crowd else index.get(thing.label)
+        if label is None:  # something is there, and none of the classes: no ground to learn either
+            label = VOID
+            what = f"objects of unknown class {thing.label!r}: left out, their pixels are void"
+            left[record.source, what] += 1
+        regions.append(Region(label, area_of(thing.area, sound), sound))
+    regions.sort(key=lambda region: -region.area)
+    turn = look.orientation if on_stored else 1
+    return DrawnMask(record.source, own, tuple(regions), turn)
+
+
+def area_of(given: float | None, outlines: Sequence) -> float:
+    """Return the area that is given, or that of the polygons."""
+    if given is not None:
+        return given
+    total = 0.0
+    for outline in outlines:
+        if isinstance(outline, list):
+            x, y = np.array(numbers(outline)).reshape(-1, 2).T
+            total += abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+        else:
+            total += sum(outline["counts"][1::2]) if isinstance(outline["counts"], list) else 0
+    return total
+
+
+# Both
 
 
 class Masked(Sequence):
@@ -352,5 +436,5 @@ class Masked(Sequence):
 
 
 def full_mask(pair: Pair) -> np.ndarray:
-    """The mask of a pair at its image's own size, uint8."""
+    """Return the mask of a pair at its image's own size, uint8."""
     return pair.mask.read().astype("uint8")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from kzoo.recipes.data.box_dataset import Example, read_boxes
-from kzoo.recipes.data.images import Issue, Source, Split, read_dataset, to_rgb
+from kzoo.recipes.data.class_dataset import Split, read_dataset
+from kzoo.recipes.data.images import Source, check_pixels, open_image, to_rgb, upright
 from kzoo.recipes.data.mask_dataset import Pair, full_mask, read_masks
 from kzoo.recipes.data.packed import (
     SPLITS,
@@ -31,6 +32,7 @@ from kzoo.recipes.data.packed import (
     packed_record,
     read_index,
 )
+from kzoo.recipes.data.text import Issue
 
 SHARD_MB = 256
 NO_BOXES = np.zeros((0, 4), "float32")
@@ -104,8 +106,8 @@ class Packer(Writer):
     def pairs(self, split: str, pairs: Sequence[Pair]) -> Iterator[bytes]:
         for pair in tqdm(pairs, f"packing {split}", disable=None):
             image, mask = shrunk(pair.image, self.side), Image.fromarray(full_mask(pair))
-            with Image.open(io.BytesIO(image)) as opened:
-                size = ImageOps.exif_transpose(opened).size
+            with open_image(io.BytesIO(image)) as opened:
+                size = upright(opened).size
             file = io.BytesIO()
             mask.resize(size, Image.Resampling.NEAREST).save(file, "PNG")
             yield packed_record(str(pair.image), image, file.getvalue())
@@ -119,17 +121,18 @@ def shrunk(source: Source, side: int | None) -> bytes:
     """An image's file as it is, or one whose shorter side has `side` px."""
     with source.open("rb") as file:
         content = file.read()
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         shorter = min(image.size)
         if side is None or shorter <= side:
             return content
         image.draft("RGB", (2 * side, 2 * side))
-        upright = to_rgb(ImageOps.exif_transpose(image))
-        width, height = upright.size
+        check_pixels(image)
+        seen = to_rgb(upright(image))
+        width, height = seen.size
         scale = side / min(width, height)
     small = io.BytesIO()
     size = round(width * scale), round(height * scale)
-    upright.resize(size, Image.Resampling.LANCZOS).save(small, "JPEG", quality=QUALITY)
+    seen.resize(size, Image.Resampling.LANCZOS).save(small, "JPEG", quality=QUALITY)
     return small.getvalue()
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kzoo.files import replacing
-from kzoo.recipes.data.images import Dataset, read_image
+from kzoo.recipes.data.class_dataset import Dataset
+from kzoo.recipes.data.images import read_image
 from kzoo.recipes.evaluation.page import (
     THUMBNAIL,
     draw_curves,

@@ -9,7 +9,8 @@ import keras
 
 from kzoo.qat import Sensitivity, sensitivity
 from kzoo.recipes.data.box_dataset import read_boxes
-from kzoo.recipes.data.images import Dataset, Images, Source, read_dataset
+from kzoo.recipes.data.class_dataset import Dataset, read_dataset
+from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.mask_dataset import full_mask, read_masks
 from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.evaluation.detect_files import finder

@@ -10,8 +10,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from kzoo.files import replacing
-from kzoo.recipes.data.images import read_image
-from kzoo.recipes.data.mask_dataset import Pair, upright_size
+from kzoo.recipes.data.images import read_image, upright_size
+from kzoo.recipes.data.mask_dataset import Pair
 from kzoo.recipes.evaluation.overlay import overlay, write_mask
 from kzoo.recipes.files import OwnNames
 from kzoo.recipes.training.run_folder import labels_beside

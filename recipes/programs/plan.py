@@ -24,7 +24,8 @@ import kzoo
 from kzoo.recipes.classify import MARGIN
 from kzoo.recipes.configs import PlanConfig as Ask
 from kzoo.recipes.data.augment import Augment, Batches
-from kzoo.recipes.data.images import Images, Source, read_dataset
+from kzoo.recipes.data.class_dataset import read_dataset
+from kzoo.recipes.data.images import Images, Source
 
 MEASURED_STEPS, MEASURED_IMAGES = 5, 64
 DRAWN_SIDE, DRAWN_QUALITY = 320, 90  # of images to read where there are no data

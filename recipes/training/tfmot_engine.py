@@ -22,7 +22,7 @@ import numpy as np
 from kzoo.files import replacing
 from kzoo.interop import quantize_model, to_tf_keras
 from kzoo.interop.tf_keras import neighbour
-from kzoo.recipes.data.images import Dataset
+from kzoo.recipes.data.class_dataset import Dataset
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stages import Stage, best_epoch
 from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32

@@ -35,7 +35,8 @@ from PIL import Image
 
 from kzoo.recipes.data import images as reading
 from kzoo.recipes.data.augment import Augment, Batches
-from kzoo.recipes.data.images import Images, read_dataset
+from kzoo.recipes.data.class_dataset import read_dataset
+from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packed import Writer, packed_record, unpacked
 from kzoo.recipes.programs.demo import SHAPES, draw
 

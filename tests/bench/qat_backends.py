@@ -18,7 +18,8 @@ import numpy as np
 import kzoo
 from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
 from kzoo.recipes.data.augment import Augment, Batches
-from kzoo.recipes.data.images import Dataset, Images
+from kzoo.recipes.data.class_dataset import Dataset
+from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.finished_runs import read_run
 from kzoo.recipes.training.stages import Stage, compile_stage
 

@@ -1,0 +1,314 @@
+"""Images with one label each: folders of classes, or a CSV file."""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kzoo.recipes.data.duplicates import same_bytes
+from kzoo.recipes.data.formats.tables import class_rows, has_classes
+from kzoo.recipes.data.images import Source, is_candidate, look_at_all, why_unread
+from kzoo.recipes.data.layout import (
+    PASSED_OVER,
+    SPLITS,
+    Asked,
+    ImageFinder,
+    folded,
+    look_through,
+    split_of,
+    walk,
+)
+from kzoo.recipes.data.packed import Packed, is_packed, open_packed
+from kzoo.recipes.data.splits import GUARD, NAMES, counted, only_train
+from kzoo.recipes.data.text import Issue
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images and the index of each one's label."""
+
+    paths: Sequence[Source]
+    targets: np.ndarray  # (N,) int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+NONE = Split((), np.zeros(0, "int64"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a folder or a CSV file offers to learn from."""
+
+    labels: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split = NONE  # measured at the end; nothing is trained on it, or chosen by it
+    issues: tuple[Issue, ...] = ()
+    format: str = "folders"
+
+    def __str__(self) -> str:
+        counts = Counter(self.train.targets.tolist())
+        names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
+        text = f"{counted(self)} ({names})"
+        return text + (f"; {len(self.issues)} not used as they stand" if self.issues else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """An image, its label, and the split that it is given for."""
+
+    path: Path
+    label: str
+    split: str | None
+
+
+def read_dataset(
+    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse"
+) -> Dataset:
+    """Return the images below `data`, every one opened to see that it is an image.
+
+    `data` is a folder with one folder per class, a folder with `train/`, `val/` and `test/` of
+    those, or a CSV file with a column of files, one of labels and, if wanted, one of splits; its
+    file names are relative to its own folder. Or it is what `kzoo pack` made of one of these;
+    `damaged` says what to do about damaged shards of it, "refuse" or "skip".
+    Where nothing is given as val, `val_fraction` of each class is drawn by `seed`.
+    Raises ValueError where nothing can be learnt from what is there, saying why.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(
+            f"There is no {data}. DATA is a folder with one folder per class, or a CSV."
+        )
+    if is_packed(data):
+        return packed_dataset(data, skip=damaged == "skip")
+    issues: list[Issue] = []
+    table = data.is_file() or (not has_class_folders(data) and has_classes(look_through(data)))
+    found = from_table(data, issues) if table else list(read_folder(data, issues))
+    if only_train(row.split for row in found):
+        given = {"train": None, "test": "test"}
+        found = [dataclasses.replace(row, split=given[str(row.split)]) for row in found]
+    rows = usable(found, issues)
+    rows = of_known_classes(rows, data, issues)
+    known = sorted({row.label for row in rows})
+    if len(known) < 2:
+        left = f" ({len(issues)} files were left out, first: {issues[0]})" if issues else ""
+        raise ValueError(
+            f"{data} holds {f'only the class {known[0]!r}' if known else 'no images'}{left}. "
+            "A classifier needs at least two classes: one folder of images per class, or a CSV "
+            "with the columns file,label."
+        )
+    if not {"train", "val"} & {row.split for row in rows}:
+        rows = drawn_by_class(rows, val_fraction, seed)
+    rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]
+    same_bytes([(row.path, row.split, row.label) for row in rows], issues)
+    index = {label: i for i, label in enumerate(known)}
+
+    def select(split: str) -> Split:
+        own = [row for row in rows if row.split == split]
+        targets = np.array([index[row.label] for row in own], dtype="int64")
+        return Split(tuple(row.path for row in own), targets)
+
+    train, val, test = map(select, NAMES)
+    if not len(val):
+        raise ValueError(
+            f"{data}: no image is left to validate on. Give some as val, or no split at "
+            "all: then val_fraction is drawn from every class that has two images."
+        )
+    form = "csv" if table else "folders"
+    return Dataset(tuple(known), train, val, test, tuple(issues), form)
+
+
+def packed_dataset(data: Path, *, skip: bool) -> Dataset:
+    packed = open_packed(data, "classify", skip=skip)
+    train, val, test = (
+        Split(packed.images[split], packed.said[split]["targets"]) for split in NAMES
+    )
+    return Dataset(packed.labels, train, val, test, remarks(packed), "packed")
+
+
+def remarks(packed: Packed) -> tuple[Issue, ...]:
+    """Return what was said of the images when they were packed."""
+    return tuple(Issue(Path(file), reason) for file, reason in packed.remarks)
+
+
+def of_known_classes(rows: list[Labelled], data: Path, issues: list[Issue]) -> list[Labelled]:
+    """Return the rows whose class can be learnt. Raises ValueError for one to validate alone."""
+    known = {row.label for row in rows if row.split not in ("val", "test")}
+    for label in sorted({row.label for row in rows if row.split == "val"} - known):
+        raise ValueError(f"{data}: class {label!r} has images to validate, but none to train on.")
+    for label in sorted({row.label for row in rows} - known):
+        reason = f"class {label!r} has images to test, but none to train on: left out"
+        issues.append(Issue(data, reason))
+    return [row for row in rows if row.label in known]
+
+
+# Folders
+
+
+def read_folder(data: Path, issues: list[Issue]) -> Iterable[Labelled]:
+    """Yield every file below the class folders of `data`, in the order of their names."""
+    data = unwrapped(data)
+    splits = split_folders(data)
+    if splits and "train" not in splits.values():
+        given = next(iter(splits)).name
+        raise ValueError(f"{data} holds {given}/ but no train/.")
+    for other in subfolders(data) if splits else ():
+        if other not in splits:
+            issues.append(Issue(other, "is neither train/, val/ nor test/: left out"))
+    places: dict[Path, str | None] = {**splits} if splits else {data: None}
+    for place, split in places.items():
+        folders = subfolders(place)
+        for path in sorted(place.iterdir()):
+            if path not in folders and not path.name.startswith("."):
+                if is_candidate(path):
+                    issues.append(Issue(path, "stands beside the class folders: left out"))
+                elif reason := why_unread(path):
+                    issues.append(Issue(path, reason))
+        for folder in folders:
+            yield from of_one_class(folder, split, issues)
+
+
+def of_one_class(folder: Path, split: str | None, issues: list[Issue]) -> Iterable[Labelled]:
+    files = list(walk(folder))
+    images = [path for path in files if is_candidate(path) or is_nameless_image(path)]
+    for path in files:
+        if reason := why_unread(path):
+            issues.append(Issue(path, reason))
+    if not images:
+        issues.append(Issue(folder, "holds no images: the class is left out"))
+    for path in images:
+        # A class may itself hold train/ and test/: cats/test/1.jpg.
+        inner = [SPLITS.get(folded(part)) for part in path.relative_to(folder).parts[:-1]]
+        own = max([split, *inner], key=GUARD.__getitem__)
+        yield Labelled(path, folder.name, own)
+
+
+def has_class_folders(data: Path) -> bool:
+    """Whether there are at least two folders that are classes, or folders of splits with such."""
+    data = unwrapped(data)
+    splits = split_folders(data)
+    if splits:
+        return any(subfolders(path) for path in splits)
+    return len(subfolders(data)) > 1
+
+
+def is_nameless_image(path: Path) -> bool:
+    """Whether a file without a suffix begins like a JPEG, PNG, GIF or WebP."""
+    if path.suffix or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")) or head[8:] == b"WEBP"
+
+
+def subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__")) and path.name not in PASSED_OVER
+    )  # fmt: skip
+
+
+def unwrapped(data: Path) -> Path:
+    """Return the folder within, where a folder holds nothing but one folder of folders."""
+    for _ in range(8):
+        inner = subfolders(data)
+        if len(inner) != 1 or not subfolders(inner[0]):
+            break
+        if any(is_candidate(path) for path in (*data.iterdir(), *inner[0].iterdir())):
+            break
+        if folded(inner[0].name) in SPLITS:
+            break
+        data = inner[0]
+    return data
+
+
+SPLIT_FOLDER = re.compile(r"(?:\w+[_-])?({})(?:[_-]?(?:set|data|images?|imgs?|\d+))*".format(
+    "|".join(sorted(SPLITS, key=len, reverse=True))))  # fmt: skip
+
+
+def split_folders(data: Path) -> dict[Path, str]:
+    """Return the folders within that are called train, val or test, or much like it.
+
+    A folder of images among other folders of images is a class that is called so: a train.
+    """
+    folders = subfolders(data)
+    plain = {path: SPLITS[folded(path.name)] for path in folders if folded(path.name) in SPLITS}
+    classes = [path for path in folders if path not in plain and holds_images(path)]
+    if classes:
+        plain = {path: split for path, split in plain.items() if not holds_images(path)}
+    like = {
+        path: split for path in folders
+        if SPLIT_FOLDER.fullmatch(folded(path.name)) and (split := split_of(path.name))
+        and subfolders(path)
+    }  # fmt: skip
+    return like | plain if len(set(like.values())) > 1 else plain
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether there are images in a folder itself, and no folders."""
+    return not subfolders(folder) and any(is_candidate(path) for path in folder.iterdir())
+
+
+# Tables
+
+
+def from_table(data: Path, issues: list[Issue]) -> list[Labelled]:
+    """Return the rows of a CSV file, or of those in a folder, with their images."""
+    tree = look_through(data)
+    rows = class_rows(tree, issues)
+    finder = ImageFinder(tree)
+    asked = [Asked(row.source, row.image, split=row.split) for row in rows]
+    lost: list[Issue] = []
+    paths = finder.find(asked, lost)
+    for issue in lost:  # by the file that is missing, as of folders
+        issues.append(issue)
+    found: dict[Path, Labelled] = {}
+    contradictory: set[Path] = set()
+    for row, path in zip(rows, paths, strict=True):
+        if path is None:
+            continue
+        own = Labelled(path, row.label, row.split)
+        other = found.get(path, own)
+        if other.label != own.label:
+            contradictory.add(path)
+            reason = f"is {other.label!r} and {own.label!r} in {row.source.name}: left out"
+            issues.append(Issue(path, reason))
+        elif path in found and other.split != own.split:
+            split = max(own.split, other.split, key=GUARD.__getitem__)
+            issues.append(Issue(path, f"is given as of two splits: kept for {split}"))
+            own = dataclasses.replace(own, split=split)
+        found[path] = own
+    issues += tree.unread()
+    return [row for path, row in found.items() if path not in contradictory]
+
+
+# Both
+
+
+def usable(found: list[Labelled], issues: list[Issue]) -> list[Labelled]:
+    """Return the rows whose file is an image; the others are added to `issues`."""
+    rows = []
+    for row, look in zip(found, look_at_all(row.path for row in found), strict=True):
+        if look.fault:
+            issues.append(Issue(row.path, f"{look.fault}: left out"))
+            continue
+        if look.remark:
+            issues.append(Issue(row.path, look.remark))
+        rows.append(row)
+    return rows
+
+
+def drawn_by_class(rows: list[Labelled], val_fraction: float, seed: int) -> list[Labelled]:
+    """Return the rows with `val_fraction` of each class drawn as val, of two images one."""
+    rng = np.random.default_rng(seed)
+    chosen: set[Path] = set()
+    for label in sorted({row.label for row in rows}):
+        own = [row.path for row in rows if row.label == label and row.split is None]
+        count = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
+        chosen.update(own[i] for i in rng.permutation(len(own))[: max(0, count)])
+    return [dataclasses.replace(row, split="val") if row.path in chosen else row for row in rows]

@@ -1,0 +1,323 @@
+"""Mask files: what their values are, and which class each value means.
+
+A mask is an image of class ids (Pillow's mode P, whose indices count, or L, also with 16 bits), or
+of colours that a label map names. People's masks also hold 0 and 255, soft edges, evenly spaced
+grey values, and copies of these in RGB: what is meant is decided for all masks of a data set at
+once, and said.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kzoo.recipes.data.images import BadImageError, opened, turned
+from kzoo.segmentation.masks import VOID
+
+LOSSY = ("JPEG", "MPO", "AVIF", "HEIF", "JPEG2000")  # formats that blur class ids
+PLAIN_IDS = 20  # ids up to there are ids, whether or not there are gaps
+MOST_COLOURS = 40  # classes that colours without a label map may be
+MOST_VALUES = 4096  # of a mask; more are a photo
+SOFT = 0.1  # share of the range, at each end, where values of a soft-edged mask mostly lie
+SOFT_PIXELS = 0.8  # share of the pixels that lie there
+FLAT = 0.6  # share of neighbours in a row that are equal in a mask of many values
+COMMON = 0.01  # share of the pixels that a colour without a name may have and be void
+BORDER = (224, 224, 192)  # Pascal VOC's colour of void
+
+
+class BadMaskError(ValueError):
+    """A file that is no usable mask; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """What a mask file holds."""
+
+    size: tuple[int, int]  # (H, W)
+    counts: Mapping[int, int]  # pixels by value: a grey value, an index, or a colour 0xRRGGBB
+    edge: Mapping[int, int]  # the same, at the edge of the image
+    colours: bool = False
+    palette: Mapping[int, int] = dataclasses.field(default_factory=dict)  # index: colour
+    lossy: bool = False
+    flat: float = 1.0  # share of neighbours in a row that are equal
+    mode: str = "L"
+
+
+@dataclasses.dataclass(frozen=True)
+class Coding:
+    """Which class each value of the masks means."""
+
+    void: int = VOID  # the value that counts for nothing
+    ids: Mapping[int, int] | None = None  # class by value; None: values are ids themselves
+    threshold: int | None = None  # above: class 1, else class 0
+    by_colour: bool = False  # indices of palettes are read by their colours
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Return class ids, with VOID where nothing counts, of values of any shape."""
+        if self.threshold is not None:
+            return (values > self.threshold).astype(np.int32)
+        if self.ids is not None:
+            keys, where = np.unique(values, return_inverse=True)
+            classes = np.array([self.ids.get(int(key), VOID) for key in keys], np.int32)
+            return classes[where].reshape(values.shape)
+        return np.where(values == self.void, VOID, values).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskFile:
+    """A mask in a file of its own."""
+
+    path: Path
+    coding: Coding = Coding()
+    orientation: int = 1  # of the image's EXIF, where the mask was drawn on it as it is stored
+
+    def read(self) -> np.ndarray:
+        """Return class ids (H, W). Raises BadMaskError."""
+        return self.coding(values_of(self.path, self.orientation, self.coding.by_colour)[0])
+
+
+def values_of(
+    path: Path, turn: int = 1, by_colour: bool = False
+) -> tuple[np.ndarray, dict[int, int], str, str]:
+    """Return the values of a mask file (H, W), its palette {index: colour}, format and mode.
+
+    Raises BadMaskError for what is no image.
+    """
+    try:
+        with opened(path) as image:
+            form, mode = image.format or "", image.mode
+            palette = palette_of(image) if mode == "P" else {}
+            image = turned(image, turn)
+            if by_colour and mode == "P":
+                image = image.convert("RGB")
+            return plain_values(image), palette, form, mode
+    except BadImageError as error:
+        raise BadMaskError(str(error)) from None
+
+
+def plain_values(image: Image.Image) -> np.ndarray:
+    """Return indices, grey values, or colours 0xRRGGBB (H, W) of an image of any mode."""
+    if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
+        return np.asarray(image).astype(np.int32)
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not np.isfinite(values).all() or (values != np.round(values)).any():
+            raise BadImageError("holds fractions, and a mask holds class ids")
+        return values.clip(-1, 1 << 24).astype(np.int32)
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        rgba = np.asarray(image.convert("RGBA")).astype(np.int32)
+        alpha, rgb = rgba[..., 3], rgba[..., :3]
+        if (rgb == rgb[0, 0]).all() and alpha.min() < alpha.max():
+            return alpha  # drawn in transparency alone
+        rgb = np.where(alpha[..., None] > 0, rgb, 0)
+    else:
+        rgb = np.asarray(image.convert("RGB")).astype(np.int32)
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    if (red == green).all() and (green == blue).all():
+        return red
+    return red << 16 | green << 8 | blue
+
+
+def palette_of(image: Image.Image) -> dict[int, int]:
+    """Return {index: colour} of an image of mode P."""
+    flat = image.getpalette("RGB") or []
+    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=False)
+    return {i: r << 16 | g << 8 | b for i, (r, g, b) in enumerate(triples)}
+
+
+def look_at_mask(path: Path) -> Values:
+    """Return what a mask file holds. Raises BadMaskError."""
+    values, palette, form, mode = values_of(path)
+    keys, numbers = np.unique(values, return_counts=True)
+    if len(keys) > MOST_VALUES:
+        raise BadMaskError(f"holds {len(keys)} values: is it a photo? A mask holds class ids")
+    counts = {int(k): int(n) for k, n in zip(keys, numbers, strict=True)}
+    edges = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+    return Values(
+        values.shape[:2],
+        counts,
+        Counter(edges.tolist()),
+        colours=bool(keys[-1] > 65535),
+        palette={i: palette[i] for i in counts if i in palette},
+        lossy=form in LOSSY,
+        flat=float((values[:, 1:] == values[:, :-1]).mean()),
+        mode=mode,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The classes of masks, as far as files name them."""
+
+    labels: tuple[str, ...] | None = None
+    colours: Mapping[int, int] = dataclasses.field(default_factory=dict)  # colour: class
+    source: str = ""  # the name of the file that names colours
+
+
+@dataclasses.dataclass(frozen=True)
+class Decided:
+    """How the masks of a data set are read."""
+
+    coding: Coding
+    colours: Coding | None  # of masks of colours; None: they cannot be read
+    labels: tuple[str, ...] | None  # names that follow from it, where none are given
+    remarks: tuple[str, ...] = ()
+
+
+def decide(found: Sequence[Values], names: Names, void: int | None) -> Decided:
+    """Return how masks of these values are read; `void` is the value that counts for nothing."""
+    plain = [values for values in found if not values.colours]
+    tinted = [values for values in found if values.colours]
+    remarks: list[str] = []
+    labels = names.labels
+    coding, more = Coding(VOID if void is None else void), None
+    by_palette = palette_coding(plain, names)
+    if by_palette:
+        coding, more, remark = by_palette
+        remarks += [remark] if remark else []
+    elif plain:
+        coding, more, remark = grey_coding(plain, labels, void)
+        remarks += [remark] if remark else []
+    labels = labels or more
+    colours = None
+    if tinted:
+        colours, more, remark = colour_coding(tinted, names, alone=not plain)
+        remarks += [remark] if remark else []
+        labels = labels or more
+    return Decided(coding, colours, labels, tuple(remarks))
+
+
+Reading = tuple[Coding, tuple[str, ...] | None, str]  # coding, names that follow, what to say
+
+
+def grey_coding(
+    found: Sequence[Values], labels: tuple[str, ...] | None, void: int | None
+) -> Reading:
+    """Return how masks of grey values or indices are read."""
+    total: Counter[int] = Counter()
+    for values in found:
+        total.update(values.counts)
+    keys = sorted(total)
+    nothing = VOID if void is None else void
+    plain = Coding(nothing)
+    own = [key for key in keys if key != nothing]
+    most, count = keys[-1], len(labels) if labels else 0
+    lossy = any(values.lossy for values in found)
+    if void is None and own == [0] and most == VOID:
+        return Coding(ids={0: 0, VOID: 1}), None, (
+            "masks hold nothing but 0 and 255: 255 is read as class 1"
+        )  # fmt: skip
+    if labels and own and own[-1] < count and not lossy:
+        return plain, None, ""
+    if len(own) == 2 and own[0] == 0 and own[1] >= PLAIN_IDS and count in (0, 2):
+        coding = Coding(ids={0: 0, own[1]: 1})
+        return coding, None, f"masks hold nothing but 0 and {own[1]}: {own[1]} is read as class 1"
+    soft = [key for key in keys if SOFT * most < key < (1 - SOFT) * most]
+    share = 1 - sum(total[key] for key in soft) / total.total()
+    if count in (0, 2) and most >= 100 and len(keys) > PLAIN_IDS and share >= SOFT_PIXELS:
+        threshold = most // 2
+        remark = (
+            f"masks hold {len(keys)} grey values, most of them near 0 and {most}, as soft edges "
+            f"have: above {threshold} is read as class 1"
+        )
+        return Coding(threshold=threshold), None, remark
+    if steps := even_steps(keys, count):
+        shown = ", ".join(map(str, keys))
+        remark = (
+            f"masks hold the evenly spaced values {shown}: read as classes 0 to {len(keys) - 1}"
+        )
+        if VOID in keys and void is None:
+            remark += ". If 255 is void, say --void 255"
+        return Coding(ids=steps), None, remark
+    if (
+        not labels
+        and own
+        and own[-1] >= PLAIN_IDS
+        and 2 * len(own) <= own[-1] + 1
+        and (len(own) <= MOST_COLOURS)
+    ):
+        ids = {key: i for i, key in enumerate(own)}
+        remark = f"masks hold {len(own)} of the ids to {own[-1]}: each is a class of its own"
+        return Coding(nothing, ids), tuple(f"class {key}" for key in own), remark
+    return plain, None, ""
+
+
+def even_steps(keys: Sequence[int], count: int) -> dict[int, int] | None:
+    """Return {value: class} of grey values as 0, 85, 170, 255; None of others."""
+    if not 3 <= len(keys) <= PLAIN_IDS or keys[0] != 0 or keys[-1] < 2 * PLAIN_IDS:
+        return None
+    step = keys[-1] / (len(keys) - 1)
+    even = all(abs(key - i * step) <= 1 for i, key in enumerate(keys))
+    return {key: i for i, key in enumerate(keys)} if even and count in (0, len(keys)) else None
+
+
+def palette_coding(found: Sequence[Values], names: Names) -> Reading | None:
+    """Return how indices are read by their colours, where these say what the indices do not."""
+    own = [values for values in found if values.palette]
+    if not own or len(own) < len(found):
+        return None
+    colours: dict[int, set[int]] = {}
+    for values in own:
+        for index, colour in values.palette.items():
+            colours.setdefault(index, set()).add(colour)
+    used = set().union(*colours.values())
+    if names.colours and used <= {*names.colours, colour_of(BORDER)}:
+        return Coding(ids=names.colours, by_colour=True), None, ""
+    unlike = any(len(of_one) > 1 for of_one in colours.values())
+    if names.labels or not unlike or len(used) > max(2, len(colours)):
+        return None
+    order = sorted(used)
+    remark = "palettes differ from mask to mask: read by colours, not by indices"
+    coding = Coding(ids={colour: i for i, colour in enumerate(order)}, by_colour=True)
+    return coding, tuple(map(colour_name, order)), remark
+
+
+def colour_coding(found: Sequence[Values], names: Names, *, alone: bool) -> tuple[
+    Coding | None, tuple[str, ...] | None, str
+]:  # fmt: skip
+    """Return how masks of colours are read: by a label map, or each colour as a class."""
+    if names.colours:
+        return Coding(ids=names.colours), None, ""
+    used = set().union(*(values.counts for values in found)) - {colour_of(BORDER)}
+    if not alone or names.labels or len(used) > MOST_COLOURS or any(v.lossy for v in found):
+        return None, None, ""
+    order = sorted(used)
+    remark = (
+        f"masks hold {len(order)} colours, and no label map names them: each is a class, in the "
+        "order of the colours (labelmap.txt with lines name:red,green,blue names them)"
+    )
+    coding = Coding(ids={colour: i for i, colour in enumerate(order)})
+    return coding, tuple(map(colour_name, order)), remark
+
+
+def colour_of(rgb: Sequence[int]) -> int:
+    return rgb[0] << 16 | rgb[1] << 8 | rgb[2]
+
+
+def colour_name(colour: int) -> str:
+    return f"colour {colour >> 16},{colour >> 8 & 255},{colour & 255}"
+
+
+def fault_of(values: Values, decided: Decided, names: Names) -> str | None:
+    """Return why a mask cannot be read in the way that was decided for all, or None."""
+    if values.colours:
+        if decided.colours is None or decided.colours.ids is None:
+            return f"in mode {values.mode}, colours: a mask holds class ids (mode P or L)"
+        known = {*decided.colours.ids, colour_of(BORDER)}
+        strange = {c: n for c, n in values.counts.items() if c not in known}
+        if sum(strange.values()) > COMMON * sum(values.counts.values()):
+            common = max(strange, key=strange.__getitem__)
+            return f"holds {colour_name(common)}, which {names.source or 'nothing'} does not name"
+        return None
+    if values.lossy and decided.coding.threshold is None:
+        return "a JPEG is no mask: it blurs class ids. Use PNG"
+    plain = decided.coding.ids is None and decided.coding.threshold is None
+    if plain and len(values.counts) > MOST_COLOURS and values.flat < FLAT:
+        return (
+            f"holds {len(values.counts)} grey values that change from pixel to pixel: is it a "
+            "photo? A mask holds class ids"
+        )
+    return None

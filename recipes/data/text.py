@@ -1,0 +1,226 @@
+"""Text, tables, YAML, XML and JSON as people's programs write them.
+
+Byte order marks and UTF-16 are understood. What is no UTF-8 is read as Windows' cp1252, and said.
+A file that cannot be read raises ValueError with its name, the place, and what is wrong.
+"""
+
+import codecs
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import defusedxml.ElementTree
+import yaml
+
+MARKS = {  # the longer ones first: UTF-32 begins as UTF-16 does
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+SEPARATORS = (",", ";", "\t", "|")
+MOST_DEPTH = 100  # levels of brackets in a YAML file
+Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+@dataclasses.dataclass(frozen=True)
+class Issue:
+    """A file or folder that was not used as it stands, and what was done about it."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def read_text(file: Path, issues: list[Issue] | None = None) -> str:
+    """Return a file's text. Raises ValueError for a file that is no text."""
+    content = file.read_bytes()
+    text, encoding = decoded(file, content)
+    if encoding == "cp1252" and issues is not None:
+        issue = Issue(file, "is not in UTF-8: read as cp1252 (Windows). Save it as UTF-8")
+        if issue not in issues:
+            issues.append(issue)
+    return text
+
+
+def decoded(file: Path, content: bytes) -> tuple[str, str]:
+    """Return (text, encoding) of a file's bytes."""
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
+    if encoding is None and 3 * content[:200].count(0) > len(content[:200]):
+        # UTF-16 without a mark: every other byte of plain letters is 0, and none of the rest.
+        odd, even = content[1:200:2].count(0), content[:200:2].count(0)
+        encoding = "utf-16-le" if not even else "utf-16-be" if not odd else None
+    try:
+        text = content.decode(encoding or "utf-8")
+        encoding = encoding or "utf-8"
+    except UnicodeDecodeError as error:
+        if encoding is not None:
+            raise ValueError(f"{file} is no text ({error.reason} at byte {error.start}).") from None
+        text, encoding = content.decode("cp1252", "replace"), "cp1252"
+    if "\0" in text:
+        raise ValueError(f"{file} is no text: it holds bytes of zero.")
+    return text, encoding
+
+
+def read_lines(file: Path, issues: list[Issue] | None = None) -> list[str]:
+    """Return the lines of a text, without blanks around them; empty ones stay."""
+    return [line.strip() for line in read_text(file, issues).splitlines()]
+
+
+def read_json(file: Path, issues: list[Issue] | None = None) -> Any:
+    """Return what a JSON file holds."""
+    try:
+        return json.loads(read_text(file, issues))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file} is broken at line {error.lineno}, column {error.colno}: {error.msg}."
+        ) from None
+    except RecursionError:
+        raise ValueError(f"{file} is no annotation file: its brackets are too deep.") from None
+
+
+def read_yaml(file: Path, issues: list[Issue] | None = None) -> Any:
+    """Return what a YAML file holds, every scalar as the text that is written.
+
+    YAML itself would make False of a class called no, and 8 of one called 010.
+    """
+    text = read_text(file, issues)
+    if max(text.count("["), text.count("{")) > MOST_DEPTH * 100:
+        raise ValueError(f"{file} is no data.yaml: it holds thousands of brackets.")
+    try:
+        return yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{file} is broken{where}: {error.problem}.") from None
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} is no YAML file: {type(error).__name__}.") from None
+
+
+def read_xml(file: Path) -> ElementTree.Element:
+    """Return the root of an XML file; entities and other tricks of XML are refused."""
+    content = file.read_bytes()
+    try:
+        try:
+            return defusedxml.ElementTree.fromstring(content)
+        except (LookupError, ValueError) as error:
+            if isinstance(error, defusedxml.DefusedXmlException | ElementTree.ParseError):
+                raise
+            raise ValueError(str(error)) from None
+        except ElementTree.ParseError as error:
+            return reread(file, content, error)
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        reason = str(error).partition(":")[0]
+        raise ValueError(f"broken at line {line}, column {column} ({reason})") from None
+    except defusedxml.DefusedXmlException as error:
+        kind = type(error).__name__
+        raise ValueError(f"holds what no annotation needs ({kind}), and may be an attack") from None
+
+
+def reread(file: Path, content: bytes, error: ElementTree.ParseError) -> ElementTree.Element:
+    """Return the root of an XML file that claims another encoding than it has, or none.
+
+    Raises `error` where that is not what is wrong with it.
+    """
+    try:
+        text, encoding = decoded(file, content)
+    except ValueError:
+        raise error from None
+    if encoding == "utf-8":
+        try:
+            content.decode("ascii")
+            raise error
+        except UnicodeDecodeError:
+            pass
+    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff"))
+    try:
+        return defusedxml.ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        raise error from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rows of a CSV file: by line number, each with as many cells as there are columns."""
+
+    file: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, tuple[str, ...]], ...]
+
+
+def read_table(file: Path, issues: list[Issue] | None = None) -> Table:
+    """Return a table whose cells are separated by commas, semicolons, tabs or bars.
+
+    Rows of nothing but separators are passed over. Raises ValueError for what is no table.
+    """
+    text = read_text(file, issues)
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if re.fullmatch(r"sep=.\s*", first):  # a line of Excel's
+        text, skipped = rest, 1
+    head = next((line for line in text.splitlines() if line.strip(" ,;\t|")), "")
+    separator = max(SEPARATORS, key=lambda mark: len(cells(head, mark)))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    found: list[tuple[int, tuple[str, ...]]] = []
+    last = 0
+    try:
+        for row in reader:
+            last = reader.line_num
+            if any(cell.strip() for cell in row):
+                line = reader.line_num + skipped
+                found.append((line, tuple(plain(cell, separator) for cell in row)))
+    except csv.Error as error:
+        raise ValueError(f"{file} is no CSV after line {last + skipped}: {error}.") from None
+    if not found:
+        return Table(file, (), ())
+    columns = found[0][1]
+    width = len(columns)
+    rows = ((line, (*row[:width], *[""] * (width - len(row)))) for line, row in found[1:])
+    return Table(file, columns, tuple(rows))
+
+
+def columns_of(file: Path) -> tuple[str, ...]:
+    """Return the columns that a table's first line names, without reading the rest of it."""
+    with file.open("rb") as content:
+        head = content.read(1 << 16)
+    try:
+        text, _ = decoded(file, head)
+    except ValueError:
+        return ()
+    line = next((line for line in text.splitlines() if line.strip(" ,;\t|")), "")
+    if re.fullmatch(r"sep=.\s*", line):
+        line = text.splitlines()[1] if "\n" in text else ""
+    separator = max(SEPARATORS, key=lambda mark: len(cells(line, mark)))
+    return tuple(cell.strip() for cell in cells(line, separator))
+
+
+def cells(line: str, separator: str) -> list[str]:
+    """Return the cells of a line; none where it cannot be read."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
+
+
+def plain(cell: str, separator: str) -> str:
+    """Return a cell without blanks around it, and with a point for a decimal comma."""
+    cell = cell.strip()
+    if separator != "," and re.fullmatch(r"[+-]?\d+,\d+", cell):
+        return cell.replace(",", ".")
+    return cell
+
+
+def numbers(values: Any) -> list[float]:
+    """Return a list's values as finite numbers; none where one of them is anything else."""
+    try:
+        found = [float(value) for value in values] if isinstance(values, list | tuple) else []
+    except (OverflowError, TypeError, ValueError):
+        return []
+    return found if all(map(math.isfinite, found)) else []
