@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED = ("refuse", "skip")
 ENGINES = ("kzoo", "tfmot")
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
-BOX_FORMATS = ("coco", "voc", "yolo", "csv")
+BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
 CLASS_LOSSES = ("hnm", "focal")
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 SEGMENTATION_HEADS = ("lraspp", "deeplabv3", "deeplabv3+")

@@ -1,5 +1,6 @@
 """Files and folders that a command is given, checked before anything heavy is imported."""
 
+import os
 from pathlib import Path
 
 NO_IMAGES = "Name a folder with images, a CSV file, or a packed folder."
@@ -10,7 +11,7 @@ def require_data(data: str | Path) -> None:
     path = Path(data)
     if not path.exists():
         raise ValueError(f"There is no {data}. {NO_IMAGES}")
-    if path.is_dir() and not any(found.is_file() for found in path.rglob("*")):
+    if path.is_dir() and not any(files for *_, files in os.walk(path, followlinks=True)):
         raise ValueError(f"{data} holds no images: it is an empty folder. {NO_IMAGES}")
 
 
