@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import kzoo
-from kzoo.recipes.commands.about import list_models
+from kzoo.recipes.commands.about import list_models, weights
 from kzoo.recipes.commands.files import audit, benchmark, compare, convert, sensitivity
 from kzoo.recipes.commands.images import pack
 from kzoo.recipes.commands.train import classify, demo, detect, plan, segment
@@ -22,7 +22,7 @@ GROUPS = {
     "Prepare images": (pack,),
     "Use a trained model": (predict, serve, android),
     "Make and judge .tflite files": (convert, audit, compare, sensitivity, benchmark),
-    "About kzoo": (list_models,),
+    "About kzoo": (list_models, weights),
 }
 COMMANDS = {file.COMMAND.name: file.COMMAND for files in GROUPS.values() for file in files}
 

@@ -247,6 +247,11 @@ def test_all_that_was_tried_is_told(server, row, tmp_path, monkeypatch):
 def test_another_folder_is_filled(server, row, tmp_path):
     assert fetch(row, tmp_path / "mirror") == tmp_path / "mirror" / "net.bin"
     assert in_cache() == []
+    fetch(row)
+    server.files.clear()
+    copy = fetch(row, tmp_path / "other")  # of the cache's
+    assert copy.parent == tmp_path / "other"
+    assert copy.read_bytes() == BODY
 
 
 # Files of which no hash is known

@@ -8,14 +8,15 @@ import hashlib
 import http.client
 import os
 import pathlib
+import shutil
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kzoo.weights.places import MIRROR, cache_folder, mirror_folder, mirror_url, places
 from kzoo.weights.published import PublishedWeights
 from kzoo.weights.reading import read_checkpoint
 
@@ -24,7 +25,6 @@ try:
 except ImportError:  # Windows: two processes may fetch the same file, each into a part of its own
     fcntl = None  # type: ignore[assignment]
 
-MIRROR = "KZOO_WEIGHTS"  # a folder or a URL, which is looked at first
 TIMEOUT_S = 30.0  # without a byte
 WAITS_S = (1.0, 4.0)  # before each further try
 AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP status: the server's trouble, which may pass
@@ -34,28 +34,9 @@ WRONG = "what came is not the file"
 Progress = Callable[[str, int, int | None], None]  # of a file: bytes so far, bytes in all
 
 
-def cache_folder() -> pathlib.Path:
-    """Return Keras' folder of weights, which keras.applications uses too."""
-    home = pathlib.Path(os.environ.get("KERAS_HOME", pathlib.Path.home() / ".keras"))
-    return home / "models"
-
-
-def mirror() -> str | None:
-    """Return what KZOO_WEIGHTS names: a folder or a URL; None where it is not set."""
-    return os.environ.get(MIRROR) or None
-
-
-def is_url(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
-
-
 def find(row: PublishedWeights, folder: pathlib.Path | None = None) -> pathlib.Path | None:
     """Return the whole, right file on this machine: of KZOO_WEIGHTS or the cache; else None."""
-    places = [folder or cache_folder()]
-    named = mirror()
-    if named and not is_url(named):
-        places.insert(0, pathlib.Path(named).expanduser())
-    files = [place / row.file for place in places]
+    files = places(row, folder)
     return next((file for file in files if file.is_file() and fault(file, row) is None), None)
 
 
@@ -64,24 +45,27 @@ def fetch(
 ) -> pathlib.Path:
     """Return the path of a published file, fetched if it is not on this machine.
 
-    Looked at in turn: the folder or URL in KZOO_WEIGHTS, `folder` (the cache by default), the
-    row's own URL. Raises ConnectionError where it cannot be had, ValueError where what came is
-    not the file, OSError where `folder` cannot be written; each says what to do.
+    Looked at in turn: the folder or URL in KZOO_WEIGHTS, the cache, the row's own URL. It is kept
+    in `folder`, by default the cache, or stays in the folder in KZOO_WEIGHTS. Raises
+    ConnectionError where it cannot be had, ValueError where what came is not the file, OSError
+    where `folder` cannot be written; each says what to do.
     """
-    folder = folder or cache_folder()
-    there = find(row, folder)
-    if there is not None:
+    there = find(row, folder) or find(row)
+    if there is not None and folder in (None, there.parent):
         return there
+    folder = folder or cache_folder()
     kept = folder / row.file
-    named = mirror()
-    tried = [] if not named or is_url(named) else [missing(pathlib.Path(named).expanduser(), row)]
-    urls = [f"{named.rstrip('/')}/{row.file}"] if named and is_url(named) else []
+    tried = [missing(place / row.file, row) for place in [mirror_folder()] if place]
+    urls = [*(f"{url}/{row.file}" for url in [mirror_url()] if url), row.url]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(kept) as part:
             if kept.is_file() and fault(kept, row) is None:
                 return kept  # by the process that was waited for
-            for url in (*urls, row.url):
+            if there is not None:
+                shutil.copyfile(there, part)
+                return named(part, kept, row)
+            for url in urls:
                 reason = take(url, part, kept, row, progress or show)
                 if reason is None:
                     return kept
@@ -109,8 +93,7 @@ def take(
             return str(error)
         reason = fault(part, row, pin_of(kept), told)
         if reason is None:
-            part.replace(kept)
-            pin(kept, row)
+            named(part, kept, row)
             return None
         part.unlink()
         if last:
@@ -129,8 +112,7 @@ def nowhere(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> st
     )
 
 
-def missing(place: pathlib.Path, row: PublishedWeights) -> str:
-    file = place / row.file
+def missing(file: pathlib.Path, row: PublishedWeights) -> str:
     return f"{file}: {fault(file, row) if file.is_file() else 'no such file'} ({MIRROR})"
 
 
@@ -174,10 +156,12 @@ def pin_of(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def pin(path: pathlib.Path, row: PublishedWeights) -> None:
-    """Keep the SHA-256 of a file of which none is known: trust on first use."""
-    if row.digest is None and not pin_of(path).exists():
-        pin_of(path).write_text(f"{digest_of(path)}\n")
+def named(part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights) -> pathlib.Path:
+    """Give a checked file its name; keep its SHA-256 where none is known: trust on first use."""
+    part.replace(kept)
+    if row.digest is None and not pin_of(kept).exists():
+        pin_of(kept).write_text(f"{digest_of(kept)}\n")
+    return kept
 
 
 # The network

@@ -1,0 +1,32 @@
+"""Where published weight files may lie on this machine. Imports nothing heavy."""
+
+import os
+import pathlib
+
+from kzoo.weights.published import PublishedWeights
+
+MIRROR = "KZOO_WEIGHTS"  # a folder or a URL, which is looked at first
+
+
+def cache_folder() -> pathlib.Path:
+    """Return Keras' folder of weights, which keras.applications uses too."""
+    home = pathlib.Path(os.environ.get("KERAS_HOME", pathlib.Path.home() / ".keras"))
+    return home / "models"
+
+
+def mirror_url() -> str | None:
+    """Return the URL that KZOO_WEIGHTS names, or None."""
+    named = os.environ.get(MIRROR, "")
+    return named.rstrip("/") if named.startswith(("http://", "https://")) else None
+
+
+def mirror_folder() -> pathlib.Path | None:
+    """Return the folder that KZOO_WEIGHTS names, or None."""
+    named = os.environ.get(MIRROR, "")
+    return pathlib.Path(named).expanduser() if named and not mirror_url() else None
+
+
+def places(row: PublishedWeights, folder: pathlib.Path | None = None) -> list[pathlib.Path]:
+    """Return the paths at which a file may be: in KZOO_WEIGHTS, then in `folder` or the cache."""
+    folders = [mirror_folder(), folder or cache_folder()]
+    return [place / row.file for place in folders if place]

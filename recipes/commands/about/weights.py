@@ -1,0 +1,155 @@
+"""`kzoo weights`: the published weight files: listed, fetched, checked and found."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kzoo.recipes.models import known_models
+from kzoo.recipes.options import Command, JsonOptions, did_you_mean, option
+from kzoo.weights.places import cache_folder, places
+from kzoo.weights.published import PUBLISHED, PublishedWeights
+
+TASKS = ("classify", "detect", "segment")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsOptions(JsonOptions):
+    """What `kzoo weights` takes."""
+
+    words: tuple[str, ...] = option(
+        "list (the default), get NAME, verify [NAME], or path NAME. NAME is that of a file, of a "
+        "model (all its files), coco, voc, or all",
+        (), positional=True,
+    )  # fmt: skip
+    model: str | None = option("list only this model's", None, choices=known_models)
+    task: str | None = option(f"list only {', '.join(TASKS)}", None, choices=TASKS)
+    to: str | None = option("folder that get fills (default: Keras' cache)", None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A published file, and the path at which it lies here, unchecked; None where it does not."""
+
+    weights: PublishedWeights
+    path: Path | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self.weights), "path": self.path}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsTable:
+    """Published files, with their figures and where they lie."""
+
+    entries: tuple[Entry, ...]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [entry.as_json() for entry in self.entries]
+
+    def __str__(self) -> str:
+        head = f"{'model':32}{'alpha':>6} {'weights=':30}{'px':>4}{'%':>7}  {'checked by':11}file"
+        return "\n".join([head, *map(line, self.entries), "", FIGURES])
+
+
+def line(entry: Entry) -> str:
+    row = entry.weights
+    part = row.head or ("" if row.top else "no top")
+    name = f"{row.name} ({part})" if part else row.name
+    metric = "" if row.metric is None else f"{row.metric:.1f}"
+    check = row.digest.partition(":")[0] if row.digest else "first use"
+    return (
+        f"{row.model:32}{row.alpha:6g} {name:30}{row.resolution:4}{metric:>7}  {check:11}"
+        f"{row.file}{'  (here)' if entry.path else ''}"
+    )
+
+
+FIGURES = (
+    "%: top-1 on ImageNet; of coco box mAP, of voc mean IoU, as published (--json has the sources "
+    "and licences).\nFirst use: no hash is published beside the file; the SHA-256 that it has at "
+    "first is kept beside it and must stay."
+)
+
+
+def run(options: WeightsOptions) -> Any:
+    action, *names = options.words or ("list",)
+    if action not in ACTIONS:
+        raise ValueError(
+            f"kzoo weights has no {action!r}: it has {', '.join(ACTIONS)}"
+            f"{did_you_mean(action, ACTIONS)}"
+        )
+    return ACTIONS[action](names, options)
+
+
+def listed(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
+    rows = rows_named(names) if names else list(PUBLISHED)
+    rows = [row for row in rows if options.model in (None, row.model)]
+    return WeightsTable(
+        tuple(Entry(row, here(row)) for row in rows if options.task in (None, row.task))
+    )
+
+
+def got(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
+    """Fetch files; those that are here already are only checked."""
+    from kzoo.weights.download import fetch  # imports Keras
+
+    folder = Path(options.to) if options.to else None
+    return WeightsTable(tuple(Entry(row, fetch(row, folder)) for row in rows_named(names)))
+
+
+def verified(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
+    """Check the files that are here; ValueError where one is damaged."""
+    from kzoo.weights.download import fault  # imports Keras
+
+    rows = rows_named(names) if names else PUBLISHED
+    entries = [Entry(row, path) for row in rows if (path := here(row))]
+    faults = [f"{e.path}: {why}" for e in entries if e.path and (why := fault(e.path, e.weights))]
+    if faults:
+        raise ValueError(
+            "Not the published files:\n  "
+            + "\n  ".join(faults)
+            + "\nDelete them and fetch them again: kzoo weights get NAME"
+        )
+    if names and len(entries) < len(rows):
+        missing = [row.file for row in rows if here(row) is None]
+        raise ValueError(f"Not on this machine: {', '.join(missing)}. Fetch: kzoo weights get NAME")
+    return WeightsTable(tuple(entries))
+
+
+def path(names: Sequence[str], options: WeightsOptions) -> str:
+    """Return where files lie, a line each; ValueError where one is not here."""
+    found = verified(names, options).entries if names else ()
+    return "\n".join(str(entry.path) for entry in found) or str(cache_folder())
+
+
+ACTIONS = {"list": listed, "get": got, "verify": verified, "path": path}
+
+
+def here(row: PublishedWeights) -> Path | None:
+    return next((path for path in places(row) if path.is_file()), None)
+
+
+def rows_named(names: Sequence[str]) -> list[PublishedWeights]:
+    """Return the rows that names of files, models, weights or "all" mean; ValueError for others."""
+    found: dict[str, PublishedWeights] = {}
+    for name in names:
+        rows = [row for row in PUBLISHED if name in ("all", row.file, row.model, row.name)]
+        if not rows:
+            known = {word for row in PUBLISHED for word in (row.file, row.model, row.name)}
+            raise ValueError(
+                f"There are no published weights {name!r}{did_you_mean(name, known)} "
+                "kzoo weights lists them."
+            )
+        found |= {row.file: row for row in rows}
+    if not found:
+        raise ValueError("Name what to get: a file, a model, coco, voc, or all.")
+    return list(found.values())
+
+
+COMMAND = Command(
+    "weights",
+    "published weights by name: list, get, verify, path",
+    WeightsOptions,
+    run,
+    "kzoo weights get mobilenet_v3_small --to /media/stick",
+)

@@ -1,0 +1,80 @@
+"""`kzoo weights`: published files listed, fetched, checked and found."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from kzoo.recipes.cli import main
+from kzoo.recipes.commands.about import weights
+from kzoo.weights import download
+from kzoo.weights.published import PUBLISHED, PublishedWeights
+
+BODY = b"the weights"
+
+
+@pytest.fixture
+def row(monkeypatch, tmp_path) -> PublishedWeights:
+    """The only published file; it lies in the folder in KZOO_WEIGHTS, and there is no network."""
+    digest = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+    row = dataclasses.replace(PUBLISHED[0], file="net.bin", digest=digest)
+    monkeypatch.setattr(weights, "PUBLISHED", (row,))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("KZOO_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(download, "WAITS_S", ())
+    (tmp_path / "net.bin").write_bytes(BODY)
+    return row
+
+
+def test_list(capsys):
+    assert main(["weights"]) == 0
+    table = capsys.readouterr().out
+    assert table.count("\n") > len(PUBLISHED)
+    assert "imagenet:timm-e2400_r224" in table
+    assert main(["weights", "list", "--task", "detect", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["head"], found["license"]) == ("coco", "ssdlite", "BSD-3-Clause")
+    assert found["url"].endswith("ssdlite320_mobilenet_v3_large_coco-a79551df.pth")
+
+
+def test_get_fills_a_folder(row, tmp_path, capsys):
+    assert main(["weights", "get", "all", "--to", str(tmp_path / "stick")]) == 0
+    assert "net.bin  (here)" in capsys.readouterr().out
+    assert (tmp_path / "stick" / "net.bin").read_bytes() == BODY
+
+
+def test_path_and_verify(row, tmp_path, capsys):
+    assert main(["weights", "path", "net.bin"]) == 0
+    assert Path(capsys.readouterr().out.strip()) == tmp_path / "net.bin"
+    assert main(["weights", "verify"]) == 0
+    (tmp_path / "net.bin").write_bytes(b"damaged")
+    assert main(["weights", "verify", "--json"]) == 1
+    assert "net.bin: its sha256 is" in capsys.readouterr().err
+    (tmp_path / "net.bin").unlink()
+    assert main(["weights", "path", "net.bin"]) == 1
+    assert "Not on this machine: net.bin" in capsys.readouterr().err
+
+
+def test_get_offline(row, tmp_path, capsys):
+    (tmp_path / "net.bin").unlink()
+    assert main(["weights", "get", "mobilenet_v1"]) == 1
+    said = capsys.readouterr().err
+    assert f"kzoo: The weights {row} cannot be had. Tried:\n" in said
+    assert "--weights none" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fetch"], "kzoo weights has no 'fetch': it has list, get, verify, path"),
+        (["get", "mobilenet_v3_larg"], "Did you mean 'mobilenet_v3_large'?"),
+        (["get"], "Name what to get"),
+        (["--task", "pose"], "task must be one of classify, detect, segment"),
+    ],
+)
+def test_wrong_usage(words, message, capsys):
+    assert main(["weights", *words]) == 1
+    assert message in capsys.readouterr().err
