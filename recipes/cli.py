@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from kzoo.recipes.commands.images import pack
 from kzoo.recipes.commands.train import classify, demo, detect, plan, segment
 from kzoo.recipes.commands.use import android, predict, serve
 from kzoo.recipes.options import Command, add_flags, did_you_mean, from_flags
+from kzoo.recipes.quiet import own_terminal
 
 GROUPS = {
     "Train on your own images": (demo, classify, detect, segment, plan),
@@ -39,7 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, options = parse(words)
     except SystemExit as done:  # argparse has printed help, or what was wrong
         return int(done.code or 0)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
+    if arguments is not None:  # called by a program, whose stderr is its own matter
+        return run(command, options, traceback)
+    with own_terminal() as remarks:
+        try:
+            return run(command, options, traceback)
+        except Exception:
+            print(remarks(), file=sys.stderr, end="")  # a library may have said why
+            raise
+
+
+def run(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
+    """Run a command and print its result, or what was wrong. Returns the exit code."""
     try:
         result = command.run(command.options(**options))
         if result is not None:

@@ -68,7 +68,7 @@ FLOORS = {
         ("api",),
     ),
     "kzoo.recipes": (
-        ("files", "distributed", "progress", "options", "models", "inputs"),
+        ("files", "distributed", "progress", "options", "models", "inputs", "quiet"),
         ("configs",),
         ("data",),
         ("training",),
