@@ -119,11 +119,11 @@ def as_json(result: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value in the types that JSON has; a number that is not finite becomes None."""
-    if hasattr(value, "as_json"):
-        return plain(value.as_json())
+    """Return a value in the types that JSON has; what is not a finite number becomes None."""
     if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        verdict = getattr(value, "verdict", None)  # in words, of those that have one
+        return {"verdict": verdict} | fields if verdict else fields
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set):

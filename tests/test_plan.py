@@ -23,6 +23,7 @@ def test_one_device():
     # 16 MB of weights, gradients, moments; 64 x 10 M x 4 bytes.
     assert found.memory == pytest.approx(0.016 + 2.56)
     assert "training:          100 images/s   <- the bottleneck" in str(found)
+    assert str(found).startswith("About 27.8 hours for the whole network; training is the ")
 
 
 def test_eight_devices_exchange_gradients():

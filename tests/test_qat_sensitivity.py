@@ -29,7 +29,9 @@ def test_the_layer_that_int8_cannot_hold_comes_first():
     assert next(iter(found.decibels)) == "wide"
     assert found.decibels["wide"] < 20 < found.decibels["last"]
     assert set(found.decibels) == {"image", "fine", "swish", "wide", "last", "pool"}
-    assert str(found).startswith("wide ")
+    assert str(found).startswith("wide costs most in int8: quantized alone it leaves ")
+    assert "\nwide " in found.table(1)
+    assert found.table(1).count(" dB\n") == 1
 
     kept = sensitivity(model, calibration=x, images=x[:8], keep_float=["wide"])
     assert "wide" not in kept.decibels

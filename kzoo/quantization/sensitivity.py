@@ -14,6 +14,13 @@ from kzoo.quantization.ranges import Method, Plan, is_float
 from kzoo.quantization.read import Kept
 from kzoo.quantization.simulate import Run
 
+HARMLESS_DB = 30.0  # noise of a thousandth of the signal's power
+ORDER = (
+    "By what each layer alone costs the outputs. kzoo compare orders layers otherwise, by the\n"
+    "noise that each adds in the file: noise in one can be evened out by the next, or matter to\n"
+    "every class."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
@@ -21,11 +28,28 @@ class Sensitivity:
 
     decibels: dict[str, float]  # by layer of the float model, the worst first
 
-    def __str__(self) -> str:
-        width = max(map(len, self.decibels))
-        return "\n".join(
-            f"{name:{width}}  {value:6.1f} dB" for name, value in self.decibels.items()
+    @property
+    def verdict(self) -> str:
+        """Which layer to look at, in a sentence, and what to do next."""
+        (name, worst), *rest = self.decibels.items()
+        if worst >= HARMLESS_DB:
+            return f"No layer costs much: {name} costs most and leaves {worst:.1f} dB."
+        next_one = f"; the next, {rest[0][0]}, {rest[0][1]:.1f} dB" if rest else ""
+        return (
+            f"{name} costs most in int8: quantized alone it leaves {worst:.1f} dB of signal to "
+            f"noise at the outputs{next_one}. Next: kzoo convert RUN FILE --keep-float {name}, "
+            "and kzoo compare tells whether that helped."
         )
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def table(self, top: int | None = None) -> str:
+        """Return the verdict and the `top` layers that cost most, by default all."""
+        width = max(map(len, self.decibels))
+        rows = [f"{name:{width}}  {value:6.1f} dB" for name, value in self.decibels.items()]
+        header = f"{'layer':{width}}  signal to noise, this layer alone in int8"
+        return "\n".join([self.verdict, "", header, *rows[:top], ORDER])
 
 
 @renamed(pictures="images")

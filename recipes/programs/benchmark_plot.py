@@ -23,7 +23,10 @@ def benchmark_files(
 
 def draw(found: Benchmark) -> Figure:
     """One bar of CPU time for each file and runtime, with its ratio to the first."""
-    names = [f"{t.path.name}\n{t.runtime}, {t.bytes / 1e6:.1f} MB" for t in found.timings]
+    names = [
+        f"{name}\n{t.runtime}, {t.bytes / 1e6:.1f} MB"
+        for name, t in zip(found.names, found.timings, strict=True)
+    ]
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(names)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(names, [t.cpu_ms for t in found.timings], color="#2458d3")

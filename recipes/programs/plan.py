@@ -80,10 +80,20 @@ class Plan:
         activations = each * self.outputs * BYTES[self.ask.precision]
         return (4 * FLOATS_PER_PARAMETER * self.parameters + activations) / 1e9
 
+    @property
+    def verdict(self) -> str:
+        """How long it takes and what slows it down, in a sentence."""
+        return (
+            f"About {self.hours:,.1f} hours for the whole network; {self.slowest} is the "
+            f"bottleneck, at {self.rates[self.slowest]:,.0f} images/s."
+        )
+
     def __str__(self) -> str:
         ask, rates = self.ask, self.rates
         per_device = ask.batch_size // ask.devices
         lines = [
+            self.verdict,
+            "",
             f"{ask.model} at alpha {ask.alpha:g} and {ask.size} px, {ask.classes} classes: "
             f"{self.parameters:,} parameters, {self.macs / 1e6:.1f} M MACs",
             f"{ask.images:,} images of {self.kb:.0f} kB, {ask.epochs} epochs: "
@@ -99,7 +109,6 @@ class Plan:
                 for name, rate in rates.items()
             ),
             f"bytes read: {rates[self.slowest] * self.kb / 1e3:,.1f} MB/s in all",
-            f"about {self.hours:,.1f} hours for the whole network",
         ]
         return "\n".join(lines)
 

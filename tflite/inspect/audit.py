@@ -69,8 +69,25 @@ class Audit:
         """Operators that XNNPACK leaves to slower kernels."""
         return tuple(f"{i} {self.operators[i]}" for i in self.run.outside) if self.run else ()
 
+    @property
+    def verdict(self) -> str:
+        """What the file is good for, in a sentence, and what to do next."""
+        if self.failure:
+            return f"This file cannot be run: {self.failure}"
+        if self.risks:
+            return "Do not ship this file: its scales can kill a process that runs it. See advice."
+        if self.flex_ops:
+            return "This file runs only where all of TensorFlow is in the app. See advice."
+        runs = f"This file runs on the CPU in {self.partitions} piece(s)"
+        if not self.run:
+            runs = "This file was read and not run"
+        if self.advice:
+            return f"{runs}, and could run better: see advice below."
+        return f"{runs}, and there is nothing to improve. Next: kzoo benchmark {self.path.name}"
+
     def __str__(self) -> str:
-        return "\n".join(f"{key:<12} {text}" for key, text in self._lines() if text)
+        lines = [f"{key:<12} {text}" for key, text in self._lines() if text]
+        return "\n".join([self.verdict, "", *lines])
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         size = sum(self.bytes.values())

@@ -38,19 +38,56 @@ class Benchmark:
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What tells each timing's file apart from the others: its name, or more of its path."""
+        return shortest_names([timing.path for timing in self.timings])
+
+    @property
+    def verdict(self) -> str:
+        """Which file is fastest, in a sentence."""
+        if len(self.timings) == 1:
+            return f"{self.names[0]} takes {self.timings[0].cpu_ms:.2f} ms of CPU time an image."
+        best = min(range(len(self.timings)), key=lambda i: self.timings[i].cpu_ms)
+        fastest, first = self.timings[best], self.timings[0]
+        if best == 0:
+            return f"{self.names[0]} ({first.runtime}) is the fastest: {first.cpu_ms:.2f} ms."
+        return (
+            f"{self.names[best]} ({fastest.runtime}) is the fastest: {fastest.cpu_ms:.2f} ms of "
+            f"CPU time an image, {fastest.ratio:.2f} of {self.names[0]} ({first.runtime})."
+        )
+
     def _lines(self) -> Iterator[str]:
-        wide = max(len(t.path.name) for t in self.timings)
+        wide = max(map(len, (*self.names, "file")))
+        yield self.verdict
+        yield ""
         yield (
             f"{'file':{wide}} {'runtime':10} {'bytes':>11} {'CPU ms':>8} {'ratio':>6} "
             f"{'wall ms':>8} {'load ms':>8} {'MB':>6} partitions    {self.threads} thread(s)"
         )
-        for t in self.timings:
+        for t, name in zip(self.timings, self.names, strict=True):
             times = f"{t.cpu_ms:>8.2f} {t.ratio:>6.2f} {t.wall_ms:>8.2f} {t.load_ms:>8.1f}"
             parts = "" if t.partitions is None else t.partitions
             yield (
-                f"{t.path.name:{wide}} {t.runtime:10} {t.bytes:>11,} {times} {t.memory_mb:>6.1f} "
+                f"{name:{wide}} {t.runtime:10} {t.bytes:>11,} {times} {t.memory_mb:>6.1f} "
                 f"{parts:>10}"
             )
+
+
+def shortest_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return each path's name, with as many of its folders as tell different paths apart."""
+
+    def tail(path: Path, parts: int) -> str:
+        return str(Path(*path.absolute().parts[-parts:]))
+
+    names = []
+    for path in paths:
+        others = {other.absolute() for other in paths} - {path.absolute()}
+        parts = 1
+        while any(tail(path, parts) == tail(other, parts) for other in others):
+            parts += 1
+        names.append(tail(path, parts))
+    return tuple(names)
 
 
 def interpreter(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:

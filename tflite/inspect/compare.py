@@ -17,7 +17,22 @@ from kzoo.weights.readers.flatbuffer import TfliteModel, TfliteOperator, read_tf
 
 PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"}  # between that tensor and the output
 LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
-LAYERS_TOLD = 5
+LAYERS_SHOWN = 5
+# Sound int8 files of trained nets reached an agreement of .88 to 1.0, broken ones .10 to .5; of
+# detectors that lost no mAP the boxes had 18 dB and more.
+USABLE, GOOD, USABLE_DB, GOOD_DB = 0.8, 0.95, 6.0, 15.0
+GRADES = (
+    "it is no good file. Next: kzoo sensitivity names the layers that lose most; more varied "
+    "calibration images or training it quantized (--qat-epochs) help.",
+    "it is usable and loses something. Next: kzoo sensitivity names the layers that lose most; "
+    "training it quantized (--qat-epochs) may win it back.",
+    "it is a good file. Next: kzoo benchmark, kzoo android.",
+)
+ORDER = (
+    "Signal to noise behind each layer of the file, the layers that add most noise first. kzoo\n"
+    "sensitivity orders them otherwise, by what each alone costs the outputs: noise in one layer\n"
+    "can be evened out by the next, or matter to every class."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +88,34 @@ class Comparison:
         """Of model and file, for the first output."""
         return self.outputs[0].accuracy
 
+    @property
+    def verdict(self) -> str:
+        """How good the file is, in a sentence, and what to do next."""
+        if all(output.distinct[0] == 1 for output in self.outputs):
+            return "This says little: the model itself names one class on all of these images."
+        if len(self.outputs) > 1:  # boxes among them, which have no classes to agree on
+            words, good = f"The outputs keep {self.sqnr_db:.1f} dB of signal to noise", GOOD_DB
+            grade = sum(self.sqnr_db >= bound for bound in (USABLE_DB, good))
+        else:
+            words = f"File and model agree on {self.agreement:.1%} of what they name"
+            grade = sum(self.agreement >= bound for bound in (USABLE, GOOD))
+        if self.accuracy:
+            words += ", and the accuracy is {1:.3f} in the file, {0:.3f} in the model".format(
+                *self.accuracy
+            )
+        return f"{words}: {GRADES[grade]}"
+
     def __str__(self) -> str:
-        lines = [f"{self.images} images", *map(str, self.outputs)]
+        lines = [self.verdict, "", f"{self.images} images", *map(str, self.outputs)]
         if self.layers:
-            lines.append("most noise comes in at (signal to noise behind the layer)")
-            lines += [f"  {layer}" for layer in self.layers[:LAYERS_TOLD]]
+            shown = self.layers[:LAYERS_SHOWN]
+            width = max(len("layer"), *(len(layer.name) for layer in shown))
+            lines += ["", f"{'layer':{width}} {'own noise':>10} {'all noise':>10}"]
+            lines += [
+                f"{layer.name:{width}} {layer.own_db:>7.1f} dB {layer.sqnr_db:>7.1f} dB"
+                for layer in shown
+            ]
+            lines.append(ORDER)
         return "\n".join(lines)
 
 

@@ -21,9 +21,7 @@ def run(options: SensitivityOptions) -> Any:
     from kzoo.recipes.evaluation.finished_runs import run_sensitivity
 
     found = run_sensitivity(Path(options.run))
-    if options.json:
-        return found
-    return "\n".join(str(found).splitlines()[: options.top])
+    return found if options.json else found.table(options.top)
 
 
 COMMAND = Command(

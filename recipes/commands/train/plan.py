@@ -12,7 +12,11 @@ def run(options: PlanConfig) -> Any:
         require_data(options.data)
     from kzoo.recipes.programs.plan import plan
 
-    return plan(options)
+    found = plan(options)
+    if not options.json:
+        return found
+    reckoned = ("hours", "slowest", "rates", "memory", "exchanged")
+    return {"verdict": found.verdict} | {k: getattr(found, k) for k in reckoned} | vars(found)
 
 
 COMMAND = Command(

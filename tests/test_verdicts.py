@@ -1,0 +1,70 @@
+"""What commands say first: one plain sentence with the next step, held against made-up figures."""
+
+from pathlib import Path
+
+import pytest
+
+from kzoo.qat import Sensitivity
+from kzoo.tflite import Benchmark, Comparison
+from kzoo.tflite.inspect.benchmark import Timing, shortest_names
+from kzoo.tflite.inspect.compare import Output
+from kzoo.tflite.inspect.layer_noise import LayerNoise
+
+
+def output(name="scores", agreement=0.97, sqnr_db=20.0, distinct=(10, 10), accuracy=None) -> Output:
+    return Output(name, "outputs", agreement, distinct, sqnr_db, 0.0, (0.0, 0.0), accuracy)
+
+
+def timing(path: str, cpu_ms: float, ratio: float) -> Timing:
+    return Timing(Path(path), "litert", 1000, cpu_ms, cpu_ms, 1.0, 1.0, 1, ratio)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ([output()], "File and model agree on 97.0% of what they name: it is a good file. Next: "),
+        ([output(agreement=0.85)], "it is usable and loses something. Next: kzoo sensitivity"),
+        ([output(agreement=0.4)], "it is no good file. Next: kzoo sensitivity"),
+        ([output(accuracy=(0.895, 0.898))], "accuracy is 0.898 in the file, 0.895 in the model"),
+        ([output(distinct=(1, 1), agreement=1.0)], "This says little: the model itself names one"),
+        # Boxes have no classes to agree on: 18 dB lost no mAP.
+        ([output("boxes", 0.2, 18.6), output("scores", 0.9, 34.3)], "keep 18.6 dB of signal to"),
+        ([output("boxes", 0.2, 3.0), output("scores")], "it is no good file"),
+    ],
+)
+def test_a_comparison_begins_with_how_good_the_file_is(outputs, words):
+    found = Comparison(100, tuple(outputs))
+    first, empty, *_ = str(found).splitlines()
+    assert words in first
+    assert empty == ""
+
+
+def test_layers_of_a_comparison_are_a_table_that_explains_its_order():
+    found = Comparison(8, (output(),), (LayerNoise("row1_depthwise", 14.5, 13.0),))
+    lines = str(found).splitlines()
+    at = lines.index("row1_depthwise    14.5 dB    13.0 dB")
+    assert lines[at - 1].split() == ["layer", "own", "noise", "all", "noise"]
+    assert "sensitivity orders them otherwise" in "\n".join(lines[at + 1 :])
+
+
+def test_sensitivity_names_the_layer_and_the_next_step():
+    found = Sensitivity({"row1_depthwise": 14.5, "row6_expand_act": 21.1, "stem": 40.0})
+    first = str(found).splitlines()[0]
+    assert first.startswith("row1_depthwise costs most in int8: quantized alone it leaves 14.5 dB")
+    assert "the next, row6_expand_act, 21.1 dB. Next: kzoo convert RUN FILE --keep-float" in first
+    assert "kzoo compare orders layers otherwise" in str(found)
+    assert "stem" not in found.table(2)
+    assert str(Sensitivity({"stem": 40.0})).startswith("No layer costs much: stem costs most")
+
+
+def test_files_of_one_name_are_told_apart():
+    paths = [Path("runs/a/model.tflite"), Path("runs/b/model.tflite"), Path("x/small.tflite")]
+    assert shortest_names(paths) == ("a/model.tflite", "b/model.tflite", "small.tflite")
+    assert shortest_names([Path("m.tflite"), Path("m.tflite")]) == ("m.tflite", "m.tflite")
+    found = Benchmark((timing("a/m.tflite", 4.0, 1.0), timing("b/m.tflite", 2.0, 0.5)), 1)
+    lines = str(found).splitlines()
+    assert lines[0] == (
+        "b/m.tflite (litert) is the fastest: 2.00 ms of CPU time an image, 0.50 of a/m.tflite "
+        "(litert)."
+    )
+    assert [line.split()[0] for line in lines[2:]] == ["file", "a/m.tflite", "b/m.tflite"]
