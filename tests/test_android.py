@@ -1,14 +1,22 @@
-"""The folder for Android against the run it is made of."""
+"""The app for Android against the run it is made of."""
 
 import csv
 import json
 import re
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
 
 import keras
+import numpy as np
 import pytest
+import tree_sitter
+import tree_sitter_kotlin
 
-from kzoo.recipes.commands.android_folder import KOTLIN, android, threshold
-from kzoo.tflite import Metadata, SegmenterOutput, audit, convert
+from kzoo.recipes.commands.android_folder import android, threshold
+from kzoo.tflite import BoxOutputs, Metadata, SegmenterOutput, audit, convert
+from kzoo.tflite.convert.mask_output import end_in_mask
+from kzoo.tflite.convert.postprocess import add_postprocess
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
@@ -29,46 +37,91 @@ def run(tiny, unseen, tmp_path):
     return folder
 
 
-def test_what_an_app_needs(run):
+KOTLIN = "app/src/main/kotlin/com/example/my_run_2"
+PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_kotlin.language()))
+
+
+def kotlin_errors(text: str) -> list[int]:
+    """Lines of what is no Kotlin."""
+    found, todo = [], [PARSER.parse(text.encode()).root_node]
+    while todo:
+        node = todo.pop()
+        if node.is_error or node.is_missing:
+            found.append(node.start_point[0] + 1)
+        todo += node.children
+    return sorted(found)
+
+
+def check_sources(folder: Path) -> None:
+    """Everything parses, no word is left to fill in, and every import is used."""
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix in (".tflite", ".bin"):
+            continue
+        text = path.read_text()
+        assert not re.search(r"@[A-Z_]+@", text), path
+        if path.suffix in (".kt", ".kts"):
+            assert kotlin_errors(text) == [], path
+        if path.suffix == ".xml":
+            ElementTree.fromstring(text)
+        if path.suffix == ".toml":
+            tomllib.loads(text)
+        if path.suffix == ".kt":
+            package, imports = re.findall(r"^package (.*)", text)[0], set()
+            assert path.parent.as_posix().endswith(package.replace(".", "/"))
+            imports = set(re.findall(r"^import .*\.(\w+)$", text, re.MULTILINE))
+            body = re.sub(r"^import .*$", "", text, flags=re.MULTILINE)
+            assert not {name for name in imports if not re.search(rf"\b{name}\b", body)}, path
+
+
+def test_the_parser_sees_what_is_no_kotlin():
+    assert kotlin_errors("fun f(): Int = 1") == []
+    assert kotlin_errors("class A {\n    fun f( = }") != []
+
+
+def test_an_app_that_opens(run):
     folder = android(run)
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
-        "Classifier.kt", "MODEL_CARD.md", "assets/labels.txt", "assets/my_run_2.tflite",
-        "build.gradle.kts",
+        "MODEL_CARD.md", "README.md", "app/build.gradle.kts", "app/src/main/AndroidManifest.xml",
+        "app/src/main/assets/labels.txt", "app/src/main/assets/my_run_2.tflite",
+        *(f"{KOTLIN}/{name}.kt" for name in ("Draw", "MainActivity", "Model", "Resample", "Task")),
+        "app/src/main/res/layout/activity_main.xml", "app/src/main/res/values/strings.xml",
+        "build.gradle.kts", "gradle.properties", "gradle/libs.versions.toml", "settings.gradle.kts",
     ]  # fmt: skip
-    found = audit(folder / "assets" / "my_run_2.tflite")
+    check_sources(folder)
+    asset = folder / "app/src/main/assets/my_run_2.tflite"
+    found = audit(asset)
     assert found.metadata.labels == tuple("abcdef")  # the run's own file has none
     assert found.metadata.run["config"]["data"] == "photos"
     assert "/home/me" not in json.dumps(dict(found.metadata.run))
-    kotlin = (folder / "Classifier.kt").read_text()
-    assert 'setModelAssetPath("my_run_2.tflite")' in kotlin
-    assert "scaled to 64 x 64" in kotlin
+    model = (folder / KOTLIN / "Model.kt").read_text()
+    for line in ('ASSET = "my_run_2.tflite"', f'INPUT = "{found.inputs[0].name}"', "WIDTH = 64",
+                 "INPUT_IS_BYTES = true", "listOf(Accelerator.CPU)",
+                 f'OUTPUTS = listOf("{found.outputs[0].name}")'):  # fmt: skip
+        assert line in model
+    assert "MAX_RESULTS = 3" in (folder / KOTLIN / "Task.kt").read_text()
     card = (folder / "MODEL_CARD.md").read_text()
     assert "| int8_accuracy | 0.8765 |" in card
     assert "a\\|b" in card
     assert "/home/me" not in card
-    assert "takes every operator" in card
-    again = (folder / "assets" / "my_run_2.tflite").read_bytes()
+    assert "By its published list, not run" in card
+    assert "no phone has run this app" in (folder / "README.md").read_text().lower()
+    again = asset.read_bytes()
     android(run)
-    assert (folder / "assets" / "my_run_2.tflite").read_bytes() == again
+    assert asset.read_bytes() == again
 
 
-@pytest.mark.parametrize("task", KOTLIN)
-def test_kotlin_is_whole(task):
-    """No compiler for it here: braces and brackets close, and every import is used."""
-    from kzoo.recipes.commands.android_folder import HEAD
-
-    kotlin = KOTLIN[task]
-    values = {"width": 8, "height": 4, "results": 3, "threshold": 0.5}
-    text = HEAD.format(
-        title="t", about="a", asset="m.tflite", package=kotlin.package, task=task, doc=kotlin.doc,
-        name=kotlin.name, imports=kotlin.imports, options=kotlin.options.format(**values),
-        body=kotlin.body.format(**values),
-    )  # fmt: skip
-    for opening, closing in ("()", "{}"):
-        assert text.count(opening) == text.count(closing)
-    body = text[text.index("/**") :]
-    for name in re.findall(r"import .*\.(\w+)", text):
-        assert name in body
+def test_the_name_of_the_app(run):
+    folder = android(run, run.parent / "a", package="org.flowers.app2", max_results=2)
+    assert (folder / "app/src/main/kotlin/org/flowers/app2/MainActivity.kt").is_file()
+    assert 'applicationId = "org.flowers.app2"' in (folder / "app/build.gradle.kts").read_text()
+    task = (folder / "app/src/main/kotlin/org/flowers/app2/Task.kt").read_text()
+    assert "MAX_RESULTS = 2" in task
+    check_sources(folder)
+    for bad in ("flowers", "com.Example.a", "com.new.app", "com..a", "com.1a"):
+        with pytest.raises(ValueError, match=r"is no name for an Android app: .* com\.example\.f"):
+            android(run, run.parent / "b", package=bad)
+    with pytest.raises(ValueError, match=r"max_results must be at least 1\. Received: 0"):
+        android(run, run.parent / "b", max_results=0)
 
 
 def test_a_segmenter_and_files_that_do_not_fit(run, unseen):
@@ -77,15 +130,56 @@ def test_a_segmenter_and_files_that_do_not_fit(run, unseen):
     said = Metadata(outputs=SegmenterOutput("softmax"))
     convert(net, run / "model.tflite", scheme="float32", labels=list("abcdef"), metadata=said)
     folder = android(run, run.parent / "out")
-    assert "ImageSegmenterOptions" in (folder / "Segmenter.kt").read_text()
+    check_sources(folder)
+    model = (folder / KOTLIN / "Model.kt").read_text()
+    assert "listOf(Accelerator.GPU, Accelerator.CPU)" in model  # it is a float file
+    assert "INPUT_IS_BYTES = false" in model
+    task = (folder / KOTLIN / "Task.kt").read_text()
+    for line in ("WIDTH = 32", "CLASSES = 6"):
+        assert line in task
+    end_in_mask(run / "model.tflite")
+    check_sources(android(run, run.parent / "mask"))
+    assert "outputs[0].readInt8()" in (run.parent / "mask" / KOTLIN / "Task.kt").read_text()
     convert(net, run / "model.tflite", io="int8", calibration=unseen[0][:8, :32, :32])
     with pytest.raises(ValueError, match=r'takes int8 images.*io="uint8"'):
+        android(run)
+    convert(net, run / "model.tflite", target="edgetpu", calibration=unseen[0][:8, :32, :32])
+    with pytest.raises(ValueError, match=r"in int8, the app reads float32: convert"):
         android(run)
     (run / "model.tflite").unlink()
     with pytest.raises(ValueError, match=r"has no model\.tflite yet"):
         android(run)
     with pytest.raises(ValueError, match="no run folder"):
         android(run.parent)
+
+
+@pytest.mark.parametrize("operator", [False, True])
+def test_a_detector_with_its_anchors_or_its_operator(run, operator):
+    """Two boxes, from the outputs' own names: their order in the file does not matter."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    boxes = keras.layers.Reshape((2, 4), name="boxes")(keras.layers.Dense(8)(x))
+    scores = keras.layers.Reshape((2, 6), name="scores")(keras.layers.Dense(12)(x))
+    net = keras.Model(image, {"boxes": boxes, "scores": scores})
+    anchors = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
+    said = Metadata(labels=tuple("abcdef"), outputs=BoxOutputs(anchors))
+    file = convert(net, run / "model.tflite", scheme="float32", metadata=said)
+    if operator:
+        add_postprocess(file, file)
+    folder = android(run, run.parent / "out")
+    check_sources(folder)
+    assets = folder / "app/src/main/assets"
+    model = (folder / KOTLIN / "Model.kt").read_text()
+    if operator:
+        assert not (assets / "anchors.bin").exists()
+        assert 'OUTPUTS = listOf("boxes", "classes", "scores", "count")' in model
+    else:
+        stored = np.fromfile(assets / "anchors.bin", "<f4").reshape(-1, 4)
+        np.testing.assert_allclose(stored, anchors, atol=1e-6)
+        assert 'OUTPUTS = listOf("boxes", "scores")' in model
+        assert (
+            "SCALES = floatArrayOf(10f, 10f, 5f, 5f)" in (folder / KOTLIN / "Task.kt").read_text()
+        )
 
 
 def test_threshold_by_hand(tmp_path):

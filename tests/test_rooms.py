@@ -273,6 +273,8 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     expected = {str(p if p.parts[0] == "kzoo" else "kzoo" / p) for p in expected}
     expected |= {"kzoo/py.typed", "kzoo/recipes/models.csv", "kzoo/recipes/commands/serve.html"}
     expected |= {f"kzoo/weights/data/{name}.txt" for name in ("coco", "imagenet", "voc")}
+    app = ROOT / "recipes" / "commands" / "android_app"
+    expected |= {f"kzoo/{path.relative_to(ROOT)}" for path in app.rglob("*") if path.is_file()}
     assert expected == {name for name in packed if name.startswith("kzoo/")}
     assert not [name for name in packed if name.startswith(("tests", "tflite", "recipes"))]
     with tarfile.open(sdist) as archive:

@@ -1,6 +1,7 @@
 """The names that `kzoo.tflite` offers, which its __init__.py imports on demand."""
 
 from kzoo.tflite.convert.converter import convert
+from kzoo.tflite.convert.forms import FORMS
 from kzoo.tflite.convert.translation import SCHEMES
 from kzoo.tflite.inspect.audit import Audit, audit
 from kzoo.tflite.inspect.benchmark import Benchmark, benchmark
@@ -18,6 +19,7 @@ from kzoo.tflite.metadata.reading import (
 from kzoo.tflite.runtime.runner import Runner
 
 __all__ = [
+    "FORMS",
     "SCHEMES",
     "Audit",
     "Benchmark",

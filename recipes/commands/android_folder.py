@@ -1,131 +1,61 @@
-"""`kzoo android RUN`: what an Android app needs of a run, in one folder.
+"""`kzoo android RUN`: an Android app around a run's model, to open in Android Studio and run.
 
-    assets/NAME.tflite, assets/labels.txt    the model, with its metadata inside
-    Classifier.kt, Detector.kt or Segmenter.kt    a class around MediaPipe Tasks that fits this file
-    build.gradle.kts                         the lines to add to the app's own
-    MODEL_CARD.md                            what it is, how it was made, what it reached
+    settings.gradle.kts, gradle/libs.versions.toml, app/build.gradle.kts    the Gradle project
+    app/src/main/kotlin/PACKAGE/    MainActivity (camera, photos), Model (LiteRT), Task (outputs),
+                                    Resample (the input's pixels), Draw
+    app/src/main/assets/            the model with its metadata, labels.txt, a detector's anchors
+    README.md, MODEL_CARD.md        what to do and what was tried; what the model is and reached
 
-The Kotlin is written after MediaPipe's guides (https://ai.google.dev/edge/mediapipe/solutions). It
-has been compiled (Kotlin 2.4) against the signatures of MediaPipe's Java classes, not run on a
-phone; the model itself is tested with MediaPipe 1.2.2 in Python (tests/clients), the same C++.
+The files are copies of those in android_app/, in which words such as @PACKAGE@ are replaced.
+Kotlin and XML are parsed by tests. No phone and no Android SDK is there where kzoo is tested: the
+app's README says so.
 """
 
 import csv
 import dataclasses
-import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
 
 from kzoo.files import replacing
+from kzoo.recipes.commands.model_card import card, is_mask, task_of
 from kzoo.recipes.files import write_text
 from kzoo.recipes.training.run_folder import read_config, read_labels
-from kzoo.tflite import Audit, Metadata, audit
+from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 
 SURE = 0.95  # share of answers above the threshold that shall be right
 DETECTION_THRESHOLD = 0.4  # as `kzoo predict` has it
-# MediaPipe's minSdk: https://ai.google.dev/edge/mediapipe/solutions/setup_android
-GRADLE = """// Lines for app/build.gradle.kts
-android {{
-    defaultConfig {{ minSdk = 28 }}
-    androidResources {{ noCompress += "tflite" }}  // the model is mapped into memory as it is
-}}
-dependencies {{
-    // Pin the version that you have tested with.
-    implementation("com.google.mediapipe:tasks-vision:latest.release")
-}}
-"""
-HEAD = """// {title}: {about}
-// Put assets/{asset} and assets/labels.txt into app/src/main/assets.
-package com.example.app  // yours
-
-import android.content.Context
-import android.graphics.Bitmap
-import com.google.mediapipe.framework.image.BitmapImageBuilder
-{imports}
-import com.google.mediapipe.tasks.core.BaseOptions
-import com.google.mediapipe.tasks.vision.core.RunningMode
-import com.google.mediapipe.tasks.vision.{package}.{task}
-import com.google.mediapipe.tasks.vision.{package}.{task}.{task}Options
-
-/** {doc}
- *
- * Not for the main thread; call [close] when done. */
-class {name}(context: Context) : AutoCloseable {{
-    private val task = {task}.createFromOptions(
-        context,
-        {task}Options.builder()
-            .setBaseOptions(BaseOptions.builder().setModelAssetPath("{asset}").build())
-            .setRunningMode(RunningMode.IMAGE)
-{options}
-            .build(),
-    )
-
-{body}
-    override fun close() = task.close()
-}}
-"""
+MOST_BOXES = 20
+APP = Path(__file__).with_name("android_app")
+SOURCES = "app/src/main/kotlin"
+ASSETS = "app/src/main/assets"
+PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+WORDS_OF_JAVA = frozenset(
+    """abstract assert boolean break byte case catch char class const continue default do double
+    else enum extends final finally float for goto if implements import instanceof int interface
+    long native new package private protected public return short static strictfp super switch
+    synchronized this throw throws transient try void volatile while true false null""".split()  # noqa: SIM905
+)  # which no part of a package's name may be
 
 
-@dataclasses.dataclass(frozen=True)
-class Kotlin:
-    """A class around one of MediaPipe's tasks; braces as of str.format."""
+def android(
+    run: str | Path, out: str | Path | None = None, *, package: str | None = None,
+    max_results: int | None = None,
+) -> Path:  # fmt: skip
+    """Write the app to the folder `out` (by default RUN/android) and return it.
 
-    name: str
-    package: str
-    doc: str
-    imports: str
-    options: str
-    body: str
+    package: the app's name to Android, such as "com.example.flowers"; by default com.example and
+        the run's name.
+    max_results: how many classes or boxes it shows; by default 3 classes and 20 boxes.
 
-
-KOTLIN = {
-    "ImageClassifier": Kotlin(
-        "Classifier",
-        "imageclassifier",
-        "What an image shows, the surest first; nothing where the model is not sure.",
-        "import com.google.mediapipe.tasks.components.containers.Category",
-        "            .setMaxResults({results})\n            .setScoreThreshold({threshold:.2f}f)",
-        """    /** [image] of any size is scaled to {width} x {height}, as in training. */
-    fun classify(image: Bitmap): List<Category> =
-        task.classify(BitmapImageBuilder(image).build())
-            .classificationResult().classifications().first().categories()
-""",
-    ),
-    "ObjectDetector": Kotlin(
-        "Detector",
-        "objectdetector",
-        "Objects in an image, each with its box in the image's pixels.",
-        "import com.google.mediapipe.tasks.components.containers.Detection",
-        "            .setMaxResults(20)\n            .setScoreThreshold({threshold:.2f}f)",
-        """    /** [image] of any size is scaled to {width} x {height}, as in training. */
-    fun detect(image: Bitmap): List<Detection> =
-        task.detect(BitmapImageBuilder(image).build()).detections()
-""",
-    ),
-    "ImageSegmenter": Kotlin(
-        "Segmenter",
-        "imagesegmenter",
-        "The class of every pixel, one byte each, by its place in labels.txt.",
-        "import com.google.mediapipe.framework.image.ByteBufferExtractor\n"
-        "import java.nio.ByteBuffer",
-        "            .setOutputCategoryMask(true)\n            .setOutputConfidenceMasks(false)",
-        """    /** (width * height) bytes, row by row, of the size of [image]. */
-    fun segment(image: Bitmap): ByteBuffer =
-        ByteBufferExtractor.extract(
-            task.segment(BitmapImageBuilder(image).build()).categoryMask().get()
-        )
-""",
-    ),
-}
-
-
-def android(run: str | Path, out: str | Path | None = None) -> Path:
-    """Writes the folder `out` (by default RUN/android) and returns it.
-
-    Raises ValueError for what is no run, or whose file MediaPipe Tasks do not take.
+    Raises ValueError for what is no run, for a name that is no package, and for a file whose input
+    or outputs the app does not read.
     """
     run = Path(run)
     config = without_paths(read_config(run))
@@ -133,25 +63,144 @@ def android(run: str | Path, out: str | Path | None = None) -> Path:
     if not file.is_file():
         raise ValueError(f"{run} has no model.tflite yet: let the run come to its end.")
     found = audit(file)
+    require_readable(found)
+    title = run.resolve().name
+    slug = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_") or "model"
+    name = package or f"com.example.{slug if slug[0].isalpha() else f'run_{slug}'}"
+    if not PACKAGE.fullmatch(name) or WORDS_OF_JAVA & set(name.split(".")):
+        raise ValueError(
+            f"{name!r} is no name for an Android app: it takes two parts or more of small letters, "
+            "digits and _, none of them a word of Java, such as com.example.flowers."
+        )
+    if max_results is not None and max_results < 1:
+        raise ValueError(f"max_results must be at least 1. Received: {max_results}")
+    labels = read_labels(run / "labels.txt")
+    results = results_of(run)
+    folder = Path(out) if out else run / "android"
+    assets = folder / ASSETS
+    assets.mkdir(parents=True, exist_ok=True)
+    with replacing(assets / f"{slug}.tflite") as part:
+        part.write_bytes(described(found, title, labels, config, results))
+    found = audit(assets / f"{slug}.tflite")
+    write_text(assets / "labels.txt", "".join(f"{label}\n" for label in labels))
+    outputs = said(found).outputs
+    if isinstance(outputs, BoxOutputs):
+        with replacing(assets / "anchors.bin") as part:
+            part.write_bytes(np.asarray(outputs.anchors, "<f4").tobytes())
+    words = {
+        "PACKAGE": name,
+        "NAME": slug,
+        "TITLE": escape(title),
+        **model_words(found),
+        **result_words(found, run / "predictions.csv", len(labels), max_results),
+    }
+    for template in sorted(path for path in APP.rglob("*") if path.is_file()):
+        place = template.relative_to(APP)
+        if place.parts[0] == "tasks":
+            continue
+        if template.suffix == ".kt":
+            place = Path(SOURCES, *name.split("."), place.name)
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        write_text(folder / place, filled(template, words))
+    task = filled(APP / "tasks" / f"{template_of(found)}.kt", words)
+    write_text(folder / SOURCES / Path(*name.split(".")) / "Task.kt", task)
+    write_text(folder / "MODEL_CARD.md", card(found, title, labels, config, results))
+    return folder
+
+
+def require_readable(found: Audit) -> None:
+    """Raise ValueError for a file that the app cannot feed, or whose outputs it does not read."""
     if found.inputs[0].dtype not in ("uint8", "float32"):
         raise ValueError(
-            f"{file} takes {found.inputs[0].dtype} images, MediaPipe Tasks uint8 or float32: "
+            f"{found.path} takes {found.inputs[0].dtype} images, the app uint8 or float32: "
             'convert RUN/model.keras with io="uint8".'
         )
-    labels = read_labels(run / "labels.txt")
-    title = run.resolve().name
-    asset = f"{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_') or 'model'}.tflite"
-    folder = Path(out) if out else run / "android"
-    (folder / "assets").mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "assets" / asset) as part:
-        part.write_bytes(described(found, title, labels, config, results_of(run)))
-    found = audit(folder / "assets" / asset)
-    write_text(folder / "assets" / "labels.txt", "".join(f"{label}\n" for label in labels))
-    write_text(folder / "build.gradle.kts", GRADLE.format())
-    kotlin = KOTLIN[task_of(found)]
-    write_text(folder / f"{kotlin.name}.kt", snippet(kotlin, found, title, run))
-    write_text(folder / "MODEL_CARD.md", card(found, title, labels, config, results_of(run)))
-    return folder
+    for port in found.outputs:
+        mask = port.dtype == "uint8" and len(port.shape) == 3
+        if port.dtype != "float32" and not mask:
+            raise ValueError(
+                f"{found.path} gives {port.name} in {port.dtype}, the app reads float32: convert "
+                "RUN/model.keras with kzoo convert."
+            )
+
+
+def template_of(found: Audit) -> str:
+    """Which of android_app/tasks reads the outputs."""
+    if isinstance(said(found).outputs, DetectionOutputs):
+        return "ObjectDetectorOp"
+    return "ImageSegmenterMask" if is_mask(found) else task_of(found)
+
+
+def model_words(found: Audit) -> dict[str, str]:
+    """What Model.kt and the README say of the file."""
+    outputs, port = said(found).outputs, found.inputs[0]
+    names = [end.name for end in found.outputs]
+    if isinstance(outputs, BoxOutputs):
+        names = [outputs.boxes, outputs.scores]
+    if isinstance(outputs, DetectionOutputs):
+        names = list(outputs.order)
+    mean, deviation = said(found).normalization if port.dtype == "float32" else (0, 1)
+    quantized = found.per_channel[1] > 0
+    asks = (
+        "the CPU, where XNNPACK runs int8 fastest. For the GPU give the app the float16 file of "
+        "`kzoo convert RUN model.tflite --target gpu`, and put `Accelerator.GPU` first"
+        if quantized
+        else "the GPU, and for the CPU where the GPU does not take the whole file"
+    )
+    return {
+        "ASSET": found.path.name,
+        "INPUT": port.name,
+        "HEIGHT": str(port.shape[1]),
+        "WIDTH": str(port.shape[2]),
+        "BYTES": str(port.dtype == "uint8").lower(),
+        "MEAN": f"{float(mean):g}",
+        "DEVIATION": f"{float(deviation):g}",
+        "OUTPUTS": ", ".join(f'"{name}"' for name in names),
+        "ACCELERATORS": "Accelerator.CPU" if quantized else "Accelerator.GPU, Accelerator.CPU",
+        "ASKS": asks,
+        "WHERE": "\n".join(f"- {v.target.title}: {v.sentence}" for v in found.targets
+                           if v.target.key in ("cpu", "gpu", "qualcomm", "mediatek", "tensor")),
+    }  # fmt: skip
+
+
+def result_words(
+    found: Audit, predictions: Path, classes: int, max_results: int | None
+) -> dict[str, str]:
+    """What Task.kt says of the outputs."""
+    task, outputs = task_of(found), said(found).outputs
+    words = {"MAX_RESULTS": str(max_results or min(5, classes))}
+    if task == "ImageClassifier":
+        words = {
+            "MAX_RESULTS": str(min(max_results or 3, classes)),
+            "THRESHOLD": f"{threshold(predictions, classes):.2f}",
+            "THRESHOLD_SOURCE": f"{SURE:.0%} of the validation images above it are right"
+            if predictions.is_file() else "twice chance, for want of the run's predictions.csv",
+        }  # fmt: skip
+    if task == "ObjectDetector":
+        words = {
+            "MAX_RESULTS": str(max_results or MOST_BOXES),
+            "THRESHOLD": f"{DETECTION_THRESHOLD:.2f}",
+            "THRESHOLD_SOURCE": "as kzoo predict has it",
+        }
+    if isinstance(outputs, BoxOutputs):
+        words["SIGMOID"] = str(outputs.sigmoid).lower()
+        words["SCALES"] = ", ".join(f"{float(scale):g}f" for scale in outputs.scales)
+    if task == "ImageSegmenter":
+        shape = found.outputs[0].shape
+        words |= {"MASK_HEIGHT": str(shape[1]), "MASK_WIDTH": str(shape[2])}
+        words["CLASSES"] = str(shape[-1])
+    return words
+
+
+def said(found: Audit) -> Metadata:
+    """The file's metadata, empty where it has none."""
+    return found.metadata or Metadata()
+
+
+def filled(template: Path, words: Mapping[str, str]) -> str:
+    """A file of android_app/ with its words replaced."""
+    text = template.read_text(encoding="utf-8")
+    return re.sub(r"@([A-Z_]+)@", lambda match: words[match[1]], text)
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -166,48 +215,19 @@ def described(
     """The file with the run's metadata; what it says of its outputs stays."""
     from kzoo.tflite.metadata.writing import add_metadata
 
-    said = found.metadata or Metadata(labels=tuple(labels))
+    if found.metadata is None and is_mask(found):
+        return found.path.read_bytes()  # the metadata of segmenters tells of scores only
+    told = found.metadata or Metadata(labels=tuple(labels))
     made = {"config": config, "results": results}
     return add_metadata(
         found.path.read_bytes(),
-        dataclasses.replace(said, title=said.title or title, run=dict(said.run) or made),
+        dataclasses.replace(told, title=told.title or title, run=dict(told.run) or made),
     )
-
-
-def task_of(found: Audit) -> str:
-    assert found.metadata
-    assert found.metadata.outputs
-    return found.metadata.outputs.task
 
 
 def results_of(run: Path) -> dict[str, Any]:
     file = run / "results.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def snippet(kotlin: Kotlin, found: Audit, title: str, run: Path) -> str:
-    _, height, width, _ = found.inputs[0].shape
-    labels = found.metadata.labels if found.metadata else ()
-    values = {
-        "width": width,
-        "height": height,
-        "results": min(3, len(labels)),
-        "threshold": threshold(run / "predictions.csv", len(labels))
-        if kotlin.name == "Classifier"
-        else DETECTION_THRESHOLD,
-    }
-    return HEAD.format(
-        title=title,
-        about=f"{len(labels)} classes, {found.inputs[0].dtype} images {width} x {height}",
-        asset=found.path.name,
-        package=kotlin.package,
-        task=task_of(found),
-        doc=kotlin.doc,
-        name=kotlin.name,
-        imports=kotlin.imports,
-        options=kotlin.options.format(**values),
-        body=kotlin.body.format(**values),
-    )
 
 
 def threshold(predictions: Path, classes: int) -> float:
@@ -231,76 +251,3 @@ def threshold(predictions: Path, classes: int) -> float:
         if last and right >= SURE * i:
             best = score
     return math.floor(100 * best) / 100  # as it is written: rounded up, it would shut some out
-
-
-def card(
-    found: Audit, title: str, labels: list[str], config: dict[str, Any], results: dict[str, Any]
-) -> str:
-    """A model card: https://arxiv.org/abs/1810.03993, as far as a run knows."""
-    content = found.path.read_bytes()
-    about = found.metadata
-    assert about
-    lines = [
-        f"# {title}",
-        "",
-        f"A {config.get('model', 'MobileNet')} of width {config.get('alpha', 1):g} that was "
-        f"fine-tuned and quantized with kzoo, for MediaPipe's {task_of(found)}.",
-        "",
-        "## The file",
-        "",
-        table({
-            "file": f"{found.path.name}, {len(content):,} bytes",
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "input": str(found.inputs[0]),
-            **{f"output {port.name}": f"{port.dtype} {list(port.shape)}" for port in found.outputs},
-            "classes": ", ".join(labels),
-            "author": about.author or "not stated",
-            "licence": about.license or "not stated: say it before you hand the model on",
-        }),
-        "",
-        "Images of any size are stretched to the input, upright, in RGB, values 0 to 255.",
-        "",
-        "## What it reached",
-        "",
-        "On the run's validation images, which also chose the best epoch; the int8 figures are "
-        "of this file, by the TFLite interpreter.",
-        "",
-        table({key: figure(value) for key, value in results.items() if is_figure(value)})
-        if results else "This run has no results.json.",
-        "",
-        "## How it runs",
-        "",
-        table({
-            "operators": f"{len(found.operators)}, of which {len(found.float_ops)} compute in "
-            "floats before the last layers",
-            "XNNPACK": f"{found.partitions} partition(s), {len(found.outside)} operators outside",
-            **{verdict.target.title: f"{verdict.sentence} By its published list, not run."
-               for verdict in found.targets},
-        }),
-        *(f"\n- {words}" for words in found.advice),
-        "",
-        "## How it was made",
-        "",
-        table({key: str(value) for key, value in config.items()}),
-        "",
-        "## Before you rely on it",
-        "",
-        "It knows what its training images showed, and answers with one of its classes to any "
-        "image. Measure it on images of your app's own users, by group where groups matter. "
-        "The licences of the pretrained weights and of the training images bind it as well.",
-        "",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def table(rows: dict[str, str]) -> str:
-    escaped = {key: value.replace("|", "\\|").replace("\n", " ") for key, value in rows.items()}
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in escaped.items())])
-
-
-def is_figure(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def figure(value: float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -16,7 +16,7 @@ from kzoo.recipes.training.run_folder import labels_beside, read_labels
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit
 from kzoo.tflite.convert.converter import STEPS, drafted
 from kzoo.tflite.convert.postprocess import add_postprocess
-from kzoo.tflite.convert.request import Request
+from kzoo.tflite.convert.request import requested
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT, verify_draft
 
 MOST_IMAGES = 256
@@ -34,10 +34,11 @@ class Converted:
 
 
 def convert_file(
-    model: str | Path, out: str | Path, *, scheme: Any = "int8", io: Any = None,
+    model: str | Path, out: str | Path, *, scheme: Any = None, io: Any = None,
     calibration: str | Path | None = None, check: str | Path | None = None,
     agreement: float = LEAST_AGREEMENT, labels: str | Path | None = None, size: int | None = None,
     batch_size: int = 1, about: Metadata | None = None, postprocess: bool = False,
+    target: str = "cpu",
 ) -> Converted:  # fmt: skip
     """Converts `model`, compares the file with it, and returns what was found.
 
@@ -70,9 +71,9 @@ def convert_file(
             bar.update()
             bar.set_description(name)
 
-        request = Request(
-            Path(out), scheme, io, None if names is None else tuple(names),
-            (side, side) if size else None, metadata=about, batch_size=batch_size,
+        request = requested(
+            Path(out), target, scheme=scheme, io=io, labels=None if names is None else tuple(names),
+            image_size=(side, side) if size else None, metadata=about, batch_size=batch_size,
         )  # fmt: skip
         several = len(net.outputs) > 1
         bounds = Bounds(None, LEAST_SQNR_DB) if several else Bounds(agreement)

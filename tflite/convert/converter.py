@@ -22,9 +22,16 @@ from kzoo.files import replacing
 from kzoo.qat import FakeQuant
 from kzoo.quantization.ranges import CHANNELS, pixel_range
 from kzoo.quantization.read import functional
+from kzoo.tflite.convert.forms import require_fit
 from kzoo.tflite.convert.postprocess import OPERATOR, PostProcess, with_postprocess
 from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32, fenced
-from kzoo.tflite.convert.request import Request, calibration_set, image_shape, output_names
+from kzoo.tflite.convert.request import (
+    Request,
+    calibration_set,
+    image_shape,
+    output_names,
+    requested,
+)
 from kzoo.tflite.convert.translation import SCHEMES, trace, translate
 from kzoo.tflite.inspect.audit import Audit, audit, require_sound
 from kzoo.tflite.metadata.reading import BoxOutputs, DetectionOutputs, Metadata
@@ -35,7 +42,7 @@ def convert(
     model: keras.Model | str | os.PathLike | Any,
     out: str | os.PathLike,
     *,
-    scheme: Literal["float32", "float16", "dynamic", "int8", "int16x8"] = "int8",
+    scheme: Literal["float32", "float16", "dynamic", "int8", "int16x8"] | None = None,
     io: Literal["uint8", "float32", "int8"] | None = None,
     calibration: np.ndarray | None = None,
     calibrator: Literal["kzoo", "tensorflow"] = "kzoo",
@@ -44,6 +51,7 @@ def convert(
     image_size: tuple[int, int] | None = None,
     batch_size: int = 1,
     postprocess: PostProcess | Literal["op"] | None = None,
+    target: Literal["cpu", "gpu", "npu", "web", "micro", "edgetpu"] = "cpu",
     progress: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Write `model` to the file `out`, for one image at a time, and return its path.
@@ -51,8 +59,9 @@ def convert(
     model: a functional or sequential Keras model of one image, or the path of a .keras file.
         Under JAX and PyTorch, TensorFlow converts it in a process of its own. A model of tf-keras
         also, whose int8 ranges are tfmot's (`kzoo.interop.quantize_model`).
-    scheme: see `SCHEMES`.
-    io: dtype of the input. None means uint8 for int8, and float32 for the other schemes. A uint8
+    scheme: see `SCHEMES`. None: that of the target, which is int8 for the CPU.
+    io: dtype of the input. None: that of the target where the scheme is its own, else uint8 for
+        int8 and float32 for the other schemes. A uint8
         input takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's
         front becomes the input's scale and zero point. A model without one is taken to be fed with
         pixels in [0, 255], [0, 1] or [-1, 1], by its calibration. A float32 input of an int8 file
@@ -72,6 +81,10 @@ def convert(
     batch_size: how many images the file takes at a time, always as many. Android takes 1.
     postprocess: of a `kzoo.Detector`, whose file has the outputs boxes and scores, and the anchors
         in its metadata. "op", or its settings, puts TFLite_Detection_PostProcess behind them.
+    target: where it will run, see `kzoo.tflite.FORMS`: which scheme, input, form of hard-swish and
+        dtype of the outputs it has, where they are not said here. A model that `kzoo.quantize`
+        gave its ranges keeps the form of hard-swish that it has. "micro" and "edgetpu" refuse to
+        write a file of which the target refuses an operator, by its list (`kzoo.tflite.targets`).
     progress: called with the name of each step when it begins: one of `STEPS`.
 
     A MobileNetV3-Large at 224 px takes 25 s of CPU time and 3.0 GB of memory at most to int8, with
@@ -81,9 +94,10 @@ def convert(
     """
     lines = None if labels is None else tuple(labels)
     settings = PostProcess() if postprocess == "op" else postprocess
-    request = Request(
-        Path(out), scheme, io, lines, image_size, calibrator, metadata, batch_size, settings
-    )
+    request = requested(
+        Path(out), target, scheme=scheme, io=io, labels=lines, image_size=image_size,
+        calibrator=calibrator, metadata=metadata, batch_size=batch_size, postprocess=settings,
+    )  # fmt: skip
     with drafted(model, request, calibration, progress):
         pass  # nothing more is asked of it
     return request.out
@@ -113,6 +127,8 @@ def drafted(
         draft = files.enter_context(replacing(request.out))
         draft.write_bytes(content)
         check(audit(draft), request)
+        if request.target:
+            require_fit(read_tflite(draft), request.target)
         yield draft
         if request.labels is not None:
             lines = files.enter_context(replacing(request.out.with_name("labels.txt")))
@@ -164,7 +180,8 @@ def lower(
         images = calibration_set(calibration, shape, request)
         if request.scheme == "int8" and request.calibrator == "kzoo":
             progress(STEPS[1])
-            body, images = kzoo.quantize(body, calibration=images), None
+            body = kzoo.quantize(body, calibration=images, hard_swish=request.hard_swish)
+            images = None
     said = request.metadata
     if isinstance(model, Detector):
         body, names = model.like(body.input, body.output).scored(), ["boxes", "scores"]
@@ -186,8 +203,9 @@ def lower(
     )  # fmt: skip
     content = translate(graph, scheme, images, grid, ends)
     content = finish(
-        content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32"
-    )
+        content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32",
+        outputs=request.outputs,
+    )  # fmt: skip
     if request.postprocess and said and isinstance(said.outputs, BoxOutputs):
         content = with_postprocess(content, said.outputs, request.postprocess)
         said = dataclasses.replace(said, outputs=DetectionOutputs())

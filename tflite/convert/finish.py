@@ -15,9 +15,10 @@ SIGNATURE = "serving_default"
 
 
 def finish(
-    content: bytes, *, input_name: str, output_names: list[str], io: str = "float32"
-) -> bytes:
-    """The file with named tensors, a signature, and an input of dtype `io`.
+    content: bytes, *, input_name: str, output_names: list[str], io: str = "float32",
+    outputs: str = "float32",
+) -> bytes:  # fmt: skip
+    """The file with named tensors, a signature, an input of dtype `io`, outputs of dtype `outputs`.
 
     A uint8 or int8 input takes over the scale and zero point of the QUANTIZE operator that the
     float input went through. Raises ValueError where there is none.
@@ -26,29 +27,32 @@ def finish(
 
     model = schema.ModelT.InitFromPackedBuf(content)
     graph = model.subgraphs[0]
-    outputs = in_order(graph)
-    if len(graph.inputs) != 1 or len(outputs) != len(output_names):
+    ends = in_order(graph)
+    if len(graph.inputs) != 1 or len(ends) != len(output_names):
         raise ValueError(
-            f"The converter returned {len(graph.inputs)} inputs and {len(outputs)} outputs, the "
+            f"The converter returned {len(graph.inputs)} inputs and {len(ends)} outputs, the "
             f"model has 1 and {len(output_names)} ({', '.join(output_names)})."
         )
     remove_fences(model)
-    softmax_in_float(model)
+    if outputs == "int8":
+        ends = as_stored(model, ends)
+    else:
+        softmax_in_float(model)
     if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
         take_bytes(model, io)
-    names = {int(graph.inputs[0]): input_name, **dict(zip(outputs, output_names, strict=True))}
+    names = {int(graph.inputs[0]): input_name, **dict(zip(ends, output_names, strict=True))}
     for i, tensor in enumerate(graph.tensors):
         if i in names:
             tensor.name = names[i]
         elif as_text(tensor.name) in names.values():
             tensor.name = f"{as_text(tensor.name)}_inner"  # names of inputs and outputs are unique
-    graph.outputs = np.array(outputs, np.int32)
+    graph.outputs = np.array(ends, np.int32)
 
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
     signature.inputs = [tensor_map(schema, input_name, graph.inputs[0])]
     signature.outputs = [
-        tensor_map(schema, name, index) for name, index in zip(output_names, outputs, strict=True)
+        tensor_map(schema, name, index) for name, index in zip(output_names, ends, strict=True)
     ]
     model.signatureDefs = [signature]
     return tflite_content(model)
@@ -78,6 +82,22 @@ def remove_fences(model: Any) -> None:
         for other in graph.operators:
             other.inputs = np.where(other.inputs == after, before, other.inputs)
         graph.outputs = np.where(graph.outputs == after, before, graph.outputs)
+
+
+def as_stored(model: Any, ends: list[int]) -> list[int]:
+    """Take the DEQUANTIZE off every output that ends in one; the outputs then."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    inner = {
+        int(op.outputs[0]): int(op.inputs[0])
+        for op in graph.operators
+        if model.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.DEQUANTIZE
+    }
+    read = {int(i) for op in graph.operators for i in op.inputs}
+    gone = {end for end in ends if end in inner and end not in read}
+    graph.operators = [op for op in graph.operators if int(op.outputs[0]) not in gone]
+    return [inner[end] if end in gone else end for end in ends]
 
 
 def softmax_in_float(model: Any) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 
 from kzoo.quantization.ranges import CHANNELS, pixel_range
+from kzoo.tflite.convert.forms import form
 from kzoo.tflite.convert.postprocess import PostProcess
 from kzoo.tflite.convert.translation import SCHEMES
 from kzoo.tflite.metadata.reading import Metadata
@@ -25,6 +27,9 @@ class Request:
     metadata: Metadata | None = None
     batch_size: int = 1
     postprocess: PostProcess | None = None
+    hard_swish: Literal["split", "op"] = "split"
+    outputs: str = "float32"
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
@@ -50,6 +55,26 @@ class Request:
         for label in self.labels or ():
             if not isinstance(label, str) or len(label.splitlines()) != 1:
                 raise ValueError(f"A label must be one line of text. Received: {label!r}")
+
+
+def requested(
+    out: Path, target: str, *, scheme: str | None = None, io: str | None = None,
+    labels: tuple[str, ...] | None = None, image_size: tuple[int, int] | None = None,
+    calibrator: str = "kzoo", metadata: Metadata | None = None, batch_size: int = 1,
+    postprocess: PostProcess | None = None,
+) -> Request:  # fmt: skip
+    """A request, filled up with the form of the target.
+
+    What is said of scheme and io goes before it; a scheme of one's own has its own input and
+    float32 outputs.
+    """
+    chosen = form(target)
+    own = scheme in (None, chosen.scheme)
+    return Request(
+        out, scheme or chosen.scheme, io or (chosen.io if own else None), labels, image_size,
+        calibrator, metadata, batch_size, postprocess, chosen.hard_swish,
+        chosen.outputs if own else "float32", target,
+    )  # fmt: skip
 
 
 def image_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int, int]:

@@ -17,6 +17,14 @@ SCHEMES = {
         "weights in int8, activations in int16: 36x slower, reference kernels; no HARD_SWISH"
     ),
 }
+TARGETS = {
+    "cpu": "int8, hard-swish in the parts that XNNPACK has",
+    "gpu": "float16 weights, which GPUs compute in; int8 would be no faster",
+    "npu": "int8, hard-swish as the one operator that NPUs have",
+    "web": "int8 for LiteRT.js on the CPU; for WebGPU take gpu",
+    "micro": "int8 throughout, input and outputs too",
+    "edgetpu": "int8 throughout, for edgetpu_compiler",
+}
 INPUTS = ("uint8", "float32", "int8")
 
 
@@ -26,12 +34,16 @@ class ConvertOptions(Options):
 
     model: str = option("run folder or .keras file")
     out: str = option(".tflite file to write")
-    scheme: str = option(
-        "; ".join(f"{name}: {about}" for name, about in SCHEMES.items()), "int8",
-        choices=tuple(SCHEMES),
+    target: str = option(
+        "where it will run: " + "; ".join(f"{name}: {about}" for name, about in TARGETS.items()),
+        "cpu", choices=tuple(TARGETS),
+    )  # fmt: skip
+    scheme: str | None = option(
+        "; ".join(f"{name}: {about}" for name, about in SCHEMES.items())
+        + " (default: the target's)", None, choices=tuple(SCHEMES),
     )  # fmt: skip
     io: str | None = option(
-        f"input dtype: {', '.join(INPUTS)} (default: the scheme's)", None, choices=INPUTS
+        f"input dtype: {', '.join(INPUTS)} (default: the target's)", None, choices=INPUTS
     )
     calibration: str | None = option(
         "folder of images like those the model will see (default: the run's own)", None
@@ -64,6 +76,7 @@ def run(options: ConvertOptions) -> Any:
     return convert_file(
         options.model,
         options.out,
+        target=options.target,
         scheme=options.scheme,
         io=options.io,
         calibration=options.calibration,

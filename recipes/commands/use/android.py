@@ -1,4 +1,4 @@
-"""`kzoo android`: what an Android app needs of a run."""
+"""`kzoo android`: an Android app around a run's model."""
 
 import dataclasses
 
@@ -11,19 +11,25 @@ class AndroidOptions(Options):
 
     run: str = option("run folder")
     out: str | None = option("folder to write (default: RUN/android)", None)
+    package: str | None = option("of the app (default: com.example and the run's name)", None)
+    max_results: int | None = option(
+        "classes or boxes that it shows (default: 3 classes, 20 boxes)", None
+    )
 
 
 def run(options: AndroidOptions) -> str:
     from kzoo.recipes.commands.android_folder import android
 
-    folder = android(options.run, options.out)
+    folder = android(
+        options.run, options.out, package=options.package, max_results=options.max_results
+    )
     return "\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 COMMAND = Command(
     "android",
-    "a folder with what an Android app needs of a run: model, Kotlin, Gradle lines, model card",
+    "an Android app around a run's model, to open in Android Studio and run",
     AndroidOptions,
     run,
-    "kzoo android runs/photos",
+    "kzoo android runs/photos --package com.example.flowers",
 )

@@ -1,0 +1,96 @@
+"""The model card of a run: what the file is, what it reached, and how it was made."""
+
+import hashlib
+from typing import Any
+
+from kzoo.tflite import Audit, Metadata
+
+
+def is_mask(found: Audit) -> bool:
+    """Whether the file ends in its mask: one byte for each pixel (`end_in_mask`)."""
+    first = found.outputs[0]
+    return len(found.outputs) == 1 and first.dtype == "uint8" and len(first.shape) == 3
+
+
+def task_of(found: Audit) -> str:
+    """MediaPipe's name of what the file does. Raises ValueError where it does not tell."""
+    told = found.metadata.outputs if found.metadata else None
+    if told is None and not is_mask(found):
+        raise ValueError(
+            f"{found.path} does not tell what its outputs are. Convert it with "
+            "metadata=Metadata(outputs=...)."
+        )
+    return told.task if told else "ImageSegmenter"
+
+
+def card(
+    found: Audit, title: str, labels: list[str], config: dict[str, Any], results: dict[str, Any]
+) -> str:
+    """A model card: https://arxiv.org/abs/1810.03993, as far as a run knows."""
+    content = found.path.read_bytes()
+    about = found.metadata or Metadata()
+    lines = [
+        f"# {title}",
+        "",
+        f"A {config.get('model', 'MobileNet')} of width {config.get('alpha', 1):g} that was "
+        f"fine-tuned and quantized with kzoo, for Android and MediaPipe's {task_of(found)}.",
+        "",
+        "## The file",
+        "",
+        table({
+            "file": f"{found.path.name}, {len(content):,} bytes",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "input": str(found.inputs[0]),
+            **{f"output {port.name}": f"{port.dtype} {list(port.shape)}" for port in found.outputs},
+            "classes": ", ".join(labels),
+            "author": about.author or "not stated",
+            "licence": about.license or "not stated: say it before you hand the model on",
+        }),
+        "",
+        "Images of any size are stretched to the input, upright, in RGB, values 0 to 255, with "
+        "Pillow's bilinear filter; transparent parts are white.",
+        "",
+        "## What it reached",
+        "",
+        "On the run's validation images, which also chose the best epoch; the int8 figures are "
+        "of this file, by the TFLite interpreter.",
+        "",
+        table({key: figure(value) for key, value in results.items() if is_figure(value)})
+        if results else "This run has no results.json.",
+        "",
+        "## How it runs",
+        "",
+        table({
+            "operators": f"{len(found.operators)}, of which {len(found.float_ops)} compute in "
+            "floats before the last layers",
+            "XNNPACK": f"{found.partitions} partition(s), {len(found.outside)} operators outside",
+            **{verdict.target.title: f"{verdict.sentence} By its published list, not run."
+               for verdict in found.targets},
+        }),
+        *(f"\n- {words}" for words in found.advice),
+        "",
+        "## How it was made",
+        "",
+        table({key: str(value) for key, value in config.items()}),
+        "",
+        "## Before you rely on it",
+        "",
+        "It knows what its training images showed, and answers with one of its classes to any "
+        "image. Measure it on images of your app's own users, by group where groups matter. "
+        "The licences of the pretrained weights and of the training images bind it as well.",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def table(rows: dict[str, str]) -> str:
+    escaped = {key: value.replace("|", "\\|").replace("\n", " ") for key, value in rows.items()}
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in escaped.items())])
+
+
+def is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def figure(value: float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

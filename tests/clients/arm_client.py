@@ -1,0 +1,183 @@
+"""What kzoo's files answer on ARM, run by qemu, against x86: `python tests/clients/arm_client.py`.
+
+Phones are ARM, and every other test runs on x86. This program sets itself up in the user's cache
+(80 MB): qemu-user-static and an arm64 Python of Debian 12, unpacked and not installed, and LiteRT's
+aarch64 wheel. It needs apt-get, dpkg and pip; nothing of the machine changes.
+
+LiteRT is 1.4.0 on ARM: 2.3.0 ends in a segmentation fault under qemu 7.2. x86 has the LiteRT that
+is installed. Times under qemu mean nothing and are not given.
+
+A row of tests/bench/results/arm.csv is a file on a CPU: images, the partitions and the operators
+outside XNNPACK there, whether those are what `audit` predicts, the largest difference from x86 of
+any output in quanta (steps of the int8 tensor it is dequantized from; of float files, millionths of
+the output's range), and the share of answers that change (top class, pixels' classes, detections).
+"""
+
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent)]
+from conftest import gratings  # noqa: E402
+from zoo_files import NETS, zoo_files  # noqa: E402
+
+from kzoo.tflite import targets  # noqa: E402
+from kzoo.weights.readers.flatbuffer import TfliteGraph, read_tflite  # noqa: E402
+
+PYTHON = """python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 libstdc++6
+zlib1g libexpat1 libssl3 libffi8 libbz2-1.0 liblzma5 libuuid1 libsqlite3-0 libcrypt1""".split()  # noqa: SIM905, one line a package otherwise
+WHEELS = ("ai-edge-litert==1.4.0", "numpy==2.3.5", "flatbuffers==25.12.19")
+PLATFORMS = ("manylinux_2_17_aarch64", "manylinux2014_aarch64", "manylinux_2_27_aarch64",
+             "manylinux_2_28_aarch64")  # fmt: skip
+# qemu's CPUs, by what int8 kernels find on them.
+CPUS = {
+    "cortex-a72": "neither dotprod nor i8mm",
+    "cortex-a76": "dotprod",
+    "max,sve=off,sme=off": "dotprod and i8mm",
+}
+RESULTS = HERE.parent / "bench" / "results" / "arm.csv"
+COLUMNS = ["net", "scheme", "cpu", "features", "images", "partitions", "outside", "predicted",
+           "worst_quanta", "changed", "litert_arm", "litert_x86", "machine", "commit", "seed",
+           "command"]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, default=cache() / "arm", help="what is set up")
+    parser.add_argument("--files", type=Path, default=cache() / "zoo", help="made where missing")
+    parser.add_argument("--only", nargs="+", choices=tuple(NETS), default=())
+    parser.add_argument("--cpu", nargs="+", choices=tuple(CPUS), default=tuple(CPUS))
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    set_up(given.root)
+    files = [(n, s, f.absolute()) for n, s, f in zoo_files(given.files, tuple(given.only))]
+    work = given.root / "work"
+    work.mkdir(exist_ok=True)
+    np.save(work / "images.npy", gratings(given.images, seed=1)[0])
+    for name in ("arm_runner.py", "../../tflite/runtime/trial.py"):
+        (work / Path(name).name).write_bytes((HERE / name).read_bytes())
+    run([sys.executable, "-P"], work, "x86", [file for _, _, file in files])
+    rows = []
+    for cpu in given.cpu:
+        arm64 = given.root / "arm64"
+        emulated = [given.root / "qemu/usr/bin/qemu-aarch64-static", "-cpu", cpu, "-L", arm64,
+                    arm64 / "usr/bin/python3.11"]  # fmt: skip
+        died = run(emulated, work, cpu, [file for _, _, file in files], given.root / "site")
+        for net, scheme, file in files:
+            found = [died[file]] * 5 if file in died else compared(work, cpu, file)
+            rows.append([net, scheme, cpu, CPUS[cpu], given.images, *found, *stamp(given.images)])
+            print(*rows[-1][:10], sep="\t", flush=True)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    with given.out.open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows([COLUMNS, *rows])
+
+
+def cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kzoo" / "clients"
+
+
+def set_up(root: Path) -> None:
+    """qemu, an arm64 Python and its packages below `root`, where they are not there yet."""
+    if (root / "ready").is_file():
+        return
+    print(f"qemu, an arm64 Python and LiteRT are unpacked into {root}", flush=True)
+    for part in ("debs", "lists/partial", "wheels", "site"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    # Downloads of root go as _apt otherwise, who may not write here.
+    apt = ["apt-get", "-q", "-oAPT::Sandbox::User=root"]
+    arm = [*apt, "-oAPT::Architecture=arm64", "-oAPT::Architectures=arm64",
+           f"-oDir::State::Lists={(root / 'lists').absolute()}"]  # fmt: skip
+    subprocess.run([*arm, "update"], check=True)
+    subprocess.run([*arm, "download", *PYTHON], cwd=root / "debs", check=True)
+    subprocess.run([*apt, "download", "qemu-user-static"], cwd=root / "debs", check=True)
+    for package in sorted((root / "debs").glob("*.deb")):
+        place = "qemu" if package.name.startswith("qemu") else "arm64"
+        subprocess.run(["dpkg", "-x", package, root / place], check=True)
+    tags = [word for tag in PLATFORMS for word in ("--platform", tag)]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary=:all:", *tags,
+         "--python-version", "3.11", "--target", root / "site", *WHEELS], check=True,
+    )  # fmt: skip
+    (root / "ready").touch()
+
+
+def run(
+    python: Sequence[str | Path], work: Path, name: str, files: list[Path], site: Path | None = None
+) -> dict[Path, str]:
+    """Outputs of all files into work/name; {file: how} of those that ended the process."""
+    (work / name).mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": f"{work}{os.pathsep}{site or ''}".rstrip(":")}
+    todo, died = list(files), {}
+    while todo:
+        command = [*python, work / "arm_runner.py", work / "images.npy", work / name, *todo]
+        for file in todo:
+            (work / name / f"{file.stem}.npz").unlink(missing_ok=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        left = [file for file in todo if not (work / name / f"{file.stem}.npz").is_file()]
+        if left and not done.returncode:
+            raise RuntimeError(f"{name} ran and left nothing: {done.stderr[-300:]}")
+        if left:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            died[left[0]] = f"ended with code {done.returncode}: {last}"
+        todo = left[1:]
+    return died
+
+
+def compared(work: Path, cpu: str, file: Path) -> list:
+    """[partitions, operators outside, as predicted, worst difference, answers that change]."""
+    here, there = (np.load(work / name / f"{file.stem}.npz") for name in ("x86", cpu))
+    graph = read_tflite(file).graphs[0]
+    (cpu_list,) = targets(file, "cpu")
+    predicted = [finding.index for finding in cpu_list.refused] == there["outside"].tolist()
+    worst = 0.0
+    for index in graph.outputs:
+        a, b = (side[str(index)].astype(np.float64) for side in (here, there))
+        worst = max(worst, float(np.abs(a - b).max()) / step(graph, index, a))
+    answers = answers_of(graph, here), answers_of(graph, there)
+    changed = float(np.mean(answers[0] != answers[1]))
+    outside = len(there["outside"])
+    return [int(there["partitions"]), outside, predicted, f"{worst:.3g}", f"{changed:.4f}"]
+
+
+def step(graph: TfliteGraph, index: int, values: np.ndarray) -> float:
+    """What a difference is counted in: the int8 step behind an output, else a millionth of it."""
+    for op in graph.operators:
+        scales = graph.tensors[op.inputs[0]].scales if op.inputs else ()
+        if index in op.outputs and op.name == "DEQUANTIZE" and scales:
+            return scales[0]
+    if graph.tensors[index].dtype in ("uint8", "int32"):
+        return 1.0
+    return 1e-6 * max(float(np.ptp(values)), 1e-12)
+
+
+def answers_of(graph: TfliteGraph, outputs: dict) -> np.ndarray:
+    """What an app reads: the largest class of each image, pixel or anchor; masks as they are."""
+    values = [outputs[str(index)] for index in graph.outputs]
+    classes = next((v for v in reversed(values) if v.ndim > 1 and v.dtype == np.float32), values[0])
+    if len(values) == 4:  # boxes, classes, scores, count
+        return values[1]
+    return classes.argmax(-1) if classes.dtype == np.float32 else classes
+
+
+def stamp(images: int) -> list[str]:
+    import ai_edge_litert
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    return ["1.4.0", ai_edge_litert.__version__, platform.machine(), commit.stdout.strip(), "0, 1",
+            f"python tests/clients/arm_client.py --images {images}"]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
