@@ -6,9 +6,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.recipes.data.images import BadImageError, read_image
+import kzoo
+from kzoo.recipes.data.images import BadImageError
 from kzoo.recipes.evaluation.detect_files import objects
 from kzoo.recipes.evaluation.segment_files import shares
+from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
 from kzoo.recipes.training.run_folder import labels_beside, read_config
 from kzoo.tflite import Runner
 from kzoo.tflite.metadata.reading import read_metadata
@@ -18,17 +20,21 @@ UNREAD = "cannot be read"
 
 
 def predict(
-    model: str | Path, images: Sequence[str | Path], *, top: int = 3
-) -> Iterator[tuple[Path, str]]:
+    model: str | Path, images: Sequence[str | Path], *, top: int = 3, alpha: float = 1.0,
+    weights: str | None = None,
+) -> Iterator[tuple[Path, str]]:  # fmt: skip
     """(image, what the model says of it) for each image, or why it cannot be read.
 
-    `model` is a run folder (its int8 file is asked), a .tflite or a .keras file. Its task is that
+    `model` is a run folder (its int8 file is asked), a .tflite or a .keras file, or the name of a
+    net with published weights (`alpha` and `weights` say which). Its task is that
     of the run it stands in, else what its outputs tell; labels.txt beside it names the classes. A
     .tflite file that takes floats is given what its metadata say, pixels in [0, 255] without them.
     """
     if top < 1:
         raise ValueError(f"top must be at least 1. Received: {top}")
     file = Path(model)
+    if not file.exists() and str(model) in (*kzoo.list_models(), *HEADS):
+        file = published_model(str(model), alpha=alpha, weights=weights)
     if file.is_dir():
         read_config(file)
         file = file / "model.tflite"
@@ -62,10 +68,10 @@ def task_of(file: Path) -> str:
 def classes(file: Path, top: int) -> Callable[[Path], str]:
     """image -> "label 97 %, label 2 %, ...", by a classifier."""
     scores, side = scorer(file)
-    labels = dict(enumerate(labels_beside(file) or ()))
+    labels, read = dict(enumerate(labels_beside(file) or ())), image_reader(file)
 
     def answer(image: Path) -> str:
-        row = scores(read_image(image, side)[None])[0]
+        row = scores(read(image, side)[None])[0]
         best = np.argsort(-row)[:top]
         return ", ".join(f"{labels.get(i, i)} {row[i]:.0%}" for i in best)
 

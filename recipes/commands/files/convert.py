@@ -1,9 +1,11 @@
 """`kzoo convert`: a run or a .keras file to a .tflite file that is held against it."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from kzoo.recipes.inputs import require_data, require_model
+from kzoo.recipes.models import known_models
 from kzoo.recipes.options import Command, Options, option
 
 SCHEMES = {
@@ -25,6 +27,7 @@ TARGETS = {
     "micro": "int8 throughout, input and outputs too",
     "edgetpu": "int8 throughout, for edgetpu_compiler",
 }
+HEADS = ("ssdlite320", "lraspp", "deeplabv3")  # published heads, of `published_model`
 INPUTS = ("uint8", "float32", "int8")
 
 
@@ -32,7 +35,10 @@ INPUTS = ("uint8", "float32", "int8")
 class ConvertOptions(Options):
     """What `kzoo convert` takes."""
 
-    model: str = option("run folder or .keras file")
+    model: str = option(
+        "run folder, .keras file, or a published net by name: one of kzoo list, ssdlite320, "
+        "lraspp, deeplabv3"
+    )
     out: str = option(".tflite file to write")
     target: str = option(
         "where it will run: " + "; ".join(f"{name}: {about}" for name, about in TARGETS.items()),
@@ -59,22 +65,33 @@ class ConvertOptions(Options):
     )  # fmt: skip
     size: int | None = option("input side in px, if the model leaves it open", None)
     batch_size: int = option("images that the file takes at once", 1)
+    alpha: float = option("width multiplier of a net that is named", 1.0)
+    weights: str | None = option("of a net that is named (default: the usual ones)", None)
     title: str = option("written into the file", "")
     author: str = option("written into the file", "")
     license: str = option("written into the file", "")
 
 
 def run(options: ConvertOptions) -> Any:
-    require_model(options.model)
+    named = not Path(options.model).exists() and options.model in (*known_models(), *HEADS)
+    if not named:
+        require_model(options.model)
     for folder in (options.calibration, options.check):
         if folder is not None:
             require_data(folder)
     from kzoo.recipes.programs.convert_model import convert_file
+    from kzoo.recipes.programs.published_model import published_model
     from kzoo.tflite import Metadata
+
+    model: str | Path = options.model
+    if named:
+        model = published_model(
+            options.model, alpha=options.alpha, weights=options.weights, size=options.size
+        )
 
     texts = {field: getattr(options, field) for field in ("title", "author", "license")}
     return convert_file(
-        options.model,
+        model,
         options.out,
         target=options.target,
         scheme=options.scheme,
@@ -83,7 +100,7 @@ def run(options: ConvertOptions) -> Any:
         check=options.check,
         agreement=options.agreement,
         labels=options.labels,
-        size=options.size,
+        size=None if named else options.size,
         batch_size=options.batch_size,
         about=Metadata(**texts) if any(texts.values()) else None,
         postprocess=options.postprocess,
