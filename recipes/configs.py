@@ -55,6 +55,7 @@ class RunConfig(Options):
         f"shards of a packed folder that are damaged: {' or '.join(DAMAGED)}", "refuse",
         lasting=False, choices=DAMAGED,
     )  # fmt: skip
+    quiet: bool = option("show nothing of the progress", False, lasting=False)
     distribute: str | None = option(
         "auto (all devices; processes as SLURM or KERAS_DISTRIBUTION_* say), or HOST:PORT of all "
         "processes, with commas between. Needs JAX", None, lasting=False,

@@ -8,32 +8,30 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 import kzoo
-from kzoo.detection.detections import detections
+from kzoo.detection.detections import Detections, detections
 from kzoo.detection.detector import Detector
-from kzoo.files import replacing
-from kzoo.recipes import distributed as distribute
+from kzoo.recipes import pipeline
 from kzoo.recipes.configs import DetectConfig as Config
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
-from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes
-from kzoo.recipes.data.images import Images
+from kzoo.recipes.data.box_dataset import Example, read_boxes
+from kzoo.recipes.data.images import Images, Source
+from kzoo.recipes.data.packing import pack_boxes
 from kzoo.recipes.evaluation.box_metrics import score_boxes
-from kzoo.recipes.evaluation.box_report import BoxResults, write_report
-from kzoo.recipes.evaluation.detect_files import finder
+from kzoo.recipes.evaluation.box_report import REPORT, BoxResults
+from kzoo.recipes.evaluation.detect_files import describe_objects, load_detector
 from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
-from kzoo.recipes.files import write_json
+from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.training.run_folder import by_one, open_run
-from kzoo.recipes.training.stages import Stage, fit, highest, once, unfreeze
-from kzoo.tflite import compare, convert
+from kzoo.recipes.training.stage import Stage
+from kzoo.recipes.training.stages import TrainingStage
+from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .97 to settle
@@ -48,75 +46,11 @@ def detect(data: str | Path, **options) -> BoxResults:
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    config = Config(data=str(data), **options)
-    with config.joined():
-        return run(config)
+    return pipeline.run(TASK, Config(data=str(data), **options))
 
 
-def run(config: Config) -> BoxResults:
-    """The whole recipe."""
-    dataset = read_boxes(
-        config.data,
-        format=config.format,
-        val_fraction=config.val_fraction,
-        seed=config.seed,
-        damaged=config.damaged,
-    )
-    keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
-    detector = build(config, len(dataset.labels), dataset.labels)
-    paths, unseen = ([each.path for each in split] for split in (dataset.train, dataset.val))
-    folder = open_run(config, dataset.labels, paths, unseen)
-    if distribute.first():
-        print(f"{dataset}\nThe run is kept in {folder}", flush=True)
-
-    # The new head on the frozen rest, then all of the net: each kept when it is done.
-    state, history = folder / "checkpoint", []
-    stages = Training(dataset, config, state)
-    if config.weights != "none" and config.head_epochs:
-        detector, rows = once(state / "1-head.keras", lambda: stages.head(detector))
-        history += rows
-    if config.epochs:
-        detector, rows = once(state / "2-whole.keras", lambda: stages.whole(detector))
-        history += rows
-    keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
-    plain = copy_in_float32(detector)
-    detector = detector.like(plain.input, plain.output)
-    unfreeze(detector)  # as its user will want it
-    if distribute.first():
-        with replacing(folder / "model.keras") as part:
-            detector.save(part)
-
-    # The int8 file, and what it makes of the images that neither model was trained on.
-    calibration = for_calibration(paths, config.size, seed=config.seed)
-    int8 = kzoo.quantize(detector, calibration=calibration)
-    if config.qat_epochs:
-        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8, detector))
-        history += rows
-    return by_one(folder, BoxResults, lambda: finish(folder, detector, int8, dataset, history))
-
-
-def finish(
-    folder: Path, detector: Detector, int8: Detector, dataset: BoxDataset, history: list[Row]
-) -> BoxResults:
-    """The file, held against the float model, and the report."""
-    write_json(folder / "history.json", history)
-    with tqdm(total=3, desc="converting", disable=None) as bar:
-        file = convert(int8, folder / "model.tflite", labels=dataset.labels)
-        bar.update()
-        bar.set_description("comparing")
-        size = detector.input_shape[1]
-        val = Images([example.path for example in dataset.val], size)[:]
-        comparison = compare(detector.scored(), file, val)
-        bar.update()
-        models = {"float": folder / "model.keras", "int8": file}
-        found = {name: finder(path)(val) for name, path in models.items()}
-        bar.update()
-    return write_report(folder, dataset, history, found, comparison)
-
-
-def build(config: Config, classes: int, labels: Sequence[str] | None = None) -> Detector:
-    """The detector, new but for what the weights are of."""
+def build(config: Config, labels: Sequence[str]) -> Detector:
+    """Return the detector, with the weights that the config names."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
@@ -127,7 +61,7 @@ def build(config: Config, classes: int, labels: Sequence[str] | None = None) -> 
     )
     detector = kzoo.SSDLite(
         backbone,
-        classes,
+        len(labels),
         extras=[max(LEAST_EXTRA, int(width * config.alpha)) for width in EXTRAS],
         loss=config.loss,
         box_loss=config.box_loss,
@@ -139,84 +73,134 @@ def build(config: Config, classes: int, labels: Sequence[str] | None = None) -> 
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class Stages:
     """The stages of a run."""
 
-    dataset: BoxDataset
-    config: Config
-    folder: Path
+    run: Run
 
-    def head(self, detector: Detector) -> tuple[Detector, list[Row]]:
-        """The new layers alone."""
+    def all(self) -> list[TrainingStage]:
+        config = self.run.config
+        head_epochs = config.head_epochs if config.weights != "none" else 0
+        stages = (
+            ("head", head_epochs, HEAD_LEARNING_RATE, self.head, {"title": "the new head"}),
+            ("whole", config.epochs, config.learning_rate, self.whole,
+             {"title": "the whole network", "ema": config.ema}),
+            ("qat", config.qat_epochs, QAT_LEARNING_RATE, self.fit,
+             {"title": "quantization-aware training", "cost": 2}),
+        )  # fmt: skip
+        return [
+            TrainingStage(self.stage(name, epochs, rate, **more), train, quantized=name == "qat")
+            for name, epochs, rate, train, more in stages
+        ]
+
+    def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
+        """Return a stage whose best epoch has the highest mAP on the validation images."""
+        config = self.run.config
+        return Stage(
+            name, epochs, learning_rate, metric="val_map", patience=config.patience,
+            **config.of_stages, **options,
+        )  # fmt: skip
+
+    def head(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
+        """Train the new layers alone."""
         for layer in detector.layers:
             layer.trainable = not layer.name.startswith("row")
-        return self.fit(detector, Stage("head", self.config.head_epochs, HEAD_LEARNING_RATE))
+        return self.fit(detector, stage, fit)
 
-    def whole(self, detector: Detector) -> tuple[Detector, list[Row]]:
-        """The whole network. Pretrained batch normalization keeps its statistics.
+    def whole(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
+        """Train the whole network. Pretrained batch normalization keeps its statistics.
 
         Trained along from the statistics of these images, as a segmenter's, a V3-Small was at
         mAP .36 on 237 photos where with these it was at .64 (after 28 epochs of 40).
         """
         for layer in detector.layers:
-            pretrained = self.config.weights != "none" and layer.name.startswith("row")
+            pretrained = self.run.config.weights != "none" and layer.name.startswith("row")
             norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = not (pretrained and norm)
-        stage = Stage("whole", self.config.epochs, self.config.learning_rate, ema=self.config.ema)
-        return self.fit(detector, stage)
+        return self.fit(detector, stage, fit)
 
-    def int8(self, int8: Detector, teacher: Detector) -> tuple[Detector, list[Row]]:
-        """The quantized network, taught by the float one; as it was, where that does not help."""
-        stage = Stage("qat", self.config.qat_epochs, QAT_LEARNING_RATE)
-        return self.fit(int8, stage, how=partial(fit_or_leave, teacher=teacher))
-
-    def fit(
-        self, detector: Detector, stage: Stage, how: Callable = fit
-    ) -> tuple[Detector, list[Row]]:
-        """A stage whose best epoch has the highest mAP on the validation images."""
-        augment = BoxAugment(flip=self.config.flip)
-        if not self.config.crop:
+    def fit(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
+        """Train on augmented images, and measure mAP after each epoch."""
+        config, dataset = self.run.config, self.run.dataset
+        augment = BoxAugment(flip=config.flip)
+        if not config.crop:
             augment = dataclasses.replace(augment, crop=0, shrink=0)
-        train = self.batches(
-            self.dataset.train, augment=augment, mosaic=self.config.mosaic, margin=MARGIN
-        )
-        val = self.batches(self.dataset.val)
-        stage = dataclasses.replace(
-            stage,
-            rank=highest("val_map"),
-            patience=self.config.patience,
-            **self.config.of_stages,
-        )
-        return how(
+        train = self.batches(dataset.train, augment=augment, mosaic=config.mosaic, margin=MARGIN)
+        val = self.batches(dataset.val)
+        return fit(
             detector,
             stage,
-            lambda epoch: train.shuffled(self.config.seed, epoch),
+            lambda epoch: train.shuffled(config.seed, epoch),
             val,
-            self.folder,
             measure=lambda model: self.measured(model, val),
         )
 
-    def batches(self, examples: Sequence[Example], **options) -> BoxBatches:
-        every = (*self.dataset.train, *self.dataset.val)
-        most = max(len(example.labels) for example in every) * (4 if self.config.mosaic else 1)
+    def batches(self, examples: Sequence[Example], **options: Any) -> BoxBatches:
+        """Return images and boxes as the net sees them; `options` as of `BoxBatches`."""
+        config, dataset = self.run.config, self.run.dataset
+        every = (*dataset.train, *dataset.val)
+        most = max(len(example.labels) for example in every) * (4 if config.mosaic else 1)
         return BoxBatches(
-            examples,
-            self.config.size,
-            batch_size=self.config.step,
-            most=min(most, MOST_OBJECTS),
-            **options,
+            examples, config.size, batch_size=config.step, most=min(most, MOST_OBJECTS), **options
         )
 
     def measured(self, detector: Detector, val: BoxBatches) -> dict[str, float]:
+        """Return mean average precisions on the validation images."""
         found = detections(
             detector.predict(val, verbose=0), detector.anchor_boxes, activation=detector.activation
         )
-        score = score_boxes(val.examples, found, self.dataset.labels)
+        score = score_boxes(val.examples, found, self.run.dataset.labels)
         # nan, where no image has an object, ranks nothing.
         figures = {
             "val_map": float(np.nan_to_num(score.map)),
             "val_map50": float(np.nan_to_num(score.map50)),
         }
-        if self.config.keras_cv_metrics:
+        if self.run.config.keras_cv_metrics:
             figures |= score_by_keras_cv(val.examples, found)
         return figures
+
+
+def float_copy(detector: Detector) -> Detector:
+    plain = copy_in_float32(detector)
+    return detector.like(plain.input, plain.output)
+
+
+def image_paths(examples: Sequence[Example]) -> list[Source]:
+    return [example.path for example in examples]
+
+
+def infer(run: Run, model: keras.Model | Path, examples: Sequence[Example]) -> list[Detections]:
+    """Return what is found in the images of a split, boxes in [0, 1]."""
+    return load_detector(model)(Images(image_paths(examples), run.size)[:])
+
+
+def compare_boxes(
+    run: Run, model: keras.Model, examples: Sequence[Example], *, layers: int
+) -> Comparison:
+    return compare(model, run.int8, Images(image_paths(examples), run.size)[:], layers=layers)
+
+
+def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:
+    return convert(int8, run.int8, labels=run.dataset.labels, progress=progress)
+
+
+TASK = register_task(
+    Task(
+        name="detect",
+        Config=Config,
+        read=read_boxes,
+        read_settings=("format", "val_fraction", "seed", "damaged"),
+        sources=image_paths,
+        build=build,
+        stages=lambda run: Stages(run).all(),
+        float_copy=float_copy,
+        write_file=write_file,
+        infer=infer,
+        score=lambda found, examples, labels: score_boxes(examples, found, labels),
+        compare=compare_boxes,
+        report=REPORT,
+        predict=describe_objects,
+        recognizes=lambda axes: len(axes) > 1,
+        pack=pack_boxes,
+    )
+)

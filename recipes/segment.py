@@ -10,28 +10,27 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 import kzoo
-from kzoo.files import replacing
-from kzoo.recipes import distributed as distribute
+from kzoo.recipes import pipeline
 from kzoo.recipes.configs import SegmentConfig as Config
 from kzoo.recipes.data.augment import Augment
-from kzoo.recipes.data.images import Images
+from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.mask_batches import MaskBatches
-from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
-from kzoo.recipes.evaluation.mask_report import MaskResults, write_report
-from kzoo.recipes.evaluation.segment_files import masks_of
-from kzoo.recipes.files import write_json
+from kzoo.recipes.data.mask_dataset import Pair, read_masks
+from kzoo.recipes.data.packing import pack_masks
+from kzoo.recipes.evaluation.mask_report import REPORT, MaskResults, score_pairs
+from kzoo.recipes.evaluation.segment_files import describe_masks, predict_masks
+from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.int8 import fit_or_leave, for_calibration
-from kzoo.recipes.training.run_folder import by_one, open_run
-from kzoo.recipes.training.stages import Stage, fit, highest, once, unfreeze
+from kzoo.recipes.training.stage import Stage
+from kzoo.recipes.training.stages import TrainingStage, unfreeze
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
-from kzoo.tflite import convert
+from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.mask_output import end_in_mask
 from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.tflite.metadata.reading import Metadata, SegmenterOutput
@@ -60,65 +59,11 @@ def segment(data: str | Path, **options) -> MaskResults:
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    config = Config(data=str(data), **options)
-    with config.joined():
-        return run(config)
+    return pipeline.run(TASK, Config(data=str(data), **options))
 
 
-def run(config: Config) -> MaskResults:
-    """The whole recipe."""
-    dataset = read_masks(
-        config.data,
-        val_fraction=config.val_fraction,
-        seed=config.seed,
-        damaged=config.damaged,
-    )
-    keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
-    net = build(config, len(dataset.labels), dataset.labels)
-    paths, unseen = ([pair.image for pair in split] for split in (dataset.train, dataset.val))
-    folder = open_run(config, dataset.labels, paths, unseen)
-    if distribute.first():
-        print(f"{dataset}\nThe run is kept in {folder}", flush=True)
-
-    # The new head on the frozen rest, then all of the net: each kept when it is done.
-    state, history = folder / "checkpoint", []
-    stages = Training(dataset, config, state)
-    if config.weights != "none" and config.head_epochs:
-        net, rows = once(state / "1-head.keras", lambda: stages.head(net))
-        history += rows
-    if config.epochs:
-        net, rows = once(state / "2-whole.keras", lambda: stages.whole(net))
-        history += rows
-    keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
-    net = copy_in_float32(net)
-    unfreeze(net)  # as its user will want it
-    if distribute.first():
-        with replacing(folder / "model.keras") as part:
-            net.save(part)
-
-    # The int8 file, and what it makes of the images that neither model was trained on.
-    calibration = for_calibration(paths, config.size, seed=config.seed)
-    int8 = kzoo.quantize(net, calibration=calibration)
-    if config.qat_epochs:
-        int8, rows = once(state / "3-qat.keras", lambda: stages.int8(int8, net))
-        history += rows
-    return by_one(folder, MaskResults, lambda: finish(folder, int8, dataset, config, history))
-
-
-def finish(
-    folder: Path, int8: keras.Model, dataset: MaskDataset, config: Config, history: list[Row]
-) -> MaskResults:
-    """The file, held against the float model, and the report."""
-    write_json(folder / "history.json", history)
-    file = write_file(int8, folder / "model.tflite", dataset.labels, config.output)
-    models = {"float": folder / "model.keras", "int8": file}
-    masks = {name: masks_of(path, dataset.val, name) for name, path in models.items()}
-    return write_report(folder, dataset, history, masks)
-
-
-def build(config: Config, classes: int, labels: Sequence[str] | None = None) -> keras.Model:
-    """The segmenter, new but for what the weights are of."""
+def build(config: Config, labels: Sequence[str]) -> keras.Model:
+    """Return the segmenter, with the weights that the config names."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
@@ -128,89 +73,135 @@ def build(config: Config, classes: int, labels: Sequence[str] | None = None) -> 
         norm_momentum=NORM_MOMENTUM,
     )
     width = {"filters": config.filters} if config.filters is not None else {}
-    net = HEADS[config.head](backbone, classes, norm_momentum=NORM_MOMENTUM, **width)
+    net = HEADS[config.head](backbone, len(labels), norm_momentum=NORM_MOMENTUM, **width)
     if config.weights != "none" and not config.weights.startswith("imagenet"):
         kzoo.load_weights(net, config.weights, labels=labels)  # the head of a segmenter's file
     return net
 
 
-def write_file(int8: keras.Model, file: Path, labels: tuple[str, ...], output: str) -> Path:
-    """The .tflite file, which gives logits, scores or masks."""
-    activation, in_app = OUTPUTS[output]
-    if activation:
-        scores = keras.layers.Activation(activation, name="scores")(int8.output)
-        int8 = keras.Model(int8.input, scores, name=int8.name)
-    if in_app is None:
-        return end_in_mask(convert(int8, file))
-    return convert(int8, file, labels=labels, metadata=Metadata(outputs=SegmenterOutput(in_app)))
-
-
 @dataclasses.dataclass(frozen=True)
-class Training:
+class Stages:
     """The stages of a run."""
 
-    dataset: MaskDataset
-    config: Config
-    folder: Path
+    run: Run
 
-    def head(self, net: keras.Model) -> tuple[keras.Model, list[Row]]:
-        """The new layers alone."""
-        for layer in net.layers:
-            layer.trainable = not layer.name.startswith("row")
-        return self.fit(net, "head", self.config.head_epochs, HEAD_LEARNING_RATE)
+    def all(self) -> list[TrainingStage]:
+        config = self.run.config
+        head_epochs = config.head_epochs if config.weights != "none" else 0
+        stages = (
+            ("head", head_epochs, HEAD_LEARNING_RATE, self.head, {"title": "the new head"}),
+            ("whole", config.epochs, config.learning_rate, self.whole,
+             {"title": "the whole network", "ema": config.ema}),
+            ("qat", config.qat_epochs, QAT_LEARNING_RATE, self.fit,
+             {"title": "quantization-aware training", "cost": 2}),
+        )  # fmt: skip
+        return [
+            TrainingStage(self.stage(name, epochs, rate, **more), train, quantized=name == "qat")
+            for name, epochs, rate, train, more in stages
+        ]
 
-    def whole(self, net: keras.Model) -> tuple[keras.Model, list[Row]]:
-        """The whole network, pretrained batch norms with the statistics of these images."""
-        unfreeze(net)
-        if self.config.weights != "none":
-            some = np.random.default_rng(self.config.seed).permutation(len(self.dataset.train))
-            paths = [self.dataset.train[i].image for i in some[:SETTLED_IMAGES]]
-            kzoo.recalibrate_batch_norm(net, Images(paths, self.config.size)[:])
-        config = self.config
-        return self.fit(net, "whole", config.epochs, config.learning_rate, ema=config.ema)
-
-    def int8(self, int8: keras.Model, teacher: keras.Model) -> tuple[keras.Model, list[Row]]:
-        """The quantized network, taught by the float one; as it was, where that does not help."""
-        how = partial(fit_or_leave, teacher=teacher)
-        return self.fit(int8, "qat", self.config.qat_epochs, QAT_LEARNING_RATE, how=how)
-
-    def fit(
-        self, net: keras.Model, name: str, epochs: int, learning_rate: float, *,
-        how: Callable = fit, ema: float = 0.0,
-    ) -> tuple[keras.Model, list[Row]]:  # fmt: skip
-        """A stage whose best epoch has the highest mean IoU on the validation images."""
-        augment = Augment(zoom=self.config.zoom, stretch=STRETCH, flip=self.config.flip)
-        train = self.batches(self.dataset.train, augment=augment, margin=MARGIN)
-        stage = Stage(
+    def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
+        """Return a stage whose best epoch has the highest mean IoU on the validation images."""
+        config = self.run.config
+        return Stage(
             name,
             epochs,
             learning_rate,
             self.loss(),
-            [MeanIoU(len(self.dataset.labels)), PixelAccuracy()],
-            highest("val_mean_iou"),
-            patience=self.config.patience,
-            ema=ema,
-            **self.config.of_stages,
-        )
-        val = self.batches(self.dataset.val)
-        return how(
-            net, stage, lambda epoch: train.shuffled(self.config.seed, epoch), val, self.folder
+            [MeanIoU(len(self.run.dataset.labels)), PixelAccuracy()],
+            "val_mean_iou",
+            patience=config.patience,
+            **config.of_stages,
+            **options,
         )
 
+    def head(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
+        """Train the new layers alone."""
+        for layer in net.layers:
+            layer.trainable = not layer.name.startswith("row")
+        return self.fit(net, stage, fit)
+
+    def whole(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
+        """Train the whole network, pretrained batch norms with the statistics of these images."""
+        unfreeze(net)
+        config, paths = self.run.config, self.run.train
+        if config.weights != "none":
+            some = np.random.default_rng(config.seed).permutation(len(paths))[:SETTLED_IMAGES]
+            kzoo.recalibrate_batch_norm(net, Images([paths[i] for i in some], config.size)[:])
+        return self.fit(net, stage, fit)
+
+    def fit(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
+        """Train on augmented images."""
+        config, dataset = self.run.config, self.run.dataset
+        augment = Augment(zoom=config.zoom, stretch=STRETCH, flip=config.flip)
+        train = self.batches(dataset.train, augment=augment, margin=MARGIN)
+        val = self.batches(dataset.val)
+        return fit(net, stage, lambda epoch: train.shuffled(config.seed, epoch), val)
+
     def loss(self) -> kzoo.SegmentationLoss:
-        weights = class_weights(self.dataset.pixels) if self.config.balance else None
+        config = self.run.config
+        weights = class_weights(self.run.dataset.pixels) if config.balance else None
         return kzoo.SegmentationLoss(
-            cross_entropy=self.config.cross_entropy,
-            dice=self.config.dice,
-            focal=self.config.focal,
+            cross_entropy=config.cross_entropy,
+            dice=config.dice,
+            focal=config.focal,
             class_weights=weights,
         )
 
-    def batches(self, pairs: Sequence[Pair], **options) -> MaskBatches:
-        return MaskBatches(pairs, self.config.size, batch_size=self.config.step, **options)
+    def batches(self, pairs: Sequence[Pair], **options: Any) -> MaskBatches:
+        """Return images and masks as the net sees them; `options` as of `MaskBatches`."""
+        config = self.run.config
+        return MaskBatches(pairs, config.size, batch_size=config.step, **options)
 
 
 def class_weights(pixels: np.ndarray) -> list[float]:
-    """The root of the median share over each class's own, so that rare classes count for more."""
+    """Return the root of the median share over each class's own: rare classes count for more."""
     median = np.median(pixels[pixels > 0])
     return np.where(pixels > 0, np.sqrt(median / np.maximum(pixels, 1)), 0).tolist()
+
+
+def image_paths(pairs: Sequence[Pair]) -> list[Source]:
+    return [pair.image for pair in pairs]
+
+
+def compare_masks(
+    run: Run, model: keras.Model, pairs: Sequence[Pair], *, layers: int
+) -> Comparison | None:
+    """Return how far the file's logits are from the model's; None where it gives something else."""
+    if OUTPUTS[run.settings["output"]] != OUTPUTS["logits"]:
+        return None
+    return compare(model, run.int8, Images(image_paths(pairs), run.size)[:], layers=layers)
+
+
+def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:
+    """Write the .tflite file, which gives logits, scores or masks."""
+    activation, in_app = OUTPUTS[run.settings["output"]]
+    if activation:
+        scores = keras.layers.Activation(activation, name="scores")(int8.output)
+        int8 = keras.Model(int8.input, scores, name=int8.name)
+    if in_app is None:
+        return end_in_mask(convert(int8, run.int8, progress=progress))
+    about = Metadata(outputs=SegmenterOutput(in_app))
+    labels = run.dataset.labels
+    return convert(int8, run.int8, labels=labels, metadata=about, progress=progress)
+
+
+TASK = register_task(
+    Task(
+        name="segment",
+        Config=Config,
+        read=read_masks,
+        sources=image_paths,
+        build=build,
+        stages=lambda run: Stages(run).all(),
+        float_copy=copy_in_float32,
+        write_file=write_file,
+        infer=lambda run, model, pairs: predict_masks(model, pairs),
+        score=score_pairs,
+        compare=compare_masks,
+        report=REPORT,
+        predict=describe_masks,
+        recognizes=lambda axes: len(axes) == 1 and axes[0] in (3, 4),
+        pack=pack_masks,
+    )
+)

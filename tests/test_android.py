@@ -149,7 +149,7 @@ def test_a_segmenter_and_files_that_do_not_fit(run, unseen):
     (run / "model.tflite").unlink()
     with pytest.raises(ValueError, match=r"has no model\.tflite yet"):
         android(run)
-    with pytest.raises(ValueError, match="no run folder"):
+    with pytest.raises(ValueError, match="not a kzoo run folder"):
         android(run.parent)
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 
 from kzoo.recipes.classify import Config
 from kzoo.recipes.cli import main
-from kzoo.recipes.files import OwnNames
 from kzoo.recipes.programs import demo
 from kzoo.recipes.training.run_folder import open_run
 from kzoo.tflite import Runner, audit
@@ -209,7 +207,7 @@ class TestErrors:
     def test_a_folder_of_something_else_is_left_alone(self, images, tmp_path, capsys):
         (tmp_path / "thesis.txt").write_text("years of work")
         assert main(["classify", str(images), *QUICK, "--out", str(tmp_path)]) == 1
-        assert "is no run of kzoo" in capsys.readouterr().err
+        assert "is not a kzoo run folder" in capsys.readouterr().err
         assert os.listdir(tmp_path) == ["thesis.txt"]
 
     def test_predict_and_compare_without_a_run(self, tmp_path, capsys):
@@ -247,12 +245,6 @@ def test_a_run_may_be_moved_and_named_otherwise(tmp_path, monkeypatch):
     open_run(Config(str(data), out="moved"), ("x", "y"))
     with pytest.raises(ValueError, match="with other settings"):
         open_run(Config("elsewhere", out="moved"), ("x", "y"))
-
-
-def test_files_of_one_stem_have_names_of_their_own():
-    name = OwnNames()
-    files = [Path(p) for p in ("a/1.jpg", "b/1.jpg", "a/1.jpg", "1.png", "2.jpg")]
-    assert [name(file) for file in files] == ["1", "1-2", "1", "1-3", "2"]
 
 
 @pytest.mark.slow

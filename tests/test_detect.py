@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,11 +18,12 @@ from kzoo.preprocessing import stretch
 from kzoo.recipes.cli import main
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import Example, read_boxes
-from kzoo.recipes.detect import Config, Training
+from kzoo.recipes.detect import TASK, Config, Stages
 from kzoo.recipes.evaluation.box_metrics import score_boxes
-from kzoo.recipes.evaluation.detect_files import finder
+from kzoo.recipes.evaluation.detect_files import load_detector
 from kzoo.recipes.evaluation.drawings import draw_boxes
-from kzoo.recipes.training.stages import Stage
+from kzoo.recipes.task import Run
+from kzoo.recipes.training.stages import fit
 from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
 from kzoo.tflite.metadata.reading import BoxOutputs, read_metadata
@@ -223,10 +225,13 @@ class TestRun:
 
     def test_float_and_int8_find_the_same(self, run, tiles):
         images = images_of(tiles)
-        both = [finder(run / name, max_detections=300) for name in ("model.keras", "model.tflite")]
+        both = [
+            load_detector(run / name, max_detections=300)
+            for name in ("model.keras", "model.tflite")
+        ]
         wide = images[0].repeat(2, axis=1)  # of another size: in its own pixels
         (found,) = Runner(run / "model.tflite").detect([wide], score_threshold=0.01)
-        (square,) = finder(run / "model.tflite")(stretch(wide, (64, 64))[None])
+        (square,) = load_detector(run / "model.tflite")(stretch(wide, (64, 64))[None])
         np.testing.assert_allclose(found.boxes, square.boxes * [64, 128, 64, 128])
         for one, other in zip(*(find(images) for find in both), strict=True):
             assert len(other) > 0
@@ -239,10 +244,10 @@ class TestRun:
         found = audit(file)
         assert [name.split()[1] for name in found.custom_ops] == ["TFLite_Detection_PostProcess"]
         assert read_metadata(file).labels == COLOURS
-        ours = finder(
+        ours = load_detector(
             run / "model.tflite", score_threshold=0.1, iou_threshold=0.5, max_detections=10
         )(images)
-        for one, other in zip(ours, finder(file, score_threshold=0.1)(images), strict=True):
+        for one, other in zip(ours, load_detector(file, score_threshold=0.1)(images), strict=True):
             np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
             np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-5)
         with pytest.raises(ValueError, match="does not tell its anchors"):
@@ -292,12 +297,13 @@ def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
     """With its own losses, and the mAP that its epochs are ranked by; on the smallest net."""
     anchors = Anchors(grids=((2, 2),))
     count = len(anchors.boxes())
-    run = Training(read_boxes(scenes), Config(str(scenes), size=64), tmp_path)
+    dataset, config = read_boxes(scenes), Config(str(scenes), size=64)
+    stages = Stages(Run(TASK, vars(config), dataset, tmp_path, config))
 
     def train(epochs):
         image = keras.Input((64, 64, 3))
         x = keras.layers.Rescaling(1 / 255)(keras.layers.AveragePooling2D(32)(image))
-        parts = {"boxes": 4, "logits": 1 + len(run.dataset.labels)}
+        parts = {"boxes": 4, "logits": 1 + len(dataset.labels)}
         outputs = {
             name: keras.layers.Reshape((count, width), name=name)(
                 keras.layers.Conv2D(count // 4 * width, 1)(x)
@@ -305,7 +311,9 @@ def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
             for name, width in parts.items()
         }
         net = Detector(image, outputs, classes=parts["logits"] - 1, anchors=anchors)
-        return run.fit(net, Stage("stage", epochs, 0.01))[1]
+        return stages.fit(net, stages.stage("stage", epochs, 0.01), partial(fit, folder=tmp_path))[
+            1
+        ]
 
     (first,) = train(1)
     again, second = train(2)
@@ -328,7 +336,7 @@ def test_files_that_are_no_detectors(tmp_path):
     model = keras.Model(image, keras.layers.Flatten()(image))
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="holds a Functional, not a detector"):
-        finder(tmp_path / "model.keras")
+        load_detector(tmp_path / "model.keras")
     convert(model, tmp_path / "model.tflite", scheme="float32")
     with pytest.raises(ValueError, match="does not tell its anchors"):  # before any image
-        finder(tmp_path / "model.tflite")
+        load_detector(tmp_path / "model.tflite")

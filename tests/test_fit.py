@@ -6,13 +6,15 @@ import keras
 import numpy as np
 import pytest
 
+import kzoo.files
 from kzoo.recipes.data.augment import Augment, Batches, warp
-from kzoo.recipes.training import checkpoints as states
+from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training import stages as fitting
-from kzoo.recipes.training.stages import Stage, balanced, best_epoch, fit, highest, once, split_at
+from kzoo.recipes.training.stage import Stage, best_epoch
+from kzoo.recipes.training.stages import balanced, finished_stage, fit, split_at
 
 TOY = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
-STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, rank=highest("val_accuracy"))
+STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, metric="val_accuracy")
 
 
 def data(count=48, seed=0):
@@ -52,7 +54,7 @@ def test_a_stopped_stage_ends_as_it_would_have(tmp_path, ema):
     whole, expected = run(tmp_path / "whole", stage=stage)
     with pytest.raises(StoppedError):
         run(tmp_path / "stopped", stop_at=2, stage=stage)
-    kept = states.latest(tmp_path / "stopped", "toy")
+    kept = checkpoints.latest(tmp_path / "stopped", "toy")
     assert kept.name == "toy-0001"
     resumed, history = run(tmp_path / "stopped", stage=stage)
     for got, want in zip(history, expected, strict=True):
@@ -86,12 +88,12 @@ def test_stopped_within_an_epoch_it_goes_on_from_there(tmp_path, monkeypatch):
         return target
 
     whole, expected = go(tmp_path / "whole")
-    write = states.write_state
+    write = checkpoints.write_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(states, "write_state", stop_after)
+        patch.setattr(checkpoints, "write_checkpoint", stop_after)
         with pytest.raises(StoppedError):
             go(tmp_path / "stopped")
-    assert states.latest(tmp_path / "stopped", "toy").name == "toy-0002-000003"
+    assert checkpoints.latest(tmp_path / "stopped", "toy").name == "toy-0002-000003"
     asked.clear()
     resumed, history = go(tmp_path / "stopped")
     assert asked == [3]  # of six steps the other three
@@ -107,16 +109,16 @@ def test_the_mean_of_the_weights_is_kept_and_training_goes_on_without_it(tmp_pat
     """The mean is made here by hand, of the weights that the same training without one takes."""
     seen = []
 
-    class Noted(fitting.Keeper):
+    class Noted(fitting.CheckpointCallback):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             if keras.backend.backend() == "jax":  # holds them elsewhere while it trains
                 self.model.jax_state_sync()
             seen.append(self.model.get_weights())
 
-    last = dataclasses.replace(STAGE, rank=lambda row: (row["epoch"],))
+    last = dataclasses.replace(STAGE, metric="epoch")
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "Keeper", Noted)
+        patch.setattr(fitting, "CheckpointCallback", Noted)
         run(tmp_path / "plain", stage=last)
     mean = seen[0]
     for weights in seen[1:]:
@@ -149,16 +151,16 @@ def test_a_batch_in_parts_makes_the_update_of_the_whole():
 @pytest.mark.backend
 def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch):
     def full(source, target):
-        if source.name == "toy-0001.part":
+        if source.name == ".part-toy-0001":
             raise OSError(28, "No space left on device")
         replace(source, target)
 
-    replace = states.os.replace
+    replace = kzoo.files.os.replace
     with monkeypatch.context() as patch:
-        patch.setattr(states.os, "replace", full)
+        patch.setattr(kzoo.files.os, "replace", full)
         with pytest.raises(OSError, match="No space left"):
             run(tmp_path)
-    assert states.latest(tmp_path, "toy").name == "toy-0000"
+    assert checkpoints.latest(tmp_path, "toy").name == "toy-0000"
     _, history = run(tmp_path)
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
 
@@ -179,7 +181,7 @@ def test_the_best_epoch_is_the_most_accurate_then_the_one_of_least_loss():
 
 def test_what_is_measured_after_an_epoch_ranks_it(tmp_path):
     found = iter([0.1, 0.9, 0.5, 0.2])
-    stage = Stage("toy", 4, 0.3, **TOY, rank=highest("score"), patience=2)
+    stage = Stage("toy", 4, 0.3, **TOY, metric="score", patience=2)
     train = data()
     _, history = fit(
         net(), stage, lambda e: train.shuffled(0, e), data(seed=1), tmp_path,
@@ -196,7 +198,7 @@ def test_patience_ends_a_stage(tmp_path):
     assert len(history) == 3  # the first, and two that are no better
 
 
-def test_once_makes_a_thing_once(tmp_path):
+def test_once_makes_a_thing_finished_stage(tmp_path):
     calls = []
 
     def make():
@@ -204,7 +206,7 @@ def test_once_makes_a_thing_once(tmp_path):
         return net(), [{"epoch": 0}]
 
     for _ in range(2):
-        model, history = once(tmp_path / "a.keras", make)
+        model, history = finished_stage(tmp_path / "a.keras", make)
         assert model.count_params() == 9
         assert history == [{"epoch": 0}]
     assert len(calls) == 1
@@ -230,8 +232,6 @@ def test_class_weights_give_each_class_the_same_share():
 
 @pytest.mark.backend
 def test_a_split_model_computes_the_same():
-    import kzoo
-
     keras.utils.set_random_seed(1)
     for build in (kzoo.MobileNetV2, kzoo.MobileNetV3Small):
         model = build(0.35, input_shape=(32, 32, 3), classes=4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_fit import STAGE, data, net, run
 
-from kzoo.recipes.training.int8 import fit_or_leave
+from kzoo.recipes.training.int8 import fit_int8
 
 QAT = dataclasses.replace(STAGE, name="qat", epochs=2)
 
@@ -15,7 +15,7 @@ def trained(model, teacher, folder):
     """(Its history, whether its weights are as they were)."""
     before = [np.array(w) for w in model.get_weights()]
     train, val = data(), data(seed=1)
-    model, rows = fit_or_leave(
+    model, rows = fit_int8(
         model, QAT, lambda epoch: train.shuffled(0, epoch), val, folder, teacher=teacher
     )
     assert [(row["stage"], row["epoch"]) for row in rows] == [("ptq", 0), ("qat", 0), ("qat", 1)]
@@ -53,7 +53,7 @@ def test_killed_in_training_it_goes_on(tmp_path):
                 raise StoppedError
             return data().shuffled(0, number)
 
-        return fit_or_leave(net(), QAT, epoch, data(seed=1), folder, teacher=teacher)
+        return fit_int8(net(), QAT, epoch, data(seed=1), folder, teacher=teacher)
 
     _, expected = train(tmp_path / "whole", None)
     with pytest.raises(StoppedError):

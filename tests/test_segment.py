@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 
 import keras
 import numpy as np
@@ -13,9 +14,11 @@ import kzoo
 from kzoo.recipes.cli import main
 from kzoo.recipes.data.images import read_image
 from kzoo.recipes.data.mask_dataset import full_mask, read_masks
-from kzoo.recipes.evaluation.segment_files import masker
-from kzoo.recipes.segment import Config, Training, class_weights
+from kzoo.recipes.evaluation.segment_files import load_segmenter
+from kzoo.recipes.segment import TASK, Config, Stages, class_weights
+from kzoo.recipes.task import Run
 from kzoo.recipes.training.run_folder import open_run
+from kzoo.recipes.training.stages import fit
 from kzoo.segmentation.masks import mask_at, score_masks
 from kzoo.tflite import Runner, audit
 from kzoo.tflite.convert.mask_output import end_in_mask
@@ -59,7 +62,7 @@ class TestRun:
         assert len(val) == 31
         iou = {}
         for file in ("model.keras", "model.tflite"):
-            find = masker(run / file)
+            find = load_segmenter(run / file)
             pairs = [(full_mask(pair), find(pair.image)) for pair in val]
             scores = score_masks(pairs, len(LABELS))
             iou[file] = scores.mean_iou
@@ -132,15 +135,21 @@ class TestRun:
         assert 'src="http' not in page
 
 
+def stages_of(scenes, folder, **options) -> Stages:
+    config = Config(str(scenes), size=64, **options)
+    return Stages(Run(TASK, vars(config), read_masks(scenes), folder, config))
+
+
 def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
     """Loss and metrics come back with the model; on any net, so on the smallest."""
-    dataset = read_masks(scenes)
-    run = Training(dataset, Config(str(scenes), size=64, balance=True, focal=1), tmp_path)
+    stages = stages_of(scenes, tmp_path, balance=True, focal=1)
 
     def train(epochs):
         image = keras.Input((64, 64, 3))
         net = keras.Model(image, keras.layers.Conv2D(3, 1)(image))
-        return run.fit(net, "stage", epochs, 0.01)[1]
+        return stages.fit(net, stages.stage("stage", epochs, 0.01), partial(fit, folder=tmp_path))[
+            1
+        ]
 
     (first,) = train(1)
     again, second = train(2)
@@ -149,14 +158,17 @@ def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
     assert {"val_loss", "val_mean_iou", "val_pixel_accuracy"} <= second.keys()
 
 
-def test_the_head_learns_alone_and_then_the_whole_net(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(Training, "fit", lambda self, net, *_, **__: (net, []))
-    run = Training(read_masks(scenes), Config(str(scenes), size=64), tmp_path)
+def test_the_head_learns_alone_and_then_the_whole_net(scenes, tmp_path):
+    def no_fit(net, *_, **__):
+        return net, []
+
+    stages = stages_of(scenes, tmp_path)
+    stage = stages.stage("stage", 1, 0.01)
     features = kzoo.MobileNetV2(0.35, include_top=False, input_shape=(64, 64, 3))
-    net, _ = run.head(kzoo.LRASPP(features, 3))
+    net, _ = stages.head(kzoo.LRASPP(features, 3), stage, no_fit)
     frozen = [layer for layer in net.layers if not layer.trainable]
     assert len(frozen) > 100
-    net, _ = run.whole(net)
+    net, _ = stages.whole(net, stage, no_fit)
     assert all(layer.trainable for layer in net.layers)
 
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes.data.augment import Batches
-from kzoo.recipes.training.stages import Stage, balanced, fit, highest, once
+from kzoo.recipes.training.stage import Stage
+from kzoo.recipes.training.stages import balanced, finished_stage, fit
 
 COUNT, SIDE, BATCH, EPOCHS = 62, 16, 16, 2  # the last batch has 14, which 4 cannot share
 
@@ -66,7 +67,7 @@ def main(folder: Path, addresses: str, rank: int, save_every: float, seconds: fl
     train = data(0)
     train.__class__ = Watched
     stage = Stage(
-        "toy", EPOCHS, 0.05, "categorical_crossentropy", ["accuracy"], highest("least"),
+        "toy", EPOCHS, 0.05, "categorical_crossentropy", ["accuracy"], "least",
         save_every=save_every,
     )  # fmt: skip
 
@@ -75,7 +76,7 @@ def main(folder: Path, addresses: str, rank: int, save_every: float, seconds: fl
         return {"least": float(model.predict(data(1), verbose=0).min())}
 
     with distribute.joined(addresses or None, rank if addresses else None):
-        model, history = once(
+        model, history = finished_stage(
             folder / "done.keras",
             lambda: fit(
                 net(),

@@ -23,9 +23,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from kzoo.files import replacing
+from kzoo.files import replacing, write_text
 from kzoo.recipes.commands.model_card import card, is_mask, task_of
-from kzoo.recipes.files import write_text
 from kzoo.recipes.training.run_folder import read_config, read_labels
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 

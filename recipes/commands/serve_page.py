@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kzoo.recipes.files import write_json
+from kzoo.files import write_json
 from kzoo.recipes.training.run_folder import labels_beside
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, audit
 

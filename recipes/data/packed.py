@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.files import write_json
 from kzoo.recipes import distributed as distribute
-from kzoo.recipes.files import write_json
 
 INDEX = "packed.json"
 FORMAT = 1

@@ -10,7 +10,7 @@ What is wrong with single images is found now, and told again in the report of e
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kzoo.recipes.data.box_dataset import Example, read_boxes
-from kzoo.recipes.data.class_dataset import Split, read_dataset
+from kzoo.recipes.data.box_dataset import Example
+from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Source, check_pixels, open_image, to_rgb, upright
-from kzoo.recipes.data.mask_dataset import Pair, full_mask, read_masks
+from kzoo.recipes.data.mask_dataset import Pair, full_mask
 from kzoo.recipes.data.packed import (
     SPLITS,
     Check,
@@ -33,6 +33,7 @@ from kzoo.recipes.data.packed import (
     read_index,
 )
 from kzoo.recipes.data.text import Issue
+from kzoo.recipes.task import get_task
 
 SHARD_MB = 256
 NO_BOXES = np.zeros((0, 4), "float32")
@@ -49,14 +50,16 @@ def pack(
     small (JPEG); else files are kept byte for byte. Raises ValueError for what cannot be packed.
     """
     data, out = Path(data), Path(out)
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}. Received: {task!r}")
+    kind = get_task(task)
+    if kind.pack is None:
+        raise ValueError(f"Images of the task {task!r} cannot be packed.")
     if out.exists():
         raise ValueError(f"{out} exists. Choose another folder for the packed images.")
     if side is not None and side < 32:
         raise ValueError(f"side must be at least 32 px. Received: {side}")
     array_record()  # or say at once that it is missing
-    TASKS[task](data, Packer(out, side, shard_mb), val_fraction=val_fraction, seed=seed)
+    dataset = kind.read_dataset(data, {"val_fraction": val_fraction, "seed": seed})
+    kind.pack(dataset, Packer(out, side, shard_mb))
     return check(out)
 
 
@@ -136,8 +139,7 @@ def shrunk(source: Source, side: int | None) -> bytes:
     return small.getvalue()
 
 
-def pack_labels(data: Path, packer: Packer, **options) -> None:
-    dataset = read_dataset(data, **options)
+def pack_labels(dataset: Any, packer: Packer) -> None:
     for name in SPLITS:
         split: Split = getattr(dataset, name)
         targets = {"targets": split.targets.astype("int32")}
@@ -145,8 +147,7 @@ def pack_labels(data: Path, packer: Packer, **options) -> None:
     packer.end("classify", dataset.labels, dataset.issues)
 
 
-def pack_boxes(data: Path, packer: Packer, **options) -> None:
-    dataset = read_boxes(data, **options)
+def pack_boxes(dataset: Any, packer: Packer) -> None:
     for name in SPLITS:
         examples: Sequence[Example] = getattr(dataset, name)
         sources = [example.path for example in examples]
@@ -163,16 +164,8 @@ def objects(examples: Sequence[Example]) -> dict[str, np.ndarray]:
     }
 
 
-def pack_masks(data: Path, packer: Packer, **options) -> None:
-    dataset = read_masks(data, **options)
+def pack_masks(dataset: Any, packer: Packer) -> None:
     for name in SPLITS:
         pairs: Sequence[Pair] = getattr(dataset, name)
         packer.split(name, packer.pairs(name, pairs), {})
     packer.end("segment", dataset.labels, dataset.issues, pixels=dataset.pixels.tolist())
-
-
-TASKS: dict[str, Callable[..., None]] = {
-    "classify": pack_labels,
-    "detect": pack_boxes,
-    "segment": pack_masks,
-}

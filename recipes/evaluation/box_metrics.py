@@ -34,21 +34,21 @@ class BoxScore:
         return f"mAP {self.map:.3f}, mAP50 {self.map50:.3f}, mAP75 {self.map75:.3f} ({areas})"
 
     def figures(self) -> dict[str, Any]:
-        """What is kept in results.json, where nan is null."""
+        """Return what is kept in results.json, where nan is null."""
 
-        def told(value: float) -> float | None:
+        def finite(value: float) -> float | None:
             return None if np.isnan(value) else value
 
         figures = {"map": self.map, "map50": self.map50, "map75": self.map75, **self.by_area}
-        by_class = {name: list(map(told, pair)) for name, pair in self.by_class.items()}
-        return {**{name: told(value) for name, value in figures.items()}, "by_class": by_class}
+        by_class = {name: list(map(finite, pair)) for name, pair in self.by_class.items()}
+        return {**{name: finite(value) for name, value in figures.items()}, "by_class": by_class}
 
 
 def score_boxes(
     examples: Sequence[Example], found: Sequence[Detections], labels: Sequence[str]
 ) -> BoxScore:
-    """What was found, boxes in [0, 1], against what is there. Areas are of the images' own px."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every step
+    """Return how good detections are, boxes in [0, 1]. Areas are in the images' own px."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
         precision = evaluated(examples, found, labels)
     present = precision > -1  # a class that no image has is -1 everywhere
 

@@ -1,8 +1,9 @@
-"""What a detection run leaves for people: report.html, predictions.csv, results.json."""
+"""What a detection run leaves for people: sections of its page, and predictions.csv."""
 
 import csv
 import dataclasses
 import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,12 @@ from matplotlib.figure import Figure
 from kzoo.detection.detections import Detections
 from kzoo.files import replacing
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
-from kzoo.recipes.evaluation.box_metrics import RECALLS, BoxScore, score_boxes
+from kzoo.recipes.evaluation.box_metrics import RECALLS, BoxScore
 from kzoo.recipes.evaluation.drawings import draw_boxes
-from kzoo.recipes.evaluation.page import (
-    draw_curves,
-    jpeg,
-    listed,
-    number,
-    plot,
-    preformatted,
-    settings,
-    table,
-    write_page,
-)
-from kzoo.recipes.files import write_json
-from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.run_folder import read_config
+from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
+from kzoo.recipes.evaluation.page import jpeg, number, plot, table
+from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.task import FLOAT, INT8, Report, Run
 
 GALLERY = 12  # images shown, three times each
 SHOWN = 0.4  # the least score that is drawn
@@ -35,93 +26,91 @@ SIDE = 300  # px of a drawn image
 GREY, BLUE, GREEN = "#9aa5b8", "#2458d3", "#1b7f4b"
 
 
-@dataclasses.dataclass(frozen=True)
-class BoxResults:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxResults(RunResults):
     """What a detection run reached on its validation images; precisions in [0, 1]."""
 
-    folder: Path
     float_map: float
     float_map50: float
     int8_map: float
     int8_map50: float
 
-    def __str__(self) -> str:
+    @staticmethod
+    def main_figures(evaluation: Evaluation) -> dict[str, Any]:
+        return {
+            f"{kind}_{name}": getattr(score, name)
+            for kind, score in evaluation.val.scores.items()
+            for name in ("map", "map50")
+        }
+
+    def summary(self) -> str:
         return (
             f"mAP {self.float_map:.3f} float, {self.int8_map:.3f} int8; "
-            f"mAP50 {self.float_map50:.3f} float, {self.int8_map50:.3f} int8\n"
-            f"Model:  {self.folder / 'model.tflite'}\nReport: {self.folder / 'report.html'}"
+            f"mAP50 {self.float_map50:.3f} float, {self.int8_map50:.3f} int8"
         )
 
+    def test_summary(self) -> str:
+        if not self.test:
+            return ""
+        exact, int8 = (self.test[kind] for kind in (FLOAT, INT8))
+        pairs = [
+            f"{name} {precision(exact[key])} float, {precision(int8[key])} int8"
+            for name, key in (("mAP", "map"), ("mAP50", "map50"))
+        ]
+        return f"on the test images: {'; '.join(pairs)}"
 
-def write_report(
-    folder: Path, dataset: BoxDataset, history: list[Row], found: dict[str, list[Detections]],
-    comparison: Any,
-) -> BoxResults:  # fmt: skip
-    """Writes report.html, results.json and predictions.csv; returns the results.
 
-    `found` holds what the "float" and the "int8" model find on the validation images;
-    `comparison` is what `kzoo.tflite.compare` said of the two.
-    """
-    scores = {name: score_boxes(dataset.val, own, dataset.labels) for name, own in found.items()}
-    exact, int8 = scores["float"], scores["int8"]
-    results = BoxResults(folder, exact.map, exact.map50, int8.map, int8.map50)
-    figures = dataclasses.asdict(results) | {name: s.figures() for name, s in scores.items()}
-    write_json(folder / "results.json", figures | {"folder": folder.name})
-    write_predictions(folder / "predictions.csv", dataset, found)
+def precision(value: float | None) -> str:
+    """Return a precision of results.json as people read it."""
+    return "-" if value is None else f"{value:.3f}"
 
-    config = read_config(folder)
-    keys = ("class_loss", "box_loss", "map")
-    sections = {
-        "Result": results_table(scores, folder, comparison),
-        "Training": plot(draw_curves(history, keys), "losses and mAP by epoch") if history else "",
+
+def write_files(run: Run, evaluation: Evaluation) -> None:
+    """Write predictions.csv, of the validation images."""
+    file = run.folder / "predictions.csv"
+    write_predictions(file, evaluation.val, run.dataset.labels)
+
+
+def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
+    """Return what the page shows of both models on the validation images."""
+    scores = evaluation.val.scores
+    return {
         "Precision and recall at IoU .5": plot(draw_precision(scores), "precision-recall curves"),
         "By class": table(
             ("", "mAP float", "mAP int8", "mAP50 float", "mAP50 int8"), by_class(scores)
         ),
-        f"Truth, float and int8, from {SHOWN:.0%} on": triples(dataset, found),
-        "The data": plot(draw_data(dataset), "objects by class, and their sizes"),
-        "Remarks on the data": listed(dataset.issues, "None."),
-        "Settings": settings(config),
+        f"Truth, float and int8, from {SHOWN:.0%} on": triples(evaluation.val, run.dataset.labels),
+        "The data": plot(draw_data(run.dataset), "objects by class, and their sizes"),
     }
-    title = f"SSDLite on {config['model']} {config['alpha']:g}: {Path(config['data']).name}"
-    write_page(folder / "report.html", title, str(dataset), sections)
-    return results
 
 
-def results_table(scores: dict[str, BoxScore], folder: Path, comparison: Any) -> str:
-    """Float and int8 side by side, and what `compare` says of them."""
-    files = {"float": ("float32, Keras", "model.keras"), "int8": ("int8, TFLite", "model.tflite")}
-    rows = []
-    for name, score in scores.items():
-        label, file = files[name]
-        values = (score.map, score.map50, score.map75, *score.by_area.values())
-        size = f"{(folder / file).stat().st_size / 1e6:.2f} MB"
-        rows.append((label, *(number(value) for value in values), size, file))
-    head = ("", "mAP", "mAP50", "mAP75", "small", "medium", "large", "size", "file")
-    return (
-        f"{table(head, rows)}<p>COCO's evaluation (pycocotools) on the validation images; the "
-        f"int8 file was run by the TFLite interpreter. Small objects have areas to 32 x 32 px of "
-        f"their image, medium ones to 96 x 96.</p>{preformatted(comparison)}"
-    )
+def cells(score: BoxScore) -> dict[str, str]:
+    values = {"mAP": score.map, "mAP50": score.map50, "mAP75": score.map75, **score.by_area}
+    return {name: number(value) for name, value in values.items()}
 
 
-def by_class(scores: dict[str, BoxScore]) -> list[tuple[str, ...]]:
+def title(settings: Mapping[str, Any]) -> str:
+    data = Path(settings["data"]).name
+    return f"SSDLite on {settings['model']} {settings['alpha']:g}: {data}"
+
+
+def by_class(scores: Mapping[str, BoxScore]) -> list[tuple[str, ...]]:
     return [
         (label, *(number(scores[name].by_class[label][i]) for i in (0, 1) for name in scores))
         for label in scores["float"].labels
     ]
 
 
-def triples(dataset: BoxDataset, found: dict[str, list[Detections]]) -> str:
-    """Images three times: with what is on them, and what either model finds."""
-    chosen = np.random.default_rng(0).permutation(len(dataset.val))[:GALLERY]
+def triples(split: SplitEvaluation, labels: Sequence[str]) -> str:
+    """Return HTML: images three times, with what is on them and what either model finds."""
+    chosen = np.random.default_rng(0).permutation(len(split.examples))[:GALLERY]
     rows = []
     for i in chosen:
-        example = dataset.val[i]
-        drawn = [draw_boxes(example.path, truth(example), dataset.labels, SIDE, colour=GREEN)]
+        example = split.examples[i]
+        drawn = [draw_boxes(example.path, truth(example), labels, SIDE, colour=GREEN)]
         drawn += [
-            draw_boxes(example.path, own[i].above(SHOWN), dataset.labels, SIDE)
-            for own in found.values()
+            draw_boxes(example.path, found[i].above(SHOWN), labels, SIDE)
+            for found in split.predictions.values()
         ]
         gap = np.full((SIDE, 6, 3), 255, "uint8")
         strip = np.concatenate([drawn[0], gap, drawn[1], gap, drawn[2]], axis=1)
@@ -137,7 +126,7 @@ def truth(example: Example) -> Detections:
     return Detections(example.boxes, example.labels, np.ones(len(example.labels)))
 
 
-def draw_precision(scores: dict[str, BoxScore]) -> Figure:
+def draw_precision(scores: Mapping[str, BoxScore]) -> Figure:
     """Precision over recall: every class thin, their mean thick."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     for axes, (name, score) in zip(
@@ -176,15 +165,26 @@ def draw_data(dataset: BoxDataset) -> Figure:
     return figure
 
 
-def write_predictions(file: Path, dataset: BoxDataset, found: dict[str, list[Detections]]) -> None:
-    """One line per object that a model finds, from `SHOWN` on, boxes in the image's px."""
+def write_predictions(file: Path, split: SplitEvaluation, labels: Sequence[str]) -> None:
+    """Write one line per object that a model finds, from `SHOWN` on, boxes in the image's px."""
     with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(["file", "model", "label", "score", "ymin", "xmin", "ymax", "xmax"])
-        for i, example in enumerate(dataset.val):
-            for name, own in found.items():
-                for box, label, score in own[i].above(SHOWN).scaled(*example.size):
+        for i, example in enumerate(split.examples):
+            for name, found in split.predictions.items():
+                for box, label, score in found[i].above(SHOWN).scaled(*example.size):
                     corners = [f"{value:.1f}" for value in box]
-                    writer.writerow(
-                        [example.path, name, dataset.labels[label], f"{score:.4f}", *corners]
-                    )
+                    writer.writerow([example.path, name, labels[label], f"{score:.4f}", *corners])
+
+
+REPORT = Report(
+    Results=BoxResults,
+    figures=lambda score, labels: score.figures(),
+    cells=cells,
+    title=title,
+    curves=("class_loss", "box_loss", "map"),
+    note="Precisions are by COCO's evaluation (pycocotools). Small objects have areas to 32 x 32 "
+    "px of their image, medium ones to 96 x 96.",
+    sections=sections,
+    files=write_files,
+)

@@ -1,9 +1,9 @@
-"""What a classification run leaves for people: report.html, predictions.csv and .png."""
+"""What a classification run leaves for people: sections of its page, predictions.csv and .png."""
 
 import csv
 import dataclasses
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,122 +11,126 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kzoo.files import replacing
-from kzoo.recipes.data.class_dataset import Dataset
+from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import read_image
-from kzoo.recipes.evaluation.page import (
-    THUMBNAIL,
-    draw_curves,
-    gallery,
-    listed,
-    plot,
-    preformatted,
-    settings,
-    table,
-    write_page,
-)
-from kzoo.recipes.files import write_json
-from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.run_folder import Results, read_config
+from kzoo.recipes.evaluation.evaluate import Evaluation
+from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, plot
+from kzoo.recipes.evaluation.plots import draw_confusion
+from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.task import FLOAT, INT8, Report, Run
+from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
 
 GALLERY = 24  # images shown
 
 
-def write_report(
-    folder: Path,
-    dataset: Dataset,
-    history: list[Row],
-    scores: dict[str, np.ndarray],
-    comparison: Any,
-) -> Results:
-    """Writes report.html, results.json, predictions.csv and predictions.png; returns the results.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassScore:
+    """How good predicted classes are."""
 
-    `scores` holds the class probabilities (N, classes) of the "float" and of the "int8" model for
-    the validation images; `comparison` is what `kzoo.tflite.compare` said of the two.
-    """
-    targets = dataset.val.targets
-    accuracy = {name: float((s.argmax(1) == targets).mean()) for name, s in scores.items()}
-    results = Results(
-        folder, accuracy["float"], accuracy["int8"], comparison.agreement, comparison.sqnr_db
-    )
-    write_json(folder / "results.json", dataclasses.asdict(results) | {"folder": folder.name})
-    write_predictions(folder / "predictions.csv", dataset, scores)
-    sure = np.argsort(-scores["int8"].max(1), kind="stable")
-    wrong = [i for i in sure if scores["int8"][i].argmax() != targets[i]][:GALLERY]
-    anyone = np.random.default_rng(0).permutation(len(targets))[:GALLERY]
-    with replacing(folder / "predictions.png") as part:
-        draw_gallery(dataset, scores["int8"], anyone).savefig(part, dpi=100)
+    confusion: np.ndarray  # (classes, classes) images: rows are the truth, columns the prediction
 
-    config = read_config(folder)
-    confusion = draw_confusion(targets, scores["int8"].argmax(1), dataset.labels)
-    sections = {
-        "Result": results_table(results, folder, comparison),
-        "Training": plot(draw_curves(history, ("loss", "accuracy")), "loss and accuracy by epoch")
-        if history
-        else "",
-        "Confusion of the int8 model": plot(confusion, "confusion matrix"),
-        "The surest mistakes of the int8 model": answers(dataset, scores["int8"], wrong),
-        "Images of all kinds": answers(dataset, scores["int8"], anyone),
-        "Files that were not used as they stand": listed(
-            dataset.issues, "None: every file was an image."
-        ),
-        "Settings": settings(config),
-    }
-    title = f"{config['model']} {config['alpha']:g} on {Path(config['data']).name}"
-    write_page(folder / "report.html", title, str(dataset), sections)
-    return results
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose class is right, in [0, 1]."""
+        return float(np.diag(self.confusion).sum() / max(1, self.confusion.sum()))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy, "confusion": self.confusion}
+
+    def __str__(self) -> str:
+        return f"accuracy {self.accuracy:.3f}"
 
 
-def results_table(results: Results, folder: Path, comparison: Any) -> str:
-    """Float and int8 side by side, and what `compare` says of them."""
-    rows = (
-        (name, f"{accuracy:.1%}", f"{(folder / file).stat().st_size / 1e6:.2f} MB", file)
-        for name, accuracy, file in (
-            ("float32, Keras", results.float_accuracy, "model.keras"),
-            ("int8, TFLite", results.int8_accuracy, "model.tflite"),
+def score_classes(probabilities: np.ndarray, split: Split, labels: Sequence[str]) -> ClassScore:
+    """Return the score of probabilities (N, classes) for the images of a split."""
+    confusion = np.zeros((len(labels), len(labels)), int)
+    np.add.at(confusion, (split.targets, probabilities.argmax(1)), 1)
+    return ClassScore(confusion)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassResults(RunResults):
+    """What a classification run reached on its validation images; accuracies in [0, 1]."""
+
+    float_accuracy: float
+    int8_accuracy: float
+    agreement: float
+    sqnr_db: float
+
+    @staticmethod
+    def main_figures(evaluation: Evaluation) -> dict[str, Any]:
+        assert evaluation.comparison
+        return {
+            **{f"{kind}_accuracy": s.accuracy for kind, s in evaluation.val.scores.items()},
+            "agreement": evaluation.comparison.agreement,
+            "sqnr_db": evaluation.comparison.sqnr_db,
+        }
+
+    def summary(self) -> str:
+        poor = self.agreement < LEAST_AGREEMENT
+        advice = ". That is little: kzoo compare and kzoo sensitivity tell where it is lost"
+        return (
+            f"accuracy {self.float_accuracy:.3f} float, {self.int8_accuracy:.3f} int8; they agree "
+            f"on {self.agreement:.1%} of the images (SQNR of the logits {self.sqnr_db:.1f} dB)"
+            f"{advice if poor else ''}"
         )
-    )
-    return (
-        f"{table(('', 'accuracy', 'size', 'file'), rows)}<p>Measured on the validation images; "
-        f"the int8 file was run by the TFLite interpreter.</p>{preformatted(comparison)}"
-    )
+
+    def test_summary(self) -> str:
+        if not self.test:
+            return ""
+        exact, int8 = (self.test[kind]["accuracy"] for kind in (FLOAT, INT8))
+        return f"on the test images: accuracy {exact:.3f} float, {int8:.3f} int8"
 
 
-def answers(dataset: Dataset, scores: np.ndarray, chosen: Iterable[int]) -> str:
-    """Thumbnails with the true and the predicted class."""
-    figures = []
+def write_files(run: Run, evaluation: Evaluation) -> None:
+    """Write predictions.csv and predictions.png, of the validation images."""
+    split, labels = evaluation.val.examples, run.dataset.labels
+    predictions = evaluation.val.predictions
+    write_predictions(run.folder / "predictions.csv", split, labels, predictions)
+    with replacing(run.folder / "predictions.png") as part:
+        drawn = draw_gallery(split, labels, predictions[INT8], some_images(len(split)))
+        drawn.savefig(part, dpi=100)
+
+
+def some_images(count: int) -> np.ndarray:
+    """Return the places of the images that are shown whatever is predicted of them."""
+    return np.random.default_rng(0).permutation(count)[:GALLERY]
+
+
+def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
+    """Return what the page shows of the int8 model on the validation images."""
+    split, labels = evaluation.val.examples, run.dataset.labels
+    int8 = evaluation.val.predictions[INT8]
+    surest = np.argsort(-int8.max(1), kind="stable")
+    wrong = [i for i in surest if int8[i].argmax() != split.targets[i]][:GALLERY]
+    confusion = draw_confusion(evaluation.val.scores[INT8].confusion, labels)
+    return {
+        "Confusion of the int8 model": plot(confusion, "confusion matrix"),
+        "The surest mistakes of the int8 model": thumbnails(split, labels, int8, wrong),
+        "Images of all kinds": thumbnails(split, labels, int8, some_images(len(split))),
+    }
+
+
+def thumbnails(
+    split: Split, labels: Sequence[str], scores: np.ndarray, chosen: Iterable[int]
+) -> str:
+    """Return HTML: images with the true and the predicted class."""
+    shown = []
     for i in chosen:
-        guess, true = int(scores[i].argmax()), int(dataset.val.targets[i])
-        said = f"{html.escape(dataset.labels[guess])} {scores[i][guess]:.0%}"
-        verdict = f'<span class="{"right" if guess == true else "wrong"}">{said}</span>'
+        guess, true = int(scores[i].argmax()), int(split.targets[i])
+        answer = f"{html.escape(labels[guess])} {scores[i][guess]:.0%}"
+        caption = f'<span class="{"right" if guess == true else "wrong"}">{answer}</span>'
         if guess != true:
-            verdict += f", but it is {html.escape(dataset.labels[true])}"
-        path = dataset.val.paths[i]
-        figures.append((read_image(path, THUMBNAIL), path.name, verdict))
-    return gallery(figures)
+            caption += f", but it is {html.escape(labels[true])}"
+        path = split.paths[i]
+        shown.append((read_image(path, THUMBNAIL), path.name, caption))
+    return gallery(shown)
 
 
-def draw_confusion(targets: np.ndarray, guesses: np.ndarray, labels: tuple[str, ...]) -> Figure:
-    """How many images of each true class (rows) were taken for each class (columns)."""
-    counts = np.zeros((len(labels), len(labels)), dtype=int)
-    np.add.at(counts, (targets, guesses), 1)
-    side = min(12.0, 2.5 + 0.5 * len(labels))
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(counts / np.maximum(1, counts.sum(1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if len(labels) <= 25:
-        for (i, j), count in np.ndenumerate(counts):
-            if count:
-                dark = count > counts[i].sum() / 2
-                axes.text(j, i, count, ha="center", va="center", color="white" if dark else "black")
-    return figure
-
-
-def draw_gallery(dataset: Dataset, scores: np.ndarray, chosen: np.ndarray) -> Figure:
-    """Images with what the model says they are; wrong answers in red."""
+def draw_gallery(
+    split: Split, labels: Sequence[str], scores: np.ndarray, chosen: np.ndarray
+) -> Figure:
+    """Draw images with their predicted classes; wrong ones in red."""
     columns = 6
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(columns * 1.8, rows * 2), layout="constrained")
@@ -134,23 +138,40 @@ def draw_gallery(dataset: Dataset, scores: np.ndarray, chosen: np.ndarray) -> Fi
         axes.axis("off")
     for axes, i in zip(grid.flat, chosen, strict=False):
         guess = int(scores[i].argmax())
-        axes.imshow(read_image(dataset.val.paths[i], THUMBNAIL))
-        colour = "#1b7f4b" if guess == dataset.val.targets[i] else "#b3261e"
-        axes.set_title(f"{dataset.labels[guess]} {scores[i][guess]:.0%}", fontsize=9, color=colour)
+        axes.imshow(read_image(split.paths[i], THUMBNAIL))
+        colour = "#1b7f4b" if guess == split.targets[i] else "#b3261e"
+        axes.set_title(f"{labels[guess]} {scores[i][guess]:.0%}", fontsize=9, color=colour)
     return figure
 
 
-def write_predictions(file: Path, dataset: Dataset, scores: dict[str, np.ndarray]) -> None:
-    """One line per validation image: its label, and what each model says, how surely."""
+def write_predictions(
+    file: Path, split: Split, labels: Sequence[str], predictions: Mapping[str, np.ndarray]
+) -> None:
+    """Write one line per image: its label, and each model's class and probability."""
     with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(
-            ["file", "label", *(f"{n}{c}" for n in scores for c in ("", "_probability"))]
+            ["file", "label", *(f"{n}{c}" for n in predictions for c in ("", "_probability"))]
         )
-        for i, path in enumerate(dataset.val.paths):
-            said = [
+        for i, path in enumerate(split.paths):
+            cells = [
                 cell
-                for s in scores.values()
-                for cell in (dataset.labels[s[i].argmax()], f"{s[i].max():.4f}")
+                for scores in predictions.values()
+                for cell in (labels[scores[i].argmax()], f"{scores[i].max():.4f}")
             ]
-            writer.writerow([path, dataset.labels[dataset.val.targets[i]], *said])
+            writer.writerow([path, labels[split.targets[i]], *cells])
+
+
+def title(settings: Mapping[str, Any]) -> str:
+    return f"{settings['model']} {settings['alpha']:g} on {Path(settings['data']).name}"
+
+
+REPORT = Report(
+    Results=ClassResults,
+    figures=lambda score, labels: {"accuracy": score.accuracy},
+    cells=lambda score: {"accuracy": f"{score.accuracy:.1%}"},
+    title=title,
+    curves=("loss", "accuracy"),
+    sections=sections,
+    files=write_files,
+)

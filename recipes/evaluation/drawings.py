@@ -1,13 +1,18 @@
-"""Boxes drawn on an image."""
+"""Boxes and masks drawn on an image, and masks as files."""
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from kzoo.detection.detections import Detections
+from kzoo.files import replacing
 from kzoo.recipes.data.images import Source, read_image, to_rgb
+from kzoo.segmentation.masks import VOID
 
+OPACITY = 0.5  # of a mask
 COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d12fb0", "#000075")
 
 
@@ -44,3 +49,32 @@ def draw_boxes(
         pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=own)
         pen.text((x0, max(0, y0 - size - 4)), text, fill="white", font_size=size)
     return np.asarray(image)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) under a mask of any size: background clear, void white."""
+    height, width = image.shape[:2]
+    ids = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    colours = palette()
+    share = np.where(ids == 0, 0, OPACITY)[..., None]
+    return np.rint(image * (1 - share) + colours[ids] * share).astype("uint8")
+
+
+@functools.cache
+def palette() -> np.ndarray:
+    """Return Pascal VOC's colours (256, 3): every third bit of an id is of one channel."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), "uint8")
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype("uint8")
+    colours[VOID] = 224, 224, 192
+    return colours
+
+
+def write_mask(file: Path, mask: np.ndarray) -> None:
+    """Write a PNG in mode P: class ids that a viewer shows in colours."""
+    image = Image.fromarray(mask)
+    image.putpalette(palette().tobytes())
+    with replacing(file) as part:
+        image.save(part, "PNG")

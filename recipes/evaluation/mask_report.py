@@ -1,100 +1,66 @@
-"""What a segmentation run leaves for people: report.html, results.json, masks."""
+"""What a segmentation run leaves for people: sections of its page."""
 
 import dataclasses
 import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from kzoo.recipes.data.images import read_image
-from kzoo.recipes.data.mask_dataset import MaskDataset, full_mask
-from kzoo.recipes.evaluation.overlay import overlay
-from kzoo.recipes.evaluation.page import (
-    draw_curves,
-    jpeg,
-    listed,
-    number,
-    plot,
-    settings,
-    table,
-    write_page,
-)
-from kzoo.recipes.files import write_json
-from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.run_folder import read_config
+from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, full_mask
+from kzoo.recipes.evaluation.drawings import overlay
+from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
+from kzoo.recipes.evaluation.page import jpeg, number, plot, table
+from kzoo.recipes.evaluation.plots import draw_confusion
+from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.segmentation.masks import MaskScores, mean, score_masks
 
+MOST_CLASSES = 40  # whose confusion is drawn
 GALLERY = 12  # images shown, four times each
 SIDE = 240  # px of a drawn image
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskResults:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskResults(RunResults):
     """What a segmentation run reached on its validation images; shares in [0, 1]."""
 
-    folder: Path
     float_iou: float
     int8_iou: float
     agreement: float  # pixels of which float and int8 say the same
 
-    def __str__(self) -> str:
+    @staticmethod
+    def main_figures(evaluation: Evaluation) -> dict[str, Any]:
+        val = evaluation.val
+        pairs = list(zip(val.predictions[FLOAT], val.predictions[INT8], strict=True))
+        return {
+            **{f"{kind}_iou": score.mean_iou for kind, score in val.scores.items()},
+            "agreement": sum((a == b).sum() for a, b in pairs) / sum(a.size for a, _ in pairs),
+        }
+
+    def summary(self) -> str:
         return (
             f"mean IoU {self.float_iou:.3f} float, {self.int8_iou:.3f} int8; they agree on "
-            f"{self.agreement:.1%} of the pixels\n"
-            f"Model:  {self.folder / 'model.tflite'}\nReport: {self.folder / 'report.html'}"
+            f"{self.agreement:.1%} of the pixels"
         )
 
-
-Masks = dict[str, list[np.ndarray]]  # of "float" and "int8", (H, W) for each validation image
-
-
-def write_report(
-    folder: Path, dataset: MaskDataset, history: list[Row], masks: Masks
-) -> MaskResults:
-    """Writes report.html and results.json; returns the results."""
-    truth = [full_mask(pair) for pair in dataset.val]
-    classes = len(dataset.labels)
-    scores = {
-        name: score_masks(zip(truth, own, strict=True), classes) for name, own in masks.items()
-    }
-    pairs = list(zip(masks["float"], masks["int8"], strict=True))
-    agreement = sum(int((a == b).sum()) for a, b in pairs) / sum(a.size for a, _ in pairs)
-    exact, int8 = scores["float"], scores["int8"]
-    results = MaskResults(folder, exact.mean_iou, int8.mean_iou, agreement)
-    figures = {name: figures_of(score, dataset.labels) for name, score in scores.items()}
-    write_json(
-        folder / "results.json", dataclasses.asdict(results) | figures | {"folder": folder.name}
-    )
-    config = read_config(folder)
-    iou = [score_masks([pair], classes).mean_iou for pair in zip(truth, masks["int8"], strict=True)]
-    worst = np.argsort(iou, kind="stable")
-    keys = ("loss", "mean_iou", "pixel_accuracy")
-    sections = {
-        "Result": results_table(scores, folder, agreement),
-        "Training": plot(draw_curves(history, keys), "loss, IoU and accuracy by epoch")
-        if history
-        else "",
-        "By class": table(
-            ("", "share", "IoU float", "IoU int8", "boundary F float", "boundary F int8"),
-            by_class(dataset, scores),
-        ),
-        "The worst images": strips(dataset, truth, masks, worst[: GALLERY // 2], iou),
-        "Images of all kinds": strips(
-            dataset, truth, masks, np.random.default_rng(0).permutation(len(truth))[:GALLERY], iou
-        ),
-        "Which classes are taken for which": plot(draw_confusion(int8, dataset.labels), "confusion")
-        if classes <= 40
-        else "",
-        "Remarks on the data": listed(dataset.issues, "None: every image has a mask."),
-        "Settings": settings(config),
-    }
-    title = f"{config['head']} on {config['model']} {config['alpha']:g}: "
-    write_page(folder / "report.html", title + Path(config["data"]).name, str(dataset), sections)
-    return results
+    def test_summary(self) -> str:
+        if not self.test:
+            return ""
+        exact, int8 = (self.test[kind]["mean_iou"] for kind in (FLOAT, INT8))
+        return f"on the test images: mean IoU {exact:.3f} float, {int8:.3f} int8"
 
 
-def figures_of(score: MaskScores, labels: tuple[str, ...]) -> dict[str, object]:
+def score_pairs(
+    masks: Sequence[np.ndarray], pairs: Sequence[Pair], labels: Sequence[str]
+) -> MaskScores:
+    """Return the score of the masks found for the images of a split."""
+    return score_masks(zip(map(full_mask, pairs), masks, strict=True), len(labels))
+
+
+def score_figures(score: MaskScores, labels: Sequence[str]) -> dict[str, Any]:
     iou = {label: round(float(v), 4) for label, v in zip(labels, score.iou, strict=True)}
     return {
         "mean_iou": score.mean_iou,
@@ -104,25 +70,36 @@ def figures_of(score: MaskScores, labels: tuple[str, ...]) -> dict[str, object]:
     }
 
 
-def results_table(scores: dict[str, MaskScores], folder: Path, agreement: float) -> str:
-    """Float and int8 side by side."""
-    files = {"float": ("float32, Keras", "model.keras"), "int8": ("int8, TFLite", "model.tflite")}
-    rows = []
-    for name, score in scores.items():
-        label, file = files[name]
-        values = (score.mean_iou, score.pixel_accuracy, mean(score.boundary_f))
-        size = f"{(folder / file).stat().st_size / 1e6:.2f} MB"
-        rows.append((label, *map(number, values), size, file))
-    head = ("", "mean IoU", "pixel accuracy", "boundary F", "size", "file")
-    return (
-        f"{table(head, rows)}<p>Measured on the validation images at their own sizes, void left "
-        f"out; the int8 file was run by the TFLite interpreter. The two agree on {agreement:.2%} "
-        "of the pixels. The boundary F-score counts an outline as found within 0.75 % of the "
-        "image's diagonal.</p>"
-    )
+def cells(score: MaskScores) -> dict[str, str]:
+    values = {
+        "mean IoU": score.mean_iou,
+        "pixel accuracy": score.pixel_accuracy,
+        "boundary F": mean(score.boundary_f),
+    }
+    return {name: number(value) for name, value in values.items()}
 
 
-def by_class(dataset: MaskDataset, scores: dict[str, MaskScores]) -> list[tuple[str, ...]]:
+def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
+    """Return what the page shows of both models on the validation images."""
+    val, labels = evaluation.val, run.dataset.labels
+    pairs, found = val.examples, val.predictions[INT8]
+    truth = [full_mask(pair) for pair in pairs]
+    iou = [score_masks([both], len(labels)).mean_iou for both in zip(truth, found, strict=True)]
+    worst = np.argsort(iou, kind="stable")[: GALLERY // 2]
+    some = np.random.default_rng(0).permutation(len(truth))[:GALLERY]
+    columns = ("", "share", "IoU float", "IoU int8", "boundary F float", "boundary F int8")
+    shown = {
+        "By class": table(columns, by_class(run.dataset, val.scores)),
+        "The worst images": strips(val, truth, worst, iou),
+        "Images of all kinds": strips(val, truth, some, iou),
+    }
+    if len(labels) <= MOST_CLASSES:
+        confusion = draw_confusion(val.scores[INT8].confusion, labels, found="found", shares=True)
+        shown["Which classes are taken for which"] = plot(confusion, "confusion")
+    return shown
+
+
+def by_class(dataset: MaskDataset, scores: Mapping[str, MaskScores]) -> list[tuple[str, ...]]:
     shares = dataset.pixels / dataset.pixels.sum()
     return [
         (
@@ -136,38 +113,36 @@ def by_class(dataset: MaskDataset, scores: dict[str, MaskScores]) -> list[tuple[
 
 
 def strips(
-    dataset: MaskDataset, truth: list[np.ndarray], masks: Masks, chosen: np.ndarray,
-    iou: list[float],
-) -> str:  # fmt: skip
-    """Images in rows of four: as they are, with the true mask, the float and the int8 one."""
+    split: SplitEvaluation, truth: Sequence[np.ndarray], chosen: np.ndarray, iou: Sequence[float]
+) -> str:
+    """Return HTML: images in rows of four, as they are, with the true, float and int8 masks."""
     rows = []
     for i in chosen:
-        path = dataset.val[i].image
+        path = split.examples[i].image
         image = read_image(path, SIDE)
-        shown = [image, *(overlay(image, m[i]) for m in (truth, masks["float"], masks["int8"]))]
-        said = f"{html.escape(path.name)}: mean IoU of int8 {number(iou[i])}"
+        masks = (truth[i], *(found[i] for found in split.predictions.values()))
+        shown = [image, *(overlay(image, mask) for mask in masks)]
+        caption = f"{html.escape(path.name)}: mean IoU of int8 {number(iou[i])}"
         rows.append(
             f'<figure><img style="max-width:{4 * SIDE}px" src="{jpeg(np.concatenate(shown, 1))}" '
-            f'alt="{html.escape(path.name)}" loading="lazy"><figcaption>{said}</figcaption>'
+            f'alt="{html.escape(path.name)}" loading="lazy"><figcaption>{caption}</figcaption>'
             "</figure>"
         )
     return f'<p class="quiet">Image, truth, float, int8</p>{"".join(rows)}'
 
 
-def draw_confusion(score: MaskScores, labels: tuple[str, ...]) -> Figure:
-    """Which share of each true class's pixels (rows) was taken for each class (columns)."""
-    shares = score.confusion / np.maximum(1, score.confusion.sum(1, keepdims=True))
-    side = min(12.0, 2.5 + 0.5 * len(labels))
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("found")
-    axes.set_ylabel("true")
-    if len(labels) <= 25:
-        for (i, j), share in np.ndenumerate(shares):
-            if share >= 0.005:
-                colour = "white" if share > 0.5 else "black"
-                axes.text(j, i, f"{share:.0%}", ha="center", va="center", color=colour, fontsize=8)
-    return figure
+def title(settings: Mapping[str, Any]) -> str:
+    net = f"{settings['head']} on {settings['model']} {settings['alpha']:g}"
+    return f"{net}: {Path(settings['data']).name}"
+
+
+REPORT = Report(
+    Results=MaskResults,
+    figures=score_figures,
+    cells=cells,
+    title=title,
+    curves=("loss", "mean_iou", "pixel_accuracy"),
+    note="Masks were compared at the images' own sizes, without void pixels. The boundary F-score "
+    "counts an outline as found within 0.75 % of the image's diagonal.",
+    sections=sections,
+)

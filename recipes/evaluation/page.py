@@ -12,8 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from kzoo.recipes.files import write_text
-from kzoo.recipes.training.checkpoints import Row
+from kzoo.files import write_text
 
 THUMBNAIL = 160  # px
 
@@ -39,7 +38,7 @@ li { overflow-wrap: anywhere }
 
 
 def write_page(file: Path, title: str, subtitle: str, sections: Mapping[str, str]) -> None:
-    """Writes a page of `sections`, {heading: HTML}; an empty one is left out."""
+    """Write a page of `sections`, {heading: HTML}; an empty one is left out."""
     body = "".join(
         f"<section><h2>{html.escape(heading)}</h2>{inside}</section>"
         for heading, inside in sections.items()
@@ -78,6 +77,10 @@ def listed(items: Iterable[Any], none: str) -> str:
     return f"<ul>{inside}</ul>" if inside else f"<p>{html.escape(none)}</p>"
 
 
+def paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
 def preformatted(text: Any) -> str:
     return f"<pre>{html.escape(str(text))}</pre>"
 
@@ -113,29 +116,3 @@ def plot(figure: Figure, alt: str) -> str:
 
 def data_address(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
-    """Figures over all epochs, the stages one after the other: in training and in validation."""
-    figure = Figure(figsize=(5 * len(keys), 3.6), layout="constrained")
-    epochs = np.arange(1, len(history) + 1)
-    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False).flat, keys, strict=True):
-        for name, label, colour in (
-            (key, "training", "#9aa5b8"),
-            (f"val_{key}", "validation", "#2458d3"),
-        ):
-            if any(name in row for row in history):
-                values = [row.get(name, np.nan) for row in history]
-                axes.plot(epochs, values, label=label, color=colour)
-        for i, row in enumerate(history):
-            if i == 0 or row["stage"] != history[i - 1]["stage"]:
-                axes.axvline(i + 0.5, color="#d5dae3", linewidth=1, zorder=0)
-                axes.text(
-                    i + 0.6, 1.0, row["stage"], fontsize=8, color="#5b6475", va="bottom",
-                    transform=axes.get_xaxis_transform(),
-                )  # fmt: skip
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(key)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    return figure

@@ -1,4 +1,4 @@
-"""A segmenter, from whatever file it stands in, as a function from images to masks."""
+"""A segmenter, from whatever file it is in, as a function from images to masks."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,61 +7,65 @@ from pathlib import Path
 import keras
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from kzoo.files import replacing
-from kzoo.recipes.data.images import read_image, upright_size
+from kzoo.files import UniqueNames, replacing
+from kzoo.recipes.data.images import Source, read_image, upright_size
 from kzoo.recipes.data.mask_dataset import Pair
-from kzoo.recipes.evaluation.overlay import overlay, write_mask
-from kzoo.recipes.files import OwnNames
+from kzoo.recipes.evaluation.drawings import overlay, write_mask
+from kzoo.recipes.progress import track
+from kzoo.recipes.task import Read
 from kzoo.recipes.training.run_folder import labels_beside
 from kzoo.segmentation.masks import mask_at
 from kzoo.tflite import Runner
 
 
 @dataclasses.dataclass(frozen=True)
-class Masker:
-    """`Masker(...)(path)`: the mask of an image at its own size, class ids (H, W) uint8."""
+class LoadedSegmenter:
+    """`segmenter(path)`: the mask of an image at its own size, class ids (H, W) uint8."""
 
-    output: Callable[[np.ndarray], np.ndarray]  # (1, side, side, 3) uint8 -> (1, h, w, classes)
-    side: int
+    run: Callable[[np.ndarray], np.ndarray]  # (1, size, size, 3) uint8 -> (1, h, w, classes)
+    size: int
 
-    def __call__(self, image: Path) -> np.ndarray:
-        output = self.output(read_image(image, self.side)[None])[0]
+    def __call__(self, image: Source) -> np.ndarray:
+        output = self.run(read_image(image, self.size)[None])[0]
         return mask_at(output, upright_size(image))
 
 
-def masker(file: Path) -> Masker:
-    """The segmenter of a .keras or a .tflite file, one that ends in its mask too."""
-    if file.suffix == ".keras":
-        model = keras.saving.load_model(file, compile=False)
-        run = model.predict_on_batch
-        return Masker(lambda images: run(images.astype("float32")), model.input_shape[1])
-    runner = Runner(file)
-    return Masker(runner, runner.input.shape[1])
+def load_segmenter(model: keras.Model | Path) -> LoadedSegmenter:
+    """Return the segmenter of a model, or of a .keras or .tflite file, with or without argmax."""
+    if isinstance(model, Path) and model.suffix == ".keras":
+        model = keras.saving.load_model(model, compile=False)
+    if isinstance(model, keras.Model):
+        run, size = model.predict_on_batch, model.input_shape[1]
+        return LoadedSegmenter(lambda images: run(images.astype("float32")), size)
+    runner = Runner(model)
+    return LoadedSegmenter(runner, runner.input.shape[1])
 
 
-def masks_of(file: Path, pairs: Sequence[Pair], name: str) -> list[np.ndarray]:
-    """The masks that a file finds, at the images' own sizes; `name` is what progress shows."""
-    find = masker(file)
-    return [find(pair.image) for pair in tqdm(pairs, f"masks of {name}", disable=None)]
+def predict_masks(model: keras.Model | Path, pairs: Sequence[Pair]) -> list[np.ndarray]:
+    """Return the masks that a model finds, at the images' own sizes."""
+    segmenter = load_segmenter(model)
+    return [segmenter(pair.image) for pair in track(pairs, "finding masks")]
 
 
-def shares(file: Path, top: int) -> Callable[[Path], str]:
-    """image -> "label 80 %, label 20 %", and its mask and overlay in predicted/ beside `file`."""
-    find, labels, own_name = masker(file), labels_beside(file), OwnNames()
+def describe_masks(file: Path, top: int, read: Read = read_image) -> Callable[[Path], str]:
+    """Return a function from an image to "label 80 %, label 20 %".
+
+    It writes the mask and an overlay too, into the folder predicted/ beside `file`.
+    """
+    segmenter, labels, unique_name = load_segmenter(file), labels_beside(file), UniqueNames()
     folder = file.parent / "predicted"
 
-    def answer(image: Path) -> str:
-        mask, name = find(image), own_name(image)
+    def describe(image: Path) -> str:
+        mask, name = segmenter(image), unique_name(image)
         folder.mkdir(exist_ok=True)
         write_mask(folder / f"{name}.png", mask)
-        shown = overlay(read_image(image, find.side), mask)
+        shown = overlay(read(image, segmenter.size), mask)
         with replacing(folder / f"{name}.jpg") as part:
             Image.fromarray(shown).resize(mask.shape[::-1]).save(part, "JPEG", quality=90)
         counts = np.bincount(mask.ravel())
         best = [i for i in np.argsort(-counts)[:top] if counts[i]]
-        said = ", ".join(f"{labels[i] if labels else i} {counts[i] / mask.size:.0%}" for i in best)
-        return f"{said} ({folder / name}.png)"
+        shares = [f"{labels[i] if labels else i} {counts[i] / mask.size:.0%}" for i in best]
+        return f"{', '.join(shares)} ({folder / name}.png)"
 
-    return answer
+    return describe

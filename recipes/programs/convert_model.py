@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from kzoo.detection.detector import Detector
-from kzoo.recipes.data.images import BadImageError, is_candidate, read_image
+from kzoo.recipes import progress
+from kzoo.recipes.data.images import BadImageError, Images, is_candidate, read_image
 from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import labels_beside, read_labels
@@ -62,14 +62,13 @@ def convert_file(
     images = None if calibration is None else sample(Path(calibration), side)
     seen = images if check is None else sample(Path(check), side)
     if run and images is None:
-        images = for_calibration(run.train, side, seed=run.config["seed"], count=MOST_IMAGES)
+        images = for_calibration(run.train, side, seed=run.settings["seed"], count=MOST_IMAGES)
     if run and seen is None:
-        seen = run.images
-    with tqdm(total=len(STEPS) + 1, disable=None) as bar:
+        seen = Images(run.val, run.size)[:]
+    with progress.bar("converting", len(STEPS) + 1) as bar:
 
         def step(name: str) -> None:
-            bar.update()
-            bar.set_description(name)
+            bar.advance(description=name)
 
         request = requested(
             Path(out), target, scheme=scheme, io=io, labels=None if names is None else tuple(names),

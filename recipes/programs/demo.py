@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from kzoo.recipes.classify import classify
-from kzoo.recipes.training.run_folder import Results
+from kzoo.recipes.evaluation.class_report import ClassResults
 
 SIDE = 128  # px
 PER_CLASS = {"train": 300, "val": 40}
@@ -74,7 +74,7 @@ def draw_images(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def demo(out: str | Path = "runs/demo", *, epochs: int = 12, seed: int = 0) -> Results:
+def demo(out: str | Path = "runs/demo", *, epochs: int = 12, seed: int = 0) -> ClassResults:
     """Draws the images, trains, converts, verifies. Returns what the run reached."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,10 @@
-"""Where a stage of training stands, kept on disk: what a killed run goes on from.
+"""Checkpoints of a stage of training: what a killed run resumes from.
 
-A state is a folder, which gets its name when all is in it. `whole-0002` is that after epoch 2 (the
-third), `whole-0003-000120` that after 120 steps of epoch 3.
+A checkpoint is a folder, which gets its name when all is in it. `whole-0002` is that after epoch 2
+(the third), `whole-0003-000120` that after 120 steps of epoch 3.
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kzoo.files import replacing_folder
 from kzoo.recipes import distributed as distribute
 
 BEST = "best.npz"  # the weights of the best epoch
@@ -23,25 +23,25 @@ Weights = list[np.ndarray] | None  # as of `keras.Model.get_weights`
 
 
 def after(folder: Path, stage: str, epochs: int, steps: int = 0) -> Path:
-    """Where a stage is kept after so many epochs and steps of the next."""
+    """Return the folder of the checkpoint after so many epochs and steps of the next."""
     name = f"{epochs - 1:04d}" if epochs and not steps else f"{epochs:04d}-{steps:06d}"
     return folder / f"{stage}-{name}"
 
 
 def place(kept: Path) -> tuple[int, int]:
-    """(Epochs, steps of the next) after which a state was kept."""
+    """Return (epochs, steps of the next) after which a checkpoint was written."""
     *_, epoch, steps = re.split("-", kept.name)
     return (int(epoch), int(steps)) if len(steps) > 4 else (int(steps) + 1, 0)
 
 
 def latest(folder: Path, stage: str) -> Path | None:
-    """The last state of a stage that was kept whole."""
+    """Return the last whole checkpoint of a stage, or None."""
     pattern = re.compile(rf"{re.escape(stage)}-\d{{4}}(-\d{{6}})?")
     return max((p for p in folder.glob("*") if pattern.fullmatch(p.name)), key=place, default=None)
 
 
 def agreed(folder: Path, stage: str) -> Path | None:
-    """That which rank 0 sees: elsewhere a shared disk may lag behind."""
+    """Return the checkpoint that rank 0 sees: elsewhere a shared disk may lag behind."""
     kept = latest(folder, stage)
     epochs, steps = (distribute.agreed(n) for n in (place(kept) if kept else (-1, 0)))
     return after(folder, stage, epochs, steps) if epochs >= 0 else None
@@ -54,43 +54,40 @@ def read_history(kept: Path) -> list[Row]:
 def keep(
     model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
 ) -> Path:
-    """What `write_state` does, by one process for all of them."""
+    """Call `write_checkpoint` in one process, for all of them."""
     if distribute.first():
-        write_state(model, history, target, previous, best)
+        write_checkpoint(model, history, target, previous, best)
     distribute.together()
     return target
 
 
-def write_state(
+def write_checkpoint(
     model: keras.Model, history: list[Row], target: Path, previous: Path | None, best: Weights
 ) -> Path:
-    """Writes a state in place of the previous; the folder gets its name when all is in it.
+    """Write a checkpoint in place of the previous one, and return its folder `target`.
 
-    `best` are the weights of the best epoch, where they are others than the previous state's.
+    `best` are the weights of the best epoch, where they are others than the previous checkpoint's.
     """
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    model.save(part / "model.keras")
-    np.savez(part / WITHIN, *map(keras.ops.convert_to_numpy, within_epoch(model)))
-    if best is not None:
-        np.savez(part / BEST, *best)
-    elif previous and (previous / BEST).exists():  # none in the middle of the first epoch
-        shutil.copy2(previous / BEST, part)
-    (part / "history.json").write_text(json.dumps(history, indent=1))
-    os.replace(part, target)
+    with replacing_folder(target) as part:
+        model.save(part / "model.keras")
+        np.savez(part / WITHIN, *map(keras.ops.convert_to_numpy, within_epoch(model)))
+        if best is not None:
+            np.savez(part / BEST, *best)
+        elif previous and (previous / BEST).exists():  # none in the middle of the first epoch
+            shutil.copy2(previous / BEST, part)
+        (part / "history.json").write_text(json.dumps(history, indent=1))
     if previous:
         shutil.rmtree(previous, ignore_errors=True)
     return target
 
 
 def within_epoch(model: keras.Model) -> list[Any]:
-    """What an epoch has gathered and a saved model does not hold: metrics, dropout's seeds."""
+    """Return what an epoch has gathered and no saved model holds: metrics, dropout's seeds."""
     return [*model.metrics_variables, *seeds(model)]
 
 
 def seeds(model: keras.Model) -> list[Any]:
-    """Where dropout stands in its random numbers: a variable for each layer that has some."""
+    """Return the states of dropout's random numbers: a variable for each layer that has some."""
     found: dict[int, Any] = {}
     for layer in model.layers:
         inner = seeds(layer) if isinstance(layer, keras.Model) else []
@@ -99,8 +96,8 @@ def seeds(model: keras.Model) -> list[Any]:
     return list(found.values())
 
 
-def take_up(model: keras.Model, kept: Path) -> None:
-    """The model in the middle of an epoch, as it was kept."""
+def restore_epoch(model: keras.Model, kept: Path) -> None:
+    """Put the model back where it was within an epoch when a checkpoint was written."""
     with np.load(kept / WITHIN) as values:
         for name, variable in zip(values, within_epoch(model), strict=True):
             variable.assign(values[name])

@@ -11,47 +11,22 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from kzoo.files import write_json, write_text
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes.data.images import Source
 from kzoo.recipes.data.packed import index_digest, is_packed
-from kzoo.recipes.files import write_json, write_text
 from kzoo.tflite.convert.converter import require_tensorflow
-from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
-
-R = TypeVar("R", bound=Any)  # a dataclass with the field `folder`
-
-
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What a classification run reached on its validation images; accuracies in [0, 1]."""
-
-    folder: Path
-    float_accuracy: float
-    int8_accuracy: float
-    agreement: float
-    sqnr_db: float
-
-    def __str__(self) -> str:
-        poor = self.agreement < LEAST_AGREEMENT
-        advice = "\nThat is little: kzoo compare and kzoo sensitivity tell where it is lost."
-        return (
-            f"accuracy {self.float_accuracy:.3f} float, {self.int8_accuracy:.3f} int8; they agree "
-            f"on {self.agreement:.1%} of the images (SQNR of the logits {self.sqnr_db:.1f} dB)"
-            f"{advice if poor else ''}\n"
-            f"Model:  {self.folder / 'model.tflite'}\nReport: {self.folder / 'report.html'}"
-        )
 
 
 def open_run(config: Any, labels: tuple[str, ...], *splits: Sequence[Source]) -> Path:
-    """Makes the run's folder, or finds the same run begun there; ValueError for any other.
+    """Make the run's folder, or find the same run begun there, and return it.
 
-    `config` is a recipe's Config; its `task` says later how to ask the run's model. `splits` are
-    the images to train and to validate on. ValueError too where the run could not end in its
-    file.
+    `config` is a task's Config. `splits` are the images to train and to validate on. Raises
+    ValueError where the folder holds anything else, and where the run could not end in its file.
     """
     require_tensorflow()
     folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
@@ -62,7 +37,7 @@ def open_run(config: Any, labels: tuple[str, ...], *splits: Sequence[Source]) ->
 
 
 def fingerprint(data: str | Path, splits: Sequence[Sequence[Source]]) -> str:
-    """Of the images of a run, by name, size and order: what is kept of it is of these alone."""
+    """Return a digest of a run's images, by name, size and order."""
     if is_packed(Path(data)):
         return index_digest(Path(data))
     digest = hashlib.sha256()
@@ -75,7 +50,7 @@ def fingerprint(data: str | Path, splits: Sequence[Sequence[Source]]) -> str:
 
 
 def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
-    """Raises ValueError where the images are not those of the run; older runs do not tell."""
+    """Raise ValueError where the images are not those of the run, if its config tells them."""
     if begun.get("images", begun.get("pictures", found)) != found:
         raise ValueError(
             f"{folder} holds a run on other images: some of {begun['data']} came, went or "
@@ -85,6 +60,7 @@ def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
 
 
 def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -> None:
+    """Write config.json and labels.txt, or raise ValueError where another run is there."""
     lasting = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
@@ -105,45 +81,36 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
             )
         check_images(folder, begun, images)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is no run of kzoo. Choose another --out.")
+        raise ValueError(
+            f"{folder} exists and is not a kzoo run folder: it has no config.json. Choose "
+            "another --out."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, wanted | {"damaged": config.damaged, "images": images})
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
 
 
 def differs(setting: str, begun: Any, wanted: Any) -> bool:
-    """Whether a run with the one value is another than with the other; a run may be moved."""
+    """Return whether a setting makes it another run; a run may be moved and its data too."""
     if setting == "data" and isinstance(begun, str):
         begun = os.path.abspath(begun)
     return setting != "out" and begun != wanted
 
 
-def by_one(folder: Path, kind: type[R], finish: Callable[[], R]) -> R:
-    """The results of a run: what `finish` returns, which one process does for all."""
-    if distribute.first():
-        results = finish()
-        distribute.together()
-        return results
-    distribute.together()
-    kept = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: kept[name] for name in names} | {"folder": folder})
-
-
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings of a run. Raises ValueError where there is no run."""
+    """Return the settings of a run. Raises ValueError where there is no run."""
     file = folder / "config.json"
     if not file.is_file():
-        raise ValueError(f"{folder} is no run folder: it holds no config.json.")
+        raise ValueError(f"{folder} is not a kzoo run folder: it has no config.json.")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def labels_beside(file: Path) -> list[str] | None:
-    """The names of the classes of a model, where labels.txt stands beside it."""
+    """Return the names of a model's classes, where labels.txt is beside it."""
     listed = file.with_name("labels.txt")
     return read_labels(listed) if listed.exists() else None
 
 
 def read_labels(file: Path) -> list[str]:
-    """The names of classes, one a line."""
+    """Return the names of classes, one a line."""
     return file.read_text(encoding="utf-8").splitlines()

@@ -24,7 +24,8 @@ from kzoo.interop import quantize_model, to_tf_keras
 from kzoo.interop.tf_keras import neighbour
 from kzoo.recipes.data.class_dataset import Dataset
 from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.stages import Stage, best_epoch
+from kzoo.recipes.training.display import StageDisplay
+from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -33,7 +34,7 @@ JOB, KEPT, HISTORY = "job.pickle", "epoch.npz", "history.json"  # in checkpoint/
 
 
 def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, list[Row]]:
-    """(The int8 file that tfmot makes of a run's model.keras, the history of its training)."""
+    """Return (the int8 file that tfmot makes of a run's model.keras, its training's history)."""
     place = folder / "checkpoint" / "tfmot"
     place.mkdir(parents=True, exist_ok=True)
     alone = dataclasses.replace(config, distribute=None, rank=None)
@@ -55,7 +56,7 @@ def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, l
 def prepared(
     net: keras.Model, images: np.ndarray, *, frozen_norms: bool
 ) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
-    """(tfmot's model of `net`, what makes its input of pixels): the Rescaling is off its front.
+    """Return (tfmot's model of `net`, what makes its input of pixels), without the Rescaling.
 
     Its place is in the scale and the zero point of the file's input.
     """
@@ -74,7 +75,7 @@ def fit_tf_keras(
     quantized: Any, stage: Stage, train: Callable[[int], Any], val: Any,
     real: Callable[[np.ndarray], np.ndarray], file: Path,
 ) -> list[Row]:  # fmt: skip
-    """Trains a tf-keras model as `training.stages.fit` does a Keras one; its best epoch is kept.
+    """Train a tf-keras model as `training.stages.fit` does a Keras one; its best epoch is kept.
 
     `train(epoch)` gives batches of pixels and targets, `real` makes the model's input of pixels.
     """
@@ -99,6 +100,7 @@ def fit_tf_keras(
                 variable.assign(kept[f"state{i}"])
             history = json.loads(str(kept["history"]))
             best = [kept[f"best{i}"] for i in range(len(best))]
+    display = StageDisplay(stage)
     for epoch in range(len(history), stage.epochs):
         if history and len(history) - 1 - best_epoch(history, stage) >= stage.patience:
             break
@@ -109,7 +111,7 @@ def fit_tf_keras(
             steps_per_epoch=len(shown),
             epochs=epoch + 1,
             initial_epoch=epoch,
-            verbose=1 if sys.stderr.isatty() else 2,
+            verbose=0,
         )
         row = {key: float(value[-1]) for key, value in fitted.history.items()}
         seen = quantized.evaluate(fed(val, real), steps=len(val), verbose=0, return_dict=True)
@@ -123,6 +125,7 @@ def fit_tf_keras(
             arrays = {f"state{i}": variable.numpy() for i, variable in enumerate(state)}
             arrays |= {f"best{i}": value for i, value in enumerate(best)}
             np.savez(out, history=json.dumps(history), **arrays)
+        display.ended(history)
     quantized.set_weights(best)
     return history
 

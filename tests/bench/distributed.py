@@ -66,11 +66,11 @@ def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file:
     val = Batches(images[-160:, 4:-4, 4:-4], targets[-160:], classes=CLASSES, batch_size=BATCH)
     means: list[float] = [0.0]  # of the steps so far, as Keras logs it
 
-    class Noted(fitting.Keeper):
+    class Noted(fitting.CheckpointCallback):
         def on_train_batch_end(self, batch, logs=None):
             means.append(float(logs["loss"]))
 
-    fitting.Keeper = Noted
+    fitting.CheckpointCallback = Noted
     keras.config.set_floatx(dtype)
     if dtype == "float64":  # which Keras would normalize in float32
         from keras.src.layers.normalization import batch_normalization
@@ -183,8 +183,8 @@ def kills(folder: Path, count: int, seed: int) -> None:
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 4))
         victim = draw.randrange(2)
-        states = sorted(p.name for p in own.glob("toy-*") if not p.name.endswith(".part"))
-        parts = [p.name for p in own.glob("*.part")]
+        states = sorted(p.name for p in own.glob("toy-*") if p.is_dir())
+        parts = [p.name for p in own.glob(".part-*")]
         over = processes[victim].poll() is not None
         processes[victim].kill()
         start = time.monotonic()
@@ -199,7 +199,7 @@ def kills(folder: Path, count: int, seed: int) -> None:
             for a, b in zip(got["history"], expected["history"], strict=True)
             for key in ("loss", "val_loss")
         ]
-        fits = shown(own) == images and not any(codes) and not list(own.glob("*.part"))
+        fits = shown(own) == images and not any(codes) and not list(own.glob(".part-*"))
         right += fits
         print(
             f"kill {k}: rank {victim}{' (had ended)' if over else ''} with {states or 'no state'} "

@@ -11,35 +11,13 @@ images: mAP by pycocotools, mean IoU. Cost: V3-Small at 320 px, 59 images: 2 min
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import keras
 
 import kzoo
-from kzoo.recipes.data.mask_dataset import full_mask
-from kzoo.recipes.evaluation.box_metrics import score_boxes
-from kzoo.recipes.evaluation.detect_files import finder
-from kzoo.recipes.evaluation.finished_runs import Finished, open_finished
-from kzoo.recipes.evaluation.segment_files import masks_of
+from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.training.int8 import for_calibration
-from kzoo.segmentation.masks import score_masks
 from kzoo.tflite import convert
-
-
-def score_detector(run: Finished, file: Path) -> Any:
-    return score_boxes(run.dataset.val, finder(file)(run.images), run.dataset.labels)
-
-
-def score_segmenter(run: Finished, file: Path) -> Any:
-    pairs = run.dataset.val
-    truth = [full_mask(pair) for pair in pairs]
-    masks = masks_of(file, pairs, file.name)
-    score = score_masks(zip(truth, masks, strict=True), len(run.dataset.labels))
-    by_class = zip(run.dataset.labels, score.iou, strict=True)
-    return f"{score}; " + ", ".join(f"{label} {iou:.4f}" for label, iou in by_class)
-
-
-SCORES = {"detect": score_detector, "segment": score_segmenter}
 
 
 def main() -> None:
@@ -49,12 +27,13 @@ def main() -> None:
     parser.add_argument("--ranges", nargs="+", default=["mse"], help="mse, minmax, or a share")
     options = parser.parse_args()
     run = open_finished(options.run)
-    size, seed = run.config["size"], run.config["seed"]
-    calibration = for_calibration(run.train, size, seed=seed)
+    labels = run.dataset.labels
+    calibration = for_calibration(run.train, run.size, seed=run.settings["seed"])
     model = keras.saving.load_model(run.model, compile=False)
 
     def measure(name: str, file: Path) -> None:
-        print(f"{name:12} {SCORES[run.config['task']](run, file)}", flush=True)
+        score = run.task.score(run.task.infer(run, file, run.dataset.val), run.dataset.val, labels)
+        print(f"{name:12} {score} {run.task.report.figures(score, labels)}", flush=True)
 
     measure("float", run.model)
     with tempfile.TemporaryDirectory() as place:
@@ -68,7 +47,7 @@ def main() -> None:
         for ranges in options.ranges:
             chosen = ranges if ranges.isalpha() else float(ranges)
             int8 = kzoo.quantize(model, calibration=calibration, ranges=chosen)
-            measure(f"PTQ {ranges}", convert(int8, file, labels=run.dataset.labels))
+            measure(f"PTQ {ranges}", convert(int8, file, labels=labels))
     measure("the run's", run.int8)
 
 

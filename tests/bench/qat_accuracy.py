@@ -24,7 +24,8 @@ from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.finished_runs import read_run
-from kzoo.recipes.training.stages import Stage, compile_stage
+from kzoo.recipes.training.stage import Stage
+from kzoo.recipes.training.stages import compile_stage
 from kzoo.tflite import Runner, convert
 
 Row = tuple[float, ...]

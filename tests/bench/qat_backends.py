@@ -21,7 +21,8 @@ from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.class_dataset import Dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.finished_runs import read_run
-from kzoo.recipes.training.stages import Stage, compile_stage
+from kzoo.recipes.training.stage import Stage
+from kzoo.recipes.training.stages import compile_stage
 
 
 def train(model: keras.Model, dataset: Dataset, size: int, out: Path, steps: int) -> None:

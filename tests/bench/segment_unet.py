@@ -13,6 +13,7 @@ of CPU an image in float32, 11 in int8.
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -22,8 +23,10 @@ from keras import layers
 import kzoo
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.mask_dataset import full_mask, read_masks
-from kzoo.recipes.evaluation.segment_files import masks_of
-from kzoo.recipes.segment import Config, Training
+from kzoo.recipes.evaluation.segment_files import predict_masks
+from kzoo.recipes.segment import TASK, Config, Stages
+from kzoo.recipes.task import Run
+from kzoo.recipes.training.stages import fit
 from kzoo.segmentation.masks import score_masks
 from kzoo.tflite import benchmark, convert
 
@@ -63,8 +66,9 @@ def main() -> None:
     model = unet(options.size, len(dataset.labels), options.width)
     config = Config(options.data, size=options.size, weights="none", seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        run = Training(dataset, config, Path(folder) / "checkpoint")
-        model, rows = run.fit(model, "unet", options.epochs, options.learning_rate)
+        stages = Stages(Run(TASK, vars(config), dataset, Path(folder), config))
+        stage = stages.stage("unet", options.epochs, options.learning_rate)
+        model, rows = stages.fit(model, stage, partial(fit, folder=Path(folder) / "checkpoint"))
         calibration = Images([pair.image for pair in dataset.train[:128]], options.size)[:]
         files = [Path(folder) / name for name in ("model.keras", "float.tflite", "int8.tflite")]
         model.save(files[0])
@@ -74,7 +78,7 @@ def main() -> None:
         seconds = sum(row["seconds"] for row in rows)
         print(f"{model.count_params():,} parameters, {seconds:.0f} s")
         for file in (files[0], files[2]):
-            masks = masks_of(file, dataset.val, file.name)
+            masks = predict_masks(file, dataset.val)
             scores = score_masks(zip(truth, masks, strict=True), len(dataset.labels))
             print(f"{file.name}: {scores}; IoU {np.round(scores.iou, 4)}")
         print(benchmark(files[1:]))

@@ -25,7 +25,8 @@ from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.finished_runs import read_run
 from kzoo.recipes.training import tfmot_engine as tfmot
-from kzoo.recipes.training.stages import Stage, compile_stage
+from kzoo.recipes.training.stage import Stage
+from kzoo.recipes.training.stages import compile_stage
 from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32
 

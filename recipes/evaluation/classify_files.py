@@ -1,0 +1,56 @@
+"""A classifier, from whatever file it is in, as a function from images to probabilities."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kzoo.recipes.data.images import read_image
+from kzoo.recipes.task import Read
+from kzoo.recipes.training.run_folder import labels_beside
+from kzoo.tflite import Runner
+from kzoo.tflite.metadata.reading import read_metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedClassifier:
+    """`classifier(images)`: probabilities (N, classes) of images (N, size, size, 3) uint8."""
+
+    run: Callable[[np.ndarray], np.ndarray]
+    size: int
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.run(images)
+
+
+def load_classifier(model: keras.Model | Path) -> LoadedClassifier:
+    """Return the classifier of a model, or of a .keras or .tflite file.
+
+    A .tflite file that takes floats is given what its metadata say, or pixels in [0, 255].
+    """
+    if isinstance(model, Path) and model.suffix == ".keras":
+        model = keras.saving.load_model(model, compile=False)
+    if isinstance(model, keras.Model):
+        predict, size = model.predict, model.input_shape[1]
+        return LoadedClassifier(lambda x: predict(x.astype("float32"), verbose=0), size)
+    runner, metadata = Runner(model), read_metadata(model)
+    size = runner.input.shape[1]
+    if metadata is None or runner.input.dtype != "float32":
+        return LoadedClassifier(runner, size)
+    mean, std = metadata.normalization
+    return LoadedClassifier(lambda x: runner((x.astype("float32") - mean) / std), size)
+
+
+def describe_classes(file: Path, top: int, read: Read = read_image) -> Callable[[Path], str]:
+    """Return a function from an image to "label 97 %, label 2 %, ..."."""
+    classifier = load_classifier(file)
+    labels = dict(enumerate(labels_beside(file) or ()))
+
+    def describe(image: Path) -> str:
+        row = classifier(read(image, classifier.size)[None])[0]
+        best = np.argsort(-row)[:top]
+        return ", ".join(f"{labels.get(i, i)} {row[i]:.0%}" for i in best)
+
+    return describe

@@ -1,0 +1,79 @@
+"""What a run's float model and its int8 file reach on the images that neither was trained on."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from kzoo.recipes import progress
+from kzoo.recipes.task import FLOAT, INT8, Run
+from kzoo.tflite import Comparison
+
+VAL, TEST = "val", "test"
+SPLIT_NAMES = {VAL: "validation", TEST: "test"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SplitEvaluation:
+    """Both models on one split; `predictions` and `scores` by "float" and "int8"."""
+
+    name: str  # "val" or "test"
+    examples: Any
+    predictions: Mapping[str, Any]
+    scores: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Both models on the validation images and, where there are some, on the test images."""
+
+    val: SplitEvaluation
+    test: SplitEvaluation | None
+    comparison: Comparison | None  # of their outputs; None where the file ends in a mask
+
+    @property
+    def splits(self) -> tuple[SplitEvaluation, ...]:
+        return (self.val, self.test) if self.test else (self.val,)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a program may read of it: without images and predictions."""
+        return {
+            "outputs": self.comparison,
+            "scores": self.val.scores,
+            "test": self.test.scores if self.test else None,
+        }
+
+    def __str__(self) -> str:
+        lines = [str(self.comparison)] if self.comparison else []
+        for split in self.splits:
+            where = f" on the {SPLIT_NAMES[split.name]} images" if self.test else ""
+            lines += [f"{name:6} {score}{where}" for name, score in split.scores.items()]
+        return "\n".join(lines)
+
+
+def evaluate(run: Run, model: keras.Model | None = None, *, layers: int = 0) -> Evaluation:
+    """Run the float model and the int8 file of a run; `layers` as of `kzoo.tflite.compare`.
+
+    `model` is the float model, where it is loaded already.
+    """
+    model = model or keras.saving.load_model(run.model, compile=False)
+    present = [name for name in (VAL, TEST) if len(getattr(run.dataset, name, ()))]
+    found = {}
+    with progress.bar("evaluating", 2 * len(present) + 1) as bar:
+        for name in present:
+            examples, predictions = getattr(run.dataset, name), {}
+            for kind, source in ((FLOAT, model), (INT8, run.int8)):
+                what = f"running the {kind} model on the {SPLIT_NAMES[name]} images"
+                bar.advance(0, description=what)
+                predictions[kind] = run.task.infer(run, source, examples)
+                bar.advance()
+            scores = {
+                kind: run.task.score(own, examples, run.dataset.labels)
+                for kind, own in predictions.items()
+            }
+            found[name] = SplitEvaluation(name, examples, predictions, scores)
+        bar.advance(0, description="comparing the two")
+        comparison = run.task.compare(run, model, run.dataset.val, layers=layers)
+        bar.advance()
+    return Evaluation(found[VAL], found.get(TEST), comparison)

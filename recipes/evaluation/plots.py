@@ -1,0 +1,63 @@
+"""Plots that all tasks' reports have."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kzoo.recipes.training.checkpoints import Row
+
+MOST_WRITTEN = 25  # classes of a confusion matrix whose cells are written
+LEAST_SHARE = 0.005  # that is written
+
+
+def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
+    """Draw figures over all epochs of all stages, in training and in validation."""
+    figure = Figure(figsize=(5 * len(keys), 3.6), layout="constrained")
+    epochs = np.arange(1, len(history) + 1)
+    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False).flat, keys, strict=True):
+        for name, label, colour in (
+            (key, "training", "#9aa5b8"),
+            (f"val_{key}", "validation", "#2458d3"),
+        ):
+            if any(name in row for row in history):
+                values = [row.get(name, np.nan) for row in history]
+                axes.plot(epochs, values, label=label, color=colour)
+        for i, row in enumerate(history):
+            if i == 0 or row["stage"] != history[i - 1]["stage"]:
+                axes.axvline(i + 0.5, color="#d5dae3", linewidth=1, zorder=0)
+                axes.text(
+                    i + 0.6, 1.0, row["stage"], fontsize=8, color="#5b6475", va="bottom",
+                    transform=axes.get_xaxis_transform(),
+                )  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(key)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def draw_confusion(
+    counts: np.ndarray, labels: Sequence[str], *, found: str = "predicted", shares: bool = False
+) -> Figure:
+    """Draw how much of each true class (rows) was taken for each class (columns).
+
+    `counts` is (classes, classes), of images or pixels. Cells hold the counts or, with `shares`,
+    the share of the true class.
+    """
+    share = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    side = min(12.0, 2.5 + 0.5 * len(labels))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel(found)
+    axes.set_ylabel("true")
+    if len(labels) <= MOST_WRITTEN:
+        for (i, j), value in np.ndenumerate(share):
+            if value >= (LEAST_SHARE if shares else 1e-12):
+                text = f"{value:.0%}" if shares else str(counts[i, j])
+                colour = "white" if value > 0.5 else "black"
+                axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+    return figure

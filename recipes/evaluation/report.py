@@ -1,0 +1,67 @@
+"""The page that every run leaves: report.html, with the sections of its task."""
+
+from collections.abc import Sequence
+
+from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation
+from kzoo.recipes.evaluation.page import (
+    listed,
+    paragraph,
+    plot,
+    preformatted,
+    settings,
+    table,
+    write_page,
+)
+from kzoo.recipes.evaluation.plots import draw_curves
+from kzoo.recipes.evaluation.results import RunResults, write_results
+from kzoo.recipes.task import FLOAT, INT8, Run
+from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.run_folder import read_config
+
+KINDS = {FLOAT: "float32, Keras", INT8: "int8, TFLite"}
+MEASURED = (
+    "The int8 file was run by the TFLite interpreter. The validation images chose the best epoch"
+)
+UNSEEN = "; the test images chose nothing, so theirs are the figures to expect of new images"
+
+
+def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> RunResults:
+    """Write report.html, results.json and what the task has beside them; return the results."""
+    report, config = run.task.report, read_config(run.folder)
+    results = write_results(run, evaluation)
+    report.files(run, evaluation)
+    curves = plot(draw_curves(list(history), report.curves), "figures by epoch") if history else ""
+    sections = {
+        "Result": results_section(run, evaluation, results),
+        "Training": curves,
+        **report.sections(run, evaluation),
+        "Remarks on the data": listed(run.dataset.issues, "None: every file was used as it is."),
+        "Settings": settings(config),
+    }
+    write_page(run.folder / "report.html", report.title(config), str(run.dataset), sections)
+    return results
+
+
+def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> str:
+    """Return HTML: float and int8 side by side, and what `compare` says of the two."""
+    words = MEASURED + (UNSEEN if evaluation.test else "") + "."
+    return "".join([
+        results_table(run, evaluation),
+        paragraph(results.summary()),
+        paragraph(" ".join(filter(None, [words, run.task.report.note]))),
+        preformatted(evaluation.comparison) if evaluation.comparison else "",
+    ])  # fmt: skip
+
+
+def results_table(run: Run, evaluation: Evaluation) -> str:
+    """Return a table with a row for each model and split."""
+    rows: list[tuple[str, ...]] = []
+    columns: list[str] = []
+    for split in evaluation.splits:
+        for kind, score in split.scores.items():
+            cells, file = run.task.report.cells(score), run.files[kind]
+            columns = list(cells)
+            images = f"{SPLIT_NAMES[split.name]}, {len(split.examples)} images"
+            size = f"{file.stat().st_size / 1e6:.2f} MB"
+            rows.append((KINDS[kind], images, *cells.values(), size, file.name))
+    return table(("", "measured on", *columns, "size", "file"), rows)

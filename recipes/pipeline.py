@@ -1,0 +1,117 @@
+"""The one way from data to a verified int8 file, whatever the task.
+
+Read, build, train the float model stage by stage, copy it in float32, calibrate and quantize,
+train the int8 model, convert, evaluate, report. What is done is kept in the run's folder: killed,
+the same call resumes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import kzoo
+from kzoo.files import save_model, write_json
+from kzoo.recipes import distributed as distribute
+from kzoo.recipes import progress
+from kzoo.recipes.evaluation.evaluate import evaluate
+from kzoo.recipes.evaluation.report import write_report
+from kzoo.recipes.evaluation.results import read_results
+from kzoo.recipes.task import Run, Task
+from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.display import StageDisplay, stage_displays
+from kzoo.recipes.training.int8 import fit_int8, for_calibration
+from kzoo.recipes.training.run_folder import open_run
+from kzoo.recipes.training.stages import TrainingStage, finished_stage, fit, unfreeze
+from kzoo.tflite.convert.converter import STEPS
+
+Planned = tuple[TrainingStage, Path, StageDisplay]  # a stage, where its model is kept, its display
+
+
+def run(task: Task, config: Any) -> Any:
+    """Train, quantize and verify a model as `config` says; return the task's RunResults.
+
+    Raises ValueError for data or settings that make no sense.
+    """
+    with config.joined(), progress.quiet(config.quiet or not distribute.first()):
+        dataset = task.read_dataset(config.data, vars(config))
+        keras.utils.set_random_seed(config.seed)
+        keras.config.set_dtype_policy(config.precision)
+        model = task.build(config, dataset.labels)
+        splits = (task.sources(split) for split in (dataset.train, dataset.val))
+        folder = open_run(config, dataset.labels, *splits)
+        this = Run(task, vars(config), dataset, folder, config)
+        progress.show(f"{dataset}\nThe run is kept in {folder}")
+        stages, last = planned(this)
+
+        model, history = train_float(this, model, [one for one in stages if not one[0].quantized])
+        int8, rows = quantize(this, model, [one for one in stages if one[0].quantized])
+        progress.show(last)
+        return finish(this, model, int8, history + rows)
+
+
+def planned(this: Run) -> tuple[list[Planned], str]:
+    """Return the stages of a run that have epochs, and what to show at its end."""
+    stages = [
+        (one, this.checkpoints / f"{i}-{one.stage.name}.keras")
+        for i, one in enumerate(this.task.stages(this), 1)
+        if one.stage.epochs
+    ]
+    displays, last = stage_displays(
+        [one.stage for one, _ in stages], last="int8 file, measured against the float model"
+    )
+    return [(*pair, display) for pair, display in zip(stages, displays, strict=True)], last
+
+
+def train_float(
+    this: Run, model: keras.Model, stages: Sequence[Planned]
+) -> tuple[keras.Model, list[Row]]:
+    """Train the float model and write model.keras; return (it in float32, history)."""
+    history = []
+    for one, path, display in stages:
+        trainer = partial(fit, folder=this.checkpoints, display=display)
+        model, rows = finished_stage(
+            path, partial(one.train, model, one.stage, trainer), display=display
+        )
+        history += rows
+    keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
+    model = this.task.float_copy(model)
+    unfreeze(model)  # as its user will want it
+    if distribute.first():
+        save_model(model, this.model)
+    return model, history
+
+
+def quantize(
+    this: Run, model: keras.Model, stages: Sequence[Planned]
+) -> tuple[keras.Model | Path, list[Row]]:
+    """Calibrate, quantize and train on; return (int8 model, or its file if written, history)."""
+    made = this.task.int8_file(this)
+    if made:
+        return made
+    calibration = for_calibration(this.train, this.size, seed=this.config.seed)
+    with progress.bar("calibrating and quantizing", None):
+        int8, history = kzoo.quantize(model, calibration=calibration), []
+    for one, path, display in stages:
+        trainer = partial(fit_int8, folder=this.checkpoints, teacher=model, display=display)
+        int8, rows = finished_stage(
+            path, partial(one.train, int8, one.stage, trainer), display=display
+        )
+        history += rows
+    return int8, history
+
+
+def finish(this: Run, model: keras.Model, int8: keras.Model | Path, history: list[Row]) -> Any:
+    """Write the .tflite file and the report, in one process; return the results in all."""
+    if distribute.first():
+        write_json(this.folder / "history.json", history)
+        if isinstance(int8, keras.Model):
+            with progress.bar("converting", len(STEPS)) as bar:
+                this.task.write_file(this, int8, lambda step: bar.advance(description=step))
+        results = write_report(this, evaluate(this, model), history)
+        distribute.together()
+        return results
+    distribute.together()
+    return read_results(this.folder, this.task.report.Results)

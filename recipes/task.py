@@ -1,0 +1,150 @@
+"""What a task is: the parts in which classifying, detecting and segmenting differ.
+
+A task is one `Task`, which its file makes and registers. `pipeline.run(task, config)` is the run,
+and all that works on finished runs (compare, predict, pack ...) asks the run's task.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+Figures = dict[str, Any]  # what is kept of a score in results.json
+Read = Callable[[Path, int], Any]  # (image file, side in px) -> (side, side, 3) uint8
+FLOAT, INT8 = "float", "int8"  # a run's two models, as results.json and the reports name them
+
+
+def nothing(*_: Any) -> dict[str, Any]:
+    """Return an empty dict: what a task adds where it has nothing to add."""
+    return {}
+
+
+def unchanged(model: Any) -> Any:
+    """Return what came."""
+    return model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a task's runs leave for people. `score` is what `Task.score` returns."""
+
+    Results: Any  # a RunResults, which is a type
+    figures: Callable[[Any, Sequence[str]], Figures]  # (score, labels) -> numbers for results.json
+    cells: Callable[[Any], Mapping[str, str]]  # score -> {column: cell} of the results table
+    title: Callable[[Mapping[str, Any]], str]  # settings -> heading of the page
+    curves: tuple[str, ...] = ("loss",)  # keys of the history that are drawn by epoch
+    note: str = ""  # below the results table
+    sections: Callable[["Run", Any], Mapping[str, str]] = nothing  # {heading: HTML}
+    files: Callable[["Run", Any], Any] = nothing  # writes what stands beside report.html
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A kind of model that a run trains, from reading the data to the report.
+
+    A dataset has `labels`, `issues` and the splits `train`, `val` and `test`. Files are .keras or
+    .tflite.
+    """
+
+    name: str
+    Config: type  # options of a run: a dataclass that extends kzoo.recipes.configs.RunConfig
+    read: Callable[..., Any]  # (data, **settings named in `read_settings`) -> a dataset
+    read_settings: tuple[str, ...] = ("val_fraction", "seed", "damaged")
+    sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
+    build: Callable[[Any, Sequence[str]], keras.Model]  # (config, labels) -> the float model
+    stages: Callable[["Run"], Sequence[Any]]  # TrainingStages; those of the int8 model come last
+    float_copy: Callable[[keras.Model], keras.Model]  # the same model, computing in float32
+    write_file: Callable[["Run", keras.Model, Callable[[str], None]], Path]
+    # ^ (run, int8 model, progress) -> the .tflite file
+    int8_file: Callable[["Run"], Any] = nothing
+    # ^ run -> (int8 file, history) where another program makes it, else nothing
+    infer: Callable[["Run", Any, Any], Any]  # (run, model or file, split) -> predictions
+    score: Callable[[Any, Any, Sequence[str]], Any]  # (predictions, split, labels) -> a score
+    compare: Callable[..., Any]  # (run, float model, split, *, layers) -> Comparison or None
+    report: Report
+    predict: Callable[
+        [Path, int, Read], Callable[[Path], str]
+    ]  # (file, top, read) -> image -> words
+    recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
+    pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): into a packed folder
+    before_softmax: Callable[[keras.Model], keras.Model] = unchanged  # what noise is measured on
+
+    def read_dataset(self, data: Any, settings: Mapping[str, Any]) -> Any:
+        """Return the dataset, read as `settings` say: fields of a Config, or of a config.json."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self.Config)}
+        chosen = {name: settings.get(name, defaults[name]) for name in self.read_settings}
+        return self.read(data, **chosen)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run: begun, going on or finished."""
+
+    task: Task
+    settings: Mapping[str, Any]  # as in config.json
+    dataset: Any
+    folder: Path
+    config: Any = None  # the Config; None where a finished run is looked at
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def model(self) -> Path:
+        """The float model."""
+        return self.folder / "model.keras"
+
+    @property
+    def int8(self) -> Path:
+        return self.folder / "model.tflite"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {FLOAT: self.model, INT8: self.int8}
+
+    @property
+    def train(self) -> Sequence[Any]:
+        """Where the training images are."""
+        return self.task.sources(self.dataset.train)
+
+    @property
+    def val(self) -> Sequence[Any]:
+        """Where the validation images are."""
+        return self.task.sources(self.dataset.val)
+
+    @property
+    def size(self) -> int:
+        """Side of the images that the model sees, in px."""
+        return self.settings["size"]
+
+
+TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> Task:
+    """Make a task known by its name, and return it."""
+    if task.name in TASKS:
+        raise ValueError(f"A task called {task.name!r} is registered already.")
+    TASKS[task.name] = task
+    return task
+
+
+def list_tasks() -> tuple[str, ...]:
+    """Return the names of all tasks."""
+    importlib.import_module("kzoo.recipes.api")  # the files of all tasks
+    return tuple(TASKS)
+
+
+def get_task(name: str) -> Task:
+    """Return the task of that name. Raises ValueError for any other, with the nearest one."""
+    known = list_tasks()
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"task must be one of {', '.join(known)}. Received: {name!r}.{hint}")
+    return TASKS[name]

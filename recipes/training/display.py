@@ -1,0 +1,119 @@
+"""What a person sees of a run's stages: one line an epoch, and a bar within it on a terminal."""
+
+import contextlib
+import dataclasses
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from kzoo.recipes import progress
+from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.stage import Stage, best_epoch
+
+METRICS = {"val_map": "mAP", "val_mean_iou": "mean IoU"}  # as people write them
+WHERE = "on the validation images"
+
+
+def metric_name(key: str) -> str:
+    """Return what people call a figure of the history: "mAP" for "val_map"."""
+    return METRICS.get(key, key.removeprefix("val_").replace("_", " "))
+
+
+def duration(seconds: float) -> str:
+    """Return "45 s", "3 min" or "2 h 10 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 100 else f"{minutes} min"
+
+
+class Advance(keras.callbacks.Callback):
+    """Moves a bar on with every batch."""
+
+    def __init__(self, bar: progress.Bar):
+        super().__init__()
+        self.bar = bar
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.bar.advance()
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.bar.advance()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.bar.advance(0, description=f"measuring {WHERE}")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageDisplay:
+    """Shows one stage."""
+
+    stage: Stage
+    number: str = "Stage"  # "Stage 2 of 4"
+    later: float = 0.0  # epochs of the stages to come, in epochs of the whole network
+
+    @property
+    def heading(self) -> str:
+        return f"{self.number}: {self.stage.title or self.stage.name}"
+
+    def show(self, words: str) -> None:
+        progress.show(f"{self.heading}{words}")
+
+    def resuming(self, epoch: int, steps: int) -> None:
+        """Say where the stage goes on; `epoch` counts from 0."""
+        after = f", after {steps} steps" if steps else ""
+        where = self.number.lower().partition(" of ")[0]
+        self.show(f", resuming at epoch {epoch + 1} of {where}{after}")
+
+    def before_training(self, row: Row) -> None:
+        """Show what an int8 model has reached by calibration alone."""
+        key = self.stage.metric
+        self.show(f", before it: {metric_name(key)} {row[key]:.3f} {WHERE}")
+
+    @contextlib.contextmanager
+    def epoch(self, epoch: int, steps: int) -> Iterator[Advance]:
+        """A bar of that epoch; give what it yields to `fit` as a callback."""
+        text = f"{self.heading}, epoch {epoch + 1}/{self.stage.epochs}"
+        with progress.bar(text, steps) as bar:
+            yield Advance(bar)
+
+    def ended(self, history: list[Row]) -> None:
+        """Show the last epoch of the history."""
+        row, best = history[-1], best_epoch(history, self.stage)
+        key = self.stage.metric
+        found = f"{metric_name(key)} {row[key]:.3f} {WHERE}"
+        if best == len(history) - 1:
+            found += ", the best so far"
+        else:
+            found += f" (best {history[best][key]:.3f} in epoch {best + 1})"
+        self.show(
+            f", epoch {len(history)}/{self.stage.epochs}: {found}; loss {row['loss']:.4g}; "
+            f"{duration(row['seconds'])}{self.left(history)}"
+        )
+
+    def left(self, history: list[Row]) -> str:
+        """Say how long the stage and the run will take, as long as there is something to come."""
+        # The first epoch compiles as well.
+        each = statistics.median(row["seconds"] for row in history[-3:][len(history) > 1 :])
+        stage = each * (self.stage.epochs - len(history))
+        run = stage + each / self.stage.cost * self.later
+        words = [f"{duration(stage)} of the stage"] if stage else []
+        words += [f"about {duration(run)} of the run"] if self.later else []
+        return f"; left {', '.join(words)}" if words else ""
+
+    def out_of_patience(self) -> None:
+        self.show(f": no better epoch in {self.stage.patience}, so the stage ends")
+
+
+def stage_displays(stages: Sequence[Stage], *, last: str) -> tuple[list[StageDisplay], str]:
+    """Return the displays of a run's stages, and "Stage 4 of 4: " and `last` for its end."""
+    count = len(stages) + 1
+    displays = [
+        StageDisplay(
+            stage, f"Stage {i} of {count}", sum(later.epochs * later.cost for later in stages[i:])
+        )
+        for i, stage in enumerate(stages, 1)
+    ]
+    return displays, f"Stage {count} of {count}: {last}"
