@@ -16,6 +16,7 @@ from kzoo.detection.anchors import Anchors
 from kzoo.detection.detections import Detections, detections
 from kzoo.detection.detector import Detector
 from kzoo.detection.ssdlite import SSDLite
+from kzoo.preprocessing import preprocess_input
 from kzoo.quantization.distill import distill
 from kzoo.quantization.quantize import quantize
 from kzoo.registry import create_model, get_model, list_models
@@ -57,6 +58,7 @@ __all__ = [
     "list_weights",
     "load_weights",
     "mask_at",
+    "preprocess_input",
     "profile",
     "pyramid",
     "quantize",

@@ -48,6 +48,22 @@ def preprocess(image: Tensor, preprocessing: Literal["tf", "torch"]) -> Tensor:
     return layers.Rescaling(scale, offset, name="preprocessing")(image)
 
 
+def preprocess_input(images: Any) -> Any:
+    """Return images as they are: kzoo's models take pixels in [0, 255] and scale them themselves.
+
+    It stands where code for keras.applications calls its function of this name. Raises ValueError
+    for NumPy arrays that are scaled already, to [0, 1] or [-1, 1], which a model would scale again.
+    """
+    if isinstance(images, np.ndarray) and images.dtype.kind == "f" and images.size:
+        least, most = float(images.min()), float(images.max())
+        if least < 0 or (0 < most <= 1):
+            raise ValueError(
+                f"images must have pixels in [0, 255]. Received: values in [{least:g}, {most:g}]. "
+                "Leave their own scaling out, or build the model with preprocessing=None."
+            )
+    return images
+
+
 def scaling(offset: Any) -> Literal["tf", "torch"] | None:
     """Which preprocessing takes a pixel of 0 to `offset`."""
     names: tuple[Literal["tf", "torch"], ...] = ("tf", "torch")

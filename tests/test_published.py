@@ -344,3 +344,12 @@ def test_labels():
     rows: tuple[PublishedWeights, ...] = kzoo.list_weights()
     sizes = {row.dataset: row.classes for row in rows}
     assert sizes == {"ImageNet-1k": 1000, "COCO 2017": 90, "COCO 2017, VOC classes": 21}
+
+
+def test_preprocess_input_refuses_what_is_scaled_already():
+    x = np.random.default_rng(0).uniform(0, 255, (1, 4, 4, 3)).astype("float32")
+    assert kzoo.preprocess_input(x) is x
+    assert kzoo.preprocess_input(np.zeros((1, 4, 4, 3))).max() == 0  # a black image
+    for scaled in (x / 255, keras.applications.mobilenet_v2.preprocess_input(x.copy())):
+        with pytest.raises(ValueError, match=r"pixels in \[0, 255\]. Received: values in \["):
+            kzoo.preprocess_input(scaled)

@@ -26,6 +26,7 @@ from kzoo.backbones.attention import MultiQuery
 from kzoo.backbones.rows import Conv, Head
 from kzoo.weights.readers.torch_file import read_stream, read_zip
 from kzoo.weights.reading import read_checkpoint
+from kzoo.weights.targets import targets
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
@@ -342,6 +343,40 @@ def timm_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
+def timm_v1_names(model: keras.Model) -> dict[str, np.ndarray]:
+    """A V1 of kzoo under the names of timm's mobilenetv1_100: blocks of a depthwise convolution
+    and a pointwise one, in stages of 1, 2, 2, 6 and 2 (timm/models/efficientnet.py)."""
+    counts = (1, 2, 2, 6, 2)
+    blocks = [f"blocks.{stage}.{i}" for stage, n in enumerate(counts) for i in range(n)]
+    names = [("conv_stem", "bn1")]
+    for block in blocks:
+        names += [(f"{block}.conv_dw", f"{block}.bn1"), (f"{block}.conv_pw", f"{block}.bn2")]
+    rows, (logits,) = targets(model)
+    arrays = {
+        "classifier.weight": np.ascontiguousarray(np.asarray(logits.layer.kernel).T),
+        "classifier.bias": np.asarray(logits.layer.bias),
+    }
+    for target, (conv, norm) in zip(rows, names, strict=True):
+        depthwise = isinstance(target.layer, keras.layers.DepthwiseConv2D)
+        axes = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
+        kernel = np.asarray(target.layer.kernel).transpose(axes)
+        arrays[f"{conv}.weight"] = np.ascontiguousarray(kernel)
+        values = zip(PARTS, target.norm.get_weights(), strict=True)
+        arrays |= {f"{norm}.{part}": value for part, value in values}
+    return arrays
+
+
+def test_timm_v1(tmp_path):
+    shared = {"alpha": 0.25, "input_shape": (64, 64, 3), "classes": 5}
+    theirs = settled(kzoo.MobileNetV1(padding="symmetric", preprocessing="torch", **shared))
+    save_safetensors(timm_v1_names(theirs), tmp_path / "v1.safetensors")
+    ours = kzoo.MobileNetV1(weights=tmp_path / "v1.safetensors", **shared)
+    for found, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        if not np.array_equal(found, expected):  # gamma, for timm's epsilon of 1e-5
+            assert found.ndim == 1
+            np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
 @pytest.mark.backend
 @pytest.mark.parametrize(
     ("case", "name", "rename"),
@@ -417,6 +452,17 @@ def test_torchvision_v2_pretrained(torchvision_v2, size):
     with np.load(torchvision_v2_pretrained.GOLDEN) as golden:
         expected = golden[f"{size[0]}x{size[1]}"]
     assert np.abs(found - expected).max() < 1e-3
+
+
+def test_torchvision_v2_by_its_name(torchvision_v2, monkeypatch, tmp_path):
+    """The real file, out of a folder: its SHA-256 is the table's."""
+    monkeypatch.setenv("KZOO_WEIGHTS", str(torchvision_v2.parent))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    shared = {"input_shape": (64, 64, 3), "classifier_activation": None}
+    model = kzoo.MobileNetV2(weights="imagenet:torchvision-v1", **shared)
+    x = torchvision_v2_pretrained.images(64, 64)
+    by_path = kzoo.MobileNetV2(weights=torchvision_v2, **shared)
+    np.testing.assert_array_equal(run(model, x), run(by_path, x))
 
 
 def test_load_weights_into_a_model(torchvision_v2):

@@ -173,7 +173,9 @@ RESIZED_256, RESIZED_232 = 224 / 256, 224 / 232
 
 TORCHVISION = (
     torchvision_classifier(
-        "mobilenet_v2", "v1", 71.878, "b0353104", RESIZED_256, "mobilenetv2"),
+        "mobilenet_v2", "v1", 71.878,
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889", RESIZED_256,
+        "mobilenetv2", 14_212_972),
     torchvision_classifier(
         "mobilenet_v2", "v2", 72.154, "7ebf99e0", RESIZED_232, "mobilenetv2"),
     torchvision_classifier(
