@@ -1,9 +1,11 @@
 """Checks of arguments that raise ValueError: what came, and what is allowed."""
 
+import difflib
 import functools
+import inspect
 import numbers
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,6 +26,22 @@ def require(argument: str, value: Any, holds: bool, wanted: str) -> None:
 
 def one_of(argument: str, value: Any, allowed: tuple) -> None:
     require(argument, value, value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
+def check_call(
+    name: str, signature: inspect.Signature, given: Sequence[Any], options: Mapping[str, Any]
+) -> None:
+    """Raise TypeError, its cause first, where a function of that signature takes no such call."""
+    takes = f"It takes {', '.join(signature.parameters)}."
+    for key in options:
+        if key not in signature.parameters:
+            near = difflib.get_close_matches(key, signature.parameters, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{name}() got an unexpected keyword argument {key!r}.{hint} {takes}")
+    try:
+        signature.bind(*given, **options)
+    except TypeError as error:
+        raise TypeError(f"{name}(): {error}. {takes}") from None
 
 
 def renamed(**names: str) -> Callable[[F], F]:

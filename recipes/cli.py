@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import kzoo
-from kzoo.recipes.commands.about import list_models, weights
+from kzoo.recipes.commands.about import env, list_models, weights
 from kzoo.recipes.commands.files import audit, benchmark, compare, convert, sensitivity
 from kzoo.recipes.commands.images import pack
 from kzoo.recipes.commands.train import classify, demo, detect, plan, segment
@@ -22,7 +22,7 @@ GROUPS = {
     "Prepare images": (pack,),
     "Use a trained model": (predict, serve, android),
     "Make and judge .tflite files": (convert, audit, compare, sensitivity, benchmark),
-    "About kzoo": (list_models, weights),
+    "About kzoo": (list_models, weights, env),
 }
 COMMANDS = {file.COMMAND.name: file.COMMAND for files in GROUPS.values() for file in files}
 
@@ -120,6 +120,8 @@ def as_json(result: Any) -> str:
 
 def plain(value: Any) -> Any:
     """Return a value in the types that JSON has; what is not a finite number becomes None."""
+    if hasattr(value, "as_json"):
+        return plain(value.as_json())
     if dataclasses.is_dataclass(value):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         verdict = getattr(value, "verdict", None)  # in words, of those that have one

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 import kzoo
@@ -234,3 +235,23 @@ def test_the_saved_classes_are_all_that_are_registered():
     }
     assert not [name for name, kind in known.items() if isinstance(kind, StandIn)]
     assert {name: kind.__module__ for name, kind in known.items()} == CLASSES
+
+
+def test_env_tells_versions_backend_and_machine(capsys):
+    assert main(["env"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["kzoo"] == kzoo.__version__
+    assert rows["keras"] == keras.__version__
+    assert rows["backend"] == keras.backend.backend()
+    assert main(["env", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["packages"]["keras"] == keras.__version__
+    assert found["cores"] >= 1
+
+
+def test_code_from_keras_applications_finds_its_two_functions():
+    x = np.full((1, 32, 32, 3), 200.0, "float32")
+    assert kzoo.preprocess_input(x) is x  # V2's first layer scales it
+    model = kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), include_top=False)
+    assert isinstance(model.layers[1], keras.layers.Rescaling)
+    assert "decode_predictions" in kzoo.__all__

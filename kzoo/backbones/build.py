@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 import keras
 from keras import layers
 
-from kzoo.arguments import is_number, is_whole, one_of, require
+from kzoo.arguments import check_call, is_number, is_whole, one_of, require
 from kzoo.backbones.rows import Head, Net, Row, change
 from kzoo.preprocessing import PREPROCESSING, Tensor, channel_axis, preprocess
 from kzoo.weights import loading as checkpoints
@@ -218,10 +218,7 @@ def documented(builder: Callable[..., keras.Model]) -> Callable[..., keras.Model
 
     @functools.wraps(builder)
     def public(*args: Any, **kwargs: Any) -> keras.Model:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{builder.__name__}{signature}: {error}") from None
+        check_call(builder.__name__, signature, args, kwargs)
         return builder(*args, **kwargs)
 
     signature = inspect.Signature(parameters, return_annotation=keras.Model)
