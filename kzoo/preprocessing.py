@@ -116,14 +116,3 @@ def triangle_filter(have: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     places = first + np.arange(int(np.ceil(2 * reach)) + 1)[:, None]
     weights = np.maximum(1 - np.abs((places + 0.5 - centre) * (1 / reach)), 0) * (places < have)
     return np.minimum(places, have - 1), weights * (1 / weights.sum(axis=0))
-
-
-def preprocess_input(x: Tensor, data_format: str | None = None) -> Tensor:
-    """Return `x` as it came, pixels in [0, 255]: kzoo's models scale them themselves.
-
-    For code that moves here from keras.applications, whose MobileNetV1 and V2 want pixels scaled
-    before the model. kzoo's hold the scaling as their first layer (`preprocessing="tf"` or
-    "torch"), so that a model and its .tflite file take what a camera gives; scaled twice, an image
-    is almost black. A model built with `preprocessing=None` takes what it was trained on.
-    """
-    return x
