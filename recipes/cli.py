@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import kzoo
 from kzoo.recipes.commands.about import env, list_models, weights
 from kzoo.recipes.commands.files import audit, benchmark, compare, convert, sensitivity
-from kzoo.recipes.commands.images import pack
+from kzoo.recipes.commands.images import inspect_data, pack
 from kzoo.recipes.commands.train import classify, demo, detect, plan, segment
 from kzoo.recipes.commands.use import android, predict, serve
 from kzoo.recipes.options import Command, add_flags, did_you_mean, from_flags
@@ -19,7 +19,7 @@ from kzoo.recipes.quiet import own_terminal
 
 GROUPS = {
     "Train on your own images": (demo, classify, detect, segment, plan),
-    "Prepare images": (pack,),
+    "Prepare images": (inspect_data, pack),
     "Use a trained model": (predict, serve, android),
     "Make and judge .tflite files": (convert, audit, compare, sensitivity, benchmark),
     "About kzoo": (list_models, weights, env),

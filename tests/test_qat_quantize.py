@@ -183,3 +183,49 @@ def test_values_that_are_not_finite_are_reported():
     model.get_layer("conv").kernel.assign(np.full((1, 1, 3, 2), np.nan))
     with pytest.raises(ValueError, match="not finite on the calibration set"):
         kzoo.quantize(model, calibration=images(2, size=8))
+
+
+def scaled_net() -> keras.Model:
+    """A small net that takes pixels in [0, 255]."""
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 127.5, -1)(image))
+    return keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (np.random.default_rng(0).random((4, 16, 16, 3)), r"are in \[.*another range than"),
+        (np.zeros((4, 16, 16, 3)), "nothing but the value 0, which tells no range"),
+        (np.full((4, 16, 16, 3), 200), "nothing but the value 200"),
+    ],
+)
+def test_calibration_images_that_tell_nothing_are_refused(images, said):
+    with pytest.raises(ValueError, match=said):
+        kzoo.quantize(scaled_net(), calibration=images)
+
+
+def test_bytes_for_a_net_of_fractions_are_refused():
+    image = keras.Input((16, 16, 3))
+    net = keras.Model(image, keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(2.0, -1)(image)))
+    with pytest.raises(ValueError, match=r"makes \[-1, 50\d\] of that"):
+        kzoo.quantize(net, calibration=np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)))
+
+
+def test_weights_that_are_not_finite_are_refused():
+    net = scaled_net()
+    weights = net.get_weights()
+    weights[0][0, 0, 0, 0] = np.inf
+    net.set_weights(weights)
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3))
+    with pytest.raises(ValueError, match=r"kernel' of .* holds values that are not finite"):
+        kzoo.quantize(net, calibration=images)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_a_model_that_keras_has_quantized_is_refused():
+    net = scaled_net()
+    net.quantize("int8")
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3))
+    with pytest.raises(ValueError, match=r"was quantized by Keras' own quantize\(\)"):
+        kzoo.quantize(net, calibration=images)

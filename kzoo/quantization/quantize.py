@@ -69,6 +69,8 @@ def quantize(
         )
     if isinstance(calibration, Iterator):
         calibration = list(batched(calibration))  # it is read more than once
+    check_model(model)
+    check_calibration(model, batched(calibration))
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, equalization)
     if bias_correction:
         graph = correct_biases(graph, plan, first(calibration, CORRECTED))
@@ -99,6 +101,57 @@ def planned(
             histograms |= observe(graph, grids, names, batched(calibration))
             plan = ranges_.make_plan(graph, placed, histograms, ranges)
     return graph, plan
+
+
+DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value
+
+
+def check_model(model: keras.Model) -> None:
+    """Raise ValueError for weights that are not finite, or that Keras' own quantize has rounded."""
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if getattr(layer, "quantization_mode", None):
+            raise ValueError(
+                f"Layer {layer.name!r} was quantized by Keras' own quantize(), whose int8 is not "
+                "TFLite's. Give the float model that it was made from."
+            )
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(
+                f"The weight {weight.path!r} of {model.name!r} holds values that are not finite: "
+                "its training diverged. Train again with a lower learning rate."
+            )
+
+
+def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
+    """Raise ValueError for calibration images of one value, or in another range than the model's.
+
+    That range is told by a Rescaling at the model's front: one of 1/127.5 is for [0, 255].
+    """
+    low, high = np.inf, -np.inf
+    for batch in batches:
+        if batch.size:
+            low, high = min(low, float(batch.min())), max(high, float(batch.max()))
+    if low > high:
+        return  # empty: told where it is read
+    if low == high:
+        raise ValueError(
+            f"The calibration images hold nothing but the value {low:g}, which tells no range of "
+            "activations. Pass about 100 images like those that the model will see."
+        )
+    first = next((x for x in model.layers if isinstance(x, keras.layers.Rescaling)), None)
+    if first is None or first.input is not model.inputs[0]:
+        return
+    scale, offset = np.asarray(first.scale, np.float64), np.asarray(first.offset, np.float64)
+    ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
+    span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
+    if span < DARKEST or most > BRIGHTEST:
+        raise ValueError(
+            f"The calibration images are in [{low:g}, {high:g}], and the model begins with "
+            f"Rescaling({np.ravel(scale)[0]:.6g}), which makes [{ends.min():.3g}, "
+            f"{ends.max():.3g}] of that: they are in another range than the model's. Pass images "
+            "as the model takes them, [0, 255] for Rescaling(1 / 127.5)."
+        )
 
 
 def batched(calibration: Any) -> Iterator[np.ndarray]:

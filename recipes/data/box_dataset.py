@@ -14,9 +14,10 @@ import numpy as np
 from kzoo.recipes.data.class_dataset import remarks
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats import FORMATS
-from kzoo.recipes.data.formats.records import Object, Record
+from kzoo.recipes.data.formats.records import Matched, Object, Record
 from kzoo.recipes.data.images import TURNED, Look, Source, look_at_all
 from kzoo.recipes.data.layout import Asked, ImageFinder, Tree, look_through
+from kzoo.recipes.data.mask_layout import divided
 from kzoo.recipes.data.packed import Records, is_packed, open_packed
 from kzoo.recipes.data.splits import (
     GUARD,
@@ -148,25 +149,15 @@ def recognized(tree: Tree, data: Path, issues: list[Issue], *, outlines: bool = 
     return fitting[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class Matched:
-    """A record and its image."""
-
-    record: Record
-    path: Path
-    split: str | None
-
-
 def matched(
-    records: list[Record], tree: Tree, issues: list[Issue], *, image_set: str = "Main",
-    images: Sequence[Path] | None = None,
+    records: list[Record], tree: Tree, issues: list[Issue], *, image_set: str = "Main"
 ) -> tuple[list[Matched], bool]:  # fmt: skip
     """Return the records whose image is there, each with its split; the rest goes to `issues`.
 
     And whether all that is given, with what has no image, is to train on (`only_train`).
     Of records of one image the first counts, for the split that keeps most from training on it.
     """
-    finder = ImageFinder(tree, images)
+    finder = ImageFinder(tree, divided(tree)[0] or tree.images)
     asked = []
     for record in records:
         split = record.split or source_split(tree, record.source, many=not record.own)

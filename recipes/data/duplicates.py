@@ -5,7 +5,10 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kzoo.recipes.data.images import READERS
+import numpy as np
+from PIL import Image
+
+from kzoo.recipes.data.images import READERS, BadImageError, read_image
 from kzoo.recipes.data.text import Issue
 
 
@@ -38,6 +41,51 @@ def same_bytes(items: Sequence[tuple[Path, str | None, Hashable]], issues: list[
                 break
         else:
             first[own].append(i)  # one of each class and split to compare with
+
+
+HASHED_SIDE = 32  # px that images are compared at
+NEAR = 4  # bits of 64 that the hashes of images that are nearly the same differ in
+FLAT = 4.0  # standard deviation of grey values below which a hash tells nothing
+COMPARED = 20_000  # images, at the most
+
+
+def near_duplicates(items: Sequence[tuple[Path, str, Hashable]], issues: list[Issue]) -> None:
+    """Add a remark for every image that is nearly one of another class or split; by imagehash.
+
+    items: as of `same_bytes`. Identical files, which that one tells, are left to it.
+    """
+    items = items[:COMPARED]
+    told = {issue.path for issue in issues if issue.reason.startswith("is the same image as")}
+    with ThreadPoolExecutor(READERS) as pool:
+        hashes = list(pool.map(lambda item: hashed(item[0]), items))
+    known = [i for i, bits in enumerate(hashes) if bits is not None]
+    if not known:
+        return
+    signs = np.array([hashes[i] for i in known], np.float32) * 2 - 1
+    labels, splits = ([items[i][k] for i in known] for k in (2, 1))
+    for row in range(len(known)):
+        alike = np.flatnonzero((64 - signs[:row] @ signs[row]) / 2 <= NEAR)
+        path = items[known[row]][0]
+        for column in alike.tolist():
+            other_label, other_split = labels[column] != labels[row], splits[column] != splits[row]
+            if (other_label or other_split) and path not in told:
+                what = "labelled otherwise" if other_label else f"in {splits[column]}"
+                reason = f"is nearly the same image as {items[known[column]][0]}, which is {what}"
+                issues.append(Issue(path, reason))
+                break
+
+
+def hashed(path: Path) -> np.ndarray | None:
+    """Return the 64 bits of an image's perceptual hash; None where it has none that tells."""
+    from imagehash import phash  # SciPy's import takes its time
+
+    try:
+        image = read_image(path, HASHED_SIDE)
+    except BadImageError:
+        return None
+    if image.mean(axis=-1).std() < FLAT:
+        return None
+    return phash(Image.fromarray(image)).hash.ravel()
 
 
 def digest(path: Path) -> bytes:

@@ -33,7 +33,8 @@ MASK_WORDS = frozenset({
 })  # fmt: skip
 FILLERS = frozenset({
     "data", "dataset", "datasets", "set", "dir", "folder", "files", "all", "xml", "xmls", "json",
-    "jsons",
+    "jsons", "bbox", "box", "boxes", "instances", "objects", "keypoints", "coco", "voc", "yolo",
+    "createml", "csv", "split", "list", "seg", "subset",
 })  # fmt: skip
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes.data.box_dataset import Matched, alike, matched, recognized
+from kzoo.recipes.data.box_dataset import alike, matched, recognized
 from kzoo.recipes.data.class_dataset import remarks
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.outlines import Size, covered, fault, scaled
+from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import (
     CACHE_BYTES,
     READERS,

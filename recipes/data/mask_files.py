@@ -42,7 +42,6 @@ class Values:
     colours: bool = False
     palette: Mapping[int, int] = dataclasses.field(default_factory=dict)  # index: colour
     lossy: bool = False
-    flat: float = 1.0  # share of neighbours in a row that are equal
     mode: str = "L"
 
 
@@ -134,6 +133,12 @@ def look_at_mask(path: Path) -> Values:
     keys, numbers = np.unique(values, return_counts=True)
     if len(keys) > MOST_VALUES:
         raise BadMaskError(f"holds {len(keys)} values: is it a photo? A mask holds class ids")
+    flat = float((values[:, 1:] == values[:, :-1]).mean())
+    if len(keys) > MOST_COLOURS and flat < FLAT:
+        raise BadMaskError(
+            f"holds {len(keys)} values that change from pixel to pixel: is it a photo? A mask "
+            "holds class ids"
+        )
     counts = {int(k): int(n) for k, n in zip(keys, numbers, strict=True)}
     edges = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
     return Values(
@@ -143,7 +148,6 @@ def look_at_mask(path: Path) -> Values:
         colours=bool(keys[-1] > 65535),
         palette={i: palette[i] for i in counts if i in palette},
         lossy=form in LOSSY,
-        flat=float((values[:, 1:] == values[:, :-1]).mean()),
         mode=mode,
     )
 
@@ -314,10 +318,4 @@ def fault_of(values: Values, decided: Decided, names: Names) -> str | None:
         return None
     if values.lossy and decided.coding.threshold is None:
         return "a JPEG is no mask: it blurs class ids. Use PNG"
-    plain = decided.coding.ids is None and decided.coding.threshold is None
-    if plain and len(values.counts) > MOST_COLOURS and values.flat < FLAT:
-        return (
-            f"holds {len(values.counts)} grey values that change from pixel to pixel: is it a "
-            "photo? A mask holds class ids"
-        )
     return None

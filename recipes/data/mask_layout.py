@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from kzoo.recipes.data.box_dataset import Matched
-from kzoo.recipes.data.formats.records import Record
+from kzoo.recipes.data.formats.records import Matched, Record
 from kzoo.recipes.data.layout import (
     IMAGE_WORDS,
     MASK_WORDS,

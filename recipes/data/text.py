@@ -103,7 +103,7 @@ def read_yaml(file: Path, issues: list[Issue] | None = None) -> Any:
         raise ValueError(f"{file} is no YAML file: {type(error).__name__}.") from None
 
 
-def read_xml(file: Path) -> ElementTree.Element:
+def read_xml(file: Path, issues: list[Issue] | None = None) -> ElementTree.Element:
     """Return the root of an XML file; entities and other tricks of XML are refused."""
     content = file.read_bytes()
     try:
@@ -114,7 +114,7 @@ def read_xml(file: Path) -> ElementTree.Element:
                 raise
             raise ValueError(str(error)) from None
         except ElementTree.ParseError as error:
-            return reread(file, content, error)
+            return reread(file, error, issues)
     except ElementTree.ParseError as error:
         line, column = error.position
         reason = str(error).partition(":")[0]
@@ -124,26 +124,28 @@ def read_xml(file: Path) -> ElementTree.Element:
         raise ValueError(f"holds what no annotation needs ({kind}), and may be an attack") from None
 
 
-def reread(file: Path, content: bytes, error: ElementTree.ParseError) -> ElementTree.Element:
+def reread(
+    file: Path, error: ElementTree.ParseError, issues: list[Issue] | None
+) -> ElementTree.Element:
     """Return the root of an XML file that claims another encoding than it has, or none.
 
     Raises `error` where that is not what is wrong with it.
     """
+    found: list[Issue] = []
     try:
-        text, encoding = decoded(file, content)
+        text = read_text(file, found)
     except ValueError:
         raise error from None
-    if encoding == "utf-8":
-        try:
-            content.decode("ascii")
-            raise error
-        except UnicodeDecodeError:
-            pass
+    if text.isascii():
+        raise error
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text.lstrip("\ufeff"))
     try:
-        return defusedxml.ElementTree.fromstring(text)
+        root = defusedxml.ElementTree.fromstring(text)
     except ElementTree.ParseError:
         raise error from None
+    if issues is not None:
+        issues += found
+    return root
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from kzoo.detection.detections import Detections
 from kzoo.files import replacing
-from kzoo.recipes.data.images import Source, read_image, to_rgb
+from kzoo.recipes.data.images import (
+    Source,
+    check_pixels,
+    opened,
+    read_image,
+    to_rgb,
+    upright,
+)
 from kzoo.segmentation.masks import VOID
 
 OPACITY = 0.5  # of a mask
@@ -18,8 +25,9 @@ COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d
 
 def read_upright(path: Source) -> Image.Image:
     """An image that `read_image` can read, in its own size, turned as its EXIF says."""
-    with path.open("rb") as file, Image.open(file) as image:
-        return to_rgb(ImageOps.exif_transpose(image))
+    with opened(path) as image:
+        check_pixels(image)
+        return to_rgb(upright(image))
 
 
 def draw_boxes(

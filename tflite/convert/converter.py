@@ -20,6 +20,7 @@ import kzoo
 from kzoo.detection.detector import Detector
 from kzoo.files import replacing
 from kzoo.qat import FakeQuant
+from kzoo.quantization.quantize import check_calibration, check_model
 from kzoo.quantization.ranges import CHANNELS, pixel_range
 from kzoo.quantization.read import functional
 from kzoo.tflite.convert.forms import require_fit
@@ -168,7 +169,9 @@ def lower(
             'The model holds int8 ranges (kzoo.quantize): convert it with scheme="int8", or the '
             f'float model that it was made from. Received: scheme="{request.scheme}"'
         )
-    if not kerass:
+    if kerass:
+        check_model(model)
+    else:
         names = [name.removeprefix("quant_") for name in names]  # tfmot's
         if scheme.calibrated and not ranged and request.calibrator == "kzoo":
             raise ValueError(
@@ -178,6 +181,8 @@ def lower(
     images = None
     if scheme.calibrated and not ranged:
         images = calibration_set(calibration, shape, request)
+        if kerass:
+            check_calibration(model, iter([images]))
         if request.scheme == "int8" and request.calibrator == "kzoo":
             progress(STEPS[1])
             body = kzoo.quantize(body, calibration=images, hard_swish=request.hard_swish)

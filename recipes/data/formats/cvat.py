@@ -27,7 +27,7 @@ def read_cvat(tree: Tree, issues: list[Issue]) -> Found:
             issues.append(Issue(file, "is no CVAT file: left out"))
             continue
         try:
-            root = read_xml(file)
+            root = read_xml(file, issues)
         except ValueError as error:
             raise ValueError(f"{file} is {error}.") from None
         if root.find("track") is not None:

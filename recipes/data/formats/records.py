@@ -45,6 +45,15 @@ class Record:
     own: bool = False  # the file is of this image alone
 
 
+@dataclasses.dataclass(frozen=True)
+class Matched:
+    """A record and its image."""
+
+    record: Record
+    path: Path
+    split: str | None
+
+
 Found = tuple[tuple[str, ...], list[Record]]  # classes in their order, images
 
 

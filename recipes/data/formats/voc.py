@@ -26,7 +26,7 @@ def read_voc(tree: Tree, issues: list[Issue]) -> Found:
     records, others = [], []
     for file in tree.of(".xml"):
         try:
-            root = read_xml(file)
+            root = read_xml(file, issues)
             if root.tag != "annotation":
                 others.append((file, f"begins with <{root.tag}>, not <annotation>"))
                 continue

@@ -31,7 +31,8 @@ def holds_boxes(file: Path) -> bool:
     if head.strip("0123456789.eE+-, \t\r\n"):
         return False
     lines = [line for line in head.splitlines() if line.strip()]
-    return not lines or (len(lines[0].split()) >= 3 and "." in head)
+    columns = len(lines[0].replace(",", " ").split()) if lines else 5
+    return columns >= 5 or (columns >= 3 and "." in head)  # broken lines of boxes are told
 
 
 def has_yolo(tree: Tree) -> bool:

@@ -1,0 +1,301 @@
+"""What kzoo understood of a data set, before an hour is spent on it: `kzoo inspect`."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kzoo.recipes.configs import ClassifyConfig, DetectConfig, SegmentConfig
+from kzoo.recipes.data.box_dataset import BoxDataset, read_boxes
+from kzoo.recipes.data.class_dataset import Dataset, has_class_folders, read_dataset
+from kzoo.recipes.data.duplicates import near_duplicates
+from kzoo.recipes.data.formats import FORMATS
+from kzoo.recipes.data.formats.tables import has_classes
+from kzoo.recipes.data.images import BadImageError, Source, upright_size
+from kzoo.recipes.data.layout import look_through
+from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
+from kzoo.recipes.data.mask_layout import mask_pairs
+from kzoo.recipes.data.packed import is_packed, read_index
+from kzoo.recipes.data.splits import NAMES
+from kzoo.recipes.data.text import Issue
+
+TASKS = ("classify", "detect", "segment")
+SIZES = {config.task: config.size for config in (ClassifyConfig, DetectConfig, SegmentConfig)}
+SMALLEST = 16  # px at the net's input; smaller objects are hardly found
+MANY_SMALL = 0.1  # share of objects that may be smaller
+UNEVEN = 10  # times as many of the most frequent class as of the rarest
+FEW = 10  # examples of a class
+BALANCE = {
+    "classify": "classes are weighed for that, and images of the rare one help more",
+    "detect": "add images of that one",
+    "segment": "say --balance",
+}
+LARGEST_SIZE = 1024  # px, of what is advised
+SHOWN_ISSUES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One example."""
+
+    source: Source
+    split: str
+    size: tuple[int, int]  # (H, W) in px, upright
+    labels: tuple[int, ...]  # classes that are on it, one for each object
+    boxes: np.ndarray | None = None  # (n, 4) float32 y_min, x_min, y_max, x_max in [0, 1]
+    pair: Pair | None = None  # the image with its mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What was found in a data set; `as_json` gives it to programs."""
+
+    data: Path
+    task: str
+    format: str
+    labels: tuple[str, ...]
+    issues: tuple[Issue, ...]
+    items: Sequence[Item]
+    size: int  # px that a side of the net's input has
+    object_sizes: np.ndarray  # px at the net's input: the root of each object's area
+    advice: tuple[str, ...]
+    with_items: bool = False
+    page: Path | None = None
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """How many images each split has."""
+        counts = Counter(item.split for item in self.items)
+        return {split: counts[split] for split in NAMES}
+
+    def counts(self, split: str) -> Counter[int]:
+        """How often each class is in a split: images, objects, or images with its pixels."""
+        return Counter(k for item in self.items if item.split == split for k in item.labels)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return task, format, labels, splits and issues; every example too if asked for."""
+        found: dict[str, Any] = {
+            "task": self.task, "format": self.format, "labels": list(self.labels),
+            "splits": self.splits,
+            "issues": [{"path": str(issue.path), "reason": issue.reason} for issue in self.issues],
+        }  # fmt: skip
+        if self.with_items:
+            found["items"] = [self.item_as_json(item) for item in self.items]
+        return found
+
+    def item_as_json(self, item: Item) -> dict[str, Any]:
+        base = {"path": str(item.source), "split": item.split}
+        if item.boxes is not None:
+            height, width = item.size
+            pixels = item.boxes.astype(float) * [height, width, height, width]
+            boxes = [
+                [*(round(float(box[i]), 3) for i in (1, 0, 3, 2)), self.labels[label]]
+                for box, label in zip(pixels, item.labels, strict=True)
+            ]
+            return base | {"boxes": boxes}
+        if item.pair is not None:
+            return base | {"mask": str(item.pair.mask.path)}
+        return base | {"label": self.labels[item.labels[0]]}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.data}: {self.task}, read as {self.format}",
+            *(f"  {name:6} {count:>7,} images" for name, count in self.splits.items()),
+            *self.table(),
+            *self.sizes(),
+        ]
+        if self.issues:
+            lines.append(f"{len(self.issues)} issues:")
+            lines += [f"  {issue}" for issue in self.issues[:SHOWN_ISSUES]]
+            if more := len(self.issues) - SHOWN_ISSUES:
+                lines += [f"  and {more} more"] if more > 0 else []
+        lines += [f"To do: {advice}" for advice in self.advice]
+        return "\n".join([*lines, *([f"Page: {self.page}"] if self.page else [])])
+
+    def table(self) -> list[str]:
+        """Return a line for each class: how often it is in each split."""
+        what = {"classify": "images", "detect": "objects", "segment": "images with it"}[self.task]
+        counts = [self.counts(split) for split in NAMES]
+        width = max([5, *map(len, self.labels)])
+        lines = [f"{'class':{width}} {'train':>8} {'val':>8} {'test':>8}   {what}"]
+        for i, label in enumerate(self.labels):
+            lines.append(f"{label:{width}} " + " ".join(f"{count[i]:>8,}" for count in counts))
+        return lines
+
+    def sizes(self) -> list[str]:
+        lines = []
+        if self.items:
+            sides = np.array([item.size for item in self.items])
+            low, middle, high = np.percentile(sides.min(axis=1), [0, 50, 100]).astype(int)
+            lines.append(f"shorter sides of images: {low} to {high} px, half of them to {middle}")
+        if len(self.object_sizes):
+            low, middle, high = np.percentile(self.object_sizes, [5, 50, 95])
+            lines.append(
+                f"objects at {self.size} px: half of them to {middle:.0f} px, from {low:.0f} (5 %) "
+                f"to {high:.0f} (95 %)"
+            )
+        return lines
+
+
+def inspect_data(
+    data: str | Path, *, task: str | None = None, format: str | None = None,
+    size: int | None = None, void: int | None = None, val_fraction: float = 0.2, seed: int = 0,
+    items: bool = False, near: bool = True,
+) -> Inspection:  # fmt: skip
+    """Return what the recipes would read of `data`.
+
+    task: classify, detect or segment; None to go by what is there.
+    format, void, val_fraction, seed: as of `kzoo.recipes.detect` and the others.
+    size: side of the net's input in px that objects are measured at; None: the task's own.
+    items: whether `as_json` lists every example.
+    near: whether to look for images that are nearly the same, which decodes them all once more.
+
+    Raises ValueError where nothing can be learnt from what is there, saying why.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(f"There is no {data}. Name a folder with images, a CSV or a json file.")
+    task = task or task_of(data)
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}. Received: {task!r}")
+    size = size or SIZES[task]
+    options: dict[str, Any] = {"val_fraction": val_fraction, "seed": seed}
+    if task == "detect":
+        options["format"] = format
+    if task == "segment":
+        options["void"] = void
+    dataset = READERS[task](data, **options)
+    return inspect_dataset(dataset, data, task, size, items=items, near=near)
+
+
+def inspect_dataset(
+    dataset: Any, data: Path, task: str, size: int, *, items: bool = False, near: bool = False
+) -> Inspection:
+    """Return the same of a data set that is read already."""
+    found = list(ITEMS[task](dataset))
+    issues = list(dataset.issues)
+    if near:
+        # Boxes and masks are compared across splits alone: no two are the same.
+        label = {"classify": lambda item: item.labels}.get(task, lambda item: None)
+        files = [
+            (item.source, item.split, label(item)) for item in found
+            if isinstance(item.source, Path)
+        ]  # fmt: skip
+        near_duplicates(files, issues)
+    sizes = object_sizes(found, size)
+    inspection = Inspection(
+        data, task, dataset.format, dataset.labels, tuple(issues), found, size, sizes, (), items
+    )
+    return dataclasses.replace(inspection, advice=tuple(advice(inspection)))
+
+
+def task_of(data: Path) -> str:
+    """Return the task that a data set is for. Raises ValueError where it is for none."""
+    if is_packed(data):
+        return str(read_index(data)["task"])
+    tree = look_through(data)
+    if any(kind.fits(tree) for kind in FORMATS.values()):
+        return "detect"
+    if mask_pairs(tree, [])[0]:
+        return "segment"
+    if data.is_file() or has_class_folders(data) or has_classes(tree):
+        return "classify"
+    raise ValueError(
+        f"{data} holds nothing that kzoo can learn from: neither one folder of images per class "
+        "(classify), nor images with boxes (detect: COCO, VOC, YOLO, CSV, CVAT, LabelMe, CreateML) "
+        "nor with masks (segment: images/ and masks/). --task says which is meant, and why not."
+    )
+
+
+READERS: Mapping[str, Callable[..., Any]] = {
+    "classify": read_dataset, "detect": read_boxes, "segment": read_masks,
+}  # fmt: skip
+
+
+def class_items(dataset: Dataset) -> Iterator[Item]:
+    for split in NAMES:
+        part = getattr(dataset, split)
+        for source, target in zip(part.paths, part.targets.tolist(), strict=True):
+            yield Item(source, split, size_of(source), (target,))
+
+
+def box_items(dataset: BoxDataset) -> Iterator[Item]:
+    for split in NAMES:
+        for example in getattr(dataset, split):
+            labels = tuple(int(k) for k in example.labels)
+            yield Item(example.path, split, example.size, labels, example.boxes)
+
+
+def mask_items(dataset: MaskDataset) -> Iterator[Item]:
+    for split in NAMES:
+        for pair in getattr(dataset, split):
+            ids = pair.mask.read()
+            labels = tuple(i for i in np.unique(ids).tolist() if i < len(dataset.labels))
+            yield Item(pair.image, split, ids.shape[:2], labels, pair=pair)
+
+
+ITEMS: Mapping[str, Callable[..., Iterator[Item]]] = {
+    "classify": class_items, "detect": box_items, "segment": mask_items,
+}  # fmt: skip
+
+
+def size_of(source: Source) -> tuple[int, int]:
+    """Return (H, W) by the header of an image; (0, 0) where it went bad since it was read."""
+    try:
+        return upright_size(source)
+    except BadImageError:
+        return 0, 0
+
+
+def object_sizes(items: Sequence[Item], size: int) -> np.ndarray:
+    """Return the root of the area of each object, in px of a square of that size."""
+    boxes = [item.boxes for item in items if item.boxes is not None and len(item.boxes)]
+    if not boxes:
+        return np.zeros(0)
+    every = np.concatenate(boxes)
+    return size * np.sqrt(np.prod(every[:, 2:] - every[:, :2], axis=1))
+
+
+def advice(found: Inspection) -> Iterator[str]:
+    """Yield what to do about the data, a sentence each."""
+    small = found.object_sizes < SMALLEST
+    if len(small) and small.mean() > MANY_SMALL:
+        tenth = max(1.0, float(np.quantile(found.object_sizes, MANY_SMALL)))
+        wanted = 32 * math.ceil(found.size * SMALLEST / tenth / 32 - 0.05)
+        way = f"--size {wanted}" if wanted <= LARGEST_SIZE else "images cut into parts"
+        yield (
+            f"{small.mean():.0%} of the objects are smaller than {SMALLEST} px at {found.size} px, "
+            f"and hardly found: {way} would help."
+        )
+    counts = found.counts("train")
+    first = 1 if found.task == "segment" else 0  # a background is everywhere
+    present = {i: counts[i] for i in range(first, len(found.labels)) if counts[i]}
+    for i in range(first, len(found.labels)):
+        if not counts[i]:
+            yield f"Nothing of {found.labels[i]!r} is there to train on: add some, or drop it."
+    few = [found.labels[i] for i, count in present.items() if count < FEW]
+    if few:
+        names = ", ".join(map(repr, few[:5])) + (" and others" if len(few) > 5 else "")
+        yield f"There are fewer than {FEW} examples of {names} to train on: add some."
+    order = sorted(present, key=present.__getitem__)
+    if order and present[order[-1]] > UNEVEN * present[order[0]]:
+        rare, frequent = order[0], order[-1]
+        yield (
+            f"{found.labels[frequent]!r} is {present[frequent] / present[rare]:.0f} times as "
+            f"frequent as {found.labels[rare]!r}: {BALANCE[found.task]}."
+        )
+    sides = [min(item.size) for item in found.items]
+    if sides and np.median(sides) < found.size / 2:
+        yield (
+            f"Half of the images have sides of {np.median(sides):.0f} px or less: a --size of "
+            f"{found.size} only enlarges them, a smaller one is faster."
+        )
+    if not found.splits["test"]:
+        yield (
+            "No images are given as test (a folder test/, a column or a list): the figures that "
+            "end a run are then those of the images that it was chosen by."
+        )
