@@ -12,8 +12,8 @@ from PIL import Image
 from kzoo.recipes.cli import main
 from kzoo.recipes.data import read_boxes, read_dataset, read_masks
 from kzoo.recipes.data.mask_dataset import full_mask
-from kzoo.recipes.evaluation.inspection import inspect_data
-from kzoo.recipes.evaluation.inspection_page import write_inspection
+from kzoo.recipes.inspection.inspection import inspect_data
+from kzoo.recipes.inspection.page import write_inspection
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not on this machine")

@@ -73,6 +73,7 @@ FLOORS = {
         ("data",),
         ("training",),
         ("evaluation",),
+        ("inspection",),
         ("pipeline",),
         ("classify", "detect", "segment"),
         ("programs",),

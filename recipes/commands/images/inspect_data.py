@@ -30,8 +30,8 @@ class InspectOptions(JsonOptions):
 
 def run(options: InspectOptions) -> Any:
     require_data(options.data)
-    from kzoo.recipes.evaluation.inspection import inspect_data
-    from kzoo.recipes.evaluation.inspection_page import write_inspection
+    from kzoo.recipes.inspection.inspection import inspect_data
+    from kzoo.recipes.inspection.page import write_inspection
 
     given = vars(options)
     out = options.out or (None if options.json else "inspect.html")

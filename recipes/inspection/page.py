@@ -13,8 +13,8 @@ from kzoo.recipes.data.images import BadImageError, read_image
 from kzoo.recipes.data.mask_dataset import full_mask
 from kzoo.recipes.data.splits import NAMES
 from kzoo.recipes.evaluation.drawings import draw_boxes, overlay
-from kzoo.recipes.evaluation.inspection import Inspection, Item
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, listed, plot, table, write_page
+from kzoo.recipes.inspection.inspection import Inspection, Item
 
 PER_CLASS = 8  # images of a contact sheet
 MOST_CLASSES = 60  # that have one
