@@ -137,7 +137,8 @@ class Probe:
             read = node.input_tensors
             self.spans.append(slice(len(tensors), len(tensors) + len(read)))
             tensors += read
-        self.model = keras.Model(graph.inputs, tensors) if tensors else None
+        inputs = graph.inputs if len(graph.inputs) > 1 else graph.inputs[0]
+        self.model = keras.Model(inputs, tensors) if tensors else None
 
     def norms(self) -> list[keras.layers.BatchNormalization]:
         """Every batch norm once."""
