@@ -171,6 +171,11 @@ class Stages:
         )
 
 
+def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int) -> np.ndarray:
+    """Return 1 for each image of a batch whose class is right, else 0."""
+    return outputs.argmax(1) == val.targets[val.batch(i)]
+
+
 def infer(run: Run, model: keras.Model | Path, split: Split) -> np.ndarray:
     """Return class probabilities (N, classes) of a split's images."""
     return load_classifier(model)(Images(split.paths, run.size)[:])
@@ -237,6 +242,7 @@ TASK = register_task(
         compare=compare_classes,
         report=REPORT,
         predict=describe_classes,
+        image_quality=image_quality,
         recognizes=lambda axes: list(axes) == [2],
         pack=pack_labels,
         before_softmax=lambda model: keras.Model(model.input, model.get_layer("predictions").input),

@@ -169,6 +169,15 @@ def image_paths(examples: Sequence[Example]) -> list[Source]:
     return [example.path for example in examples]
 
 
+def image_quality(detector: Detector, outputs: Any, val: BoxBatches, i: int) -> np.ndarray:
+    """Return the mAP of each image of a batch alone; nan where there is nothing to find."""
+    found = detections(outputs, detector.anchor_boxes, activation=detector.activation)
+    examples = [val.examples[j] for j in val.batch(i)]
+    labels = [str(label) for label in range(detector.classes)]
+    pairs = zip(examples, found, strict=True)
+    return np.array([score_boxes([example], [one], labels).map for example, one in pairs])
+
+
 def infer(run: Run, model: keras.Model | Path, examples: Sequence[Example]) -> list[Detections]:
     """Return what is found in the images of a split, boxes in [0, 1]."""
     return load_detector(model)(Images(image_paths(examples), run.size)[:])
@@ -200,6 +209,7 @@ TASK = register_task(
         compare=compare_boxes,
         report=REPORT,
         predict=describe_objects,
+        image_quality=image_quality,
         recognizes=lambda axes: len(axes) > 1,
         pack=pack_boxes,
     )

@@ -95,7 +95,10 @@ def quantize(
     with progress.bar("calibrating and quantizing", None):
         int8, history = kzoo.quantize(model, calibration=calibration), []
     for one, path, display in stages:
-        trainer = partial(fit_int8, folder=this.checkpoints, teacher=model, display=display)
+        trainer = partial(
+            fit_int8, folder=this.checkpoints, teacher=model, display=display,
+            image_quality=this.task.image_quality,
+        )  # fmt: skip
         int8, rows = finished_stage(
             path, partial(one.train, int8, one.stage, trainer), display=display
         )

@@ -30,6 +30,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, unfreeze
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
+from kzoo.segmentation.masks import VOID, MaskScores, mask_at
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.mask_output import end_in_mask
 from kzoo.tflite.convert.prepare import copy_in_float32
@@ -160,6 +161,20 @@ def class_weights(pixels: np.ndarray) -> list[float]:
     return np.where(pixels > 0, np.sqrt(median / np.maximum(pixels, 1)), 0).tolist()
 
 
+def image_quality(model: keras.Model, outputs: np.ndarray, val: MaskBatches, i: int) -> np.ndarray:
+    """Return the mean IoU of each image of a batch alone, at the size that the net sees."""
+    classes, (_, masks) = outputs.shape[-1], val[i]
+    found = [mask_at(output, mask.shape) for output, mask in zip(outputs, masks, strict=True)]
+    return np.array([iou(mask, one, classes) for mask, one in zip(masks, found, strict=True)])
+
+
+def iou(truth: np.ndarray, found: np.ndarray, classes: int) -> float:
+    counts = truth != VOID
+    ids = truth[counts].astype(int) * classes + found[counts]
+    confusion = np.bincount(ids, minlength=classes**2).reshape(classes, classes)
+    return MaskScores(confusion, np.zeros(0)).mean_iou
+
+
 def image_paths(pairs: Sequence[Pair]) -> list[Source]:
     return [pair.image for pair in pairs]
 
@@ -201,6 +216,7 @@ TASK = register_task(
         compare=compare_masks,
         report=REPORT,
         predict=describe_masks,
+        image_quality=image_quality,
         recognizes=lambda axes: len(axes) == 1 and axes[0] in (3, 4),
         pack=pack_masks,
     )

@@ -71,6 +71,7 @@ class Task:
     ]  # (file, top, read) -> image -> words
     recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
     pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): into a packed folder
+    image_quality: Callable[..., Any] | None = None  # an ImageQuality of training.int8
     before_softmax: Callable[[keras.Model], keras.Model] = unchanged  # what noise is measured on
 
     def read_dataset(self, data: Any, settings: Mapping[str, Any]) -> Any:

@@ -1,12 +1,16 @@
-"""The way from float to int8 that the recipes share: training that may not do harm."""
+"""The way from float to int8 that the tasks share: training that may not do harm."""
 
 import dataclasses
+import re
+import types
 
+import keras
 import numpy as np
 import pytest
 from test_fit import STAGE, data, net, run
 
-from kzoo.recipes.training.int8 import fit_int8
+from kzoo.recipes.classify import image_quality
+from kzoo.recipes.training.int8 import choose, fit_int8
 
 QAT = dataclasses.replace(STAGE, name="qat", epochs=2)
 
@@ -16,8 +20,10 @@ def trained(model, teacher, folder):
     before = [np.array(w) for w in model.get_weights()]
     train, val = data(), data(seed=1)
     model, rows = fit_int8(
-        model, QAT, lambda epoch: train.shuffled(0, epoch), val, folder, teacher=teacher
-    )
+        model, QAT, lambda epoch: train.shuffled(0, epoch), val, folder, teacher=teacher,
+        image_quality=image_quality,
+    )  # fmt: skip
+    assert rows[0]["chosen"] in ("ptq", "qat")
     assert [(row["stage"], row["epoch"]) for row in rows] == [("ptq", 0), ("qat", 0), ("qat", 1)]
     return rows, all(map(np.array_equal, before, model.get_weights()))
 
@@ -62,3 +68,58 @@ def test_killed_in_training_it_goes_on(tmp_path):
     for got, want in zip(found, expected, strict=True):
         for key in ("val_loss", "val_accuracy"):
             assert got[key] == pytest.approx(want[key], rel=1e-5)
+
+
+class Judged:
+    """Stands for a distilled model: its outputs are its weights, the teacher's are zeros."""
+
+    def __init__(self, outputs):
+        self.student, self.outputs = self, outputs
+        self.teacher = types.SimpleNamespace(predict_on_batch=lambda x: np.zeros((len(x), 1)))
+
+    def get_weights(self):
+        return [self.outputs]
+
+    def set_weights(self, weights):
+        (self.outputs,) = weights
+
+    def predict_on_batch(self, x):
+        return self.outputs
+
+    def differences(self, wanted, found):
+        return [keras.ops.mean(keras.ops.square(wanted - found), axis=-1)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "chosen", "reason"),
+    [
+        # Differences of the qualities 1, 1, 1, 0: mean .75, deviation .5, standard error .25.
+        ([0, 0, 0, 0], [1, 1, 1, 0], "qat", "better by 0.7500 .* standard error of 0.2500"),
+        ([1, 1, 1, 0], [0, 0, 0, 0], "ptq", "better by 0.7500"),
+        # 1, -1, 0, 0: mean 0. Which is nearer to the teacher's zeros says the mean square.
+        ([0, 2, 1, 1], [1, 1, 1, 1], "qat", r"within .*0.4082.*\(divergence 1 against 1.5\)"),
+        ([1, 1, 1, 1], [0, 2, 1, 1], "ptq", r"\(divergence 1 against 1.5\)"),
+        # One image of four, mean .25 and standard error .25: no more than chance.
+        ([1, 0, 0, 0], [1, 1, 0, 0], "ptq", r"differ by 0.2500.*\(divergence 0.25 against 0.5\)"),
+        # An image that tells nothing does not count: differences of 1, 1, 0 and of 1, -1.
+        ([0, 0, 0, np.nan], [1, 1, 0, np.nan], "qat", "over 3 validation images"),
+    ],
+)
+def test_which_weights_are_kept_by_hand(before, after, chosen, reason):
+    taught = Judged(np.array(after, float)[:, None])
+    qualities = np.array(after, float)
+    before = [np.array(before, float)[:, None]]
+    val = [(np.zeros((4, 2)),)]
+    found = choose(taught, before, val, lambda student, outputs, batches, i: outputs[:, 0])
+    assert found.chosen == chosen
+    assert re.search(reason, found.reason), found.reason
+    np.testing.assert_array_equal(taught.outputs[:, 0], qualities)  # as it was
+
+
+def test_without_a_measure_of_images_the_nearer_one_is_kept():
+    taught = Judged(np.full((4, 1), 2.0))
+    found = choose(taught, [np.ones((4, 1))], [(np.zeros((4, 2)),)], None)
+    assert str(found) == (
+        "the weights of calibration alone are kept: these are nearer to the float model "
+        "(divergence 1 against 4)"
+    )

@@ -28,7 +28,7 @@ UNSEEN = "; the test images chose nothing, so theirs are the figures to expect o
 def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> RunResults:
     """Write report.html, results.json and what the task has beside them; return the results."""
     report, config = run.task.report, read_config(run.folder)
-    results = write_results(run, evaluation)
+    results = write_results(run, evaluation, history)
     report.files(run, evaluation)
     curves = plot(draw_curves(list(history), report.curves), "figures by epoch") if history else ""
     sections = {
@@ -48,6 +48,7 @@ def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> st
     return "".join([
         results_table(run, evaluation),
         paragraph(results.summary()),
+        paragraph(results.choice()) if results.chosen else "",
         paragraph(" ".join(filter(None, [words, run.task.report.note]))),
         preformatted(evaluation.comparison) if evaluation.comparison else "",
     ])  # fmt: skip

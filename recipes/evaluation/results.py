@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from kzoo.files import write_json
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.task import Run
+from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.int8 import WEIGHTS
 
 R = TypeVar("R", bound="RunResults")
 
@@ -23,11 +25,16 @@ class RunResults:
     folder: Path
     val: Mapping[str, Any]
     test: Mapping[str, Any] | None = None  # None where the data have no test split
+    chosen: str = ""  # weights of the int8 model: "qat" or "ptq"; empty where there was no choice
+    reason: str = ""  # why
 
     @classmethod
-    def of(cls, run: Run, evaluation: Evaluation) -> Self:
+    def of(cls, run: Run, evaluation: Evaluation, history: Sequence[Row] = ()) -> Self:
         """Return what a run reached."""
-        return cls(**figures(run, evaluation), **cls.main_figures(evaluation))
+        chosen = {
+            key: row[key] for row in history if "chosen" in row for key in ("chosen", "reason")
+        }
+        return cls(**figures(run, evaluation), **cls.main_figures(evaluation), **chosen)
 
     @staticmethod
     def main_figures(evaluation: Evaluation) -> dict[str, Any]:
@@ -37,6 +44,12 @@ class RunResults:
     def summary(self) -> str:
         """Return the figures in a sentence."""
         return f"validation: {self.val}"
+
+    def choice(self) -> str:
+        """Return a sentence on the weights that the int8 file has; empty where none were chosen."""
+        if not self.chosen:
+            return ""
+        return f"The int8 file has the weights of {WEIGHTS[self.chosen]}: {self.reason}."
 
     def test_summary(self) -> str:
         """Return the figures on the test images in a sentence; empty without any."""
@@ -48,7 +61,7 @@ class RunResults:
         )
         lines = [
             self.summary(),
-            *filter(None, [self.test_summary()]),
+            *filter(None, [self.test_summary(), self.choice()]),
             f"Model:  {self.folder / 'model.tflite'} ({int8_bytes:,} bytes; model.keras, in float, "
             f"has {float_bytes:,})",
             f"Report: {(self.folder / 'report.html').absolute().as_uri()}",
@@ -58,9 +71,9 @@ class RunResults:
         return "\n".join(lines)
 
 
-def write_results(run: Run, evaluation: Evaluation) -> Any:
+def write_results(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> Any:
     """Write results.json and return the task's RunResults."""
-    results: RunResults = run.task.report.Results.of(run, evaluation)
+    results: RunResults = run.task.report.Results.of(run, evaluation, history)
     kept = dataclasses.asdict(results) | {"folder": run.folder.name}
     write_json(run.folder / "results.json", kept | dict(results.val))
     return results
@@ -82,4 +95,4 @@ def read_results(folder: Path, kind: type[R]) -> R:
     """Return the results of a finished run."""
     kept = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: kept[name] for name in names} | {"folder": folder})
+    return kind(**{name: kept[name] for name in names if name in kept} | {"folder": folder})

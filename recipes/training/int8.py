@@ -1,7 +1,9 @@
 """From a trained float model to int8, as every task does it."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,9 +16,14 @@ from kzoo.recipes.progress import track
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import Measure, fit, no_figures
+from kzoo.recipes.training.stages import Measure, fit, no_figures, undistributed
 
 CALIBRATION_IMAGES = 256
+QAT, PTQ = "qat", "ptq"
+WEIGHTS = {QAT: "quantization-aware training", PTQ: "calibration alone"}
+# (int8 model, its outputs for a batch, batches, number of the batch) -> (n,): how good the answer
+# for each of its images is, the larger the better; nan where an image does not tell.
+ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
 
 
 def for_calibration(
@@ -38,13 +45,14 @@ def fit_int8(
     teacher: keras.Model,
     measure: Measure = no_figures,
     display: StageDisplay | None = None,
+    image_quality: ImageQuality | None = None,
 ) -> tuple[keras.Model, list[Row]]:
     """Train an int8 model towards what the float one, `teacher`, says; as `training.stages.fit`.
 
-    Calibration alone often loses nothing, and then there is nothing for training to win: the model
-    is returned as it came where no epoch was a better one. The first row of the history is of the
-    model as it came, in the stage "ptq"; those of training have "distillation_loss" in place of
-    "loss".
+    Calibration alone often loses nothing, and then there is nothing for training to win: `choose`
+    says whether the trained weights are kept, or those that came. The first row of the history is
+    of the model as it came, in the stage "ptq", and has "chosen" and "reason"; those of training
+    have "distillation_loss" in place of "loss".
     """
     display = display or StageDisplay(stage)
     before = model.get_weights()
@@ -57,9 +65,84 @@ def fit_int8(
     taught, rows = fit(
         taught, stage, train, val, folder, measure=lambda m: measure(m.student), display=display
     )
-    won = any(stage.rank(row) > stage.rank(untrained) for row in rows)
-    if not distribute.agreed(won):  # each process has measured it: one decides
+    trained = True
+    if distribute.first():  # each process could judge: one decides
+        choice = choose(undistributed(taught), before, val, image_quality)
+        untrained |= dataclasses.asdict(choice)
+        display.show(f": {choice}")
+        trained = choice.chosen == QAT
+    if not distribute.agreed(trained):
         taught.student.set_weights(before)
     names = {"loss": "distillation_loss"}  # in another unit than the losses of the stages before
     rows = [{names.get(key, key): value for key, value in row.items()} for row in rows]
     return taught.student, [untrained, *rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which weights of an int8 model are kept, and why."""
+
+    chosen: str  # "qat" or "ptq"
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the weights of {WEIGHTS[self.chosen]} are kept: {self.reason}"
+
+
+def choose(
+    taught: Any, before: Sequence[np.ndarray], val: Epoch, image_quality: ImageQuality | None
+) -> Choice:
+    """Choose between the weights of a trained int8 model and those that it had `before`.
+
+    The better one on the validation images is kept if, image by image, it is better by more than
+    the standard error of the mean difference: one image more or less is chance. Otherwise the one
+    nearer to the float model is kept. `taught` is what `kzoo.distill` returns.
+    """
+    student, after = taught.student, taught.student.get_weights()
+    trained, far_trained = judged(taught, val, image_quality)
+    student.set_weights(before)
+    untrained, far_untrained = judged(taught, val, image_quality)
+    student.set_weights(after)
+    differences = trained - untrained
+    differences = differences[np.isfinite(differences)]
+    n = len(differences)
+    mean = float(differences.mean()) if n else 0.0
+    error = float(differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    if abs(mean) > error:
+        return Choice(
+            QAT if mean > 0 else PTQ,
+            f"better by {abs(mean):.4f} on average over {n} validation images, more than the "
+            f"standard error of {error:.4f}",
+        )
+    nearer = far_trained < far_untrained
+    measured = (
+        f"trained and untrained differ by {abs(mean):.4f} on average over {n} validation images, "
+        f"within the standard error of {error:.4f}; " if n > 1 else ""
+    )  # fmt: skip
+    near, far = sorted([far_trained, far_untrained])
+    return Choice(
+        QAT if nearer else PTQ,
+        f"{measured}these are nearer to the float model (divergence {near:.4g} against {far:.4g})",
+    )
+
+
+def judged(taught: Any, val: Epoch, image_quality: ImageQuality | None) -> tuple[np.ndarray, float]:
+    """Return (the quality of each validation image, the mean divergence from the teacher).
+
+    The divergence is the loss that training lowers: the squared difference of outputs as a share of
+    their variance.
+    """
+    qualities, divergences = [np.zeros(0)], [np.zeros(0)]
+    for i in range(len(val)):
+        images = val[i][0]
+        found = taught.student.predict_on_batch(images)
+        wanted = taught.teacher.predict_on_batch(images)
+        each = taught.differences(*map(as_tensors, (wanted, found)))
+        divergences.append(keras.ops.convert_to_numpy(sum(each) / len(each)))
+        if image_quality:
+            qualities.append(np.asarray(image_quality(taught.student, found, val, i), float))
+    return np.concatenate(qualities), float(np.concatenate(divergences).mean())
+
+
+def as_tensors(arrays: Any) -> Any:
+    return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
