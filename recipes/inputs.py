@@ -1,8 +1,13 @@
 """Files and folders that a command is given, checked before anything heavy is imported."""
 
+import json
 import os
+import re
 from pathlib import Path
 
+MODEL, FILE = "model.keras", "model.tflite"  # of a run
+STAGES = "stages.json"  # in checkpoint/ of a run: the names of its stages
+CHECKPOINT = re.compile(r"(.+?)-(\d{4})(?:-(\d{6}))?")  # whole-0002, whole-0003-000120
 NO_IMAGES = "Name a folder with images, a CSV file, or a packed folder."
 
 
@@ -30,6 +35,37 @@ def require_run(folder: str | Path) -> None:
         raise ValueError(f"{folder} is a file: name the folder of a kzoo run.")
     if not (path / "config.json").is_file():
         raise ValueError(f"{folder} is not a kzoo run folder: it has no config.json.")
+
+
+def require_ended(folder: str | Path, *files: str) -> None:
+    """Raise ValueError where there is no run, or it lacks one of its files: not ended yet.
+
+    The message says where it stopped.
+    """
+    require_run(folder)
+    if all((Path(folder) / name).is_file() for name in files or (MODEL, FILE)):
+        return
+    raise ValueError(
+        f"{folder} has no model yet: it {stopped(Path(folder) / 'checkpoint')}; run the same "
+        "command to go on."
+    )
+
+
+def stopped(checkpoints: Path) -> str:
+    """Return where a run stopped, by its checkpoints: "stopped in stage 2 (whole), epoch 3"."""
+    listed = checkpoints / STAGES
+    stages = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
+    kept = [path for path in checkpoints.glob("*") if CHECKPOINT.fullmatch(path.name)]
+    if not kept:
+        return "stopped before its first checkpoint"
+    last = max(kept, key=lambda path: path.stat().st_mtime)
+    name, epoch, steps = CHECKPOINT.fullmatch(last.name).groups()  # type: ignore[union-attr]
+    known = {stage: f"stage {i} ({stage})" for i, stage in enumerate(stages, 1)}
+    stage = known.get(name, f"stage {name}")
+    if any(checkpoints.glob(f"[0-9]-{name}.keras")):
+        return f"stopped after {stage}"
+    # Without steps the epoch that the name counts from 0 was finished.
+    return f"stopped in {stage}, epoch {int(epoch) + (1 if steps else 2)}"
 
 
 def require_model(model: str | Path, suffixes: tuple[str, ...] = (".keras",)) -> None:

@@ -19,6 +19,7 @@ from kzoo.recipes import progress
 from kzoo.recipes.evaluation.evaluate import evaluate
 from kzoo.recipes.evaluation.report import write_report
 from kzoo.recipes.evaluation.results import read_results
+from kzoo.recipes.inputs import STAGES
 from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay, stage_displays
@@ -59,6 +60,9 @@ def planned(this: Run) -> tuple[list[Planned], str]:
         for i, one in enumerate(this.task.stages(this), 1)
         if one.stage.epochs
     ]
+    if distribute.first():
+        this.checkpoints.mkdir(exist_ok=True)
+        write_json(this.checkpoints / STAGES, [one.stage.name for one, _ in stages])
     displays, last = stage_displays(
         [one.stage for one, _ in stages], last="int8 file, measured against the float model"
     )

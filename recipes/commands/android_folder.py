@@ -25,6 +25,7 @@ import numpy as np
 
 from kzoo.files import replacing, write_text
 from kzoo.recipes.commands.model_card import card, is_mask, task_of
+from kzoo.recipes.inputs import FILE, require_ended
 from kzoo.recipes.training.run_folder import read_config, read_labels
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 
@@ -58,9 +59,8 @@ def android(
     """
     run = Path(run)
     config = without_paths(read_config(run))
-    file = run / "model.tflite"
-    if not file.is_file():
-        raise ValueError(f"{run} has no model.tflite yet: let the run come to its end.")
+    file = run / FILE
+    require_ended(run, FILE)
     found = audit(file)
     require_readable(found)
     title = run.resolve().name

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kzoo.files import write_json
+from kzoo.recipes.inputs import FILE, require_ended
 from kzoo.recipes.training.run_folder import labels_beside
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, audit
 
@@ -51,7 +52,9 @@ def serve(
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be in 0 to 65535, 0 for a free one. Received: {port}")
     file = Path(model)
-    file = file / "model.tflite" if file.is_dir() else file
+    if file.is_dir():
+        require_ended(file, FILE)
+        file = file / FILE
     for path in (file, *map(Path, images)):
         if not path.is_file():
             raise ValueError(f"There is no {path}. Name a run folder or a .tflite file, images.")

@@ -8,6 +8,7 @@ from kzoo.qat import Sensitivity, sensitivity
 from kzoo.recipes.data.class_dataset import Dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.evaluate import Evaluation, evaluate
+from kzoo.recipes.inputs import require_ended
 from kzoo.recipes.task import Run, get_task
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import check_images, fingerprint, read_config
@@ -16,12 +17,14 @@ COMPARED = 8  # images that each layer's values are compared on
 MEASURED = 32  # images that the noise of one layer alone is measured on
 
 
-def open_finished(folder: Path) -> Run:
+def open_finished(folder: Path, *files: str) -> Run:
     """Return a run with its dataset.
 
-    Raises ValueError where there is no run, or its data is not where and what it was.
+    Raises ValueError where there is no run, one of its `files` (by default of both models) is not
+    there yet, or its data is not where and what it was.
     """
     config = read_config(folder)
+    require_ended(folder, *files)
     task = get_task(config["task"])
     if not Path(config["data"]).exists():
         raise ValueError(

@@ -11,6 +11,7 @@ from kzoo.detection.detector import Detector
 from kzoo.recipes import progress
 from kzoo.recipes.data.images import BadImageError, Images, is_candidate, read_image
 from kzoo.recipes.evaluation.finished_runs import open_finished
+from kzoo.recipes.inputs import MODEL
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import labels_beside, read_labels
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit
@@ -50,7 +51,7 @@ def convert_file(
     (a ValueError) where the two agree on less than `agreement` of the images: the file is then
     called NAME.rejected.tflite, and one that `out` was before stays.
     """
-    run = open_finished(Path(model)) if Path(model).is_dir() else None
+    run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
     model = run.model if run else Path(model)
     if not model.is_file():
         raise ValueError(f"There is no {model}. Name a run folder or a .keras file.")

@@ -7,6 +7,7 @@ import keras
 
 import kzoo
 from kzoo.recipes.data.images import BadImageError
+from kzoo.recipes.inputs import FILE, require_ended
 from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
 from kzoo.recipes.task import Task, get_task, list_tasks
 from kzoo.recipes.training.run_folder import read_config
@@ -32,8 +33,8 @@ def predict(
     if not file.exists() and str(model) in (*kzoo.list_models(), *HEADS):
         file = published_model(str(model), alpha=alpha, weights=weights)
     if file.is_dir():
-        read_config(file)
-        file = file / "model.tflite"
+        require_ended(file, FILE)
+        file = file / FILE
     if not file.is_file():
         raise ValueError(f"There is no {file}. Name a run folder, a .tflite or a .keras file.")
     answer = task_of(file).predict(file, top, image_reader(file))

@@ -1,0 +1,110 @@
+"""Models and runs that an earlier kzoo saved load, and go on as they would have there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from golden import tiny
+from golden.killed_run import SETTINGS
+from golden.saved_files import outputs_of
+
+import kzoo.recipes
+from kzoo.recipes.inputs import require_ended
+from kzoo.registry import MODELS
+
+SAVED = Path(__file__).parent / "golden" / "saved"
+FILES = sorted(path.stem for path in SAVED.glob("*.keras"))
+TRAINED = {"distilled": "student", "segmenter": "none"}  # where their own weights are
+
+
+def test_goldens_are_small():
+    files = [path for path in SAVED.rglob("*") if path.is_file()]
+    assert len(FILES) == 6
+    assert max(path.stat().st_size for path in files) <= 50_000
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", FILES)
+def test_a_saved_model_gives_what_it_gave(name):
+    model = keras.saving.load_model(SAVED / f"{name}.keras")
+    with np.load(SAVED / f"{name}.npz") as expected:
+        found = outputs_of(model, expected["x"].astype("float32"))
+        assert found.keys() == expected.keys() - {"x", "y", "loss", "weights"}
+        for key, value in found.items():
+            scale = np.abs(expected[key]).max()
+            np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "inner"), TRAINED.items())
+def test_a_saved_model_goes_on_training(name, inner):
+    """With the loss, the metrics and the optimizer's state that it was saved with."""
+    model = keras.saving.load_model(SAVED / f"{name}.keras")
+    with np.load(SAVED / f"{name}.npz") as expected:
+        x = expected["x"].astype("float32")
+        found = model.train_on_batch(x, expected["y"], return_dict=True)
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        weights = np.concatenate([w.ravel() for w in getattr(model, inner, model).get_weights()])
+        np.testing.assert_allclose(weights, expected["weights"], rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def killed(tmp_path, monkeypatch):
+    """A function from a run's name to its folder, beside its images, where one stands then."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(MODELS, "tiny", tiny.classifier)
+    tiny.draw(Path("images"))
+
+    def copied(name: str) -> Path:
+        return shutil.copytree(SAVED / name, Path("run"))
+
+    return copied
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it was begun on TensorFlow")
+@pytest.mark.parametrize("name", ["run", "run-qat"])
+def test_a_killed_run_ends_as_it_would_have(name, killed, capsys):
+    run = killed(name)
+    results = kzoo.recipes.classify("images", **SETTINGS, out=str(run))
+    assert "resuming at epoch" in capsys.readouterr().out
+    found, expected = (
+        json.loads((folder / "history.json").read_text()) for folder in (run, SAVED / f"{name}-end")
+    )
+    for got, want in zip(found, expected, strict=True):
+        assert got["stage"] == want["stage"]
+        for key in want.keys() - {"seconds", "stage"}:
+            assert got[key] == pytest.approx(want[key], rel=1e-4), (key, got["stage"])
+    kept = json.loads((run / "results.json").read_text())
+    wanted = json.loads((SAVED / f"{name}-end" / "results.json").read_text())
+    assert kept["float_accuracy"] == wanted["float_accuracy"]
+    # That kzoo chose between the int8 weights by one validation image; now they are compared.
+    assert results.chosen in ("ptq", "qat")
+    assert kept["agreement"] >= wanted["agreement"] - 1 / 24
+    if results.chosen == "ptq":  # as it did
+        assert kept["sqnr_db"] == pytest.approx(wanted["sqnr_db"], abs=0.1)
+
+
+def test_a_run_that_has_not_ended_says_so(killed):
+    run = killed("run")
+    with pytest.raises(ValueError, match=r"run has no model yet: it stopped in stage whole, epoch"):
+        require_ended(run)
+    (run / "checkpoint" / "stages.json").write_text('["head", "whole", "qat"]')
+    with pytest.raises(ValueError, match=r"stage 2 \(whole\), epoch 4; run the same command to go"):
+        require_ended(run)
+    (run / "checkpoint" / "whole-0002").rename(run / "checkpoint" / "whole-0003-000120")
+    with pytest.raises(ValueError, match=r"stopped in stage 2 \(whole\), epoch 4;"):
+        require_ended(run)
+    (run / "checkpoint" / "2-whole.keras").touch()
+    with pytest.raises(ValueError, match=r"stopped after stage 2 \(whole\)"):
+        require_ended(run)
+    shutil.rmtree(run / "checkpoint")
+    with pytest.raises(ValueError, match="stopped before its first checkpoint"):
+        require_ended(run)
+    (run / "model.keras").touch()
+    require_ended(run, "model.keras")
+    with pytest.raises(ValueError, match="is not a kzoo run folder"):
+        require_ended(run.parent)
