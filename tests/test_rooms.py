@@ -35,7 +35,6 @@ ROOMS = {
             "PIL",
             "matplotlib",
             "rich",
-            "tqdm",
             "yaml",
             "defusedxml",
             "imagehash",
@@ -68,7 +67,7 @@ FLOORS = {
         ("api",),
     ),
     "kzoo.recipes": (
-        ("files", "distributed", "progress", "options", "models", "inputs", "quiet", "task"),
+        ("distributed", "progress", "options", "models", "inputs", "quiet", "task"),
         ("configs",),
         ("data",),
         ("training",),
@@ -237,7 +236,7 @@ def test_importing_kzoo_costs_keras_and_numpy():
     code = "import sys, keras; print(*sys.modules); import kzoo; kzoo.MobileNetV2; "
     lines = run(code + "print(*sys.modules)", KERAS_BACKEND="jax").splitlines()
     # Keras itself imports h5py, and Pillow where it is installed.
-    heavy = {"tensorflow", "torch", "ai_edge_litert", "matplotlib", "tqdm", "argparse"}
+    heavy = {"tensorflow", "torch", "ai_edge_litert", "matplotlib", "rich", "argparse"}
     by_keras, loaded = (set(line.split()) for line in lines[-2:])
     assert not heavy & (loaded - by_keras)
     assert not {"tensorflow", "torch"} & loaded

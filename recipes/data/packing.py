@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from kzoo.recipes.data.box_dataset import Example
 from kzoo.recipes.data.class_dataset import Split
@@ -33,6 +32,7 @@ from kzoo.recipes.data.packed import (
     read_index,
 )
 from kzoo.recipes.data.text import Issue
+from kzoo.recipes.progress import track
 from kzoo.recipes.task import get_task
 
 SHARD_MB = 256
@@ -103,11 +103,11 @@ class Packer(Writer):
         self.side = side
 
     def images(self, split: str, sources: Sequence[Source]) -> Iterator[bytes]:
-        for source in tqdm(sources, f"packing {split}", disable=None):
+        for source in track(sources, f"packing {split}"):
             yield packed_record(str(source), shrunk(source, self.side))
 
     def pairs(self, split: str, pairs: Sequence[Pair]) -> Iterator[bytes]:
-        for pair in tqdm(pairs, f"packing {split}", disable=None):
+        for pair in track(pairs, f"packing {split}"):
             image, mask = shrunk(pair.image, self.side), Image.fromarray(full_mask(pair))
             with open_image(io.BytesIO(image)) as opened:
                 size = upright(opened).size
