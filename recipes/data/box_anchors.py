@@ -1,0 +1,116 @@
+"""Anchors for the objects of a data set, and which of the objects they reach."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from kzoo.detection.anchors import Anchors
+from kzoo.detection.ssdlite import MakeAnchors
+from kzoo.recipes.data.box_dataset import Example
+
+SMALL = 0.1  # of the side: two cells of the map at stride 16, in which less is hard to tell apart
+FEW, MOST = 0.05, 0.5  # share of small objects, of all and of a class, that a finer map is for
+REACHED = 0.5  # IoU with an anchor from which on it learns to find an object
+SIZES = (16, 32, 64, 128)  # px: where sizes are told apart
+
+
+def objects(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all boxes (N, 4) and their labels (N,)."""
+    boxes = [np.asarray(example.boxes).reshape(-1, 4) for example in examples]
+    labels = [np.asarray(example.labels, int) for example in examples]
+    empty = np.zeros((0, 4)), np.zeros(0, int)
+    return np.concatenate([empty[0], *boxes]), np.concatenate([empty[1], *labels])
+
+
+def sides(boxes: np.ndarray) -> np.ndarray:
+    """Return the roots of the areas."""
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1))
+
+
+def levels_for(examples: Sequence[Example]) -> tuple[int, ...]:
+    """Return the backbone's levels to detect on: with the one at stride 8 for small objects.
+
+    That is where a twentieth of all objects, or half of a class, are under a tenth of the side.
+    """
+    boxes, labels = objects(examples)
+    small = sides(boxes) < SMALL
+    of_classes = [small[labels == k].mean() for k in np.unique(labels)]
+    fine = len(small) and (small.mean() >= FEW or max(of_classes) >= MOST)
+    return (3, 4, 5) if fine else (4, 5)
+
+
+def fitted(examples: Sequence[Example]) -> MakeAnchors:
+    """Return what `kzoo.SSDLite` takes as `anchors`: fitted to the objects of these images."""
+    return partial(Anchors.fit, objects(examples)[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """Which objects overlap an anchor by an IoU of .5: the best possible recall."""
+
+    name: str  # of a class or a range of sizes
+    count: int
+    share: float  # of them that an anchor reaches
+    height: float  # px at the net's input, the median
+    width: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.share:.1%} of {self.count} ({self.height:.0f} x {self.width:.0f} "
+            "px)"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorReport:
+    """How well anchors fit the objects of a data set at the net's input size."""
+
+    anchors: Anchors
+    size: int  # px
+    by_class: tuple[Reach, ...]
+    by_size: tuple[Reach, ...]
+
+    @property
+    def unreached(self) -> tuple[Reach, ...]:
+        """Classes of which most objects have no anchor to learn from."""
+        return tuple(each for each in self.by_class if each.share < 0.5)
+
+    def __str__(self) -> str:
+        count = sum(each.count for each in self.by_class)
+        kind = "published" if self.anchors.sizes is None else f"fitted to {count} objects"
+        lines = [
+            f"{len(self.anchors.boxes())} anchors on {len(self.anchors.grids)} maps, {kind}. "
+            "Objects that overlap one by IoU .5 or more:",
+            f"  by class: {', '.join(map(str, self.by_class))}",
+            f"  by size: {', '.join(map(str, self.by_size))}",
+        ]
+        larger = 32 * round(2 * self.size / 32)
+        lines += [
+            f"  class {each.name!r} will hardly be learnt: no anchor fits "
+            f"{1 - each.share:.0%} of its objects, {each.height:.0f} x {each.width:.0f} px at "
+            f"--size {self.size}. Try --size {larger}."
+            for each in self.unreached
+        ]
+        return "\n".join(lines)
+
+
+def anchor_report(
+    anchors: Anchors, examples: Sequence[Example], labels: Sequence[str], size: int
+) -> AnchorReport:
+    """Return what `anchors` reach of the objects of images that the net sees at `size` px."""
+    boxes, kinds = objects(examples)
+    reached, pixels = anchors.best_iou(boxes) >= REACHED, (boxes[:, 2:] - boxes[:, :2]) * size
+    band = np.searchsorted(SIZES, sides(boxes) * size, side="right")
+
+    def reach(name: str, own: np.ndarray) -> Reach:
+        height, width = np.median(pixels[own], axis=0).tolist()
+        return Reach(name, int(own.sum()), float(reached[own].mean()), height, width)
+
+    names = [f"under {SIZES[0]} px", *(f"from {least} px" for least in SIZES)]
+    return AnchorReport(
+        anchors, size,
+        tuple(reach(labels[k], kinds == k) for k in np.unique(kinds)),
+        tuple(reach(names[i], band == i) for i in np.unique(band)),
+    )  # fmt: skip
