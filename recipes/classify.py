@@ -10,7 +10,7 @@ import dataclasses
 import json
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from kzoo.recipes import distributed as distribute
 from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import ClassifyConfig as Config
 from kzoo.recipes.data.augment import Augment, Batches
-from kzoo.recipes.data.class_dataset import Split, read_dataset
+from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
 from kzoo.recipes.evaluation.class_report import REPORT, ClassResults, score_classes
@@ -58,12 +58,12 @@ def classify(data: str | Path, **options) -> ClassResults:
     return pipeline.run(TASK, Config(data=str(data), **options))
 
 
-def build(config: Config, labels: Sequence[str]) -> keras.Model:
+def build(config: Config, dataset: Dataset) -> keras.Model:
     """Return the classifier, with the weights that the config names."""
     return kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
-        classes=len(labels),
+        classes=len(dataset.labels),
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
     )

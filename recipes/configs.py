@@ -20,6 +20,7 @@ ENGINES = ("kzoo", "tfmot")
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
 CLASS_LOSSES = ("hnm", "focal")
+ANCHORS = ("auto", "published")
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 SEGMENTATION_HEADS = ("lraspp", "deeplabv3", "deeplabv3+")
 SEGMENTATION_OUTPUTS = ("logits", "scores", "mask")
@@ -149,6 +150,10 @@ class DetectConfig(RunConfig):
     box_loss: str = option(
         f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1", choices=BOX_LOSSES
     )
+    anchors: str = option(
+        "auto (fitted to the boxes, with a finer map for small ones) or published", "auto",
+        choices=ANCHORS,
+    )  # fmt: skip
     epochs: int = option("epochs of the whole network", 60)
     qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
     crop: bool = option("crop training images, or put them on a larger ground", True)

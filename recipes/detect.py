@@ -8,6 +8,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import numpy as np
 import kzoo
 from kzoo.detection.detections import Detections, detections
 from kzoo.detection.detector import Detector
-from kzoo.recipes import pipeline
+from kzoo.detection.ssdlite import LEVELS
+from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import DetectConfig as Config
+from kzoo.recipes.data.box_anchors import anchor_report, fitted, levels_for
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
-from kzoo.recipes.data.box_dataset import Example, read_boxes
+from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes
 from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.packing import pack_boxes
 from kzoo.recipes.evaluation.box_metrics import score_boxes
@@ -49,8 +52,38 @@ def detect(data: str | Path, **options) -> BoxResults:
     return pipeline.run(TASK, Config(data=str(data), **options))
 
 
-def build(config: Config, labels: Sequence[str]) -> Detector:
-    """Return the detector, with the weights that the config names."""
+def build(config: Config, dataset: BoxDataset) -> Detector:
+    """Return the detector, with the weights that the config names; show what its anchors reach."""
+    detector = assembled(config, dataset)
+    report = anchor_report(detector.anchors, dataset.train, dataset.labels, config.size)
+    progress.show(str(report))
+    return detector
+
+
+def assembled(config: Config, dataset: BoxDataset) -> Detector:
+    """Return the detector, with the anchors and the weights that the config names.
+
+    Anchors are fitted to the data but where the weights are a detector's, whose heads know their
+    own: those of the model in a .keras file, else the published ones.
+    """
+    fit = {"levels": levels_for(dataset.train), "anchors": fitted(dataset.train)}
+    if config.anchors == "published" or config.weights == "coco":
+        return loaded(config, dataset)[0]
+    if config.weights == "none" or config.weights.startswith("imagenet"):
+        return loaded(config, dataset, **fit)[0]
+    if config.weights.endswith(".keras"):
+        model = keras.saving.load_model(config.weights, compile=False)
+        if isinstance(model, Detector):
+            fine = model.anchors.grids[0][0] * 8 == model.input_shape[1]
+            own = partial(dataclasses.replace, model.anchors)
+            fit = {"levels": LEVELS[fine], "anchors": lambda grids: own(grids=grids)}
+        return loaded(config, dataset, **fit)[0]
+    detector, new = loaded(config, dataset)
+    return loaded(config, dataset, **fit)[0] if "boxes0_project" in new else detector
+
+
+def loaded(config: Config, dataset: BoxDataset, **maps: Any) -> tuple[Detector, tuple[str, ...]]:
+    """Return (the detector with these `levels` and `anchors`, layers that its file has not)."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
@@ -61,15 +94,17 @@ def build(config: Config, labels: Sequence[str]) -> Detector:
     )
     detector = kzoo.SSDLite(
         backbone,
-        len(labels),
+        len(dataset.labels),
         extras=[max(LEAST_EXTRA, int(width * config.alpha)) for width in EXTRAS],
         loss=config.loss,
         box_loss=config.box_loss,
         norm_momentum=NORM_MOMENTUM,
+        **maps,
     )
-    if config.weights != "none" and not config.weights.startswith("imagenet"):
-        kzoo.load_weights(detector, config.weights, labels=labels)  # the head of a detector's file
-    return detector
+    if config.weights == "none" or config.weights.startswith("imagenet"):
+        return detector, ()
+    weights = kzoo.load_weights(detector, config.weights, labels=dataset.labels)
+    return detector, weights.new
 
 
 @dataclasses.dataclass(frozen=True)

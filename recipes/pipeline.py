@@ -38,13 +38,14 @@ def run(task: Task, config: Any) -> Any:
     """
     with config.joined(), progress.quiet(config.quiet or not distribute.first()):
         dataset = task.read_dataset(config.data, vars(config))
+        progress.show(str(dataset))
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
-        model = task.build(config, dataset.labels)
+        model = task.build(config, dataset)
         splits = (task.sources(split) for split in (dataset.train, dataset.val))
         folder = open_run(config, dataset.labels, *splits)
         this = Run(task, vars(config), dataset, folder, config)
-        progress.show(f"{dataset}\nThe run is kept in {folder}")
+        progress.show(f"The run is kept in {folder}")
         stages, last = planned(this)
 
         model, history = train_float(this, model, [one for one in stages if not one[0].quantized])

@@ -21,7 +21,7 @@ from kzoo.recipes.configs import SegmentConfig as Config
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.mask_batches import MaskBatches
-from kzoo.recipes.data.mask_dataset import Pair, read_masks
+from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
 from kzoo.recipes.data.packing import pack_masks
 from kzoo.recipes.evaluation.mask_report import REPORT, MaskResults, score_pairs
 from kzoo.recipes.evaluation.segment_files import describe_masks, predict_masks
@@ -63,7 +63,7 @@ def segment(data: str | Path, **options) -> MaskResults:
     return pipeline.run(TASK, Config(data=str(data), **options))
 
 
-def build(config: Config, labels: Sequence[str]) -> keras.Model:
+def build(config: Config, dataset: MaskDataset) -> keras.Model:
     """Return the segmenter, with the weights that the config names."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
@@ -74,6 +74,7 @@ def build(config: Config, labels: Sequence[str]) -> keras.Model:
         norm_momentum=NORM_MOMENTUM,
     )
     width = {"filters": config.filters} if config.filters is not None else {}
+    labels = dataset.labels
     net = HEADS[config.head](backbone, len(labels), norm_momentum=NORM_MOMENTUM, **width)
     if config.weights != "none" and not config.weights.startswith("imagenet"):
         kzoo.load_weights(net, config.weights, labels=labels)  # the head of a segmenter's file

@@ -55,7 +55,7 @@ class Task:
     read: Callable[..., Any]  # (data, **settings named in `read_settings`) -> a dataset
     read_settings: tuple[str, ...] = ("val_fraction", "seed", "damaged")
     sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
-    build: Callable[[Any, Sequence[str]], keras.Model]  # (config, labels) -> the float model
+    build: Callable[[Any, Any], keras.Model]  # (config, dataset) -> the float model
     stages: Callable[["Run"], Sequence[Any]]  # TrainingStages; those of the int8 model come last
     float_copy: Callable[[keras.Model], keras.Model]  # the same model, computing in float32
     write_file: Callable[["Run", keras.Model, Callable[[str], None]], Path]
