@@ -21,7 +21,6 @@ from kzoo.detection.detector import Detector
 from kzoo.detection.ssdlite import LEVELS
 from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import DetectConfig as Config
-from kzoo.recipes.data.box_anchors import anchor_report, fitted, levels_for
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes
 from kzoo.recipes.data.images import Images, Source
@@ -31,6 +30,7 @@ from kzoo.recipes.evaluation.box_report import REPORT, BoxResults
 from kzoo.recipes.evaluation.detect_files import describe_objects, load_detector
 from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
 from kzoo.recipes.task import Run, Task, register_task
+from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage

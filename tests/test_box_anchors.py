@@ -9,9 +9,9 @@ import pytest
 import kzoo
 from kzoo.detection.anchors import Anchors
 from kzoo.recipes.configs import DetectConfig
-from kzoo.recipes.data.box_anchors import anchor_report, fitted, levels_for
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
 from kzoo.recipes.detect import assembled, build
+from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for
 
 GRIDS = ((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
 LARGE, SMALL = (0.3, 0.4), (0.06, 0.06)  # (height, width)
