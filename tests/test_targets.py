@@ -138,6 +138,10 @@ def axes(*values: int) -> np.ndarray:
             "cpu": "no", "wasm": "no", "edgetpu": "no", "micro": "no", "tensor": "unknown"}),
         (one_op("TFLite_Detection_PostProcess", FLOAT, FLOAT, custom=True),
          dict.fromkeys(KEYS, "no")),
+        # @mediapipe/selfie_segmentation ends in one.
+        (one_op("Convolution2DTransposeBias", FLOAT, FLOAT, custom=True),
+         {"cpu": "unknown", "wasm": "unknown", "qualcomm": "no", "mediatek": "no", "tensor": "no",
+          "edgetpu": "no", "micro": "no"}),
     ],
 )  # fmt: skip
 def test_conditions_by_hand(file, says):

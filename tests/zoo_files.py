@@ -21,7 +21,10 @@ from kzoo.tflite.convert.mask_output import end_in_mask
 from kzoo.tflite.convert.postprocess import add_postprocess
 
 SCHEMES = ("float16", "int8")
+# Other forms (kzoo.tflite.FORMS) of one net.
+FORMS = {"v3_small": ("npu", "micro", "edgetpu")}
 SHAPE = (SIDE, SIDE, 3)
+FLOAT_ONLY = ("v4_hybrid_medium",)  # kzoo.quantize has no int8 form of its attention
 
 
 def classifier(builder: Callable[..., keras.Model], alpha: float, **options) -> keras.Model:
@@ -66,19 +69,21 @@ NETS: dict[str, Callable[[], keras.Model]] = {
 def zoo_files(
     folder: Path, only: tuple[str, ...] = (), schemes: tuple[str, ...] = SCHEMES
 ) -> Iterator[tuple[str, str, Path]]:
-    """(Net, scheme, file) of each, made in `folder` where it is not there yet."""
+    """(Net, scheme or form, file) of each, made in `folder` where it is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in NETS.items():
         if only and name not in only:
             continue
         net = None
-        for scheme in schemes:
+        for scheme in (*schemes, *FORMS.get(name, ())):
+            if scheme == "int8" and name in FLOAT_ONLY:
+                continue
             file = folder / f"{name}_{scheme}.tflite"
             if not file.is_file():
                 keras.utils.set_random_seed(0)
                 net = net or make()
-                io = {"float16": "float32"}.get(scheme)
-                convert(net, file, scheme=scheme, io=io, calibration=gratings(100, seed=0)[0])
+                target = {"float16": "gpu", "int8": "cpu"}.get(scheme, scheme)
+                convert(net, file, target=target, calibration=gratings(100, seed=0)[0])
             yield name, scheme, file
         if name == "ssdlite":
             other = folder / "ssdlite_op_int8.tflite"

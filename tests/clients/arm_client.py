@@ -103,9 +103,12 @@ def set_up(root: Path) -> None:
         place = "qemu" if package.name.startswith("qemu") else "arm64"
         subprocess.run(["dpkg", "-x", package, root / place], check=True)
     tags = [word for tag in PLATFORMS for word in ("--platform", tag)]
+    # An environment of uv has no pip.
+    subprocess.run([sys.executable, "-m", "venv", root / "pip"], check=True)
+    pip = [root / "pip" / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary=:all:", *tags,
-         "--python-version", "3.11", "--target", root / "site", *WHEELS], check=True,
+        [*pip, "--only-binary=:all:", *tags, "--python-version", "3.11",
+         "--target", root / "site", *WHEELS], check=True,
     )  # fmt: skip
     (root / "ready").touch()
 

@@ -46,6 +46,11 @@ QUANTIZED_NOTE = (
 ANY = FLOATS | EIGHT_BITS | {"int16", "int32", "uint16", "uint32", "bfloat16"}
 COMPARED = Rule(FLOATS | EIGHT_BITS | INTEGERS | {"bool"})
 
+# Operators of MediaPipe's models, in both pipelines.
+CUSTOM = kinds(
+    "Convolution2DTransposeBias MaxPoolingWithArgmax2D MaxUnpooling2D Resampler", Rule(FLOATS)
+)
+
 # ml_drift_delegate/tflite/model_builder.cc: NewOperationParser and GetOpsToReplaceWithOptions
 _default = kinds(
     """AVERAGE_POOL_2D BATCH_MATMUL CEIL CONV_2D CUMSUM DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE
@@ -98,6 +103,7 @@ GPU = Target(
     dtypes=FLOATS | EIGHT_BITS,
     pieces="one",
     remedies=REMEDIES,
+    custom=CUSTOM,
     note=QUANTIZED_NOTE,
 )
 
@@ -160,5 +166,6 @@ GPU_IR = Target(
         ("CONV_2D", "DEPTHWISE_CONV_2D"),
         "it takes no int8 convolution with an int32 bias: give it the float16 file",
     ),
+    custom=CUSTOM,
     note=QUANTIZED_NOTE,
 )

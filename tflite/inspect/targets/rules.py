@@ -78,6 +78,7 @@ class Target:
 
     dtypes: that its tensors may have, where a rule names none. None: the list does not say.
     unlisted: the answer for an operator that is not in `rules`.
+    custom: rules of custom operators, by name; others are refused.
     inputs: dtypes that the file's input may have; empty where the list does not say.
     float16_weights: whether a DEQUANTIZE of float16 constants costs nothing.
     pieces: how a file is cut. "all": each run of accepted operators is a partition. "one": only
@@ -98,12 +99,13 @@ class Target:
     float16_weights: bool = True
     pieces: Literal["all", "one", "first"] = "all"
     remedies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    custom: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
     note: str = ""
 
     def answer(self, operation: Operation) -> Answer:
         """What the list says of one operator."""
         op = operation.op
-        rule = None if op.custom else self.rules.get(op.name)
+        rule = (self.custom if op.custom else self.rules).get(op.name)
         if rule is None:
             return Answer("no", "custom operator") if op.custom else self.unlisted
         allowed = self.dtypes if rule.dtypes is None else rule.dtypes

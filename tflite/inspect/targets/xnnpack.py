@@ -8,6 +8,7 @@ from kzoo.tflite.inspect.targets.conditions import (
     NOT_READ,
     beta_one,
     constant_axes,
+    depends,
     dtype_pairs,
     fused,
     has_bias,
@@ -84,4 +85,8 @@ CPU = Target(
     "they run on LiteRT's own kernels, which are slower",
     dtypes=FLOATS | EIGHT_BITS,
     remedies=REMEDIES,
+    custom=kinds(  # VisitMediaPipeDeconvolutionNode and its like
+        "Convolution2DTransposeBias MaxPoolingWithArgmax2D MaxUnpooling2D",
+        Rule(FLOATS, (depends("it runs where the app brings it along, as MediaPipe does"),)),
+    ),
 )
