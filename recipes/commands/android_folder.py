@@ -7,8 +7,8 @@
     README.md, MODEL_CARD.md        what to do and what was tried; what the model is and reached
 
 The files are copies of those in android_app/, in which words such as @PACKAGE@ are replaced.
-Kotlin and XML are parsed by tests. No phone and no Android SDK is there where kzoo is tested: the
-app's README says so.
+Tests parse them; tests/clients/kotlin_client.py compiles the Kotlin and runs its arithmetic. No
+phone and no Android SDK is there where kzoo is tested: the app's README says so.
 """
 
 import csv

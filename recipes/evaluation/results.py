@@ -66,7 +66,7 @@ class RunResults:
             f"has {float_bytes:,})",
             f"Report: {(self.folder / 'report.html').absolute().as_uri()}",
             f"Next:   kzoo predict {self.folder} IMAGE...    what it says of images",
-            f"        kzoo android {self.folder}             what an Android app needs of it",
+            f"        kzoo android {self.folder}             an Android app around it",
         ]
         return "\n".join(lines)
 
