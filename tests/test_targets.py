@@ -1,5 +1,6 @@
 """What the targets' tables say of files, against counts by hand and XNNPACK itself."""
 
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -253,3 +254,14 @@ def test_no_net_of_the_zoo_loses_an_operator_to_a_float_gpu(tmp_path):
         file = read_tflite(convert(net, tmp_path / "a.tflite", scheme="float16"))
         for key in ("cpu", "gpu", "gpu-ir", "qualcomm", "mediatek", "wasm", "webgpu"):
             assert verdict(file, TARGETS[key]).answer == "yes", (name, key)
+
+
+def test_the_page_shows_the_matrix():
+    """docs/targets.md has the table that tests/bench/target_matrix.py makes of its CSV."""
+    program = Path(__file__).parent / "bench" / "target_matrix.py"
+    spec = importlib.util.spec_from_file_location("target_matrix", program)
+    matrix = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(matrix)
+    page = matrix.PAGE.read_text(encoding="utf-8")
+    assert page.partition(matrix.BEGIN)[2].partition(matrix.END)[0] == matrix.table()
+    assert set(matrix.TITLES) == set(TARGETS)
