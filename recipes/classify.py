@@ -26,7 +26,7 @@ from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
 from kzoo.recipes.evaluation.class_report import REPORT, ClassResults, score_classes
-from kzoo.recipes.evaluation.classify_files import describe_classes, load_classifier
+from kzoo.recipes.evaluation.classify_files import class_predictor, load_classifier
 from kzoo.recipes.task import Run, Task, nothing, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import for_calibration
@@ -241,7 +241,7 @@ TASK = register_task(
         score=score_classes,
         compare=compare_classes,
         report=REPORT,
-        predict=describe_classes,
+        predict=class_predictor,
         image_quality=image_quality,
         recognizes=lambda axes: list(axes) == [2],
         pack=pack_labels,

@@ -1,9 +1,6 @@
 """The command line: `kzoo COMMAND --help` tells what each command takes."""
 
 import argparse
-import dataclasses
-import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -12,6 +9,7 @@ import kzoo
 from kzoo.recipes.commands.about import env, list_models, weights
 from kzoo.recipes.commands.files import audit, benchmark, compare, convert, sensitivity
 from kzoo.recipes.commands.images import inspect_data, pack
+from kzoo.recipes.commands.json_output import json_text
 from kzoo.recipes.commands.train import classify, demo, detect, plan, segment
 from kzoo.recipes.commands.use import android, predict, serve
 from kzoo.recipes.options import Command, add_flags, did_you_mean, from_flags
@@ -54,7 +52,7 @@ def run(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
     try:
         result = command.run(command.options(**options))
         if result is not None:
-            print(as_json(result) if options.get("json") else result, flush=True)
+            print(json_text(result) if options.get("json") else result, flush=True)
     except KeyboardInterrupt:
         print("kzoo: stopped. The same command resumes a training run.", file=sys.stderr)
         return 130
@@ -111,30 +109,6 @@ def overview() -> str:
         lines += ["", f"{title}:"]
         lines += [f"  {file.COMMAND.name:12} {file.COMMAND.about}" for file in files]
     return "\n".join([*lines, "", "kzoo COMMAND --help tells what a command takes."])
-
-
-def as_json(result: Any) -> str:
-    """Return a command's result as JSON: of a dataclass its fields, of an array its values."""
-    return json.dumps(plain(result), indent=1, ensure_ascii=False)
-
-
-def plain(value: Any) -> Any:
-    """Return a value in the types that JSON has; what is not a finite number becomes None."""
-    if hasattr(value, "as_json"):
-        return plain(value.as_json())
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        verdict = getattr(value, "verdict", None)  # in words, of those that have one
-        return {"verdict": verdict} | fields if verdict else fields
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(one) for one in value]
-    if hasattr(value, "tolist"):  # numpy's
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | None) else str(value)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.packing import pack_boxes
 from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.evaluation.box_report import REPORT, BoxResults
-from kzoo.recipes.evaluation.detect_files import describe_objects, load_detector
+from kzoo.recipes.evaluation.detect_files import load_detector, object_predictor
 from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for
@@ -243,7 +243,7 @@ TASK = register_task(
         score=lambda found, examples, labels: score_boxes(examples, found, labels),
         compare=compare_boxes,
         report=REPORT,
-        predict=describe_objects,
+        predict=object_predictor,
         image_quality=image_quality,
         recognizes=lambda axes: len(axes) > 1,
         pack=pack_boxes,

@@ -24,7 +24,7 @@ from kzoo.recipes.data.mask_batches import MaskBatches
 from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
 from kzoo.recipes.data.packing import pack_masks
 from kzoo.recipes.evaluation.mask_report import REPORT, MaskResults, score_pairs
-from kzoo.recipes.evaluation.segment_files import describe_masks, predict_masks
+from kzoo.recipes.evaluation.segment_files import mask_predictor, predict_masks
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
@@ -216,7 +216,7 @@ TASK = register_task(
         score=score_pairs,
         compare=compare_masks,
         report=REPORT,
-        predict=describe_masks,
+        predict=mask_predictor,
         image_quality=image_quality,
         recognizes=lambda axes: len(axes) == 1 and axes[0] in (3, 4),
         pack=pack_masks,

@@ -13,8 +13,9 @@ from typing import Any
 
 import keras
 
+from kzoo.recipes.prediction import Predictor
+
 Figures = dict[str, Any]  # what is kept of a score in results.json
-Read = Callable[[Path, int], Any]  # (image file, side in px) -> (side, side, 3) uint8
 FLOAT, INT8 = "float", "int8"  # a run's two models, as results.json and the reports name them
 
 
@@ -66,9 +67,7 @@ class Task:
     score: Callable[[Any, Any, Sequence[str]], Any]  # (predictions, split, labels) -> a score
     compare: Callable[..., Any]  # (run, float model, split, *, layers) -> Comparison or None
     report: Report
-    predict: Callable[
-        [Path, int, Read], Callable[[Path], str]
-    ]  # (file, top, read) -> image -> words
+    predict: Callable[[Path, int], Predictor]  # (file, how many things to name of an image)
     recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
     pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): into a packed folder
     image_quality: Callable[..., Any] | None = None  # an ImageQuality of training.int8

@@ -1,5 +1,6 @@
 """The recipe from images to a verified int8 file, as a person runs it."""
 
+import csv
 import json
 import os
 import resource
@@ -84,10 +85,27 @@ class TestRun:
         image = str(images / "circle" / "0.jpg")
         broken = str(images / "cross" / "broken.jpg")
         for model in (run, run / "model.tflite", run / "model.keras"):
-            assert main(["predict", str(model), image, broken]) == 0
-            first, second = capsys.readouterr().out.splitlines()[-2:]
+            assert main(["predict", str(model), image, broken]) == 1
+            said = capsys.readouterr()
+            which, first = said.out.splitlines()[-2:]
+            assert which == f"model {model / 'model.tflite' if model == run else model}"
             assert first.startswith(f"{image}: c")
-            assert "cannot be read: not an image" in second
+            assert f"{broken} cannot be read: not an image" in said.err
+            assert said.err.endswith("kzoo: 1 of 2 images could not be read.\n")
+
+    def test_predict_as_json_and_csv_on_folders(self, run, images, capsys):
+        assert main(["predict", str(run), str(images / "circle"), "--json", "--top", "1"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["model"] == str(run / "model.tflite")
+        assert len(found["predictions"]) == 30
+        assert found["predictions"][0]["image"] == str(images / "circle" / "0.jpg")
+        (best,) = found["predictions"][0]["found"]
+        assert best["label"] in ("circle", "cross")
+        assert 0.5 <= best["score"] <= 1
+        assert main(["predict", str(run), str(images / "circle" / "1*.jpg"), "--csv"]) == 0
+        rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+        assert rows[0][:3] == ["image", "label", "score"]
+        assert len(rows) == 1 + 11 * 2  # 1.jpg and 10.jpg to 19.jpg, of two classes
 
     def test_compare_and_audit_and_benchmark(self, run, capsys):
         for words in (["compare", run], ["audit", run / "model.tflite"]):

@@ -275,10 +275,10 @@ class TestRun:
 
     def test_predict_draws(self, run, tiles, capsys):
         image = next((tiles / "val").glob("*.png"))
-        assert main(["predict", str(run), str(image), str(run / "labels.txt")]) == 0
-        said = capsys.readouterr().out
-        assert "drawn in" in said
-        assert "cannot be read" in said
+        assert main(["predict", str(run), str(image), str(run / "labels.txt")]) == 1
+        said = capsys.readouterr()
+        assert "drawn in" in said.out
+        assert "cannot be read" in said.err
         with Image.open(run / "predicted" / f"{image.stem}.jpg") as drawn:
             assert drawn.size == (64, 64)
 
@@ -289,7 +289,7 @@ class TestRun:
         assert main(["predict", str(tmp_path / name), str(image)]) == 0
         assert "drawn in" in capsys.readouterr().out
         assert main(["predict", str(tmp_path / name), "none.jpg"]) == 1
-        assert "None of the images could be read" in capsys.readouterr().err
+        assert "1 of 1 images could not be read" in capsys.readouterr().err
 
 
 @pytest.mark.backend

@@ -67,7 +67,7 @@ FLOORS = {
         ("api",),
     ),
     "kzoo.recipes": (
-        ("distributed", "progress", "options", "models", "inputs", "quiet", "task"),
+        ("distributed", "progress", "options", "models", "inputs", "quiet", "prediction", "task"),
         ("configs",),
         ("data",),
         ("training",),

@@ -100,10 +100,10 @@ class TestRun:
         with Image.open(scenes / "val" / "images" / "0002.jpg") as image:
             image.resize((100, 70)).save(wide)
         (tmp_path / "broken.png").write_bytes(b"")
-        assert main(["predict", str(run), str(wide), str(tmp_path / "broken.png")]) == 0
-        said, broken = capsys.readouterr().out.splitlines()
-        assert "%" in said
-        assert broken.endswith("cannot be read: empty")
+        assert main(["predict", str(run), str(wide), str(tmp_path / "broken.png")]) == 1
+        said = capsys.readouterr()
+        assert "%" in said.out.splitlines()[1]
+        assert "broken.png cannot be read: empty" in said.err
         with Image.open(run / "predicted" / "wide.png") as mask:
             found = np.asarray(mask)
         runner = Runner(run / "model.tflite")

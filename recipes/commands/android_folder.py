@@ -26,7 +26,7 @@ import numpy as np
 from kzoo.files import replacing, write_text
 from kzoo.recipes.commands.model_card import card, is_mask, task_of
 from kzoo.recipes.inputs import FILE, require_ended
-from kzoo.recipes.training.run_folder import read_config, read_labels
+from kzoo.recipes.training.run_folder import labels_of, read_config
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 
 SURE = 0.95  # share of answers above the threshold that shall be right
@@ -73,7 +73,7 @@ def android(
         )
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results must be at least 1. Received: {max_results}")
-    labels = read_labels(run / "labels.txt")
+    labels = labels_of(run / "model.tflite") or []
     results = results_of(run)
     folder = Path(out) if out else run / "android"
     assets = folder / ASSETS

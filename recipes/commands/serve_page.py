@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from kzoo.files import write_json
 from kzoo.recipes.inputs import FILE, require_ended
-from kzoo.recipes.training.run_folder import labels_beside
+from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, audit
 
 VERSION = "2.5.3"
@@ -115,7 +115,7 @@ def package_file(packages: Path, path: str) -> tuple[bytes, str] | None:
 def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:
     """What the page needs to know of the file."""
     said = found.metadata
-    labels = (list(said.labels) if said else []) or labels_beside(found.path) or []
+    labels = labels_of(found.path) or []
     kinds = {2: "ImageClassifier", 3: "ImageSegmenter", 4: "ImageSegmenter"}  # 3: a mask
     task = said.outputs.task if said and said.outputs else ""
     task = task or kinds.get(len(found.outputs[0].shape), "") if len(found.outputs) == 1 else task

@@ -1,15 +1,14 @@
 """A classifier, from whatever file it is in, as a function from images to probabilities."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from kzoo.recipes.data.images import read_image
-from kzoo.recipes.task import Read
-from kzoo.recipes.training.run_folder import labels_beside
+from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
+from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Runner
 from kzoo.tflite.metadata.reading import read_metadata
 
@@ -43,14 +42,16 @@ def load_classifier(model: keras.Model | Path) -> LoadedClassifier:
     return LoadedClassifier(lambda x: runner((x.astype("float32") - mean) / std), size)
 
 
-def describe_classes(file: Path, top: int, read: Read = read_image) -> Callable[[Path], str]:
-    """Return a function from an image to "label 97 %, label 2 %, ..."."""
-    classifier = load_classifier(file)
-    labels = dict(enumerate(labels_beside(file) or ()))
+def class_predictor(file: Path, top: int) -> Predictor:
+    """Return what names the `top` classes of images, by the classifier of a file."""
+    classifier, labels = load_classifier(file), labels_of(file)
 
-    def describe(image: Path) -> str:
-        row = classifier(read(image, classifier.size)[None])[0]
-        best = np.argsort(-row)[:top]
-        return ", ".join(f"{labels.get(i, i)} {row[i]:.0%}" for i in best)
+    def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
+        return [
+            Prediction(path, tuple(
+                Found(label_of(labels, i), float(row[i])) for i in np.argsort(-row)[:top]
+            ))
+            for path, row in zip(paths, classifier(images), strict=True)
+        ]  # fmt: skip
 
-    return describe
+    return Predictor(classifier.size, run)

@@ -1,7 +1,7 @@
 """A detector, from whatever file it is in, as a function from images to what is on them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +12,9 @@ from PIL import Image
 from kzoo.detection.detections import Detections, detections
 from kzoo.detection.detector import Detector
 from kzoo.files import UniqueNames, replacing
-from kzoo.recipes.data.images import read_image
 from kzoo.recipes.evaluation.drawings import draw_boxes, read_upright
-from kzoo.recipes.task import Read
-from kzoo.recipes.training.run_folder import labels_beside
+from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
+from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Runner
 from kzoo.tflite.runtime.find_objects import finding
 
@@ -58,26 +57,28 @@ SHOWN = 0.4  # the least score that is named and drawn
 DRAWN = "predicted"  # the folder beside the file that drawings go to
 
 
-def describe_objects(file: Path, top: int, read: Read = read_image) -> Callable[[Path], str]:
-    """Return a function from an image to "label 97 % at y, x to y, x px; ...".
+def object_predictor(file: Path, top: int) -> Predictor:
+    """Return what finds the `top` objects on images, by the detector of a file.
 
     It draws them too, into a folder beside `file`.
     """
     detector = load_detector(file, score_threshold=SHOWN)
-    labels, name = labels_beside(file), UniqueNames()
+    labels, unique_name = labels_of(file), UniqueNames()
 
-    def describe(image: Path) -> str:
-        (found,) = detector(read(image, detector.size)[None])
-        upright = read_upright(image)
-        out = file.parent / DRAWN / f"{name(image)}.jpg"
+    def describe(path: Path, found: Detections) -> Prediction:
+        upright = read_upright(path)
+        out = file.parent / DRAWN / f"{unique_name(path)}.jpg"
         out.parent.mkdir(exist_ok=True)
         with replacing(out) as part:
             Image.fromarray(draw_boxes(upright, found, labels)).save(part, "JPEG", quality=90)
-        objects = [
-            f"{labels[label] if labels else f'class {label}'} {score:.0%} at "
-            "{:.0f}, {:.0f} to {:.0f}, {:.0f} px".format(*box)
-            for box, label, score in list(found.scaled(upright.height, upright.width))[:top]
-        ]
-        return f"{'; '.join(objects) or 'nothing found'} (drawn in {out})"
+        best = list(found.scaled(upright.height, upright.width))[:top]
+        objects = (
+            Found(label_of(labels, label), float(score), (float(a), float(b), float(c), float(d)))
+            for (a, b, c, d), label, score in best
+        )
+        return Prediction(path, tuple(objects), out)
 
-    return describe
+    def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
+        return list(map(describe, paths, detector(images)))
+
+    return Predictor(detector.size, run)

@@ -12,9 +12,9 @@ from kzoo.files import UniqueNames, replacing
 from kzoo.recipes.data.images import Source, read_image, upright_size
 from kzoo.recipes.data.mask_dataset import Pair
 from kzoo.recipes.evaluation.drawings import overlay, write_mask
+from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.progress import track
-from kzoo.recipes.task import Read
-from kzoo.recipes.training.run_folder import labels_beside
+from kzoo.recipes.training.run_folder import labels_of
 from kzoo.segmentation.masks import mask_at
 from kzoo.tflite import Runner
 
@@ -48,24 +48,28 @@ def predict_masks(model: keras.Model | Path, pairs: Sequence[Pair]) -> list[np.n
     return [segmenter(pair.image) for pair in track(pairs, "finding masks")]
 
 
-def describe_masks(file: Path, top: int, read: Read = read_image) -> Callable[[Path], str]:
-    """Return a function from an image to "label 80 %, label 20 %".
+def mask_predictor(file: Path, top: int) -> Predictor:
+    """Return what names the `top` classes by their share of images, by the segmenter of a file.
 
     It writes the mask and an overlay too, into the folder predicted/ beside `file`.
     """
-    segmenter, labels, unique_name = load_segmenter(file), labels_beside(file), UniqueNames()
+    segmenter, labels, unique_name = load_segmenter(file), labels_of(file), UniqueNames()
     folder = file.parent / "predicted"
 
-    def describe(image: Path) -> str:
-        mask, name = segmenter(image), unique_name(image)
+    def describe(path: Path, image: np.ndarray) -> Prediction:
+        mask = mask_at(segmenter.run(image[None])[0], upright_size(path))
+        name = unique_name(path)
         folder.mkdir(exist_ok=True)
         write_mask(folder / f"{name}.png", mask)
-        shown = overlay(read(image, segmenter.size), mask)
         with replacing(folder / f"{name}.jpg") as part:
-            Image.fromarray(shown).resize(mask.shape[::-1]).save(part, "JPEG", quality=90)
+            shown = Image.fromarray(overlay(image, mask))
+            shown.resize(mask.shape[::-1]).save(part, "JPEG", quality=90)
         counts = np.bincount(mask.ravel())
         best = [i for i in np.argsort(-counts)[:top] if counts[i]]
-        shares = [f"{labels[i] if labels else i} {counts[i] / mask.size:.0%}" for i in best]
-        return f"{', '.join(shares)} ({folder / name}.png)"
+        shares = (Found(label_of(labels, i), float(counts[i] / mask.size)) for i in best)
+        return Prediction(path, tuple(shares), folder / f"{name}.png")
 
-    return describe
+    def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
+        return list(map(describe, paths, images))
+
+    return Predictor(segmenter.size, run)

@@ -13,7 +13,7 @@ from kzoo.recipes.data.images import BadImageError, Images, is_candidate, read_i
 from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.inputs import MODEL
 from kzoo.recipes.training.int8 import for_calibration
-from kzoo.recipes.training.run_folder import labels_beside, read_labels
+from kzoo.recipes.training.run_folder import labels_of, read_labels
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit
 from kzoo.tflite.convert.converter import STEPS, drafted
 from kzoo.tflite.convert.postprocess import add_postprocess
@@ -58,7 +58,7 @@ def convert_file(
     net = keras.saving.load_model(model, compile=False)
     if postprocess and not isinstance(net, Detector):
         raise ValueError(f"--postprocess is for detectors; {model} is a {type(net).__name__}.")
-    names = read_labels(Path(labels)) if labels else labels_beside(model)
+    names = read_labels(Path(labels)) if labels else labels_of(model)
     side = size or net.input_shape[1]
     images = None if calibration is None else sample(Path(calibration), side)
     seen = images if check is None else sample(Path(check), side)

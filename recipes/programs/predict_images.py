@@ -1,48 +1,102 @@
 """What a trained model says about images."""
 
+import glob
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 import kzoo
-from kzoo.recipes.data.images import BadImageError
+from kzoo.recipes.data.images import BadImageError, is_candidate
 from kzoo.recipes.inputs import FILE, require_ended
+from kzoo.recipes.options import did_you_mean
+from kzoo.recipes.prediction import Prediction
 from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
 from kzoo.recipes.task import Task, get_task, list_tasks
 from kzoo.recipes.training.run_folder import read_config
 from kzoo.weights.readers.flatbuffer import read_tflite
 
-UNREAD = "cannot be read"
+BATCH = 32  # images that the model is given at once
 
 
 def predict(
     model: str | Path, images: Sequence[str | Path], *, top: int = 3, alpha: float = 1.0,
     weights: str | None = None,
-) -> Iterator[tuple[Path, str]]:  # fmt: skip
-    """(image, what the model says of it) for each image, or why it cannot be read.
+) -> Iterator[Prediction]:  # fmt: skip
+    """Yield what the model says of each image, or why it cannot be read.
 
-    `model` is a run folder (its int8 file is asked), a .tflite or a .keras file, or the name of a
-    net with published weights (`alpha` and `weights` say which). Its task is that
-    of the run it stands in, else what its outputs tell; labels.txt beside it names the classes. A
-    .tflite file that takes floats is given what its metadata say, pixels in [0, 255] without them.
+    model: what `model_file` takes; `alpha` and `weights` say which of the published nets. Its task
+        is that of the run it stands in, else what its outputs tell. Its classes are named by the
+        labels in a .tflite file, else by those of its run. A .tflite file that takes floats is
+        given what its metadata say, pixels in [0, 255] without them.
+    images: what `image_files` takes. top: how many classes or objects to name of an image.
     """
     if top < 1:
         raise ValueError(f"top must be at least 1. Received: {top}")
+    file = model_file(model, alpha=alpha, weights=weights)
+    paths = image_files(images)
+    predictor, read = task_of(file).predict(file, top), image_reader(file)
+    for start in range(0, len(paths), BATCH):
+        some = paths[start : start + BATCH]
+        arrays, problems = {}, {}
+        for path in some:
+            try:
+                arrays[path] = read(path, predictor.size)
+            except BadImageError as error:
+                problems[path] = Prediction(path, problem=str(error))
+        stacked = np.stack(list(arrays.values())) if arrays else None
+        found = predictor.run(list(arrays), stacked) if stacked is not None else []
+        answers = {one.image: one for one in found} | problems
+        yield from (answers[path] for path in some)
+
+
+def model_file(model: str | Path, *, alpha: float = 1.0, weights: str | None = None) -> Path:
+    """Return the file that is asked: of a run folder its int8 file, else the file itself.
+
+    A published net by name is made first. Raises ValueError where there is none of these.
+    """
     file = Path(model)
     if not file.exists() and str(model) in (*kzoo.list_models(), *HEADS):
-        file = published_model(str(model), alpha=alpha, weights=weights)
+        return published_model(str(model), alpha=alpha, weights=weights)
     if file.is_dir():
         require_ended(file, FILE)
         file = file / FILE
     if not file.is_file():
-        raise ValueError(f"There is no {file}. Name a run folder, a .tflite or a .keras file.")
-    answer = task_of(file).predict(file, top, image_reader(file))
-    for path in map(Path, images):
-        try:
-            yield path, answer(path)
-        except BadImageError as error:
-            yield path, f"{UNREAD}: {error}"
+        near = did_you_mean(str(model), (*kzoo.list_models(), *HEADS))
+        raise ValueError(
+            f"There is no {file}. Name a run folder, a .tflite or a .keras file{near or '.'}"
+        )
+    return file
+
+
+def image_files(words: Sequence[str | Path]) -> list[Path]:
+    """Return the images that are meant, each once, in the order given.
+
+    A word is a file, a folder (all images below it), a pattern such as photos/*.jpg, or - for one
+    of these per line of standard input. Raises ValueError where a folder or pattern holds none.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        path = Path(word)
+        if str(word) == "-":
+            found |= dict.fromkeys(
+                image_files([line for line in sys.stdin.read().splitlines() if line])
+            )
+        elif path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if is_candidate(file))
+            if not inside:
+                raise ValueError(f"The folder {path} holds no images.")
+            found |= dict.fromkeys(inside)
+        elif glob.has_magic(str(word)) and not path.exists():
+            matching = sorted(map(Path, glob.glob(str(word), recursive=True)))
+            if not matching:
+                raise ValueError(f"No file matches {str(word)!r}.")
+            found |= dict.fromkeys(file for file in matching if file.is_file())
+        else:
+            found[path] = None
+    return list(found)
 
 
 def task_of(file: Path) -> Task:

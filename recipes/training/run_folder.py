@@ -20,6 +20,7 @@ from kzoo.recipes import distributed as distribute
 from kzoo.recipes.data.images import Source
 from kzoo.recipes.data.packed import index_digest, is_packed
 from kzoo.tflite.convert.converter import require_tensorflow
+from kzoo.tflite.metadata.reading import read_metadata
 
 
 def open_run(config: Any, labels: tuple[str, ...], *splits: Sequence[Source]) -> Path:
@@ -105,10 +106,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def labels_beside(file: Path) -> list[str] | None:
-    """Return the names of a model's classes, where labels.txt is beside it."""
-    listed = file.with_name("labels.txt")
-    return read_labels(listed) if listed.exists() else None
+def labels_of(file: Path) -> list[str] | None:
+    """Return the names of a model's classes; None where neither it nor its folder has any.
+
+    Those inside a .tflite file come first: a labels.txt beside it may be of another model. Then
+    comes NAME.labels.txt, which `kzoo.tflite.convert` writes where labels.txt is another's.
+    """
+    if file.suffix == ".tflite" and file.is_file():
+        metadata = read_metadata(file)
+        if metadata and metadata.labels:
+            return list(metadata.labels)
+    for name in (f"{file.stem}.labels.txt", "labels.txt"):
+        listed = file.with_name(name)
+        if listed.is_file():
+            return read_labels(listed)
+    return None
 
 
 def read_labels(file: Path) -> list[str]:

@@ -75,7 +75,8 @@ def convert(
     calibrator: who makes int8 of a float model. "kzoo" is `kzoo.quantize`; "tensorflow" is its own
         converter, which knows more layers but leaves hard-swish to slow kernels, and MobileNetV3's
         ranges too wide.
-    labels: names of the classes, written to labels.txt beside the file, and into it where it has
+    labels: names of the classes, written to labels.txt beside the file (NAME.labels.txt where
+        that holds others, of another file), and into it where it has
         the input and output of a classifier or a segmenter.
     metadata: what else the file says of itself, see `Metadata`. `labels` go before its own.
     image_size: (H, W), for a model whose input leaves them open.
@@ -132,8 +133,16 @@ def drafted(
             require_fit(read_tflite(draft), request.target)
         yield draft
         if request.labels is not None:
-            lines = files.enter_context(replacing(request.out.with_name("labels.txt")))
-            lines.write_text("".join(f"{label}\n" for label in request.labels), encoding="utf-8")
+            text = "".join(f"{label}\n" for label in request.labels)
+            listed = labels_file(request.out, text)
+            files.enter_context(replacing(listed)).write_text(text, encoding="utf-8")
+
+
+def labels_file(out: Path, text: str) -> Path:
+    """Return where the labels of `out` go: labels.txt beside it, unless it holds others already."""
+    listed = out.with_name("labels.txt")
+    others = listed.is_file() and listed.read_text(encoding="utf-8").split() != text.split()
+    return out.with_name(f"{out.stem}.labels.txt") if others else listed
 
 
 STEPS = ("reading the model", "quantizing", "converting", "trying the file")

@@ -1,39 +1,75 @@
 """`kzoo predict`: what a model says of images."""
 
+import csv
 import dataclasses
+import sys
+from collections.abc import Iterator
+from typing import Any
 
-from kzoo.recipes.options import Command, Options, option
+from kzoo.recipes.commands.json_output import json_text
+from kzoo.recipes.options import Command, JsonOptions, option
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictOptions(Options):
+class PredictOptions(JsonOptions):
     """What `kzoo predict` takes."""
 
     model: str = option(
         "run folder, .keras or .tflite file; or a published net by name: one of kzoo list, "
         "ssdlite320, lraspp, deeplabv3"
     )
-    images: tuple[str, ...] = option("image files")
-    top: int = option("classes to name", 3)
+    images: tuple[str, ...] = option(
+        "image files, folders of them, patterns such as 'photos/*.jpg', or - to read such a list "
+        "from standard input"
+    )
+    top: int = option("classes or objects to name of an image", 3)
     alpha: float = option("width multiplier of a net that is named", 1.0)
     weights: str | None = option("of a net that is named (default: the usual ones)", None)
+    csv: bool = option("print a row for each thing found, with a header", False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.csv and self.json:
+            raise ValueError("--csv and --json are two forms of one output: give one of them.")
 
 
-def run(options: PredictOptions) -> None:
-    from kzoo.recipes.programs.predict_images import UNREAD, predict
+def run(options: PredictOptions) -> Any:
+    from kzoo.recipes.programs.predict_images import model_file, predict
 
-    unread = 0
-    for path, said in predict(
-        options.model,
-        options.images,
-        top=options.top,
-        alpha=options.alpha,
-        weights=options.weights,
-    ):
-        print(f"{path}: {said}")
-        unread += said.startswith(UNREAD)
-    if unread == len(options.images):
-        raise ValueError("None of the images could be read.")
+    file = model_file(options.model, alpha=options.alpha, weights=options.weights)
+    found, unread = [], []
+
+    def readable() -> Iterator[Any]:
+        """The predictions; what cannot be read is told on stderr."""
+        for prediction in predict(file, options.images, top=options.top):
+            if prediction.problem:
+                unread.append(prediction)
+                print(f"kzoo: {prediction}", file=sys.stderr, flush=True)
+            else:
+                found.append(prediction)
+                yield prediction
+
+    if options.csv:
+        write_rows(readable())
+    elif options.json:
+        list(readable())
+        print(json_text({"model": file, "predictions": found, "unread": unread}))
+    else:
+        print(f"model {file}")
+        for prediction in readable():
+            print(prediction, flush=True)
+    if unread:
+        raise ValueError(f"{len(unread)} of {len(unread) + len(found)} images could not be read.")
+
+
+def write_rows(predictions: Iterator[Any]) -> None:
+    """Print the predictions as CSV; a box is in px of the image."""
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["image", "label", "score", "ymin", "xmin", "ymax", "xmax"])
+    for prediction in predictions:
+        for one in prediction.found:
+            box = [f"{value:.1f}" for value in one.box or ()] or [""] * 4
+            rows.writerow([prediction.image, one.label, f"{one.score:.4f}", *box])
 
 
 COMMAND = Command(
@@ -41,5 +77,5 @@ COMMAND = Command(
     "say what images show, by a run, a .keras or a .tflite file",
     PredictOptions,
     run,
-    "kzoo predict runs/photos holiday.jpg",
+    "kzoo predict runs/photos holiday.jpg 'more/*.jpg' --top 1",
 )

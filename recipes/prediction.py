@@ -1,0 +1,53 @@
+"""What a model says of images, in numbers and in words."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Something that a model found on an image."""
+
+    label: str
+    score: float  # in [0, 1]: probability, score of the object, or share of the image
+    box: tuple[float, float, float, float] | None = None  # ymin, xmin, ymax, xmax in px
+
+    def __str__(self) -> str:
+        where = " at {:.0f}, {:.0f} to {:.0f}, {:.0f} px".format(*self.box) if self.box else ""
+        return f"{self.label} {self.score:.0%}{where}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image; `problem` says why it could not be read, else it is ""."""
+
+    image: Path
+    found: tuple[Found, ...] = ()  # the best first
+    drawn: Path | None = None  # the file that shows it
+    problem: str = ""
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"{self.image} cannot be read: {self.problem}"
+        words = ("; " if any(one.box for one in self.found) else ", ").join(map(str, self.found))
+        drawn = f" (drawn in {self.drawn})" if self.drawn else ""
+        return f"{self.image}: {words or 'nothing found'}{drawn}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A model of some task, ready to be asked."""
+
+    size: int  # side of the images that it takes, in px
+    run: Callable[[Sequence[Path], np.ndarray], list[Prediction]]
+    # ^ (paths, images (N, size, size, 3) uint8) -> a prediction for each
+
+
+def label_of(labels: Sequence[str] | None, index: Any) -> str:
+    """Return the name of a class, or its number where it has none."""
+    index = int(index)
+    return labels[index] if labels and index < len(labels) else f"class {index}"

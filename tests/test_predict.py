@@ -1,0 +1,136 @@
+"""`kzoo predict` without a training run: which images are meant, whose labels name the classes."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kzoo.recipes.cli import main
+from kzoo.recipes.prediction import Found, Prediction, label_of
+from kzoo.recipes.programs.predict_images import image_files, predict
+from kzoo.recipes.training.run_folder import labels_of
+
+LABELS = ["red", "green", "blue"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A .keras file that names the strongest colour: its scores are a softmax of channel means."""
+    folder = tmp_path_factory.mktemp("colours")
+    image = keras.Input((16, 16, 3))
+    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 16)(image))
+    keras.Model(image, keras.layers.Softmax()(means)).save(folder / "model.keras")
+    (folder / "labels.txt").write_text("\n".join(LABELS))
+    return folder / "model.keras"
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """photos/: one image of each colour, one of them in a folder below, and one that is none."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name, colour in (("a", (250, 9, 9)), ("b", (9, 250, 9)), ("more/c", (9, 9, 250))):
+        Image.new("RGB", (20, 30), colour).save(folder / f"{name}.png")
+    (folder / "note.txt").write_text("no image")
+    return folder
+
+
+def test_folders_patterns_and_a_list_are_images(photos, monkeypatch):
+    a, b, c = photos / "a.png", photos / "b.png", photos / "more" / "c.png"
+    assert image_files([photos]) == [a, b, c]
+    assert image_files([f"{photos}/*.png"]) == [a, b]
+    assert image_files([f"{photos}/**/*.png"]) == [a, b, c]
+    assert image_files([b, photos]) == [b, a, c]  # each once
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{c}\n\n{photos}/a*\n"))
+    assert image_files(["-"]) == [c, a]
+    strange = photos / "a[1].png"  # a name, not a pattern
+    strange.write_bytes(a.read_bytes())
+    assert image_files([str(strange)]) == [strange]
+
+
+def test_no_image_where_some_should_be(photos):
+    (photos / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"The folder .*empty holds no images"):
+        image_files([photos / "empty"])
+    with pytest.raises(ValueError, match=r"No file matches '.*\*\.gif'"):
+        image_files([f"{photos}/*.gif"])
+
+
+def test_images_are_named_in_their_order_and_the_unread_are_told(model, photos, capsys):
+    broken = photos / "aa.png"
+    broken.write_bytes(b"")
+    assert main(["predict", str(model), str(photos), "--top", "1"]) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        f"model {model}",
+        f"{photos / 'a.png'}: red 100%",
+        f"{photos / 'b.png'}: green 100%",
+        f"{photos / 'more' / 'c.png'}: blue 100%",
+    ]
+    assert said.err.splitlines() == [
+        f"kzoo: {broken} cannot be read: empty",
+        "kzoo: 1 of 4 images could not be read.",
+    ]
+
+
+def test_json_and_csv(model, photos, capsys):
+    words = ["predict", str(model), str(photos / "b.png"), "--top", "2"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (one,) = found["predictions"]
+    assert one["found"][0] == {"label": "green", "score": pytest.approx(1), "box": None}
+    assert found["unread"] == []
+    assert main([*words, "--csv"]) == 0
+    header, first, _ = csv.reader(capsys.readouterr().out.splitlines())
+    assert header == ["image", "label", "score", "ymin", "xmin", "ymax", "xmax"]
+    assert first == [str(photos / "b.png"), "green", "1.0000", "", "", "", ""]
+    assert main([*words, "--csv", "--json"]) == 1
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_as_a_function_in_batches(model, photos, monkeypatch):
+    monkeypatch.setattr("kzoo.recipes.programs.predict_images.BATCH", 2)
+    (photos / "aa.png").write_bytes(b"")
+    found = list(predict(model, [photos], top=1))
+    assert [one.found[0].label if one.found else one.problem for one in found] == [
+        "red", "empty", "green", "blue",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"top must be at least 1\. Received: 0"):
+        list(predict(model, [photos], top=0))
+    with pytest.raises(ValueError, match=r"There is no mobilenet_v9.*Did you mean 'mobilenet_v"):
+        list(predict("mobilenet_v9", [photos]))
+
+
+def test_predictions_in_words():
+    path = Path("a.jpg")
+    cat = Found("cat", 0.97, (1.2, 2.0, 30.0, 40.0))
+    assert str(Prediction(path, (cat,), Path("b.jpg"))) == (
+        "a.jpg: cat 97% at 1, 2 to 30, 40 px (drawn in b.jpg)"
+    )
+    assert str(Prediction(path)) == "a.jpg: nothing found"
+    assert str(Prediction(path, problem="empty")) == "a.jpg cannot be read: empty"
+    assert [label_of(LABELS, np.int64(1)), label_of(LABELS, 3), label_of(None, 0)] == [
+        "green", "class 3", "class 0",
+    ]  # fmt: skip
+
+
+def test_labels_in_the_file_come_before_those_beside_it(tmp_path):
+    pytest.importorskip("tensorflow")
+    from kzoo.tflite import convert
+
+    image = keras.Input((16, 16, 3))
+    means = keras.layers.GlobalAveragePooling2D()(image)
+    net = keras.Model(image, keras.layers.Softmax()(means))
+    other = tmp_path / "labels.txt"
+    other.write_text("star\nsun\nmoon\n")  # of another model
+    file = convert(net, tmp_path / "a.tflite", scheme="float32", labels=LABELS)
+    assert labels_of(file) == LABELS
+    assert other.read_text() == "star\nsun\nmoon\n"  # left as it was
+    assert (tmp_path / "a.labels.txt").read_text().splitlines() == LABELS
+    (tmp_path / "model.keras").write_bytes(b"")
+    assert labels_of(tmp_path / "model.keras") == ["star", "sun", "moon"]
