@@ -135,7 +135,7 @@ def register_task(task: Task) -> Task:
 
 
 def list_tasks() -> tuple[str, ...]:
-    """Return the names of all tasks."""
+    """Return the names of all tasks, sorted."""
     importlib.import_module("kzoo.recipes.api")  # the files of all tasks
     return tuple(TASKS)
 
