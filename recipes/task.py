@@ -137,7 +137,7 @@ def register_task(task: Task) -> Task:
 def list_tasks() -> tuple[str, ...]:
     """Return the names of all tasks, sorted."""
     importlib.import_module("kzoo.recipes.api")  # the files of all tasks
-    return tuple(TASKS)
+    return tuple(sorted(TASKS))
 
 
 def get_task(name: str) -> Task:
