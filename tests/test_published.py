@@ -14,6 +14,9 @@ from golden import torchvision_lraspp, torchvision_models, torchvision_ssdlite
 from test_weights import KERAS, save_keras_2, save_safetensors, settled
 
 import kzoo
+from kzoo.recipes.configs import DetectConfig, SegmentConfig
+from kzoo.recipes.detect import build as build_detector
+from kzoo.recipes.segment import build as build_segmenter
 from kzoo.weights import download, named
 from kzoo.weights import published as table
 from kzoo.weights.named import published
@@ -285,6 +288,12 @@ def test_a_detector_keeps_the_classes_it_knows(nowhere, monkeypatch):
         np.testing.assert_array_equal(
             columns(focal.get_layer(name).kernel, anchors)[..., 0], theirs[..., 2]
         )
+    config = DetectConfig("cards", size=96, weights="coco")  # reduced_tail comes with it
+    recipe = build_detector(config, ("new", known[1]))
+    np.testing.assert_array_equal(
+        columns(recipe.get_layer("logits0_project").kernel, 6)[..., 2],
+        columns(whole.get_layer("logits0_project").kernel, 6)[..., 2],
+    )
     other = detector(("new", "newer"))
     assert set(other.loaded_weights.new) == {f"logits{i}_project" for i in range(6)}
     assert other.loaded_weights.classes == ()
@@ -310,6 +319,11 @@ def test_a_segmenter_keeps_the_classes_it_knows(nowhere, monkeypatch):
     for name in ("lraspp_classify_high", "lraspp_classify_low"):
         own, theirs = (np.asarray(model.get_layer(name).kernel) for model in (net, whole))
         np.testing.assert_array_equal(own[..., 1], theirs[..., 1])
+    recipe = build_segmenter(SegmentConfig("cells", size=64, weights="voc"), labels)
+    np.testing.assert_array_equal(
+        np.asarray(recipe.get_layer("lraspp_classify_low").kernel)[..., 1],
+        np.asarray(net.get_layer("lraspp_classify_low").kernel)[..., 1],
+    )
     with pytest.raises(ValueError, match=r"has padding='same'.*with padding='symmetric'"):
         kzoo.LRASPP(build(), len(known), weights="voc")
 

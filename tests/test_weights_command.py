@@ -66,6 +66,14 @@ def test_get_offline(row, tmp_path, capsys):
     assert "--weights none" in said
 
 
+def test_get_goes_on_after_a_file_that_cannot_be_had(row, tmp_path, monkeypatch, capsys):
+    other = dataclasses.replace(row, file="other.bin", url="https://weights.invalid/other.bin")
+    monkeypatch.setattr(weights, "PUBLISHED", (other, row))
+    assert main(["weights", "get", "all", "--to", str(tmp_path / "stick")]) == 1
+    assert "1 files fetched, 1 not: other.bin." in capsys.readouterr().err
+    assert (tmp_path / "stick" / "net.bin").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

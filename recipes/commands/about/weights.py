@@ -90,11 +90,25 @@ def listed(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
 
 
 def got(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
-    """Fetch files; those that are here already are only checked."""
+    """Fetch files; those that are here already are only checked. All are tried before it fails."""
     from kzoo.weights.download import fetch  # imports Keras
 
     folder = Path(options.to) if options.to else None
-    return WeightsTable(tuple(Entry(row, fetch(row, folder)) for row in rows_named(names)))
+    entries, faults = [], []
+    for row in rows_named(names):
+        try:
+            entries.append(Entry(row, fetch(row, folder)))
+        except (ConnectionError, ValueError) as error:
+            faults.append((row, error))
+    if len(faults) == 1 and not entries:
+        raise faults[0][1]
+    if faults:
+        missing = ", ".join(row.file for row, _ in faults)
+        raise ConnectionError(
+            f"{len(entries)} files fetched, {len(faults)} not: {missing}.\n"
+            f"Of the first: {faults[0][1]}"
+        )
+    return WeightsTable(tuple(entries))
 
 
 def verified(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
