@@ -45,7 +45,7 @@ from kzoo.recipes.training.tfmot_engine import (
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
-NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99 to settle
+NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 3e-5
 MARGIN = 8 / 7  # training images are kept this much larger than the net sees them
 

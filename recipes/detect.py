@@ -37,7 +37,7 @@ from kzoo.recipes.training.stages import TrainingStage
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
-NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .97 to settle
+NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .97
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
 MARGIN = 1.25  # training images are kept this much larger than the net sees them
 EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1, the least at any

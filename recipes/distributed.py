@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from kzoo.recipes import progress
+
 AUTO = "auto"
 JOIN_SECONDS = 300  # for all processes to be there
 HEARTBEAT_SECONDS = 30  # silence after which a process is taken for dead, and the others end
@@ -30,7 +32,7 @@ SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", 
 
 
 def check(distribute: str | None, rank: int | None, batch: int) -> None:
-    """Raises ValueError for settings that make no sense, before anything is started.
+    """Raise ValueError for settings that make no sense, before anything is started.
 
     `batch` is the number of images of a step.
     """
@@ -96,9 +98,11 @@ def joined(
                 shutdown_timeout_seconds=END_SECONDS,
             )
         except RuntimeError as error:
-            raise ConnectionError(f"Not all processes came together: {said(error)}") from error
+            raise ConnectionError(
+                f"Not all processes came together: {first_line(error)}"
+            ) from error
     team = keras.distribution.DataParallel(auto_shard_dataset=False)
-    print(f"Process {process()} of {processes()}, with {devices()} devices in all", flush=True)
+    progress.show(f"Process {process()} of {processes()}, with {devices()} devices in all")
     try:
         if batch and batch % devices():
             raise ValueError(uneven(batch, devices()))
@@ -139,18 +143,18 @@ def located(coordinator: str, count: int, rank: int) -> Address | None:
 
 
 def leave(error: Exception) -> NoReturn:
-    """Says what happened and ends this process at once, which the others notice.
+    """Say what happened and end this process at once, which the others notice.
 
     Python's own way out would wait for them, and JAX abort with a page of C++.
     """
     lost = any(word in str(error) for word in ("Gloo", "NCCL", "oordination"))
     if lost:
         text = (
-            f"another process has ended ({said(error)}), so this one does. "
+            f"another process has ended ({first_line(error)}), so this one does. "
             "The same command goes on from what was kept."
         )
     else:
-        text = f"{type(error).__name__}: {said(error)}"
+        text = f"{type(error).__name__}: {first_line(error)}"
         if not isinstance(error, ValueError | OSError):
             traceback.print_exc()
     print(f"kzoo: process {process()} of {processes()}: {text}", file=sys.stderr, flush=True)
@@ -158,7 +162,8 @@ def leave(error: Exception) -> NoReturn:
     os._exit(1)
 
 
-def said(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, cut to 300 characters."""
     return str(error).strip().partition("\n")[0][:300]
 
 

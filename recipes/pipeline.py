@@ -36,7 +36,8 @@ def run(task: Task, config: Any) -> Any:
 
     Raises ValueError for data or settings that make no sense.
     """
-    with config.joined(), progress.quiet(config.quiet or not distribute.first()):
+    first = distribute.first  # asked when the processes have come together
+    with progress.quiet(config.quiet), config.joined(), progress.quiet(not first()):
         dataset = task.read_dataset(config.data, vars(config))
         progress.show(str(dataset))
         keras.utils.set_random_seed(config.seed)

@@ -48,8 +48,8 @@ OUTPUTS: dict[str, tuple[str | None, InApp]] = {
     "scores": ("softmax", "none"),
     "mask": (None, None),
 }
-SETTLED_IMAGES = 16
-NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99 to settle
+RECALIBRATION_IMAGES = 16  # whose statistics pretrained batch norms get
+NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 3e-5
 MARGIN = 1.25  # training images are kept this much larger than the net sees them
 STRETCH = 0.2  # of training images, one side against the other
@@ -128,7 +128,7 @@ class Stages:
         unfreeze(net)
         config, paths = self.run.config, self.run.train
         if config.weights != "none":
-            some = np.random.default_rng(config.seed).permutation(len(paths))[:SETTLED_IMAGES]
+            some = np.random.default_rng(config.seed).permutation(len(paths))[:RECALIBRATION_IMAGES]
             kzoo.recalibrate_batch_norm(net, Images([paths[i] for i in some], config.size)[:])
         return self.fit(net, stage, fit)
 

@@ -68,7 +68,7 @@ class ClassResults(RunResults):
 
     def summary(self) -> str:
         poor = self.agreement < LEAST_AGREEMENT
-        advice = ". That is little: kzoo compare and kzoo sensitivity tell where it is lost"
+        advice = ". That is little: kzoo compare and kzoo sensitivity show where it is lost"
         return (
             f"accuracy {self.float_accuracy:.3f} float, {self.int8_accuracy:.3f} int8; they agree "
             f"on {self.agreement:.1%} of the images (SQNR of the logits {self.sqnr_db:.1f} dB)"

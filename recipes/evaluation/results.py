@@ -1,4 +1,4 @@
-"""What a run reached, as it is kept in results.json and told at the run's end."""
+"""What a run reached, as results.json keeps it and a command prints it."""
 
 import dataclasses
 import json

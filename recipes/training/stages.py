@@ -229,7 +229,7 @@ def finished_stage(
     *,
     display: StageDisplay | None = None,
 ) -> tuple[keras.Model, list[Row]]:
-    """Return what `train` returns: (model, history), which is done once and kept.
+    """Return what `train` returns: (model, history), reading them where that was done before.
 
     The model is kept in `path`, a .keras file, and the history in the .json beside it.
     """
