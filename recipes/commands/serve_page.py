@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kzoo.files import write_json
+from kzoo.files import replacing_folder, write_json
 from kzoo.recipes.inputs import FILE, require_ended
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, audit
@@ -163,25 +163,22 @@ def litert_js(cache: Path) -> Path:
     if npm is None:
         raise ValueError("LiteRT.js comes by npm, which is not here: install Node.js.")
     print(f"LiteRT.js {VERSION} (Apache-2.0, 40 MB) is fetched by npm, once, into {folder}")
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     root = {"name": "kzoo-serve", "version": "1.0.0", "dependencies": {"@litertjs/core": VERSION}}
     locked: dict[str, Any] = {
         f"node_modules/{name}": {"version": VERSION, "integrity": hash_}
         for name, hash_ in INTEGRITY.items()
     }
     locked["node_modules/@litertjs/core"]["dependencies"] = {"@litertjs/wasm-utils": f"^{VERSION}"}
-    write_json(part / "package.json", root)
     lock = {"name": root["name"], "version": "1.0.0", "lockfileVersion": 3, "requires": True,
             "packages": {"": root, **locked}}  # fmt: skip
-    write_json(part / "package-lock.json", lock)
-    done = subprocess.run(
-        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-        cwd=part, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"npm could not fetch LiteRT.js: {last}")
-    os.replace(part, folder)
+    with replacing_folder(folder) as part:
+        write_json(part / "package.json", root)
+        write_json(part / "package-lock.json", lock)
+        done = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=part, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ValueError(f"npm could not fetch LiteRT.js: {last}")
     return packages

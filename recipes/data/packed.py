@@ -11,12 +11,12 @@ Grain: any record is one read, and its own checksums tell a damaged one. Measure
 tests/bench/input_speed.py. A shard may be a link to another disk.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
 import json
-import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.files import write_json
+from kzoo.files import replacing_folder, write_json
 from kzoo.recipes import distributed as distribute
 
 INDEX = "packed.json"
@@ -271,9 +271,8 @@ class Writer:
 
     def __init__(self, folder: Path, shard_bytes: int):
         self.folder, self.shard_bytes = folder, shard_bytes
-        self.part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir(parents=True)
+        self.open = contextlib.ExitStack()  # until `finish`
+        self.part = self.open.enter_context(replacing_folder(folder))
         self.files: list[File] = []
 
     def split(self, name: str, records: Any, said: dict[str, np.ndarray]) -> None:
@@ -316,4 +315,4 @@ class Writer:
         index = {"format": FORMAT, "task": task, "labels": labels, "about": about}
         files = [dataclasses.asdict(file) for file in self.files]
         write_json(self.part / INDEX, index | {"remarks": remarks, "files": files})
-        self.part.rename(self.folder)
+        self.open.close()

@@ -6,12 +6,12 @@ A small MobileNetV3 learns five shapes from scratch and ends as a verified int8 
 """
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from kzoo.files import replacing_folder
 from kzoo.recipes.classify import classify
 from kzoo.recipes.evaluation.class_report import ClassResults
 
@@ -59,18 +59,16 @@ def draw(shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_images(folder: Path, seed: int = 0) -> Path:
-    """Writes train/ and val/ with one folder per shape; the folder appears when all are in it."""
+    """Write train/ and val/ with one folder per shape; the folder appears when all are in it."""
     if folder.exists():
         return folder
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     rng = np.random.default_rng(seed)
-    for split, count in PER_CLASS.items():
-        for shape in SHAPES:
-            (part / split / shape).mkdir(parents=True)
-            for i in range(count):
-                draw(shape, rng).save(part / split / shape / f"{i:04d}.jpg", quality=90)
-    part.rename(folder)
+    with replacing_folder(folder) as part:
+        for split, count in PER_CLASS.items():
+            for shape in SHAPES:
+                (part / split / shape).mkdir(parents=True)
+                for i in range(count):
+                    draw(shape, rng).save(part / split / shape / f"{i:04d}.jpg", quality=90)
     return folder
 
 
