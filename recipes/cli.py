@@ -83,16 +83,22 @@ def parse(words: Sequence[str]) -> tuple[Command, dict[str, Any]]:
     if name not in COMMANDS:
         parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}")
     command = COMMANDS[name]
-    example = f"Example:\n  {command.example}" if command.example else None
-    own = Parser(prog=f"kzoo {name}", description=command.about, epilog=example,
-                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    add_flags(own, command.options)
+    own = parser_of(command)
     given, unknown = own.parse_known_args(rest)
     if unknown:
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         near = did_you_mean(word.partition("=")[0], own._option_string_actions)
         own.error(f"it takes no {word}{near}")
     return command, from_flags(command.options, given)
+
+
+def parser_of(command: Command) -> "Parser":
+    """Return the parser of a command's own flags."""
+    example = f"Example:\n  {command.example}" if command.example else None
+    own = Parser(prog=f"kzoo {command.name}", description=command.about, epilog=example,
+                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add_flags(own, command.options)
+    return own
 
 
 class Parser(argparse.ArgumentParser):

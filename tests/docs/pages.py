@@ -1,0 +1,87 @@
+"""Writes what the docs take from elsewhere: tables of figures, the command line, the models.
+
+    uv run python tests/docs/pages.py         rewrites README.md and docs/*.md where they are stale
+
+A table of figures stands between `<!-- table: NAME.csv -->` and `<!-- end -->` and holds the rows of
+tests/bench/results/NAME.csv; `<!-- commands -->` and `<!-- models -->` are filled likewise. The text
+around them is written by hand. tests/test_docs.py fails where a page is stale.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests" / "bench" / "results"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+SOURCES = ("seed", "commit", "machine", "command")  # columns that tell where figures come from
+BLOCK = re.compile(r"<!-- (table: (?P<name>\w+)\.csv|commands|models) -->\n.*?<!-- end -->", re.S)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Return a Markdown table; the first row is its head."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def figures(name: str) -> str:
+    """Return a file of results as a table, and below it the commands that made it."""
+    with (RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [column for column in rows[0] if column not in SOURCES]
+    head = [column.replace("_", " ") for column in columns]
+    table = markdown([head, *([row[column] for column in columns] for row in rows)])
+    sources = dict.fromkeys(
+        f"`{row['command']}` (commit {row['commit']}, seed {row['seed']}, {row['machine']})"
+        for row in rows
+    )
+    return f"{table}\n{'; '.join(sources)}.\n"
+
+
+def commands() -> str:
+    """Return what `kzoo COMMAND --help` says, of every command."""
+    from kzoo.recipes.cli import COMMANDS, parser_of
+
+    os.environ["COLUMNS"] = "96"
+    return "\n".join(
+        f"## kzoo {name}\n\n```text\n{parser_of(command).format_help().strip()}\n```\n"
+        for name, command in COMMANDS.items()
+    )
+
+
+def models() -> str:
+    """Return the models with their parameters and multiply-accumulates, from recipes/models.csv."""
+    with (ROOT / "recipes" / "models.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = [["model", "parameters", "M MACs"]]
+    for row in rows:
+        macs = f"{int(row['macs']) / 1e6:,.1f}"
+        table.append([f"`{row['model']}`", f"{int(row['parameters']):,}", macs])
+    return markdown(table)
+
+
+FILLED: dict[str, Callable[[], str]] = {"commands": commands, "models": models}
+
+
+def rendered(text: str) -> str:
+    """Return a page with its blocks filled anew."""
+
+    def fill(block: re.Match[str]) -> str:
+        inside = figures(block["name"]) if block["name"] else FILLED[block[1]]()
+        return f"<!-- {block[1]} -->\n\n{inside}\n<!-- end -->"
+
+    return BLOCK.sub(fill, text)
+
+
+def main() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if rendered(text) != text:
+            page.write_text(rendered(text), encoding="utf-8")
+            print(f"{page.relative_to(ROOT)} written")
+
+
+if __name__ == "__main__":
+    main()
