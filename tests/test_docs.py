@@ -1,4 +1,4 @@
-"""README and docs say what is true: tables are current, links lead somewhere, every example runs."""
+"""README and docs say what is true: tables are current, links lead somewhere, examples run."""
 
 import importlib.util
 import re
@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import docs_pages as pages
 import keras
 import numpy as np
 import pytest
-from docs import pages
 
 import kzoo
 import kzoo.tflite
@@ -29,7 +29,7 @@ def examples(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tables_are_current(page):
     text = page.read_text(encoding="utf-8")
-    assert pages.rendered(text) == text, "stale: uv run python tests/docs/pages.py"
+    assert pages.rendered(text) == text, "stale: uv run python tests/docs_pages.py"
 
 
 @pytest.mark.parametrize("page", PAGES)

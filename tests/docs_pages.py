@@ -1,10 +1,10 @@
 """Writes what the docs take from elsewhere: tables of figures, the command line, the models.
 
-    uv run python tests/docs/pages.py         rewrites README.md and docs/*.md where they are stale
+    uv run python tests/docs_pages.py         rewrites README.md and docs/*.md where they are stale
 
-A table of figures stands between `<!-- table: NAME.csv -->` and `<!-- end -->` and holds the rows of
-tests/bench/results/NAME.csv; `<!-- commands -->` and `<!-- models -->` are filled likewise. The text
-around them is written by hand. tests/test_docs.py fails where a page is stale.
+A table of figures stands between `<!-- table: NAME.csv -->` and `<!-- end -->` and holds the rows
+of tests/bench/results/NAME.csv; `<!-- commands -->` and `<!-- models -->` are filled likewise. The
+text around them is written by hand. tests/test_docs.py fails where a page is stale.
 """
 
 import csv
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "tests" / "bench" / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SOURCES = ("seed", "commit", "machine", "command")  # columns that tell where figures come from
