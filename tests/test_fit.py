@@ -1,6 +1,8 @@
 """Training stages: stopped anywhere, they go on and end as if nothing had happened."""
 
+import ctypes
 import dataclasses
+import platform
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ import kzoo.files
 from kzoo.recipes.data.augment import Augment, Batches, warp
 from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training import stages as fitting
+from kzoo.recipes.training.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
 from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.recipes.training.stages import balanced, finished_stage, fit, split_at
 
@@ -30,6 +33,30 @@ def net():
     keras.utils.set_random_seed(0)
     chain = [keras.Input((2,)), keras.layers.Dropout(0.2, seed=3), keras.layers.Dense(3)]
     return keras.Sequential([*chain, keras.layers.Activation("softmax")])
+
+
+def page_faults() -> int:
+    """Return how often the system maps a page while 40 blocks of 2 MB are filled and freed."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(40):
+        np.ones(2 << 20, "uint8")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc on Linux")
+def test_freed_memory_stays_with_a_process_that_trains(tmp_path):
+    as_tensorflow_sets_it = {MMAP_THRESHOLD: 128 << 10, TRIM_THRESHOLD: 128 << 10}
+    for parameter, value in as_tensorflow_sets_it.items():
+        assert ctypes.CDLL(None).mallopt(parameter, value) == 1
+    assert page_faults() > 40 * 400  # each page of 4 kB of each block
+    run(tmp_path)
+    assert page_faults() < 2000
+
+
+def test_no_memory_is_kept_where_the_system_has_no_mallopt(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert not keep_freed_memory()
 
 
 class StoppedError(Exception):

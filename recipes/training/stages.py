@@ -23,6 +23,7 @@ from kzoo.recipes.data.augment import Batches, Epoch
 from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import Advance, StageDisplay
+from kzoo.recipes.training.memory import KeepFreedMemory
 from kzoo.recipes.training.stage import Stage, best_epoch
 
 Measure = Callable[[keras.Model], Mapping[str, float]]
@@ -118,7 +119,7 @@ def fit(
                     epochs=epoch + 1,
                     initial_epoch=epoch,
                     shuffle=False,  # of batches, by a generator that no seed here reaches
-                    callbacks=[callback, shown],
+                    callbacks=[callback, shown, KeepFreedMemory()],
                     verbose=0,
                 )
             values = {key: float(value[-1]) for key, value in fitted.history.items()}
@@ -286,7 +287,7 @@ def features(body: keras.Model, examples: Batches, file: Path) -> np.ndarray:
         mine = np.array_split(examples.order, len(shares))[own]
         batches = examples.only(mine)
         with progress.bar("running the frozen layers once", len(batches)) as bar:
-            values = body.predict(batches, verbose=0, callbacks=[Advance(bar)])
+            values = body.predict(batches, verbose=0, callbacks=[Advance(bar), KeepFreedMemory()])
         with replacing(shares[own]) as part, part.open("wb") as out:
             np.save(out, values)
         distribute.together()
