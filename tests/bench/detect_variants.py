@@ -5,7 +5,7 @@
 
 SETS is what box_sets.py makes, FILE weights of a MobileNetV3-Small. Any Keras backend: one process
 a worker, each pulls jobs, a variant and a set with so many seeds, until `--limit` seconds are over.
-V3-Small, 320 px, Adam 1e-3 on a cosine after 10 % of warm-up, the last weights. A row a job.
+V3-Small, 320 px or `--size`, Adam 1e-3 on a cosine after 10 % of warm-up, the last weights. A row a job.
 """
 
 import argparse
@@ -43,7 +43,8 @@ from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.training.stages import Stage, compile_stage
 
-SIZE, MARGIN, MOMENTUM = 320, 1.25, 0.9
+SIZE = int(os.environ.get("KZOO_BENCH_SIZE", "320"))  # of workers too, which import this anew
+MARGIN, MOMENTUM = 1.25, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,7 @@ ALL = V(
 VARIANTS = {
     "published6": OLD,
     "fit7": V(),
+    "ema98_close": V(ema=0.98, close=0.15),
     "all": ALL,
     "scales7": V("scales"),
     "fusion": V(fusion=64),
@@ -312,7 +314,7 @@ def trained(
     )  # fmt: skip
     train.images = images
     if cache is not None:
-        cache = cache / folder.name
+        cache = cache / f"{folder.name}-{SIZE}"
         cache.mkdir(parents=True, exist_ok=True)
     model = built(data, variant, weights)
     stage = Stage("whole", epochs, variant.rate, ema=variant.ema)
@@ -352,6 +354,7 @@ def work(
     while (job := jobs.get()) is not None:
         name, folder, seeds = job
         same = {"set": folder, "variant": name, "epochs": epochs}
+        same["size"] = SIZE
         same["backend"] = keras.backend.backend()
         try:
             for row in trained(sets / folder, VARIANTS[name], seeds, epochs, weights, cache):
@@ -362,9 +365,9 @@ def work(
 
 
 COLUMNS = (
-    "commit", "machine", "backend", "set", "variant", "seed", "epochs", "map", "map50", "map75",
-    "small", "medium", "large", "classes", "loss", "steps", "build_s", "train_s", "measure_s",
-    "error", "command",
+    "commit", "machine", "backend", "set", "variant", "seed", "epochs", "size", "map", "map50",
+    "map75", "small", "medium", "large", "classes", "loss", "steps", "build_s", "train_s",
+    "measure_s", "error", "command",
 )  # fmt: skip
 
 
@@ -376,6 +379,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--limit", type=float, default=86400)
     parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--seeds", type=int, default=1, help="of a job")
     parser.add_argument("--rounds", type=int, default=1, help="of all jobs, with other seeds")
     parser.add_argument("--cache", type=Path, help="folder for augmented batches, in memory")
@@ -385,6 +389,7 @@ def main() -> None:
     parser.add_argument("--commit", default="")
     parser.add_argument("--machine", default=platform.machine())
     given = parser.parse_args()
+    os.environ["KZOO_BENCH_SIZE"] = str(given.size)
     begun, context = time.monotonic(), multiprocessing.get_context("spawn")
     jobs, results = context.Queue(), context.Queue()
     backends = given.backends.split(",")
