@@ -1,7 +1,7 @@
 """`Detector`: a functional model that predicts boxes and classes at anchors, and knows its loss."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from kzoo.detection.anchors import Anchors
 from kzoo.detection.boxes import match
 from kzoo.detection.detections import Detections, detections
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
+from kzoo.detection.tiles import check_tiles, merged, tiles_of
 from kzoo.preprocessing import stretch
 
 
@@ -93,12 +94,15 @@ class Detector(keras.Model):
     @renamed(threshold="score_threshold", pictures="images")
     def detect(
         self, images: np.ndarray | Sequence[np.ndarray], *, score_threshold: float = 0.4,
-        **options: Any,
+        tiles: tuple[int, int] | None = None, **options: Any,
     ) -> list[Detections]:  # fmt: skip
-        """What is in images of any sizes, boxes in each one's own pixels.
+        """Return what is in images of any sizes, boxes in each one's own pixels.
 
-        `images`: (N, H, W, 3), or arrays (H, W, 3), in the model's input range. Each is stretched
-        to the model's size. `options` are those of `kzoo.detections`.
+        images: (N, H, W, 3), or arrays (H, W, 3), in the model's input range. Each is stretched to
+            the model's size.
+        tiles: (rows, columns) to look at as images of their own besides, for small things on large
+            photos; (2, 2) takes five times as long. None: the whole photo only.
+        options: those of `kzoo.detections`.
         """
 
         def find(stretched: np.ndarray) -> list[Detections]:
@@ -108,7 +112,7 @@ class Detector(keras.Model):
                 score_threshold=score_threshold, **options,
             )  # fmt: skip
 
-        return at_own_size(find, images, self.input_shape[1:3])
+        return at_own_size(find, images, self.input_shape[1:3], tiles, options)
 
     @property
     def activation(self) -> str:
@@ -153,10 +157,24 @@ def at_own_size(
     find: Callable[[np.ndarray], list[Detections]],
     images: np.ndarray | Sequence[np.ndarray],
     size: tuple[int, ...],
+    tiles: tuple[int, int] | None,
+    options: Mapping[str, Any],
 ) -> list[Detections]:
-    """Return what `find` finds on images stretched to `size`, boxes in each one's own pixels."""
-    stretched = [stretch(image, size) for image in images]
-    if not stretched:
-        return []
-    found = find(np.stack(stretched))
-    return [one.scaled(*p.shape[:2]) for one, p in zip(found, images, strict=True)]
+    """Return what `find` finds on images stretched to `size`, boxes in each one's own pixels.
+
+    With `tiles`, (rows, columns), an image is looked at as a whole and tile by tile, and what is
+    found is merged as the `options` of `kzoo.detections` say that `find` was made with.
+    """
+    if tiles is None:
+        stretched = [stretch(image, size) for image in images]
+        found = find(np.stack(stretched)) if stretched else []
+        return [one.scaled(*p.shape[:2]) for one, p in zip(found, images, strict=True)]
+    limits = {key: options[key] for key in ("iou_threshold", "max_detections") if key in options}
+    results, grid = [], check_tiles(tiles)
+    for image in images:
+        (height, width), parts = image.shape[:2], tiles_of(image.shape[:2], grid)
+        looks = [image, *(tile.cut(image) for tile in parts)]
+        whole, *found = find(np.stack([stretch(look, size) for look in looks]))
+        placed = [t.whole(f, (height, width)) for t, f in zip(parts, found, strict=True)]
+        results.append(merged([whole.scaled(height, width), *placed], **limits))
+    return results

@@ -5,7 +5,8 @@
 
 SETS is what box_sets.py makes, FILE weights of a MobileNetV3-Small. Any Keras backend: one process
 a worker, each pulls jobs, a variant and a set with so many seeds, until `--limit` seconds are over.
-V3-Small, 320 px or `--size`, Adam 1e-3 on a cosine after 10 % of warm-up, the last weights. A row a job.
+V3-Small, 320 px or `--size`, Adam 1e-3 on a cosine after 10 % of warm-up, the last weights. A row
+for each seed.
 """
 
 import argparse

@@ -72,16 +72,17 @@ class Runner:
 
     @renamed(threshold="score_threshold", pictures="images")
     def detect(
-        self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4, **options: Any
-    ) -> list[Detections]:
+        self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4,
+        tiles: tuple[int, int] | None = None, **options: Any,
+    ) -> list[Detections]:  # fmt: skip
         """Return what a detector's file finds on images (H, W, C) of any sizes, boxes in their px.
 
-        As `Detector.detect` of the Keras model; `options` are those of `kzoo.detections`. Images
+        As `Detector.detect` of the Keras model, with its `tiles` and `options`. Images
         are stretched to the input's size as in training: Pillow's bilinear filter
         (`kzoo.preprocessing.stretch`), which is how `kzoo predict` resizes too.
         """
         find = functools.partial(self._find, score_threshold=score_threshold, **options)
-        return at_own_size(find, images, self.input.shape[1:3])
+        return at_own_size(find, images, self.input.shape[1:3], tiles, options)
 
     @functools.cached_property
     def _find(self) -> Callable[..., list[Detections]]:

@@ -1,0 +1,82 @@
+"""Photos in tiles: which pixels each sees, and one box for each object, wherever a seam runs."""
+
+import numpy as np
+import pytest
+from test_ssdlite import small
+
+from kzoo.detection.detections import Detections
+from kzoo.detection.detector import at_own_size
+from kzoo.detection.tiles import tiles_of
+
+SIZE = 64  # px that the detector below sees
+
+
+def bright_squares(images: np.ndarray) -> list[Detections]:
+    """A detector of what is brighter than 128, one box around all of it for each colour channel.
+
+    As a real one would, it says nothing of what is under 4 px a side at its input.
+    """
+    found = []
+    for image in images:
+        boxes, labels = [], []
+        for channel in range(3):
+            rows, columns = np.nonzero(image[..., channel] > 128)
+            if len(rows) and np.ptp(rows) >= 3 and np.ptp(columns) >= 3:
+                low, high = (rows.min(), columns.min()), (rows.max() + 1, columns.max() + 1)
+                boxes.append(np.r_[low, high] / SIZE)
+                labels.append(channel)
+        count = len(labels)
+        found.append(
+            Detections(np.reshape(boxes, (count, 4)), np.array(labels, int), np.ones(count))
+        )
+    return found
+
+
+def photo(*squares: tuple[int, int, int, int]) -> np.ndarray:
+    """(400, 600, 3) with a square (y, x, side, channel) of each."""
+    image = np.zeros((400, 600, 3), "uint8")
+    for y, x, side, channel in squares:
+        image[y : y + side, x : x + side, channel] = 255
+    return image
+
+
+def found(image: np.ndarray, tiles: tuple[int, int] | None) -> dict[int, list[float]]:
+    (one,) = at_own_size(bright_squares, [image], (SIZE, SIZE), tiles, {})
+    assert len(set(one.labels.tolist())) == len(one)  # no object twice
+    return {label: box.tolist() for box, label, _ in one}
+
+
+def test_tiles_cover_the_photo_and_overlap_by_a_fifth():
+    """By hand: 2 tiles of 400 px with a fifth of overlap are 222 px, the second from 178 on."""
+    tiles = tiles_of((400, 600), (2, 1))
+    assert [tile.window for tile in tiles] == [(0, 0, 222, 600), (178, 0, 400, 600)]
+    assert tiles[0].core[2] == tiles[1].core[0] == pytest.approx(200)
+    assert [tile.window for tile in tiles_of((400, 600), (1, 1))] == [(0, 0, 400, 600)]
+
+
+@pytest.mark.parametrize("corner", [(30, 40), (190, 290), (170, 310), (5, 560)])
+def test_a_small_object_is_found_in_tiles_only(corner):
+    """Of 16 x 16 px, 2.6 x 1.7 at the input; in tiles 4.6 x 3, or in more of them 6.2 x 4.2."""
+    image = photo((*corner, 16, 0))
+    assert found(image, None) == {}
+    (box,) = found(image, (3, 3)).values()
+    np.testing.assert_allclose(box, [*corner, corner[0] + 16, corner[1] + 16], atol=4)
+
+
+@pytest.mark.parametrize("tiles", [(2, 2), (3, 3), (1, 2)])
+def test_a_large_object_is_found_once(tiles):
+    """One that no tile holds: the look at the whole photo finds it, and no part of it counts."""
+    (box,) = found(photo((100, 150, 250, 1)), tiles).values()
+    np.testing.assert_allclose(box, [100, 150, 350, 400], atol=10)
+
+
+def test_objects_of_all_sizes_at_once():
+    boxes = found(photo((100, 150, 250, 1), (20, 500, 16, 0), (195, 20, 20, 2)), (3, 3))
+    assert sorted(boxes) == [0, 1, 2]
+    np.testing.assert_allclose(boxes[2], [195, 20, 215, 40], atol=4)
+
+
+@pytest.mark.parametrize("tiles", [2, (2,), (0, 2), (2, 1.5), "2x2"])
+def test_tiles_that_make_no_sense(tiles):
+    with pytest.raises(ValueError, match=r"tiles must be \(rows, columns\).*Received: tiles="):
+        small().detect([photo()], tiles=tiles)
