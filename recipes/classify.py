@@ -22,7 +22,7 @@ from kzoo.recipes import distributed as distribute
 from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import ClassifyConfig as Config
 from kzoo.recipes.data.augment import Augment, Batches
-from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset
+from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset, read_test
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
 from kzoo.recipes.evaluation.class_report import REPORT, ClassResults, score_classes
@@ -231,6 +231,7 @@ TASK = register_task(
         name="classify",
         Config=Config,
         read=read_dataset,
+        read_test=read_test,
         sources=lambda split: split.paths,
         build=build,
         stages=lambda run: Stages(run).all(),

@@ -42,6 +42,9 @@ class RunConfig(Options):
     flip: bool = option("mirror training images left and right", True)
     patience: int = option("epochs without a better one before a stage ends", 15)
     val_fraction: float = option("share of images to validate on where no split is given", 0.2)
+    test: str | None = option(
+        "images to test on at the end, where they lie elsewhere than DATA (default: its own)", None
+    )
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
     precision: str = option(
@@ -114,7 +117,7 @@ class ClassifyConfig(RunConfig):
 
     task: ClassVar[str] = "classify"
 
-    data: str = option("folder with one folder per class or train/ and val/, a CSV file, or packed")
+    data: str = option("folder with one folder per class or train/, val/, test/; a CSV; or packed")
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
     epochs: int = option("epochs of the whole network", 12)
     qat_engine: str = option(
@@ -139,7 +142,7 @@ class DetectConfig(RunConfig):
     task: ClassVar[str] = "detect"
     least: ClassVar[dict[str, float]] = RunConfig.least | {"mosaic": 0}
 
-    data: str = option("folder of images and annotations, a COCO or CSV file, or packed")
+    data: str = option("folder of images and annotations, a file of these, or packed")
     format: str | None = option(
         f"{', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS
     )
@@ -183,7 +186,7 @@ class SegmentConfig(RunConfig):
         ("cross_entropy", "dice", "focal", "zoom"), 0.0
     )
 
-    data: str = option("folder with images/ and masks/, train/ and val/ of those, COCO, or packed")
+    data: str = option("folder of images and masks, or of images and outlines, or packed")
     head: str = option(
         f"{', '.join(SEGMENTATION_HEADS)}: the last for small things", "lraspp",
         choices=SEGMENTATION_HEADS,
@@ -192,6 +195,7 @@ class SegmentConfig(RunConfig):
     output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
     size: int = option("side of the images that the net sees, in px", 256)
     weights: str = option("imagenet, voc, none, or a weights file, a segmenter's too", "imagenet")
+    void: int | None = option("value of masks that counts for nothing (default: 255)", None)
     cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
     dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
     focal: float = option("weight of the focal loss: pixels that are hard", 0.0)

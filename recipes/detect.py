@@ -22,7 +22,7 @@ from kzoo.detection.ssdlite import LEVELS
 from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import DetectConfig as Config
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
-from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes
+from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes, read_test
 from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.packing import pack_boxes
 from kzoo.recipes.evaluation.box_metrics import score_boxes
@@ -233,7 +233,9 @@ TASK = register_task(
         name="detect",
         Config=Config,
         read=read_boxes,
-        read_settings=("format", "val_fraction", "seed", "damaged"),
+        read_settings=("format", "val_fraction", "seed", "damaged", "test"),
+        read_test=read_test,
+        test_settings=("format",),
         sources=image_paths,
         build=build,
         stages=lambda run: Stages(run).all(),

@@ -21,7 +21,7 @@ from kzoo.recipes.configs import SegmentConfig as Config
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.mask_batches import MaskBatches
-from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
+from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks, read_test
 from kzoo.recipes.data.packing import pack_masks
 from kzoo.recipes.evaluation.mask_report import REPORT, MaskResults, score_pairs
 from kzoo.recipes.evaluation.segment_files import mask_predictor, predict_masks
@@ -207,6 +207,9 @@ TASK = register_task(
         name="segment",
         Config=Config,
         read=read_masks,
+        read_settings=("val_fraction", "seed", "damaged", "test", "void"),
+        read_test=read_test,
+        test_settings=("void",),
         sources=image_paths,
         build=build,
         stages=lambda run: Stages(run).all(),

@@ -54,7 +54,9 @@ class Task:
     name: str
     Config: type  # options of a run: a dataclass that extends kzoo.recipes.configs.RunConfig
     read: Callable[..., Any]  # (data, **settings named in `read_settings`) -> a dataset
-    read_settings: tuple[str, ...] = ("val_fraction", "seed", "damaged")
+    read_settings: tuple[str, ...] = ("val_fraction", "seed", "damaged", "test")
+    read_test: Callable[..., Any]  # (data, labels, **those of `test_settings`) -> split, issues
+    test_settings: tuple[str, ...] = ()
     sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
     build: Callable[[Any, Any], keras.Model]  # (config, dataset) -> the float model
     stages: Callable[["Run"], Sequence[Any]]  # TrainingStages; those of the int8 model come last

@@ -26,9 +26,11 @@ from kzoo.recipes.data.splits import (
     assigned,
     counted,
     drawn,
+    for_test,
     in_parts,
     only_train,
     read_lists,
+    require_left,
     source_split,
 )
 from kzoo.recipes.data.text import Issue
@@ -66,7 +68,7 @@ class BoxDataset:
 
 def read_boxes(
     data: str | Path, *, format: str | None = None, val_fraction: float = 0.2, seed: int = 0,
-    damaged: str = "refuse",
+    damaged: str = "refuse", test: str | Path | None = None,
 ) -> BoxDataset:  # fmt: skip
     """Return the annotated images of `data`, every one opened.
 
@@ -75,26 +77,22 @@ def read_boxes(
         is given as val, `val_fraction` is drawn by `seed`.
     format: one of `FORMATS`; None to go by what is there.
     damaged: as of `read_dataset`, where data is what `kzoo pack` made.
+    test: the images to test on, where they lie elsewhere.
 
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
     data = Path(data)
     if not data.exists():
         raise ValueError(f"There is no {data}. DATA is a folder of images and annotations.")
+    if test is not None:
+        dataset = read_boxes(
+            data, format=format, val_fraction=val_fraction, seed=seed, damaged=damaged
+        )
+        return with_test(dataset, *read_test(test, dataset.labels))
     if is_packed(data):
-        packed = open_packed(data, "detect", skip=damaged == "skip")
-        splits = {
-            split: PackedExamples(packed.images[split], **packed.said[split]) for split in NAMES
-        }
-        return BoxDataset("packed", packed.labels, **splits, issues=remarks(packed))
-    tree = look_through(data)
+        return packed_boxes(data, skip=damaged == "skip")
     issues: list[Issue] = []
-    name = format or recognized(tree, data, issues)
-    if name not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {name!r}")
-    labels, records = FORMATS[name].read(tree, issues)
-    found, alone = matched(records, tree, issues)
-    examples = settled_all(found, labels, issues)
+    name, labels, examples, alone = annotated(data, format, issues)
     parts = in_parts((None if alone and s == "train" else s, e) for s, e in examples)
     parts = drawn(parts, val_fraction, seed)
     present = {int(k) for example in parts["train"] for k in example.labels}
@@ -106,8 +104,73 @@ def read_boxes(
         missing = "image to validate on" if present else "object to train on"
         raise ValueError(f"{data}, read as {name}, holds no {missing}.{left}")
     same_bytes([(e.path, s, None) for s in NAMES for e in parts[s]], issues)
-    train, val, test = (tuple(parts[split]) for split in NAMES)
-    return BoxDataset(name, labels, train, val, test, tuple(issues))
+    splits = {split: tuple(parts[split]) for split in NAMES}
+    return BoxDataset(name, labels, **splits, issues=tuple(issues))
+
+
+def annotated(
+    data: Path, format: str | None, issues: list[Issue], labels: tuple[str, ...] | None = None
+) -> tuple[str, tuple[str, ...], list[tuple[str | None, Example]], bool]:
+    """Return (format, classes, (split, example) of every image, `only_train`).
+
+    labels: the classes to know, where they are not those of the annotations.
+    """
+    tree = look_through(data)
+    name = format or recognized(tree, data, issues)
+    if name not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: {name!r}")
+    own, records = FORMATS[name].read(tree, issues)
+    found, alone = matched(records, tree, issues)
+    return name, own, settled_all(found, labels or own, issues), alone
+
+
+def packed_boxes(data: Path, *, skip: bool) -> BoxDataset:
+    packed = open_packed(data, "detect", skip=skip)
+    splits = {split: PackedExamples(packed.images[split], **packed.said[split]) for split in NAMES}
+    return BoxDataset("packed", packed.labels, **splits, issues=remarks(packed))
+
+
+def read_test(
+    data: str | Path, labels: Sequence[str], *, format: str | None = None
+) -> tuple[Sequence[Example], tuple[Issue, ...]]:
+    """Return the images to test a model of these classes on, and what is wrong with them.
+
+    They are those that `data` gives as test, or all where it gives none. Objects of other classes
+    are left out. Raises ValueError where no object is of a known class.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(f"There is no {data}. Name a folder of images and annotations.")
+    if is_packed(data):
+        packed = packed_boxes(data, skip=False)
+        if packed.labels != tuple(labels):
+            raise ValueError(f"{data} was packed with other classes than {', '.join(labels)}.")
+        return packed.test if len(packed.test) else packed.val, packed.issues
+    issues: list[Issue] = []
+    _, _, examples, _ = annotated(data, format, issues, tuple(labels))
+    wanted = for_test(split for split, _ in examples)
+    found = tuple(example for split, example in examples if split in wanted)
+    if not any(len(example.labels) for example in found):
+        raise ValueError(f"{data} holds no object of {', '.join(labels)} to test on.")
+    return found, tuple(issues)
+
+
+def with_test(dataset: BoxDataset, test: Sequence[Example], issues: Sequence[Issue]) -> BoxDataset:
+    """Return a dataset with other test images, none of which is left in its other splits."""
+    own = {item.path for item in test}
+    train, val = (
+        tuple(item for item in split if item.path not in own)
+        if own & {item.path for item in split}
+        else split
+        for split in (dataset.train, dataset.val)
+    )
+    issues = [*dataset.issues, *issues]
+    splits = (("train", train), ("val", val), ("test", test))
+    files = [(item.path, name, None) for name, split in splits for item in split]
+    same_bytes([(path, name, x) for path, name, x in files if isinstance(path, Path)], issues)
+    found = tuple(dict.fromkeys(issues))
+    require_left(train, val)
+    return dataclasses.replace(dataset, train=train, val=val, test=test, issues=found)
 
 
 class PackedExamples(Sequence[Example]):

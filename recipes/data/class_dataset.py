@@ -22,7 +22,7 @@ from kzoo.recipes.data.layout import (
     walk,
 )
 from kzoo.recipes.data.packed import Packed, is_packed, open_packed
-from kzoo.recipes.data.splits import GUARD, NAMES, counted, only_train
+from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, only_train, require_left
 from kzoo.recipes.data.text import Issue
 
 
@@ -68,15 +68,17 @@ class Labelled:
 
 
 def read_dataset(
-    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse"
-) -> Dataset:
+    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse",
+    test: str | Path | None = None,
+) -> Dataset:  # fmt: skip
     """Return the images below `data`, every one opened to see that it is an image.
 
     `data` is a folder with one folder per class, a folder with `train/`, `val/` and `test/` of
     those, or a CSV file with a column of files, one of labels and, if wanted, one of splits; its
     file names are relative to its own folder. Or it is what `kzoo pack` made of one of these;
     `damaged` says what to do about damaged shards of it, "refuse" or "skip".
-    Where nothing is given as val, `val_fraction` of each class is drawn by `seed`.
+    Where nothing is given as val, `val_fraction` of each class is drawn by `seed`. `test` holds
+    the images to test on, where they lie elsewhere.
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
     data = Path(data)
@@ -84,11 +86,13 @@ def read_dataset(
         raise ValueError(
             f"There is no {data}. DATA is a folder with one folder per class, or a CSV."
         )
+    if test is not None:
+        dataset = read_dataset(data, val_fraction=val_fraction, seed=seed, damaged=damaged)
+        return with_test(dataset, *read_test(test, dataset.labels))
     if is_packed(data):
         return packed_dataset(data, skip=damaged == "skip")
     issues: list[Issue] = []
-    table = data.is_file() or (not has_class_folders(data) and has_classes(look_through(data)))
-    found = from_table(data, issues) if table else list(read_folder(data, issues))
+    form, found = labelled(data, issues)
     if only_train(row.split for row in found):
         given = {"train": None, "test": "test"}
         found = [dataclasses.replace(row, split=given[str(row.split)]) for row in found]
@@ -113,14 +117,71 @@ def read_dataset(
         targets = np.array([index[row.label] for row in own], dtype="int64")
         return Split(tuple(row.path for row in own), targets)
 
-    train, val, test = map(select, NAMES)
-    if not len(val):
+    splits = {split: select(split) for split in NAMES}
+    if not len(splits["val"]):
         raise ValueError(
             f"{data}: no image is left to validate on. Give some as val, or no split at "
             "all: then val_fraction is drawn from every class that has two images."
         )
-    form = "csv" if table else "folders"
-    return Dataset(tuple(known), train, val, test, tuple(issues), form)
+    return Dataset(tuple(known), **splits, issues=tuple(issues), format=form)
+
+
+def labelled(data: Path, issues: list[Issue], *, train: bool = True) -> tuple[str, list[Labelled]]:
+    """Return the format of what is there, and its images; `train`: some of them to train on."""
+    if data.is_file() or (not has_class_folders(data) and has_classes(look_through(data))):
+        return "csv", from_table(data, issues)
+    return "folders", list(read_folder(data, issues, train=train))
+
+
+def read_test(data: str | Path, labels: Sequence[str]) -> tuple[Split, tuple[Issue, ...]]:
+    """Return the images to test a model of these classes on, and what is wrong with them.
+
+    They are those that `data` gives as test, or all where it gives none. Raises ValueError where
+    none is of a known class.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(f"There is no {data}. Name a folder with one folder per class, or a CSV.")
+    if is_packed(data):
+        packed = packed_dataset(data, skip=False)
+        if packed.labels != tuple(labels):
+            raise ValueError(f"{data} was packed with other classes than {', '.join(labels)}.")
+        return packed.test if len(packed.test) else packed.val, packed.issues
+    issues: list[Issue] = []
+    found = labelled(data, issues, train=False)[1]
+    wanted = for_test(row.split for row in found)
+    index = {label: i for i, label in enumerate(labels)}
+    for label in sorted({row.label for row in found} - set(labels)):
+        issues.append(Issue(data, f"class {label!r} is none of the model's: left out"))
+    rows = usable([r for r in found if r.split in wanted and r.label in index], issues)
+    if not rows:
+        raise ValueError(f"{data} holds no image of {', '.join(labels)} to test on.")
+    targets = np.array([index[row.label] for row in rows], dtype="int64")
+    return Split(tuple(row.path for row in rows), targets), tuple(issues)
+
+
+def with_test(dataset: Dataset, test: Split, issues: Sequence[Issue]) -> Dataset:
+    """Return a dataset with other test images, none of which is left in its other splits."""
+    own = set(test.paths)
+
+    def without(split: Split) -> Split:
+        keep = [i for i, path in enumerate(split.paths) if path not in own]
+        return Split(tuple(split.paths[i] for i in keep), split.targets[keep])
+
+    train, val = (without(split) if own & {*split.paths} else split for split in (
+        dataset.train, dataset.val))  # fmt: skip
+    found = [*dataset.issues, *issues]
+    items = [
+        (path, name, dataset.labels[target])
+        for name, split in (("train", train), ("val", val), ("test", test))
+        for path, target in zip(split.paths, split.targets.tolist(), strict=True)
+        if isinstance(path, Path)
+    ]
+    same_bytes(items, found)
+    require_left(train, val)
+    return dataclasses.replace(
+        dataset, train=train, val=val, test=test, issues=tuple(dict.fromkeys(found))
+    )
 
 
 def packed_dataset(data: Path, *, skip: bool) -> Dataset:
@@ -150,11 +211,11 @@ def of_known_classes(rows: list[Labelled], data: Path, issues: list[Issue]) -> l
 # Folders
 
 
-def read_folder(data: Path, issues: list[Issue]) -> Iterable[Labelled]:
+def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Iterable[Labelled]:
     """Yield every file below the class folders of `data`, in the order of their names."""
     data = unwrapped(data)
     splits = split_folders(data)
-    if splits and "train" not in splits.values():
+    if train and splits and "train" not in splits.values():
         given = next(iter(splits)).name
         raise ValueError(f"{data} holds {given}/ but no train/.")
     for other in subfolders(data) if splits else ():

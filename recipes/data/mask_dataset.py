@@ -41,7 +41,7 @@ from kzoo.recipes.data.mask_files import (
 )
 from kzoo.recipes.data.mask_layout import mask_names, mask_pairs
 from kzoo.recipes.data.packed import Record, Records, is_packed, open_packed
-from kzoo.recipes.data.splits import NAMES, counted, drawn, in_parts
+from kzoo.recipes.data.splits import NAMES, counted, drawn, for_test, in_parts, require_left
 from kzoo.recipes.data.text import Issue, numbers
 from kzoo.recipes.progress import track
 from kzoo.segmentation.masks import VOID
@@ -150,7 +150,7 @@ class Seen:
 
 def read_masks(
     data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse",
-    void: int | None = None,
+    void: int | None = None, test: str | Path | None = None,
 ) -> MaskDataset:  # fmt: skip
     """Return the images and masks of `data`, every one opened.
 
@@ -161,6 +161,7 @@ def read_masks(
         labels.txt names the classes, one a line, the first being that of id 0; labelmap.txt those
         of colours. Where nothing is given as val, `val_fraction` is drawn by `seed`.
     void: the value of masks that counts for nothing; None: 255.
+    test: the images to test on, where they lie elsewhere.
 
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
@@ -169,17 +170,13 @@ def read_masks(
         raise ValueError(f"There is no {data}. DATA is a folder with images/ and masks/.")
     if void is not None and not 0 <= void <= VOID:
         raise ValueError(f"void must be a value of masks, 0 to {VOID}. Received: {void}")
+    if test is not None:
+        dataset = read_masks(data, val_fraction=val_fraction, seed=seed, damaged=damaged, void=void)
+        return with_test(dataset, *read_test(test, dataset.labels, void=void))
     if is_packed(data):
         return packed_masks(data, skip=damaged == "skip")
     issues: list[Issue] = []
-    tree = look_through(data)
-    labels: tuple[str, ...]
-    found, alone = mask_pairs(tree, issues)
-    if found:
-        form = "masks"
-        labels, seen = of_files(found, tree, data, issues, void)
-    else:
-        form, labels, seen, alone = of_outlines(tree, data, issues)
+    form, labels, seen, alone = masked_images(data, issues, void)
     if alone:
         seen = [dataclasses.replace(s, split=None if s.split == "train" else s.split) for s in seen]
     parts = drawn(in_parts((item.split, item) for item in seen), val_fraction, seed)
@@ -196,9 +193,9 @@ def read_masks(
         raise ValueError(f"{data} holds no {missing}.{left}")
     files = [(item.pair.image, s, None) for s in NAMES for item in parts[s]]
     same_bytes([(path, s, what) for path, s, what in files if isinstance(path, Path)], issues)
-    train, val, test = (tuple(item.pair for item in parts[split]) for split in NAMES)
+    pairs = {split: tuple(item.pair for item in parts[split]) for split in NAMES}
     counts = np.array([pixels[i] for i in range(len(labels))])
-    return MaskDataset(labels, train, val, test, counts, tuple(issues), form)
+    return MaskDataset(labels, **pairs, pixels=counts, issues=tuple(issues), format=form)
 
 
 def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
@@ -208,14 +205,77 @@ def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
     return MaskDataset(packed.labels, train, val, test, pixels, remarks(packed), "packed")
 
 
+def masked_images(
+    data: Path, issues: list[Issue], void: int | None, known: tuple[str, ...] | None = None
+) -> tuple[str, tuple[str, ...], list[Seen], bool]:
+    """Return (format, classes, what can be used, `only_train`); `known`: classes of a model."""
+    tree = look_through(data)
+    found, alone = mask_pairs(tree, issues)
+    if found:
+        labels, seen = of_files(found, tree, data, issues, void, known)
+        return "masks", labels, seen, alone
+    return of_outlines(tree, data, issues, known)
+
+
+def read_test(
+    data: str | Path, labels: Sequence[str], *, void: int | None = None
+) -> tuple[Sequence[Pair], tuple[Issue, ...]]:
+    """Return the images to test a model of these classes on, and what is wrong with them.
+
+    They are those that `data` gives as test, or all where it gives none. Raises ValueError where
+    there are none, or its classes are others.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(f"There is no {data}. Name a folder with images/ and masks/.")
+    if is_packed(data):
+        packed = packed_masks(data, skip=False)
+        if packed.labels != tuple(labels):
+            raise ValueError(f"{data} was packed with other classes than {', '.join(labels)}.")
+        return packed.test if len(packed.test) else packed.val, packed.issues
+    issues: list[Issue] = []
+    _, _, seen, _ = masked_images(data, issues, void, tuple(labels))
+    wanted = for_test(item.split for item in seen)
+    found = tuple(item.pair for item in seen if item.split in wanted)
+    if not found:
+        left = f" First of {len(issues)} remarks: {issues[0]}." if issues else ""
+        raise ValueError(f"{data} holds no image with a mask to test on.{left}")
+    return found, tuple(issues)
+
+
+def with_test(dataset: MaskDataset, test: Sequence[Pair], issues: Sequence[Issue]) -> MaskDataset:
+    """Return a dataset with other test images, none of which is left in its other splits."""
+    own = {item.image for item in test}
+    train, val = (
+        tuple(item for item in split if item.image not in own)
+        if own & {item.image for item in split}
+        else split
+        for split in (dataset.train, dataset.val)
+    )
+    issues = [*dataset.issues, *issues]
+    splits = (("train", train), ("val", val), ("test", test))
+    files = [(item.image, name, None) for name, split in splits for item in split]
+    same_bytes([(path, name, x) for path, name, x in files if isinstance(path, Path)], issues)
+    found = tuple(dict.fromkeys(issues))
+    require_left(train, val)
+    return dataclasses.replace(dataset, train=train, val=val, test=test, issues=found)
+
+
 # Masks in files
 
 
 def of_files(
-    found: list[Matched], tree: Tree, data: Path, issues: list[Issue], void: int | None
-) -> tuple[tuple[str, ...], list[Seen]]:
+    found: list[Matched], tree: Tree, data: Path, issues: list[Issue], void: int | None,
+    known: tuple[str, ...] | None = None,
+) -> tuple[tuple[str, ...], list[Seen]]:  # fmt: skip
     """Return the classes, and the pairs of images and mask files that can be used."""
     names = mask_names(tree, issues)
+    if known and names.labels not in (None, known):
+        raise ValueError(
+            f"{data} names the classes {', '.join(names.labels or ())}, and the model's are "
+            f"{', '.join(known)}."
+        )
+    names = dataclasses.replace(names, labels=known or names.labels)
     with ThreadPoolExecutor(READERS) as pool:
         looks = pool.map(lambda item: look_at_pair(item.path, item.record.source), found)
         shown = list(track(looks, "reading images and masks", len(found)))
@@ -300,7 +360,7 @@ def numbered(seen: Sequence[Seen]) -> tuple[str, ...]:
 
 
 def of_outlines(
-    tree: Tree, data: Path, issues: list[Issue]
+    tree: Tree, data: Path, issues: list[Issue], known: tuple[str, ...] | None = None
 ) -> tuple[str, tuple[str, ...], list[Seen], bool]:
     """Return the format, the classes, the images with masks that outlines make; `only_train`."""
     try:
@@ -313,6 +373,7 @@ def of_outlines(
         ) from None
     names, records = FORMATS[form].read(tree, issues)
     labels = (BACKGROUND, *(name for name in names if name.casefold() != BACKGROUND))
+    labels = known or labels
     index = {label: i for i, label in enumerate(labels)}
     index |= {name: 0 for name in names if name.casefold() == BACKGROUND}
     found, alone = matched(records, tree, issues, image_set="Segmentation")

@@ -6,7 +6,7 @@ given as test anywhere is never trained on or chosen by; of train and val, val w
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,20 @@ def drawn(parts: Part, val_fraction: float, seed: int) -> Part:
     order = np.random.default_rng(seed).permutation(len(rest))
     val, train = ([rest[i] for i in sorted(chosen)] for chosen in (order[:count], order[count:]))
     return {"train": parts["train"] + train, "val": parts["val"] + val, "test": parts["test"]}
+
+
+def for_test(splits: Iterable[str | None]) -> set[str | None]:
+    """Return the splits to test on of data that are named for it: test, or all where none is."""
+    given = set(splits) - {LEFT_OUT}
+    return {"test"} if "test" in given else given
+
+
+def require_left(*splits: Sized) -> None:
+    """Raise ValueError where a test set is all that there was to train or to validate on."""
+    if not all(map(len, splits)):
+        raise ValueError(
+            "test holds all the images that there are to train or to validate on. Name others."
+        )
 
 
 def counted(dataset: Any, objects: str = "") -> str:

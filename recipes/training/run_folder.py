@@ -68,7 +68,9 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
         if field.metadata["lasting"]
     }
     settings = json.loads(json.dumps(lasting, default=str))
-    settings["data"] = os.path.abspath(settings["data"])  # the run may be looked at from elsewhere
+    for name in ("data", "test"):  # the run may be looked at from elsewhere
+        if settings.get(name):
+            settings[name] = os.path.abspath(settings[name])
     wanted = {"task": config.task, **settings, "labels": list(labels)}
     file = folder / "config.json"
     if file.exists():
@@ -93,7 +95,7 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
 
 def differs(setting: str, begun: Any, wanted: Any) -> bool:
     """Return whether a setting makes it another run; a run may be moved and its data too."""
-    if setting == "data" and isinstance(begun, str):
+    if setting in ("data", "test") and isinstance(begun, str):
         begun = os.path.abspath(begun)
     return setting != "out" and begun != wanted
 

@@ -1,0 +1,37 @@
+"""`kzoo evaluate`: what a model reaches on labelled images."""
+
+import dataclasses
+from typing import Any
+
+from kzoo.recipes.configs import BOX_FORMATS
+from kzoo.recipes.inputs import require_data, require_model
+from kzoo.recipes.options import Command, JsonOptions, option
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions(JsonOptions):
+    """What `kzoo evaluate` takes."""
+
+    model: str = option("run folder, .keras or .tflite file")
+    data: str = option("labelled images: what the command that trains such a model takes")
+    format: str | None = option(
+        f"of boxes: {', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS
+    )
+    void: int | None = option("value of masks that counts for nothing (default: 255)", None)
+
+
+def run(options: EvaluateOptions) -> Any:
+    require_model(options.model, (".keras", ".tflite"))
+    require_data(options.data)
+    from kzoo.recipes.programs.evaluate import evaluate_on
+
+    return evaluate_on(options.model, options.data, format=options.format, void=options.void)
+
+
+COMMAND = Command(
+    "evaluate",
+    "what a run or a model file reaches on labelled images, those given as test if there are any",
+    EvaluateOptions,
+    run,
+    "kzoo evaluate runs/photos PHOTOS_OF_LATER",
+)
