@@ -63,10 +63,16 @@ def test_in_float_nothing_changes(name, monkeypatch):
 def test_sites():
     """V3-Small: the rows with an expansion, and the stem, which row 1 reads without one."""
     graph, _ = planned(net("v3-small"), images(4), "split", (), "mse", False)
-    found = {site.source: site.gate for site in find_sites(graph)}
+    sites = find_sites(graph)
+    found = {site.source: site.gate for site in sites if not site.shared_scale}
     assert len(found) == 11
     assert found["row2_expand"] is None  # ReLU
     assert all(found[name] for name in ("row0_conv", "row11_expand"))  # hard-swish
+    others = {site.source: site.readers for site in sites if site.shared_scale}
+    assert others["row1_depthwise"] == ("row1_project", "row1_se_squeeze")
+    assert others["row2_depthwise"] == ("row2_project",)  # no squeeze-and-excitation
+    assert "row4_depthwise" not in others  # hard-swish
+    assert "row5_project" not in others  # the sum reads it
 
 
 def test_its_file_is_one_partition_and_computes_the_same(tmp_path):

@@ -14,7 +14,7 @@ def test_the_layer_that_int8_cannot_hold_comes_first():
     x = layers.Conv2D(8, 3, name="fine")(x)
     x = layers.Activation("hard_swish", name="swish")(x)
     x = layers.Conv2D(8, 1, name="wide")(x)
-    x = layers.Conv2D(8, 1, use_bias=False, name="last")(x)
+    x = layers.Conv2D(8, 3, use_bias=False, name="last")(x)
     model = randomized(keras.Model(image, layers.GlobalAveragePooling2D(name="pool")(x)))
     # One channel of "wide" is 300 times the others and then ignored: its levels are lost to them.
     kernel, bias = model.get_layer("wide").get_weights()

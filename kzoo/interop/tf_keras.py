@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from kzoo.quantization.read import functional
-from kzoo.quantization.translate import function_of, operands
+from kzoo.quantization.rules.translate import function_of, operands
 
 
 def neighbour(module: str, extra: str) -> Any:

@@ -11,14 +11,16 @@ Source of the idea, for ReLU: https://arxiv.org/abs/1906.04721, section 4.1.
 """
 
 import dataclasses
+from collections import Counter
 
 import keras
 import numpy as np
 from keras import layers
 
 from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op, Plain
+from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
 from kzoo.quantization.ranges import DOMAINS, Plan, is_float
-from kzoo.quantization.rewrite import Result, Rewrite, rewrite
+from kzoo.quantization.rules.rewrite import Result, Rewrite, rewrite
 from kzoo.quantization.simulate import CHUNK, Run
 
 LARGEST_FACTOR = 256.0  # a channel of less is as good as dead
@@ -30,39 +32,95 @@ COMPARED = 16  # images that noise is measured on
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """A linear layer, the depthwise one that reads it, and the gate of a hard-swish between."""
+    """A linear layer, those that read it, and the gate of a hard-swish between."""
 
     source: str
-    reader: str
+    readers: tuple[str, ...]
     between: tuple[str, ...]  # from the source on, all that is multiplied
     gate: str | None = None
     product: str | None = None
+    shared_scale: bool = False  # of the weights of the readers: one for all channels that they read
 
 
 def find_sites(graph: Graph) -> list[Site]:
-    """Where channels can be multiplied without rounding any weight more coarsely."""
+    """Where channels can be multiplied, and the linear layers behind take it back."""
     users = graph.users()
+    linear = [op for op in graph.ops.values() if isinstance(op, Linear)]
+    found = [before_depthwise(op, graph, users) for op in linear if op.depthwise]
+    found += [before_pointwise(op, graph, users) for op in linear if is_pointwise(op)]
+    return [site for site in found if site]
 
-    def site(reader: Linear) -> Site | None:
-        op = graph.ops[reader.inputs[0]]
-        between = [op.name]
-        while users[op.name] == 1 and lets_pass(op):
-            op = graph.ops[op.inputs[0]]
-            between.append(op.name)
-        gate = product = None
-        if isinstance(op, Join) and op.gain == 6 and users[op.name] == 1:
-            product, (source, gate) = op.name, op.inputs
-            op, alone = graph.ops[source], users[source] == 2 and users[gate] == 1
-        else:
-            alone = users[op.name] == 1
-        if isinstance(op, Activation) and op.keep_float and users[op.name] == 1:
-            return Site(op.name, reader.name, tuple(between))
-        if not (alone and isinstance(op, Linear)):
+
+def before_depthwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site | None:
+    """No weight is rounded more coarsely: each channel of the reader has a scale of its own."""
+    op, between = source_of(reader.inputs[0], graph, users)
+    gate = product = None
+    if isinstance(op, Join) and op.gain == 6 and users[op.name] == 1:
+        product, (source, gate) = op.name, op.inputs
+        op, alone = graph.ops[source], users[source] == 2 and users[gate] == 1
+        between.append(op.name)
+    else:
+        alone = users[op.name] == 1
+    if isinstance(op, Activation) and op.keep_float and users[op.name] == 1:
+        return Site(op.name, (reader.name,), tuple(between))
+    if not (alone and isinstance(op, Linear)):
+        return None
+    return Site(op.name, (reader.name,), (op.name, *between), gate, product)
+
+
+def before_pointwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site | None:
+    """Weights of one output share a scale, so that channels are made more equal, not equal.
+
+    Squeeze-and-excitation may stand before: its pool reads the same channels.
+    """
+    op, between = source_of(reader.inputs[0], graph, users)
+    readers: tuple[str, ...] = (reader.name,)
+    if isinstance(op, Join) and op.layer is layers.Multiply and op.gain == 1:
+        inside = [
+            (x, *found)
+            for x in op.inputs
+            if users[x] == 2 and (found := squeeze(x, op, graph, users))
+        ]
+        if users[op.name] != 1 or len(inside) != 1:
             return None
-        return Site(op.name, reader.name, (op.name, *between), gate, product)
+        ((name, pool, reduce),) = inside
+        readers = (reader.name, reduce)
+        joined = graph.ops[name]
+        between += [pool, name]
+        op, more = source_of(name, graph, users, shared=True) if lets_pass(joined) else (joined, [])
+        between += more
+        alone = users[op.name] == 1 or op is joined
+    else:
+        alone = users[op.name] == 1
+    if not (alone and isinstance(op, Linear)):
+        return None
+    return Site(op.name, readers, tuple(between), shared_scale=True)
 
-    depthwise = [op for op in graph.ops.values() if isinstance(op, Linear) and op.depthwise]
-    return [found for found in map(site, depthwise) if found]
+
+def squeeze(name: str, product: Join, graph: Graph, users: Counter[str]) -> tuple[str, str] | None:
+    """(The pool of `name`, the linear layer that alone reads that), of squeeze-and-excitation."""
+    pool = next(op for op in graph.ops.values() if name in op.inputs and op is not product)
+    if not isinstance(pool, Plain) or users[pool.name] != 1:
+        return None
+    reader = next(op for op in graph.ops.values() if pool.name in op.inputs)
+    return (pool.name, reader.name) if isinstance(reader, Linear) else None
+
+
+def source_of(
+    name: str, graph: Graph, users: Counter[str], *, shared: bool = False
+) -> tuple[Op, list[str]]:
+    """(The operation that `name` comes from by such as let factors pass, all on the way)."""
+    op, between = graph.ops[name], [name]
+    while lets_pass(op) and (users[op.name] == 1 or (shared and op.name == name)):
+        op = graph.ops[op.inputs[0]]
+        between.append(op.name)
+    return op, between
+
+
+def is_pointwise(op: Linear) -> bool:
+    if op.layer is layers.Dense or op.config.get("groups", 1) > 1:
+        return False
+    return not op.depthwise and bool(np.all(np.asarray(op.config["kernel_size"]) == 1))
 
 
 def lets_pass(op: Op) -> bool:
@@ -77,24 +135,29 @@ def equalize(graph: Graph, plan: Plan, images: np.ndarray) -> tuple[Graph, set[s
     on `images` (N, H, W, C) ranges and noise are measured. A layer that is kept in float takes its
     part: what stands between it and the next is int8 all the same.
     """
-    sites = worthwhile(find_sites(graph), graph, plan, images)
+    sites = [s for s in find_sites(graph) if plan.fake_quants.intersection(s.between)]
+    sites = worthwhile(sites, graph, plan, images)
     if not sites:
         return graph, set()
     factors: dict[str, np.ndarray] = {}
     bounds = {}
-    for site, (low, high) in zip(sites, channel_ranges(graph, sites, images), strict=True):
-        reader = graph.ops[site.reader]
+    for site, channels in zip(sites, channels_of(graph, sites, images), strict=True):
+        reader = graph.ops[site.readers[0]]
         assert isinstance(reader, Linear)
-        if isinstance(graph.ops[site.source], Activation):
+        if site.shared_scale:
+            passed = [graph.ops[name] for name in site.between[1:]]
+            positive = any(isinstance(op, Activation) for op in passed)
+            size = np.maximum(channels.high, 0) if positive else channels.high - channels.low
+            factors[site.source] = balanced_factors(size, channels.variance, reader.kernel[0, 0])
+        elif site.gate or isinstance(graph.ops[site.source], Activation):
             energy = np.square(reader.kernel).sum(axis=(0, 1, 3))
-            factors[site.source], _ = swish_factors(low, high, energy)
-        elif site.gate:
-            energy = np.square(reader.kernel).sum(axis=(0, 1, 3))
-            factors[site.source], bounds[site.source] = swish_factors(low, high, energy)
+            factors[site.source], reach = swish_factors(channels.low, channels.high, energy)
+            if site.gate:
+                bounds[site.source] = reach
         else:
-            factors[site.source] = relu_factors(high)
+            factors[site.source] = relu_factors(channels.high)
     gates = {site.gate: factors[site.source] for site in sites if site.gate}
-    undone = {site.reader: factors[site.source] for site in sites}
+    undone = {name: factors[site.source] for site in sites for name in site.readers}
 
     def rule(op: Op, run: Rewrite) -> Result:
         if op.name in gates:
@@ -149,22 +212,53 @@ def difference(graph: Graph, rounded: dict, exact: dict) -> float:
     return total
 
 
-def channel_ranges(
-    graph: Graph, sites: list[Site], images: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(least, largest) value of each channel (C,) of each site's source."""
+@dataclasses.dataclass
+class Channels:
+    """The least and largest value of each channel (C,), and the variance."""
+
+    low: np.ndarray
+    high: np.ndarray
+    variance: np.ndarray
+
+
+def channels_of(graph: Graph, sites: list[Site], images: np.ndarray) -> list[Channels]:
+    """What the source of each site gives on images (N, H, W, C)."""
     run, sources = Run(graph), [site.source for site in sites]
-    lows: dict[str, np.ndarray] = {}
-    highs: dict[str, np.ndarray] = {}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
     for i in range(0, len(images), CHUNK):
         for op, value in run.walk(images[i : i + CHUNK], wanted=sources):
-            if op.name in sources:
+            if op.name in found:
                 flat = keras.ops.reshape(value, (-1, value.shape[-1]))
-                low = keras.ops.convert_to_numpy(keras.ops.min(flat, axis=0))
-                high = keras.ops.convert_to_numpy(keras.ops.max(flat, axis=0))
-                lows[op.name] = np.minimum(low, lows.get(op.name, low))
-                highs[op.name] = np.maximum(high, highs.get(op.name, high))
-    return [(lows[name], highs[name]) for name in sources]
+                sums = (
+                    keras.ops.min(flat, axis=0), keras.ops.max(flat, axis=0),
+                    keras.ops.mean(flat, axis=0), keras.ops.mean(flat * flat, axis=0),
+                )  # fmt: skip
+                found[op.name].append(np.stack([keras.ops.convert_to_numpy(x) for x in sums]))
+    results = []
+    for name in sources:
+        low, high, mean, square = np.stack(found[name]).transpose(1, 0, 2)
+        variance = np.maximum(square.mean(axis=0) - mean.mean(axis=0) ** 2, 0)
+        results.append(Channels(low.min(axis=0), high.max(axis=0), variance))
+    return results
+
+
+def balanced_factors(size: np.ndarray, variance: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """(C,): powers of what makes channels equal, by the noise behind a kernel (C, outputs).
+
+    `size` (C,) is how far each channel reaches, `variance` (C,) that of its values. Activations
+    have one step for all channels, and so have the weights of each output, which the
+    factors are taken out of.
+    Source of the idea: https://arxiv.org/abs/2211.10438 (SmoothQuant), with a power of one half.
+    """
+    found = []
+    for power in np.linspace(0, 1, 9):
+        factor = relu_factors(size) ** np.float32(power)
+        weights = kernel / factor[:, None]
+        activations = np.square((factor * size).max() / LEVELS) * np.square(weights).sum()
+        steps = np.abs(weights).max(axis=0) / WEIGHT_LEVELS
+        rounding = np.square(steps).sum() * (np.square(factor) * variance).sum()
+        found.append((activations + rounding, power, factor))
+    return min(found, key=lambda item: item[:2])[2]
 
 
 def relu_factors(high: np.ndarray) -> np.ndarray:

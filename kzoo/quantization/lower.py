@@ -12,8 +12,8 @@ import numpy as np
 from keras import layers
 
 from kzoo.quantization.graph import Activation, Affine, Graph, Input, Join, Linear, Op, Plain
-from kzoo.quantization.rewrite import Result, Rewrite, Rule, rewrite
-from kzoo.quantization.scale_folding import carry_gains
+from kzoo.quantization.rules.rewrite import Result, Rewrite, Rule, rewrite
+from kzoo.quantization.rules.scale_folding import carry_gains
 
 
 def lower(graph: Graph, *, hard_swish: str, bytes_in: bool) -> Graph:

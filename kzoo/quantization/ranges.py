@@ -42,6 +42,7 @@ class Plan:
     fake_quants: frozenset[str]  # operations whose output is rounded to those levels
     ranges: dict[str, Range]  # by key
     limits: dict[str, np.ndarray]  # linear layer -> (2, C): least and largest range of its weights
+    fixed: frozenset[str] = frozenset()  # keys of ranges that TFLite or the input prescribes
 
     def scale(self, name: str) -> float:
         """The int8 step of an operation's output."""
@@ -168,7 +169,7 @@ def domain(graph: Graph, name: str) -> Range:
     return min(lows), max(highs)
 
 
-Method = Literal["mse", "minmax"] | float
+Method = Literal["mse", "minmax", "output"] | float
 
 
 def search(histogram: Histogram, bounds: Range, method: Method = "mse") -> Range:
@@ -216,8 +217,8 @@ def make_plan(
             ranges[op.name] = bounds
             fixed.add(op.name)
     ranges = {key: exact_zero(bounds) for key, bounds in ranges.items()}
-    plan = Plan(grids, rounded, ranges, {})
-    widen(graph, plan, fixed)
+    plan = Plan(grids, rounded, ranges, {}, frozenset(fixed))
+    widen(graph, plan)
     return with_limits(graph, plan)
 
 
@@ -242,12 +243,12 @@ def grid_after(op: Op, graph: Graph, plan: Plan) -> str:
     return plan.grids[op.name]
 
 
-def widen(graph: Graph, plan: Plan, fixed: set[str]) -> None:
+def widen(graph: Graph, plan: Plan) -> None:
     """Widen ranges, dead ones above all, until every operation is one that XNNPACK takes."""
 
     def at_least(key: str, scale: float) -> bool:
         low, high = plan.ranges[key]
-        if key in fixed or step((low, high)) >= scale * (1 - 1e-6):
+        if key in plan.fixed or step((low, high)) >= scale * (1 - 1e-6):
             return False
         factor = scale / step((low, high))
         plan.ranges[key] = exact_zero((low * factor, high * factor))

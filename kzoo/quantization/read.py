@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from kzoo.quantization.graph import Graph, Input, Op, Opaque
-from kzoo.quantization.translate import LAYERS, OPERATORS
+from kzoo.quantization.rules.translate import LAYERS, OPERATORS
 
 # What to keep in float: a layer's name, a class of layers, or a pattern that whole names match.
 Kept = Collection[str | type | re.Pattern]

@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers
 
 from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op, Plain
-from kzoo.quantization.rewrite import Result, Rewrite, renamed, rewrite
+from kzoo.quantization.rules.rewrite import Result, Rewrite, renamed, rewrite
 
 
 def carry_gains(graph: Graph) -> Graph:

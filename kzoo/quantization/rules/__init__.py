@@ -1,0 +1,1 @@
+"""From Keras layers to plain operations, and the rules that rewrite those."""
