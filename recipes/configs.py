@@ -45,6 +45,11 @@ class RunConfig(Options):
     test: str | None = option(
         "images to test on at the end, where they lie elsewhere than DATA (default: its own)", None
     )
+    keep_float: tuple[str, ...] = option(
+        "layers that stay in float in the int8 file: names that kzoo sensitivity prints",
+        (),
+        before=[],
+    )
     seed: int = option("of the split, the order, the augmentation and new weights", 0)
     out: str | None = option("the run folder (default: runs/ and the name of the data)", None)
     precision: str = option(
@@ -131,6 +136,8 @@ class ClassifyConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         below_one(self, "label_smoothing")
+        if self.qat_engine == "tfmot" and self.keep_float:
+            raise ValueError("keep_float is for qat_engine='kzoo'; tfmot takes no such layers.")
         if self.qat_engine == "tfmot":
             require_tfmot()
 
@@ -155,7 +162,7 @@ class DetectConfig(RunConfig):
     )
     anchors: str = option(
         "auto (fitted to the boxes, with a finer map for small ones) or published", "auto",
-        choices=ANCHORS,
+        choices=ANCHORS, before="published",
     )  # fmt: skip
     epochs: int = option("epochs of the whole network", 60)
     qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)

@@ -14,7 +14,7 @@ def option(
     help: str, default: Any = dataclasses.MISSING, *, lasting: bool = True,
     choices: Callable[[], Collection[str]] | Collection[str] | None = None,
     positional: bool = False, repeat: bool = False, flag: str | None = None,
-    former: str | None = None,
+    former: str | None = None, before: Any = None,
 ) -> Any:  # fmt: skip
     """Return a field of an options class: what it means, and its default if it has one.
 
@@ -27,10 +27,11 @@ def option(
     repeat: a flag that is given once for each value, of a field that holds several.
     flag: the flag's name, where it is not the field's.
     former: a flag that the field had before; it still works, and no help shows it.
+    before: what runs had that were begun before there was the option, as config.json would hold it.
     """
     about = {
         "help": help, "lasting": lasting, "choices": choices, "positional": positional,
-        "repeat": repeat, "flag": flag, "former": former,
+        "repeat": repeat, "flag": flag, "former": former, "before": before,
     }  # fmt: skip
     return dataclasses.field(
         default=default, metadata=about, kw_only=default is not dataclasses.MISSING

@@ -14,6 +14,7 @@ import keras
 
 import kzoo
 from kzoo.files import save_model, write_json
+from kzoo.quantization.read import names_of
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import progress
 from kzoo.recipes.evaluation.evaluate import evaluate
@@ -43,6 +44,7 @@ def run(task: Task, config: Any) -> Any:
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         model = task.build(config, dataset)
+        names_of(model, config.keep_float)  # refuses unknown layers now, not after the training
         splits = (task.sources(split) for split in (dataset.train, dataset.val))
         folder = open_run(config, dataset.labels, *splits)
         this = Run(task, vars(config), dataset, folder, config)
@@ -99,7 +101,8 @@ def quantize(
         return made
     calibration = for_calibration(this.train, this.size, seed=this.config.seed)
     with progress.bar("calibrating and quantizing", None):
-        int8, history = kzoo.quantize(model, calibration=calibration), []
+        int8 = kzoo.quantize(model, calibration=calibration, keep_float=this.config.keep_float)
+        history: list[Row] = []
     for one, path, display in stages:
         trainer = partial(
             fit_int8, folder=this.checkpoints, teacher=model, display=display,

@@ -36,16 +36,24 @@ class Evaluation:
     def splits(self) -> tuple[SplitEvaluation, ...]:
         return (self.val, self.test) if self.test else (self.val,)
 
+    @property
+    def verdict(self) -> str:
+        """How good the file is, in a sentence, and what to do next."""
+        if self.comparison:
+            return self.comparison.verdict
+        return "The file ends in a mask where the model gives logits: compare their scores."
+
     def as_json(self) -> dict[str, Any]:
         """Return what a program may read of it: without images and predictions."""
         return {
+            "verdict": self.verdict,
             "outputs": self.comparison,
             "scores": self.val.scores,
             "test": self.test.scores if self.test else None,
         }
 
     def __str__(self) -> str:
-        lines = [str(self.comparison)] if self.comparison else []
+        lines = [str(self.comparison) if self.comparison else self.verdict]
         for split in self.splits:
             where = f" on the {SPLIT_NAMES[split.name]} images" if self.test else ""
             lines += [f"{name:6} {score}{where}" for name, score in split.scores.items()]

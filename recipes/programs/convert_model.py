@@ -1,6 +1,7 @@
 """`kzoo convert`: a run or a .keras file to a .tflite file, calibrated and checked on images."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,25 @@ LEAST_SQNR_DB = 6.0  # of nets with several outputs, boxes among them: noise of 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
+    """A file that `kzoo convert` has written."""
+
     audit: Audit
     comparison: Comparison | None  # with the model; None where there were no images
 
+    @property
+    def verdict(self) -> str:
+        """What was written and how good it is, in a sentence, and what to do next."""
+        size = sum(self.audit.bytes.values())
+        written = f"{self.audit.path} is written, {size:,} bytes."
+        if self.comparison is None:
+            return f"{written} Not compared with the model: give --calibration or --check."
+        return f"{written} {self.comparison.verdict}"
+
     def __str__(self) -> str:
-        said = str(self.comparison or "Not compared with the model: no --calibration or --check.")
-        return f"{self.audit}\n{said}"
+        parts = [self.verdict, "", "What is in the file", str(self.audit)]
+        if self.comparison:
+            parts += ["", "Against the model", str(self.comparison)]
+        return "\n".join(parts)
 
 
 def convert_file(
@@ -39,7 +53,7 @@ def convert_file(
     calibration: str | Path | None = None, check: str | Path | None = None,
     agreement: float = LEAST_AGREEMENT, labels: str | Path | None = None, size: int | None = None,
     batch_size: int = 1, about: Metadata | None = None, postprocess: bool = False,
-    target: str = "cpu",
+    target: str = "cpu", keep_float: Sequence[str] = (),
 ) -> Converted:  # fmt: skip
     """Converts `model`, compares the file with it, and returns what was found.
 
@@ -49,7 +63,8 @@ def convert_file(
     default labels.txt beside the model. With `postprocess` a detector's file ends in the objects
     found: it is compared before the operator that finds them is put behind it. Raises RejectedFile
     (a ValueError) where the two agree on less than `agreement` of the images: the file is then
-    called NAME.rejected.tflite, and one that `out` was before stays.
+    called NAME.rejected.tflite, and one that `out` was before stays. The layers `keep_float` stay
+    in float in an int8 file.
     """
     run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
     model = run.model if run else Path(model)
@@ -74,6 +89,7 @@ def convert_file(
         request = requested(
             Path(out), target, scheme=scheme, io=io, labels=None if names is None else tuple(names),
             image_size=(side, side) if size else None, metadata=about, batch_size=batch_size,
+            keep_float=tuple(keep_float),
         )  # fmt: skip
         several = len(net.outputs) > 1
         bounds = Bounds(None, LEAST_SQNR_DB) if several else Bounds(agreement)

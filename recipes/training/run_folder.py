@@ -74,7 +74,7 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
     wanted = {"task": config.task, **settings, "labels": list(labels)}
     file = folder / "config.json"
     if file.exists():
-        begun = json.loads(file.read_text(encoding="utf-8"))
+        begun = settings_before(config) | json.loads(file.read_text(encoding="utf-8"))
         keys = [key for key in wanted if differs(key, begun.get(key), wanted[key])]
         if keys:
             changes = ", ".join(f"{key}={begun.get(key)!r}, not {wanted[key]!r}" for key in keys)
@@ -91,6 +91,15 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, wanted | {"damaged": config.damaged, "images": images})
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
+
+
+def settings_before(config: Any) -> dict[str, Any]:
+    """Return what the options of today were in runs that were begun before there were these."""
+    return {
+        field.name: field.metadata["before"]
+        for field in dataclasses.fields(config)
+        if field.metadata["before"] is not None
+    }
 
 
 def differs(setting: str, begun: Any, wanted: Any) -> bool:

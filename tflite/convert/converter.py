@@ -53,6 +53,7 @@ def convert(
     batch_size: int = 1,
     postprocess: PostProcess | Literal["op"] | None = None,
     target: Literal["cpu", "gpu", "npu", "web", "micro", "edgetpu"] = "cpu",
+    keep_float: Sequence[str] = (),
     progress: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Write `model` to the file `out`, for one image at a time, and return its path.
@@ -87,6 +88,7 @@ def convert(
         dtype of the outputs it has, where they are not said here. A model that `kzoo.quantize`
         gave its ranges keeps the form of hard-swish that it has. "micro" and "edgetpu" refuse to
         write a file of which the target refuses an operator, by its list (`kzoo.tflite.targets`).
+    keep_float: names of layers that stay in float in an int8 file; `kzoo.quantize` takes more.
     progress: called with the name of each step when it begins: one of `STEPS`.
 
     A MobileNetV3-Large at 224 px takes 25 s of CPU time and 3.0 GB of memory at most to int8, with
@@ -99,6 +101,7 @@ def convert(
     request = requested(
         Path(out), target, scheme=scheme, io=io, labels=lines, image_size=image_size,
         calibrator=calibrator, metadata=metadata, batch_size=batch_size, postprocess=settings,
+        keep_float=tuple(keep_float),
     )  # fmt: skip
     with drafted(model, request, calibration, progress):
         pass  # nothing more is asked of it
@@ -194,7 +197,10 @@ def lower(
             check_calibration(model, iter([images]))
         if request.scheme == "int8" and request.calibrator == "kzoo":
             progress(STEPS[1])
-            body = kzoo.quantize(body, calibration=images, hard_swish=request.hard_swish)
+            body = kzoo.quantize(
+                body, calibration=images, hard_swish=request.hard_swish,
+                keep_float=request.keep_float,
+            )  # fmt: skip
             images = None
     said = request.metadata
     if isinstance(model, Detector):

@@ -30,6 +30,7 @@ class Request:
     hard_swish: Literal["split", "op"] = "split"
     outputs: str = "float32"
     target: str | None = None
+    keep_float: tuple[str, ...] = ()  # layers that `kzoo.quantize` leaves in float
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
@@ -43,6 +44,11 @@ class Request:
         if self.scheme not in SCHEMES:
             raise ValueError(
                 f"scheme must be one of {', '.join(SCHEMES)}. Received: {self.scheme!r}"
+            )
+        if self.keep_float and (self.scheme != "int8" or self.calibrator != "kzoo"):
+            raise ValueError(
+                'keep_float is for scheme="int8" with calibrator="kzoo". Received: '
+                f"scheme={self.scheme!r}, calibrator={self.calibrator!r}"
             )
         inputs = SCHEMES[self.scheme].inputs
         if self.io is None:
@@ -61,7 +67,7 @@ def requested(
     out: Path, target: str, *, scheme: str | None = None, io: str | None = None,
     labels: tuple[str, ...] | None = None, image_size: tuple[int, int] | None = None,
     calibrator: str = "kzoo", metadata: Metadata | None = None, batch_size: int = 1,
-    postprocess: PostProcess | None = None,
+    postprocess: PostProcess | None = None, keep_float: tuple[str, ...] = (),
 ) -> Request:  # fmt: skip
     """A request, filled up with the form of the target.
 
@@ -73,7 +79,7 @@ def requested(
     return Request(
         out, scheme or chosen.scheme, io or (chosen.io if own else None), labels, image_size,
         calibrator, metadata, batch_size, postprocess, chosen.hard_swish,
-        chosen.outputs if own else "float32", target,
+        chosen.outputs if own else "float32", target, keep_float,
     )  # fmt: skip
 
 

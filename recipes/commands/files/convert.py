@@ -6,7 +6,7 @@ from typing import Any
 
 from kzoo.recipes.inputs import require_data, require_model
 from kzoo.recipes.models import known_models
-from kzoo.recipes.options import Command, Options, option
+from kzoo.recipes.options import Command, JsonOptions, option
 
 SCHEMES = {
     "float32": "as trained",
@@ -32,7 +32,7 @@ INPUTS = ("uint8", "float32", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvertOptions(Options):
+class ConvertOptions(JsonOptions):
     """What `kzoo convert` takes."""
 
     model: str = option(
@@ -56,6 +56,9 @@ class ConvertOptions(Options):
     )
     check: str | None = option("folder of images to compare on (default: those)", None)
     agreement: float = option("share of images on which file and model must agree", 0.8)
+    keep_float: tuple[str, ...] = option(
+        "layers that stay in float in an int8 file: names that kzoo sensitivity prints", ()
+    )
     labels: str | None = option(
         "file with one class name per line (default: labels.txt beside the model)", None
     )
@@ -94,6 +97,7 @@ def run(options: ConvertOptions) -> Any:
         model,
         options.out,
         target=options.target,
+        keep_float=options.keep_float,
         scheme=options.scheme,
         io=options.io,
         calibration=options.calibration,
