@@ -64,14 +64,18 @@ def killed(tmp_path, monkeypatch):
     return copied
 
 
-# Stages that a run goes on with as they were saved. What comes before its checkpoint is not done
-# again, and what comes after is of the quantizer as it is now, which rounds otherwise.
-SAME = {"run": {"whole"}, "run-qat": {"whole", "qat"}}
+# How near the losses of a stage come to those that the run would have had. Training in int8 goes on
+# from the checkpoint, and a last bit that rounds otherwise grows. What is quantized anew is of the
+# quantizer as it is now.
+LIMITS = {
+    "run": {"whole": 1e-4, "ptq": 0.02, "qat": 0.02},
+    "run-qat": {"whole": 1e-4, "ptq": 0.02, "qat": 5e-3},
+}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it was begun on TensorFlow")
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", LIMITS)
 def test_a_killed_run_ends_as_it_would_have(name, killed, capsys):
     run = killed(name)
     results = kzoo.recipes.classify("images", **SETTINGS, out=str(run))
@@ -81,7 +85,7 @@ def test_a_killed_run_ends_as_it_would_have(name, killed, capsys):
     )
     for got, want in zip(found, expected, strict=True):
         assert (got["stage"], got["epoch"]) == (want["stage"], want["epoch"])
-        limit = 1e-4 if want["stage"] in SAME[name] else 0.02
+        limit = LIMITS[name][want["stage"]]
         for key in ("val_loss", "val_accuracy"):
             assert got[key] == pytest.approx(want[key], rel=limit), (key, got["stage"])
     kept, wanted = (
