@@ -12,6 +12,7 @@ from golden.killed_run import SETTINGS
 from golden.saved_files import outputs_of
 
 import kzoo.recipes
+from kzoo.recipes.cli import main
 from kzoo.recipes.inputs import require_ended
 from kzoo.registry import MODELS
 
@@ -117,3 +118,19 @@ def test_a_run_that_has_not_ended_says_so(killed):
     require_ended(run, "model.keras")
     with pytest.raises(ValueError, match="is not a kzoo run folder"):
         require_ended(run.parent)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "run", "images/val/red/02.bmp"], ["compare", "run"], ["sensitivity", "run"],
+        ["convert", "run", "a.tflite"], ["android", "run"], ["serve", "run"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_commands_on_a_run_that_has_not_ended(words, killed, capsys):
+    killed("run")
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("kzoo: run has no model yet: it stopped in stage whole, epoch 4; run ")
+    assert out == ""

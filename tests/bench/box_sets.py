@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from kzoo.recipes.commands import demo_run as demo
 from kzoo.recipes.data.box_dataset import read_boxes
+from kzoo.recipes.programs import demo
 
 LONGEST = 400  # px of a side
 Scene = tuple[Image.Image, list[tuple[int, tuple[float, float, float, float]]]]  # boxes x, y, w, h
