@@ -246,6 +246,7 @@ TASK = register_task(
         compare=compare_boxes,
         report=REPORT,
         predict=object_predictor,
+        tiles=True,
         image_quality=image_quality,
         recognizes=lambda axes: len(axes) > 1,
         pack=pack_boxes,

@@ -70,6 +70,7 @@ class Task:
     compare: Callable[..., Any]  # (run, float model, split, *, layers) -> Comparison or None
     report: Report
     predict: Callable[[Path, int], Predictor]  # (file, how many things to name of an image)
+    tiles: bool = False  # whether `predict` takes tiles=(rows, columns) of large photos
     recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
     pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): into a packed folder
     image_quality: Callable[..., Any] | None = None  # an ImageQuality of training.int8

@@ -1,12 +1,18 @@
 """Photos in tiles: which pixels each sees, and one box for each object, wherever a seam runs."""
 
+import json
+
+import keras
 import numpy as np
 import pytest
-from test_ssdlite import small
+from PIL import Image
+from test_ssdlite import small, taught
 
+from kzoo.detection.boxes import iou
 from kzoo.detection.detections import Detections
 from kzoo.detection.detector import at_own_size
 from kzoo.detection.tiles import tiles_of
+from kzoo.recipes.cli import main
 
 SIZE = 64  # px that the detector below sees
 
@@ -80,3 +86,32 @@ def test_objects_of_all_sizes_at_once():
 def test_tiles_that_make_no_sense(tiles):
     with pytest.raises(ValueError, match=r"tiles must be \(rows, columns\).*Received: tiles="):
         small().detect([photo()], tiles=tiles)
+
+
+def test_predict_looks_at_tiles(tmp_path, capsys):
+    """A scene that a detector has learnt, five times as large, is one tile of a photo."""
+    model = small()
+    images, truth = taught(model)
+    model.save(tmp_path / "model.keras")
+    photo = np.full((288, 288, 3), 110, "uint8")  # a tile of 2 x 2 is 160 px
+    photo[:160, :160] = images[1].repeat(5, axis=0).repeat(5, axis=1)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    words = ["predict", str(tmp_path / "model.keras"), str(tmp_path / "photo.png"), "--json"]
+    best = []
+    for tiles in ([], ["--tiles", "2x2"]):
+        assert main([*words, *tiles]) == 0
+        (one,) = json.loads(capsys.readouterr().out)["predictions"]
+        boxes = np.array([each["box"] for each in one["found"]] or [[0.0] * 4])
+        best.append(iou(boxes, truth["boxes"][1, :1] * 160).max())
+    assert best[1] > max(0.5, best[0])
+
+
+def test_tiles_that_predict_cannot_use(tmp_path, capsys):
+    assert main(["predict", "model.keras", "1.jpg", "--tiles", "2"]) == 1
+    assert "--tiles must be ROWSxCOLUMNS, such as 2x2. Received: '2'" in capsys.readouterr().err
+    image = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    keras.Model(image, keras.layers.Dense(3)(pooled)).save(tmp_path / "model.keras")
+    file = str(tmp_path / "model.keras")
+    assert main(["predict", file, "1.jpg", "--tiles", "2x2"]) == 1
+    assert "Tiles are for detectors." in capsys.readouterr().err

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kzoo.detection.detections import Detections, detections
-from kzoo.detection.detector import Detector
+from kzoo.detection.detector import Detector, at_own_size
 from kzoo.files import UniqueNames, replacing
 from kzoo.recipes.evaluation.drawings import draw_boxes, read_upright
 from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
@@ -57,10 +57,11 @@ SHOWN = 0.4  # the least score that is named and drawn
 DRAWN = "predicted"  # the folder beside the file that drawings go to
 
 
-def object_predictor(file: Path, top: int) -> Predictor:
+def object_predictor(file: Path, top: int, *, tiles: tuple[int, int] | None = None) -> Predictor:
     """Return what finds the `top` objects on images, by the detector of a file.
 
-    It draws them too, into a folder beside `file`.
+    It draws them too, into a folder beside `file`. With `tiles`, (rows, columns), it looks at so
+    many parts of each photo besides the whole of it, in full resolution.
     """
     detector = load_detector(file, score_threshold=SHOWN)
     labels, unique_name = labels_of(file), UniqueNames()
@@ -79,6 +80,15 @@ def object_predictor(file: Path, top: int) -> Predictor:
         return Prediction(path, tuple(objects), out)
 
     def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
-        return list(map(describe, paths, detector(images)))
+        if tiles is None:
+            return list(map(describe, paths, detector(images)))
+        size = (detector.size, detector.size)
+        return [describe(path, in_tiles(path, size)) for path in paths]
+
+    def in_tiles(path: Path, size: tuple[int, int]) -> Detections:
+        """Return what is found on a photo and its tiles, boxes in [0, 1]."""
+        photo = np.asarray(read_upright(path))
+        (found,) = at_own_size(detector, [photo], size, tiles, {})
+        return found.scaled(1 / photo.shape[0], 1 / photo.shape[1])
 
     return Predictor(detector.size, run)

@@ -23,7 +23,7 @@ BATCH = 32  # images that the model is given at once
 
 def predict(
     model: str | Path, images: Sequence[str | Path], *, top: int = 3, alpha: float = 1.0,
-    weights: str | None = None,
+    weights: str | None = None, tiles: tuple[int, int] | None = None,
 ) -> Iterator[Prediction]:  # fmt: skip
     """Yield what the model says of each image, or why it cannot be read.
 
@@ -32,12 +32,16 @@ def predict(
         labels in a .tflite file, else by those of its run. A .tflite file that takes floats is
         given what its metadata say, pixels in [0, 255] without them.
     images: what `image_files` takes. top: how many classes or objects to name of an image.
+    tiles: (rows, columns) of a photo that a detector looks at besides the whole of it.
     """
     if top < 1:
         raise ValueError(f"top must be at least 1. Received: {top}")
     file = model_file(model, alpha=alpha, weights=weights)
     paths = image_files(images)
-    predictor, read = task_of(file).predict(file, top), image_reader(file)
+    task, read = task_of(file), image_reader(file)
+    if tiles and not task.tiles:
+        raise ValueError(f"Tiles are for detectors. {file} is of the task {task.name!r}.")
+    predictor = task.predict(file, top, **({"tiles": tiles} if tiles else {}))
     for start in range(0, len(paths), BATCH):
         some = paths[start : start + BATCH]
         arrays, problems = {}, {}
