@@ -14,6 +14,7 @@ from golden import torchvision_lraspp, torchvision_models, torchvision_ssdlite
 from test_weights import KERAS, save_keras_2, save_safetensors, settled
 
 import kzoo
+from kzoo.recipes.commands.model_card import pretrained
 from kzoo.recipes.configs import DetectConfig, SegmentConfig
 from kzoo.recipes.detect import build as build_detector
 from kzoo.recipes.segment import build as build_segmenter
@@ -326,6 +327,13 @@ def test_a_segmenter_keeps_the_classes_it_knows(nowhere, monkeypatch):
     )
     with pytest.raises(ValueError, match=r"has padding='same'.*with padding='symmetric'"):
         kzoo.LRASPP(build(), len(known), weights="voc")
+
+
+def test_a_model_card_names_the_weights_and_their_licence():
+    config = {"model": "mobilenet_v3_large", "alpha": 1.0, "size": 320, "weights": "coco"}
+    assert "ssdlite320_mobilenet_v3_large_coco-a79551df.pth (BSD-3-Clause" in pretrained(config)
+    for weights in ("none", "own.weights.h5"):
+        assert pretrained({**config, "weights": weights}) == ""
 
 
 # Labels

@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 from kzoo.tflite import Audit, Metadata
+from kzoo.weights.named import is_name, published
 
 
 def is_mask(found: Audit) -> bool:
@@ -77,10 +78,21 @@ def card(
         "",
         "It knows what its training images showed, and answers with one of its classes to any "
         "image. Measure it on images of your app's own users, by group where groups matter. "
-        "The licences of the pretrained weights and of the training images bind it as well.",
+        "The licences of the pretrained weights and of the training images bind it as well."
+        f"{pretrained(config)}",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def pretrained(config: dict[str, Any]) -> str:
+    """Return whose published weights the run began with, and their licence; "" of none by name."""
+    weights, size = config.get("weights"), config.get("size")
+    if not is_name(weights):
+        return ""
+    model, alpha = config.get("model", ""), config.get("alpha", 1.0)
+    row = published(str(weights), model, alpha, sides=(size, size))
+    return f" It began with {row.file} ({row.license}; {row.source})."
 
 
 def table(rows: dict[str, str]) -> str:
