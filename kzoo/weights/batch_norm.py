@@ -71,9 +71,13 @@ def recalibrate_batch_norm(
         shape = model.inputs[0].shape
         fits = len(batch) > 0 and batch.ndim == len(shape)
         require("images", batch.shape, fits, f"batches of the model's input, {shape}")
-        for start in range(0, len(batch), CHUNK):
-            for norm, values in probe.inputs_of_norms([batch[start : start + CHUNK]]):
-                moments.setdefault(id(norm), Moments()).add(values, norm.axis)
+        size = min(CHUNK, len(batch))
+        for start in range(0, len(batch), size):
+            piece = batch[start : start + size]
+            # Of one size, with the first repeated: TensorFlow and JAX compile for each size.
+            filled = np.concatenate([piece, np.repeat(batch[:1], size - len(piece), axis=0)])
+            for norm, values in probe.inputs_of_norms([filled]):
+                moments.setdefault(id(norm), Moments()).add(values[: len(piece)], norm.axis)
     if not moments and found:
         raise ValueError("images is empty: pass some hundred images, or batches of them.")
     for norm in probe.norms():
