@@ -21,7 +21,7 @@ ENGINES = ("kzoo", "tfmot")
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
 CLASS_LOSSES = ("hnm", "focal")
 ANCHORS = ("auto", "published")
-BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou", "smooth_l1_giou")
 SEGMENTATION_HEADS = ("lraspp", "deeplabv3", "deeplabv3+")
 SEGMENTATION_OUTPUTS = ("logits", "scores", "mask")
 
@@ -147,7 +147,7 @@ class DetectConfig(RunConfig):
     """What a detection run is made of; every field is a flag of `kzoo detect`."""
 
     task: ClassVar[str] = "detect"
-    least: ClassVar[dict[str, float]] = RunConfig.least | {"mosaic": 0}
+    least: ClassVar[dict[str, float]] = RunConfig.least | {"mosaic": 0, "close": 0}
 
     data: str = option("folder of images and annotations, a file of these, or packed")
     format: str | None = option(
@@ -168,6 +168,7 @@ class DetectConfig(RunConfig):
     qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
     crop: bool = option("crop training images, or put them on a larger ground", True)
     mosaic: float = option("share of training images made of four", 0.0)
+    close: float = option("share of the epochs, the last, that show whole images", 0.0)
     patience: int = option("epochs without a better one before a stage ends", 20)
     keras_cv_metrics: bool = option(
         "keras-cv's BoxCOCOMetrics beside the mAP (pip install 'kzoo[keras-cv]')", False,
@@ -176,8 +177,9 @@ class DetectConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mosaic > 1:
-            raise ValueError(f"mosaic must be in [0, 1]. Received: {self.mosaic}")
+        for name in ("mosaic", "close"):
+            if vars(self)[name] > 1:
+                raise ValueError(f"{name} must be in [0, 1]. Received: {vars(self)[name]}")
         if self.keras_cv_metrics:
             require_keras_cv()
         if self.reduced_tail and not self.model.startswith("mobilenet_v3"):

@@ -161,11 +161,11 @@ class Stages:
         if not config.crop:
             augment = dataclasses.replace(augment, crop=0, shrink=0)
         train = self.batches(dataset.train, augment=augment, mosaic=config.mosaic, margin=MARGIN)
-        val = self.batches(dataset.val)
+        val, last = self.batches(dataset.val), stage.epochs - round(config.close * stage.epochs)
         return fit(
             detector,
             stage,
-            lambda epoch: train.shuffled(config.seed, epoch),
+            lambda epoch: (train if epoch < last else train.closing()).shuffled(config.seed, epoch),
             val,
             measure=lambda model: self.measured(model, val),
         )

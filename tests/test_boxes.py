@@ -9,6 +9,7 @@ import pytest
 from kzoo.detection import boxes as b
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.detections import Detections, detections
+from kzoo.detection.losses import BOX_LOSSES
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "torchvision_ssdlite.npz")
 LEFT, RIGHT = [0.0, 0.0, 1.0, 0.5], [0.0, 0.25, 1.0, 0.75]  # a third of their union is shared
@@ -129,6 +130,18 @@ def test_what_anchors_cannot_be_fitted_to():
 def test_shapes_that_make_no_sense(sizes):
     with pytest.raises(ValueError, match=r"sizes must be a list of \(height, width\).* 2 maps"):
         Anchors(((4, 4), (2, 2)), sizes=sizes)
+
+
+@pytest.mark.backend
+def test_smooth_l1_with_giou_is_the_sum_of_both():
+    anchors, boxes = some_boxes(9), some_boxes(2, 9, seed=1)
+    codes = np.random.default_rng(2).normal(size=(2, 9, 4)).astype("float32")
+    arguments = [tensor(x) for x in (codes, boxes, anchors)]
+    one, other, both = (
+        keras.ops.convert_to_numpy(BOX_LOSSES[name](*arguments))
+        for name in ("smooth_l1", "giou", "smooth_l1_giou")
+    )
+    np.testing.assert_allclose(both, one + 2 * other, rtol=1e-5)
 
 
 def test_anchors_are_torchvisions():

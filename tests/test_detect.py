@@ -84,6 +84,22 @@ def test_four_images_in_one(patches):
             assert (mask & seen).sum() / (mask | seen).sum() > 0.85
 
 
+def test_the_last_epochs_show_whole_images(patches):
+    """As they are, or mirrored; no ground, no part, no four in one."""
+    augment = BoxAugment(colour=0)
+    batches = BoxBatches(patches, 100, batch_size=4, most=8, augment=augment, mosaic=0.5)
+    for epoch in range(4):
+        images, truth = batches.closing().shuffled(0, epoch)[0]
+        for image, labels in zip(images, truth["labels"], strict=True):
+            assert labels.tolist() == [0, 1, *[-1] * 6]
+            assert any(
+                np.abs(image - either).mean() < 2
+                for whole in (batches.images[i] for i in range(len(patches)))
+                for either in (whole, whole[:, ::-1])
+            )
+    assert batches.mosaic == 0.5  # the others are as before
+
+
 def test_an_epoch_is_a_function_of_seed_and_number(patches):
     batches = BoxBatches(patches, 64, batch_size=3, most=2, augment=BoxAugment(), margin=1.2)
     first, again, other = (batches.shuffled(0, epoch)[0] for epoch in (4, 4, 5))

@@ -305,7 +305,7 @@ def tiny() -> keras.Model:
     ("arguments", "message"),
     [
         ({"loss": "mse"}, r"loss must be one of 'hnm', 'focal'\. Received: loss='mse'"),
-        ({"box_loss": "l2"}, r"box_loss must be one of 'smooth_l1', 'giou', 'diou', 'ciou'.*'l2'"),
+        ({"box_loss": "l2"}, r"box_loss must be one of 'smooth_l1', 'giou', .*'l2'"),
         ({"classes": 0}, r"classes must be a whole number >= 1\. Received: classes=0"),
         ({"classes": True}, r"classes must be a whole number >= 1"),
         ({"classes": 2.5}, r"classes must be a whole number >= 1"),

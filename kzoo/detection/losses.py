@@ -10,6 +10,7 @@ from kzoo.detection.boxes import ciou, decode, diou, encode, giou
 
 NEGATIVES = 3  # anchors on background for each one on an object: https://arxiv.org/abs/1512.02325
 
+GIOU_WEIGHT = 2.0  # beside smooth L1; DETR's, https://arxiv.org/abs/2005.12872
 
 # ssdlite_mobilenet_v3_large_320x320_coco.config of TF Object Detection
 FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 2.0
@@ -70,9 +71,17 @@ def by_overlap(overlap: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], 
     return lambda codes, boxes, anchors: 1 - overlap(decode(codes, anchors), boxes)
 
 
+def smooth_l1_giou(codes: Any, boxes: Any, anchors: Any) -> Any:
+    """(N, A): both, of which smooth L1 leads far boxes and GIoU makes near ones tight."""
+    return smooth_l1(codes, boxes, anchors) + GIOU_WEIGHT * (
+        1 - giou(decode(codes, anchors), boxes)
+    )
+
+
 BOX_LOSSES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "smooth_l1": smooth_l1,
     "giou": by_overlap(giou),
     "diou": by_overlap(diou),
     "ciou": by_overlap(ciou),
+    "smooth_l1_giou": smooth_l1_giou,
 }

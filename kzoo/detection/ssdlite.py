@@ -45,7 +45,8 @@ def SSDLite(
         alpha 1, and alpha times as many, 16 at least, at others.
     loss: of the classes. "hnm" is softmax with three hard negatives for each positive (torchvision,
         TF's V2); "focal" is sigmoid focal loss (TF's V3).
-    box_loss: "smooth_l1", of the codes; "giou", "diou" or "ciou", of the boxes.
+    box_loss: "smooth_l1", of the codes; "giou", "diou" or "ciou", of the boxes;
+        "smooth_l1_giou", the sum of two.
     ratios, scales, reduced_first: of the anchors, see `kzoo.Anchors`. TF's configs have
         reduced_first=True.
     levels: of the backbone's maps, a map at level L having stride 2^L. (3, 4, 5) adds one at stride

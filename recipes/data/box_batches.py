@@ -3,8 +3,10 @@
 As in data/augment.py, what a model sees in an epoch is a function of seed and epoch alone.
 """
 
+import copy
 import dataclasses
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -104,6 +106,16 @@ class BoxBatches(Epoch):
         self.examples, self.size, self.most = examples, size, most
         self.images = Images([e.path for e in examples], round(size * margin))
         self.augment, self.mosaic = augment, mosaic
+
+    def closing(self) -> Self:
+        """Return the same examples whole: mirrored and recoloured, not cropped, shrunk or joined.
+
+        What the last epochs show: the net then sees objects of the size that they have.
+        """
+        closing = copy.copy(self)
+        closing.mosaic = 0.0
+        closing.augment = self.augment and dataclasses.replace(self.augment, crop=0.0, shrink=0.0)
+        return closing
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         chosen, counted = self.own(i)
