@@ -55,7 +55,8 @@ class Task:
     Config: type  # options of a run: a dataclass that extends kzoo.recipes.configs.RunConfig
     read: Callable[..., Any]  # (data, **settings named in `read_settings`) -> a dataset
     read_settings: tuple[str, ...] = ("val_fraction", "seed", "damaged", "test")
-    read_test: Callable[..., Any]  # (data, labels, **those of `test_settings`) -> split, issues
+    read_test: Callable[..., Any] | None = None  # None: `kzoo evaluate` does not know the task
+    # ^ (data, labels, **those of `test_settings`) -> split, issues
     test_settings: tuple[str, ...] = ()
     sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
     build: Callable[[Any, Any], keras.Model]  # (config, dataset) -> the float model

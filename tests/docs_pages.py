@@ -4,7 +4,7 @@
 
 A table of figures stands between `<!-- table: NAME.csv -->` and `<!-- end -->` and holds the rows
 of tests/bench/results/NAME.csv; `<!-- commands -->` and `<!-- models -->` are filled likewise. The
-text around them is written by hand. tests/test_docs.py fails where a page is stale.
+text around them is written by hand. tests/test_pages.py fails where a page is stale.
 """
 
 import csv

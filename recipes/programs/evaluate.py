@@ -73,6 +73,8 @@ def evaluate_on(
     task, labels = task_of(files[-1]), classes_of(files[-1])
     given = {"format": format, "void": void}
     chosen = {name: given[name] for name in task.test_settings if given[name] is not None}
+    if task.read_test is None:
+        raise ValueError(f"kzoo evaluate does not know how to read data of the task {task.name!r}.")
     split, issues = task.read_test(data, labels, **chosen)
     scores = {}
     for file in files:
