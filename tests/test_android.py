@@ -32,7 +32,9 @@ def run(tiny, unseen, tmp_path):
               "out": "/home/me/runs", "labels": list("abcdef")}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "labels.txt").write_text("\n".join("abcdef"))
-    (folder / "results.json").write_text('{"folder": "x", "int8_accuracy": 0.87654}')
+    (folder / "results.json").write_text(
+        '{"folder": "x", "int8_accuracy": 0.87654, "test": {"int8": {"accuracy": 0.86}}}'
+    )
     convert(tiny, folder / "model.tflite", calibration=unseen[0][:40])
     return folder
 
@@ -101,6 +103,7 @@ def test_an_app_that_opens(run):
     assert "MAX_RESULTS = 3" in (folder / KOTLIN / "Task.kt").read_text()
     card = (folder / "MODEL_CARD.md").read_text()
     assert "| int8_accuracy | 0.8765 |" in card
+    assert "| int8 accuracy, test images | 0.86 |" in card
     assert "a\\|b" in card
     assert "/home/me" not in card
     assert "By its published list, not run" in card
@@ -147,7 +150,7 @@ def test_a_segmenter_and_files_that_do_not_fit(run, unseen):
     with pytest.raises(ValueError, match=r"in int8, the app reads float32: convert"):
         android(run)
     (run / "model.tflite").unlink()
-    with pytest.raises(ValueError, match=r"has no model\.tflite yet"):
+    with pytest.raises(ValueError, match="has no model yet: it stopped"):
         android(run)
     with pytest.raises(ValueError, match="not a kzoo run folder"):
         android(run.parent)

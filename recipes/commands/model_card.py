@@ -53,11 +53,11 @@ def card(
         "",
         "## What it reached",
         "",
-        "On the run's validation images, which also chose the best epoch; the int8 figures are "
-        "of this file, by the TFLite interpreter.",
+        "On the run's validation images, which also chose the best epoch, and on its test images, "
+        "which chose nothing, where it had some; the int8 figures are of this file, by the TFLite "
+        "interpreter.",
         "",
-        table({key: figure(value) for key, value in results.items() if is_figure(value)})
-        if results else "This run has no results.json.",
+        table(reached(results)) if results else "This run has no results.json.",
         "",
         "## How it runs",
         "",
@@ -98,6 +98,16 @@ def pretrained(config: dict[str, Any]) -> str:
 def table(rows: dict[str, str]) -> str:
     escaped = {key: value.replace("|", "\\|").replace("\n", " ") for key, value in rows.items()}
     return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in escaped.items())])
+
+
+def reached(results: dict[str, Any]) -> dict[str, str]:
+    """Return the figures of a results.json; those on test images say so."""
+    test = {
+        f"{model} {name}, test images": value
+        for model, figures in (results.get("test") or {}).items()
+        for name, value in figures.items()
+    }
+    return {key: figure(value) for key, value in (results | test).items() if is_figure(value)}
 
 
 def is_figure(value: Any) -> bool:
