@@ -3,6 +3,7 @@
 from kzoo.tflite.convert.converter import convert
 from kzoo.tflite.convert.forms import FORMS
 from kzoo.tflite.convert.translation import SCHEMES
+from kzoo.tflite.convert.within import Search, convert_within
 from kzoo.tflite.inspect.audit import Audit, audit
 from kzoo.tflite.inspect.benchmark import Benchmark, benchmark
 from kzoo.tflite.inspect.compare import Comparison, compare
@@ -31,12 +32,14 @@ __all__ = [
     "Metadata",
     "RejectedFile",
     "Runner",
+    "Search",
     "SegmenterOutput",
     "Verdict",
     "audit",
     "benchmark",
     "compare",
     "convert",
+    "convert_within",
     "read_metadata",
     "targets",
     "verify",

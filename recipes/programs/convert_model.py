@@ -15,7 +15,7 @@ from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.inputs import MODEL
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import labels_of, read_labels
-from kzoo.tflite import Audit, Bounds, Comparison, Metadata, audit
+from kzoo.tflite import Audit, Bounds, Comparison, Metadata, Search, audit, convert_within
 from kzoo.tflite.convert.converter import STEPS, drafted
 from kzoo.tflite.convert.postprocess import add_postprocess
 from kzoo.tflite.convert.request import requested
@@ -101,6 +101,42 @@ def convert_file(
             if postprocess:
                 add_postprocess(draft, draft)
     return Converted(audit(out), comparison)
+
+
+def convert_within_budget(
+    model: str | Path, out: str | Path, *, max_drop: float, calibration: str | Path | None = None,
+    check: str | Path | None = None, pareto: str | Path | None = None, io: Any = None,
+    labels: str | Path | None = None,
+) -> Search:  # fmt: skip
+    """Write the first int8 file of a run or .keras file that loses at most `max_drop` points.
+
+    Of a run of `kzoo classify` points of accuracy on its validation images, and its own int8 file
+    is tried last; else answers that change on the images of `check`, by default those of
+    `calibration`. Raises ValueError where none holds, with what was tried.
+    """
+    run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
+    net = keras.saving.load_model(run.model if run else model, compile=False)
+    names = read_labels(Path(labels)) if labels else labels_of(run.model if run else Path(model))
+    side = net.input_shape[1]
+    images = None if calibration is None else sample(Path(calibration), side)
+    seen = images if check is None else sample(Path(check), side)
+    truth, trained = None, {}
+    if run and images is None:
+        images = for_calibration(run.train, side, seed=run.settings["seed"], count=MOST_IMAGES)
+    if run and seen is None:
+        seen = Images(run.val, run.size)[:]
+        truth = getattr(run.dataset.val, "targets", None)
+    if run and run.int8.is_file():
+        trained = {"the run's own file": run.int8}
+    if images is None or seen is None:
+        raise ValueError("--max-drop measures on images: name a folder, --calibration FOLDER.")
+    found = convert_within(
+        net, out, max_drop=max_drop, calibration=images, images=seen, labels=truth,
+        trained_files=trained, pareto_folder=pareto, convert_options={"io": io, "labels": names},
+    )  # fmt: skip
+    if found.chosen is None:
+        raise ValueError(str(found))
+    return found
 
 
 def sample(folder: Path, side: int | None) -> np.ndarray:

@@ -59,6 +59,15 @@ class ConvertOptions(JsonOptions):
     keep_float: tuple[str, ...] = option(
         "layers that stay in float in an int8 file: names that kzoo sensitivity prints", ()
     )
+    max_drop: float | None = option(
+        "points that int8 may lose, of accuracy for a run of kzoo classify, else of answers that "
+        "change: tries calibration, learned rounding, layers in float and the run's own training, "
+        "and takes the first that holds", None,
+    )  # fmt: skip
+    pareto: str | None = option(
+        "folder for the files that no other one beats in drop and time; tries all (--max-drop)",
+        None,
+    )  # fmt: skip
     labels: str | None = option(
         "file with one class name per line (default: labels.txt beside the model)", None
     )
@@ -79,10 +88,14 @@ def run(options: ConvertOptions) -> Any:
     named = not Path(options.model).exists() and options.model in (*known_models(), *HEADS)
     if not named:
         require_model(options.model)
+    if options.pareto is not None and options.max_drop is None:
+        raise ValueError("--pareto goes with --max-drop: it keeps the files that that tries.")
+    if options.max_drop is not None and options.target != "cpu":
+        raise ValueError("--max-drop searches int8 files for the CPU: leave --target out.")
     for folder in (options.calibration, options.check):
         if folder is not None:
             require_data(folder)
-    from kzoo.recipes.programs.convert_model import convert_file
+    from kzoo.recipes.programs.convert_model import convert_file, convert_within_budget
     from kzoo.recipes.programs.published_model import published_model
     from kzoo.tflite import Metadata
 
@@ -92,6 +105,11 @@ def run(options: ConvertOptions) -> Any:
             options.model, alpha=options.alpha, weights=options.weights, size=options.size
         )
 
+    if options.max_drop is not None:
+        return convert_within_budget(
+            model, options.out, max_drop=options.max_drop, calibration=options.calibration,
+            check=options.check, pareto=options.pareto, io=options.io, labels=options.labels,
+        )  # fmt: skip
     texts = {field: getattr(options, field) for field in ("title", "author", "license")}
     return convert_file(
         model,

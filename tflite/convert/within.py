@@ -1,0 +1,244 @@
+"""int8 within a budget: one way to quantize after the other, until a file loses little enough."""
+
+import dataclasses
+import functools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import kzoo
+from kzoo.files import replacing
+from kzoo.qat import sensitivity
+from kzoo.tflite.convert.converter import convert, load
+from kzoo.tflite.inspect.audit import audit
+from kzoo.tflite.inspect.benchmark import benchmark
+from kzoo.tflite.inspect.compare import compare
+
+MEASURED = 32  # images that the noise of one layer alone is measured on
+SHARES = (0.5, 0.75, 0.9)  # of the noise that the layers kept in float make
+# What `kzoo.quantize` is asked for, the cheapest first.
+WAYS: dict[str, dict[str, Any]] = {
+    "calibration": {},
+    "ranges by outputs": {"ranges": "output"},
+    "learned rounding": {"ranges": "output", "rounding": "learned"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One int8 file: how it was made, what it loses and what it costs."""
+
+    name: str
+    keep_float: tuple[str, ...]
+    drop: float  # points of accuracy, or of images whose answer is another one's
+    accuracy: float | None  # where there are labels
+    agreement: float
+    sqnr_db: float
+    bytes: int
+    cpu_ms: float
+    seconds: float  # of CPU time to make it
+    conversions: tuple[int, int]  # QUANTIZE, DEQUANTIZE operators in it
+    path: Path | None = None  # where it was kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What was tried, in that order."""
+
+    attempts: tuple[Attempt, ...]
+    max_drop: float
+    chosen: Attempt | None  # the first that holds
+
+    @property
+    def closest(self) -> Attempt:
+        return min(self.attempts, key=lambda attempt: attempt.drop)
+
+    @property
+    def pareto(self) -> tuple[Attempt, ...]:
+        """Those that no other one beats in both what they lose and their CPU time."""
+
+        def beaten(one: Attempt) -> bool:
+            return any(
+                other.drop <= one.drop
+                and other.cpu_ms <= one.cpu_ms
+                and (other.drop < one.drop or other.cpu_ms < one.cpu_ms)
+                for other in self.attempts
+            )
+
+        return tuple(one for one in self.attempts if not beaten(one))
+
+    def __str__(self) -> str:
+        if self.chosen:
+            verdict = f"{self.chosen.name} holds: {self.chosen.drop:.2f} of {self.max_drop} points."
+        else:
+            verdict = (
+                f"Nothing holds {self.max_drop} points. {self.closest.name} comes closest, with "
+                f"{self.closest.drop:.2f}: allow that, calibrate on more images, or train "
+                "quantized (kzoo.distill)."
+            )
+        wide = max(len(one.name) for one in self.attempts)
+        head = f"{'':{wide}}   drop accuracy agreement   SQNR      bytes CPU ms   Q/DQ made in"
+        rows = (
+            f"{one.name:{wide}} {one.drop:>6.2f} "
+            f"{'' if one.accuracy is None else f'{one.accuracy:.4f}':>8} {one.agreement:>9.4f} "
+            f"{one.sqnr_db:>6.1f} {one.bytes:>10,} {one.cpu_ms:>6.2f} "
+            f"{'/'.join(map(str, one.conversions)):>6} {one.seconds:>5.0f} s"
+            for one in self.attempts
+        )
+        return "\n".join([verdict, head, *rows])
+
+
+def convert_within(
+    model: keras.Model | str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    max_drop: float,
+    calibration: np.ndarray,
+    images: np.ndarray,
+    labels: Sequence[int] | np.ndarray | None = None,
+    trained_files: Mapping[str, Path] | None = None,
+    pareto_folder: str | os.PathLike | None = None,
+    convert_options: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Search:
+    """Write the first int8 file that loses at most `max_drop` points to `out`; say what was tried.
+
+    In turn: calibration alone, ranges chosen by the outputs, learned rounding, then the layers kept
+    in float that make half, three quarters and nine tenths of the noise (`kzoo.sensitivity`). Where
+    none holds, `chosen` is None and nothing is written.
+
+    model: of one output, without ranges: a classifier or segmenter.
+    max_drop: in points, hundredths: of accuracy on `labels`, (N, ...) class numbers; without
+        labels of the answers that are others than the float model's.
+    calibration, images: (N, H, W, C) in the model's input range, to calibrate and to measure on.
+    trained_files: int8 files that training has made, by name, which are tried last.
+    pareto_folder: gets those files that no other one beats in drop and CPU time, where there is no
+        need to stop: all ways are tried then.
+    convert_options: of `convert`: io, labels, metadata and the like.
+
+    Raises ValueError for a drop that is negative, and for models of several outputs.
+    """
+    if not max_drop >= 0:
+        raise ValueError(f"max_drop must be points >= 0. Received: max_drop={max_drop!r}")
+    net = load(model)
+    if len(net.outputs) != 1:
+        raise ValueError(
+            f"{net.name!r} has {len(net.outputs)} outputs; a drop is measured on models of one, "
+            "classifiers and segmenters. Convert it with kzoo.tflite.convert and measure it there."
+        )
+    attempts: list[Attempt] = []
+    chosen = None
+    with tempfile.TemporaryDirectory(prefix="kzoo_within_") as folder:
+        for name, keep, make in ways(
+            net, calibration, trained_files or {}, convert_options or {}, progress
+        ):
+            progress(name)
+            path = Path(folder, f"{len(attempts)}.tflite")
+            start = time.process_time()
+            make(path)
+            seconds = time.process_time() - start
+            attempts.append(measured(net, path, images, labels, name, keep, seconds))
+            if chosen is None and attempts[-1].drop <= max_drop:
+                chosen = len(attempts) - 1
+                if pareto_folder is None:
+                    break
+        timings = benchmark([attempt.path for attempt in attempts if attempt.path]).timings
+        attempts = [
+            dataclasses.replace(one, cpu_ms=timing.cpu_ms)
+            for one, timing in zip(attempts, timings, strict=True)
+        ]
+        found = Search(tuple(attempts), max_drop, None if chosen is None else attempts[chosen])
+        return kept(found, Path(out), None if pareto_folder is None else Path(pareto_folder))
+
+
+Way = tuple[str, tuple[str, ...], Callable[[Path], Any]]
+
+
+def ways(
+    model: keras.Model, calibration: np.ndarray, trained_files: Mapping[str, Path],
+    options: Mapping[str, Any], progress: Callable[[str], None],
+) -> Iterator[Way]:  # fmt: skip
+    """(Name, layers in float, what writes the file) of each way, when it is its turn."""
+
+    def quantized(keep: tuple[str, ...], how: Mapping[str, Any]) -> Callable[[Path], Any]:
+        def write(path: Path) -> None:
+            int8 = kzoo.quantize(
+                model, calibration=calibration, keep_float=keep, progress=progress, **how
+            )
+            convert(int8, path, **options)
+
+        return write
+
+    for name, how in WAYS.items():
+        yield name, (), quantized((), how)
+    table = sensitivity(
+        without_softmax(model), calibration=calibration, images=calibration[:MEASURED]
+    ).decibels
+    noises = {name: 10 ** (-value / 10) for name, value in table.items()}
+    inputs = {tensor._keras_history.operation.name for tensor in model.inputs}
+    names = [name for name in noises if name not in inputs]
+    known: set[tuple[str, ...]] = set()
+    for share in SHARES:
+        held = np.cumsum([noises[name] for name in names]) / sum(noises.values())
+        keep = tuple(names[: int(np.searchsorted(held, share)) + 1])
+        if keep not in known:
+            known.add(keep)
+            yield f"{len(keep)} layers in float", keep, quantized(keep, WAYS["learned rounding"])
+    for name, file in trained_files.items():
+        yield name, (), functools.partial(shutil.copyfile, file)
+
+
+def without_softmax(model: keras.Model) -> keras.Model:
+    """The model up to its logits."""
+    last = model.layers[-1]
+    softmax = getattr(last, "activation", None) is keras.activations.softmax
+    alone = isinstance(last, keras.layers.Softmax | keras.layers.Activation)
+    return keras.Model(model.input, last.input) if softmax and alone else model
+
+
+def measured(
+    model: keras.Model, path: Path, images: np.ndarray, labels: Any, name: str,
+    keep: tuple[str, ...], seconds: float,
+) -> Attempt:  # fmt: skip
+    """The attempt of a file, its CPU time still to be measured."""
+    found = compare(model, path, images, labels)
+    drop = 1 - found.agreement
+    if found.accuracy:
+        drop = found.accuracy[0] - found.accuracy[1]
+    return Attempt(
+        name, keep, 100 * drop, found.accuracy and found.accuracy[1], found.agreement,
+        found.sqnr_db, path.stat().st_size, np.nan, seconds, audit(path, run=False).conversions,
+        path,
+    )  # fmt: skip
+
+
+def kept(found: Search, out: Path, folder: Path | None) -> Search:
+    """Copy what is to stay; the search with the paths of those files, and no others."""
+    paths: dict[str, Path] = {}
+    for one in found.pareto if folder else ():
+        assert folder is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[one.name] = folder / f"{one.name.replace(' ', '_')}.tflite"
+        copy(one, paths[one.name])
+    if found.chosen:
+        paths[found.chosen.name] = out
+        copy(found.chosen, out)
+    attempts = tuple(dataclasses.replace(one, path=paths.get(one.name)) for one in found.attempts)
+    chosen = next((x for x in attempts if found.chosen and x.name == found.chosen.name), None)
+    return dataclasses.replace(found, attempts=attempts, chosen=chosen)
+
+
+def copy(attempt: Attempt, path: Path) -> None:
+    assert attempt.path is not None
+    labels = attempt.path.with_name("labels.txt")  # that convert has written beside it
+    for source, target in ((attempt.path, path), (labels, path.with_name(labels.name))):
+        if source.is_file():
+            with replacing(target) as part:
+                shutil.copyfile(source, part)
