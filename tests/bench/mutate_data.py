@@ -12,6 +12,8 @@ and "hang". One row a format into results/mutate_data.csv.
 import argparse
 import csv
 import io
+import os
+import platform
 import random
 import re
 import resource
@@ -39,7 +41,7 @@ ODD = ("", "nan", "-1", "1e999", "99999999999999999999", "0", "null", "true", '"
 TIMEOUT_S = 20
 RESULTS = Path(__file__).parent / "results" / "mutate_data.csv"
 COLUMNS = ("kind", "format", "n", "same", "told", "refused", "changed", "crash", "hang",
-           "slowest_s", "mean_ms", "peak_mb", "seed", "commit", "command")  # fmt: skip
+           "slowest_s", "mean_ms", "peak_mb", "seed", "commit", "machine", "command")  # fmt: skip
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
@@ -305,6 +307,7 @@ def main() -> None:
     about = {
         "seed": given.seed,
         "commit": commit,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "command": f"mutate_data.py --count {given.count}",
     }
     rows = [found | about for found in run(given.count, given.seed)]
