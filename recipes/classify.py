@@ -27,6 +27,7 @@ from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
 from kzoo.recipes.evaluation.class_report import REPORT, ClassResults, score_classes
 from kzoo.recipes.evaluation.classify_files import class_predictor, load_classifier
+from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, nothing, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import for_calibration
@@ -55,7 +56,7 @@ def classify(data: str | Path, **options) -> ClassResults:
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    return pipeline.run(TASK, Config(data=str(data), **options))
+    return pipeline.run(TASK, configured("classify", Config, data=str(data), **options))
 
 
 def build(config: Config, dataset: Dataset) -> keras.Model:

@@ -29,6 +29,7 @@ from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.evaluation.box_report import REPORT, BoxResults
 from kzoo.recipes.evaluation.detect_files import load_detector, object_predictor
 from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
+from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
@@ -49,7 +50,7 @@ def detect(data: str | Path, **options) -> BoxResults:
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    return pipeline.run(TASK, Config(data=str(data), **options))
+    return pipeline.run(TASK, configured("detect", Config, data=str(data), **options))
 
 
 def build(config: Config, dataset: BoxDataset) -> Detector:

@@ -3,11 +3,16 @@
 import argparse
 import dataclasses
 import difflib
+import inspect
 import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from kzoo.arguments import check_call
+
+T = TypeVar("T")
 
 
 def option(
@@ -103,6 +108,12 @@ def below_one(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name} must be in [0, 1). Received: {getattr(config, name)}")
+
+
+def configured(name: str, options: type[T], /, **values: Any) -> T:
+    """Return the options of the function `name`; a TypeError names the nearest to a wrong one."""
+    check_call(name, inspect.signature(options), (), values)
+    return options(**values)
 
 
 def add_flags(parser: argparse.ArgumentParser, options: type) -> None:

@@ -25,6 +25,7 @@ from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks, read_t
 from kzoo.recipes.data.packing import pack_masks
 from kzoo.recipes.evaluation.mask_report import REPORT, MaskResults, score_pairs
 from kzoo.recipes.evaluation.segment_files import mask_predictor, predict_masks
+from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
@@ -60,7 +61,7 @@ def segment(data: str | Path, **options) -> MaskResults:
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.
     """
-    return pipeline.run(TASK, Config(data=str(data), **options))
+    return pipeline.run(TASK, configured("segment", Config, data=str(data), **options))
 
 
 def build(config: Config, dataset: MaskDataset) -> keras.Model:

@@ -246,3 +246,12 @@ def test_env_tells_versions_backend_and_machine(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["packages"]["keras"] == keras.__version__
     assert found["cores"] >= 1
+
+
+@pytest.mark.parametrize("recipe", ["classify", "detect", "segment"])
+def test_a_misspelt_option_of_a_recipe_is_told_with_the_nearest(recipe):
+    words = (
+        rf"^{recipe}\(\) got an unexpected keyword argument 'epocs'\. Did you mean 'epochs'\? It "
+    )
+    with pytest.raises(TypeError, match=words):
+        getattr(kzoo.recipes, recipe)("nowhere", epocs=3)
