@@ -1,5 +1,6 @@
 """Written files, held against the Keras model by the interpreter that apps use."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import kzoo
 from kzoo.recipes.cli import main
 from kzoo.recipes.programs.convert_model import convert_file
 from kzoo.tflite import (
+    FORMS,
     SCHEMES,
     Bounds,
     RejectedFile,
@@ -64,6 +66,17 @@ def test_int8_file_agrees_with_a_net_that_has_learnt(v2, int8_v2, unseen):
     assert found.agreement > 0.9
 
 
+def test_bytes_by_way_of_float_are_the_same_bytes(tiny, images, unseen, tmp_path, monkeypatch):
+    """Against the file whose one QUANTIZE takes uint8 to int8: equal to the bit."""
+    monkeypatch.setitem(FORMS, "direct", dataclasses.replace(FORMS["cpu"], float_first=False))
+    quantized = kzoo.quantize(tiny, calibration=images)
+    files = [convert(quantized, tmp_path / f"{t}.tflite", target=t) for t in ("cpu", "direct")]
+    assert [audit(file).outside for file in files] == [(), ("0 QUANTIZE",)]
+    ours, direct = (Runner(file)(unseen[0]) for file in files)
+    assert len(np.unique(direct)) > 100
+    np.testing.assert_array_equal(ours, direct)
+
+
 def test_int8_file_holds_no_float_but_the_softmax(int8_v2):
     found = audit(int8_v2)
     assert found.float_ops == ()
@@ -71,8 +84,8 @@ def test_int8_file_holds_no_float_but_the_softmax(int8_v2):
     assert found.per_channel[0] == found.per_channel[1] == 53
     assert found.partitions == 1
     # The camera's bytes: no operator for the preprocessing but the step from uint8 to int8.
-    assert found.outside == ("0 QUANTIZE",)
-    assert found.operators[1] == "CONV_2D"
+    assert found.outside == ()
+    assert found.operators[:3] == ("DEQUANTIZE", "QUANTIZE", "CONV_2D")
     assert not {"SHAPE", "PACK", "STRIDED_SLICE", "RESHAPE", "MUL"} & set(found.operators)
     assert found.inputs[0].shape == (1, 64, 64, 3)
 
@@ -129,7 +142,7 @@ def test_a_quantized_model_is_taken_as_it_is(v3, images, unseen, tmp_path):
     found = audit(out)
     assert found.float_ops == ()
     assert "HARD_SWISH" not in found.census
-    assert (found.partitions, found.outside) == (1, ("0 QUANTIZE",))
+    assert (found.partitions, found.outside) == (1, ())
     assert found.signatures == (f"serving_default({v3.inputs[0].name}) -> {v3.output_names[0]}",)
     compared = compare(quantized, out, *unseen, layers=4)
     assert compared.accuracy[0] > 0.9
@@ -229,7 +242,8 @@ def test_layers_kept_in_float_are_float_in_the_file(tiny, images, unseen, tmp_pa
     out = convert(quantized, tmp_path / "a.tflite")
     found = audit(out)
     assert [op.split()[1] for op in found.float_ops] == ["DEPTHWISE_CONV_2D", "CONV_2D"]
-    assert found.conversions == (3, 3)  # the bytes, and in and out of float twice; the softmax
+    # The bytes by way of float, and in and out of float twice; the softmax.
+    assert found.conversions == (3, 4)
     assert "FLOOR" not in found.census
     assert found.partitions == 1
     graph = read_tflite(out).graphs[0]
@@ -250,7 +264,7 @@ def test_an_activation_kept_in_float_is_float_in_the_file(images, tmp_path):
     quantized.save(tmp_path / "model.keras")
     found = audit(convert(tmp_path / "model.keras", tmp_path / "a.tflite"))
     assert [op.split()[1] for op in found.float_ops] == ["HARD_SWISH", "MUL"]
-    assert found.conversions == (2, 2)  # the bytes and the act; the act and the output
+    assert found.conversions == (2, 3)  # the bytes and the act; the bytes, the act, the output
     assert found.partitions == 1
     assert "FLOOR" not in found.census
 

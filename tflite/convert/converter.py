@@ -224,7 +224,7 @@ def lower(
     content = translate(graph, scheme, images, grid, ends)
     content = finish(
         content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32",
-        outputs=request.outputs,
+        outputs=request.outputs, through_float=request.float_first,
     )  # fmt: skip
     if request.postprocess and said and isinstance(said.outputs, BoxOutputs):
         content = with_postprocess(content, said.outputs, request.postprocess)

@@ -14,6 +14,7 @@ class Form:
 
     outputs: dtype of quantized outputs; "int8" leaves no operator on floats.
     lists: the targets (`kzoo.tflite.targets`) that it is written for.
+    float_first: whether a uint8 input becomes int8 by way of float32, see `finish.float_first`.
     needs_all: whether a file of which a target refuses an operator is of no use.
     """
 
@@ -23,11 +24,12 @@ class Form:
     io: str = "uint8"
     hard_swish: Literal["split", "op"] = "split"
     outputs: Literal["float32", "int8"] = "float32"
+    float_first: bool = False
     needs_all: bool = False
 
 
 FORMS = {
-    "cpu": Form("int8, hard-swish in the parts that XNNPACK has", ("cpu",)),
+    "cpu": Form("int8, hard-swish in the parts that XNNPACK has", ("cpu",), float_first=True),
     "gpu": Form(
         "float16 weights, which GPUs compute in; int8 would be no faster", ("gpu", "gpu-ir"),
         scheme="float16", io="float32",
@@ -36,7 +38,7 @@ FORMS = {
         "int8, hard-swish as the one operator that NPUs have", ("qualcomm", "mediatek", "tensor"),
         hard_swish="op",
     ),
-    "web": Form("int8 for LiteRT.js on the CPU; for WebGPU take gpu", ("wasm",)),
+    "web": Form("int8 for LiteRT.js on the CPU; for WebGPU take gpu", ("wasm",), float_first=True),
     "micro": Form(
         "int8 throughout, input and outputs too", ("micro",),
         io="int8", outputs="int8", needs_all=True,

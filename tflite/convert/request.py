@@ -31,6 +31,7 @@ class Request:
     outputs: str = "float32"
     target: str | None = None
     keep_float: tuple[str, ...] = ()  # layers that `kzoo.quantize` leaves in float
+    float_first: bool = False  # as in `Form`
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
@@ -79,7 +80,7 @@ def requested(
     return Request(
         out, scheme or chosen.scheme, io or (chosen.io if own else None), labels, image_size,
         calibrator, metadata, batch_size, postprocess, chosen.hard_swish,
-        chosen.outputs if own else "float32", target, keep_float,
+        chosen.outputs if own else "float32", target, keep_float, chosen.float_first,
     )  # fmt: skip
 
 

@@ -1,0 +1,57 @@
+"""What the step from a uint8 input to int8 costs, by way of float32 and directly.
+
+    uv run python tests/bench/input_op.py        (three minutes)
+
+V3-Small at 224 px, SSDLite on it at 320 and LR-ASPP on it at 512, with random weights: the float32
+file, the int8 file as it is written for the CPU (uint8 -> float32 -> int8, both XNNPACK's), the one
+with a single QUANTIZE (as for NPUs, and for the CPU before), and one with an int8 input, timed in
+turn. CPU time of one thread, the least of the rounds.
+"""
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+
+import kzoo
+from kzoo.tflite import FORMS, convert
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from op_costs import ROUNDS, interpreter, least_ms
+from qat_nets import images, randomized
+from record import record
+
+
+def nets():
+    yield "mobilenet_v3_small", 224, kzoo.MobileNetV3Small(classifier_activation=None)
+    small = {"include_top": False}
+    body = kzoo.MobileNetV3Small(input_shape=(320, 320, 3), **small)
+    yield "ssdlite_v3_small", 320, kzoo.SSDLite(body, 20)
+    body = kzoo.MobileNetV3Small(input_shape=(512, 512, 3), output_stride=16, **small)
+    yield "lraspp_v3_small", 512, kzoo.LRASPP(body, 21)
+
+
+def main() -> None:
+    FORMS["direct"] = dataclasses.replace(FORMS["cpu"], float_first=False)
+    rows = []
+    for name, size, net in nets():
+        randomized(net)
+        int8 = kzoo.quantize(net, calibration=images(4, size=size))
+        with tempfile.TemporaryDirectory() as folder:
+            files = {
+                "float32": convert(net, Path(folder) / "f.tflite", scheme="float32"),
+                "int8, by way of float32": convert(int8, Path(folder) / "a.tflite"),
+                "int8, one QUANTIZE": convert(int8, Path(folder) / "b.tflite", target="direct"),
+                "int8, int8 input": convert(int8, Path(folder) / "c.tflite", io="int8"),
+            }
+            ms = least_ms([interpreter(file.read_bytes()) for file in files.values()])
+        rows += [
+            {"net": name, "size": size, "file": kind, "cpu_ms": float(own),
+             "over_float": float(own / ms[0]), "rounds": ROUNDS}
+            for kind, own in zip(files, ms, strict=True)
+        ]  # fmt: skip
+    record("input_op", rows)
+
+
+if __name__ == "__main__":
+    main()
