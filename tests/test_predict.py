@@ -119,7 +119,7 @@ def test_predictions_in_words():
     ]  # fmt: skip
 
 
-def test_labels_in_the_file_come_before_those_beside_it(tmp_path):
+def test_labels_in_the_file_come_before_those_beside_it(tmp_path, capsys):
     pytest.importorskip("tensorflow")
     from kzoo.tflite import convert
 
@@ -134,3 +134,8 @@ def test_labels_in_the_file_come_before_those_beside_it(tmp_path):
     assert (tmp_path / "a.labels.txt").read_text().splitlines() == LABELS
     (tmp_path / "model.keras").write_bytes(b"")
     assert labels_of(tmp_path / "model.keras") == ["star", "sun", "moon"]
+    assert main(["audit", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"].startswith("This file runs on the CPU in ")
+    assert found["metadata"]["labels"] == LABELS
+    assert found["targets"]["gpu"]["answer"] in ("yes", "partly", "no", "unknown")

@@ -42,10 +42,8 @@ class Converted:
         return f"{written} {self.comparison.verdict}"
 
     def __str__(self) -> str:
-        parts = [self.verdict, "", "What is in the file", str(self.audit)]
-        if self.comparison:
-            parts += ["", "Against the model", str(self.comparison)]
-        return "\n".join(parts)
+        tables = [self.audit.table, *([self.comparison.table] if self.comparison else [])]
+        return "\n\n".join([self.verdict, *tables])
 
 
 def convert_file(

@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from kzoo.tflite.inspect.advice import Facts, advice
 from kzoo.tflite.inspect.targets.verdicts import Verdict, computed, targets
@@ -78,16 +79,26 @@ class Audit:
             return "Do not ship this file: its scales can kill a process that runs it. See advice."
         if self.flex_ops:
             return "This file runs only where all of TensorFlow is in the app. See advice."
-        runs = f"This file runs on the CPU in {self.partitions} piece(s)"
-        if not self.run:
-            runs = "This file was read and not run"
+        runs = "This file was read and not run"
+        if self.run:
+            pieces = f"{self.partitions} pieces" if self.partitions != 1 else "one piece"
+            runs = f"This file runs on the CPU in {pieces}"
         if self.advice:
             return f"{runs}, and could run better: see advice below."
         return f"{runs}, and there is nothing to improve. Next: kzoo benchmark {self.path.name}"
 
+    @property
+    def table(self) -> str:
+        """What the file holds, a line each."""
+        return "\n".join(f"{key:<12} {text}" for key, text in self._lines() if text)
+
     def __str__(self) -> str:
-        lines = [f"{key:<12} {text}" for key, text in self._lines() if text]
-        return "\n".join([self.verdict, "", *lines])
+        return f"{self.verdict}\n\n{self.table}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields, with the verdict, and the targets' verdicts without their lists."""
+        targets = {verdict.target.key: verdict.as_json() for verdict in self.targets}
+        return {"verdict": self.verdict, **vars(self), "targets": targets}
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         size = sum(self.bytes.values())

@@ -106,7 +106,12 @@ class Comparison:
         return f"{words}: {GRADES[grade]}"
 
     def __str__(self) -> str:
-        lines = [self.verdict, "", f"{self.images} images", *map(str, self.outputs)]
+        return f"{self.verdict}\n\n{self.table}"
+
+    @property
+    def table(self) -> str:
+        """The figures, of the outputs and of the layers."""
+        lines = [f"{self.images} images", *map(str, self.outputs)]
         if self.layers:
             shown = self.layers[:LAYERS_SHOWN]
             width = max(len("layer"), *(len(layer.name) for layer in shown))

@@ -1,7 +1,6 @@
 """`kzoo audit`: what is in a .tflite file, where it will run, and what will run slowly."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from kzoo.recipes.inputs import require_file
@@ -25,27 +24,10 @@ def run(options: AuditOptions) -> Any:
     require_file(options.file)
     from kzoo.tflite import audit, targets
 
-    if options.targets:
-        verdicts = targets(options.file, options.targets)
-        return in_short(verdicts) if options.json else "\n".join(map(str, verdicts))
-    found = audit(options.file)
-    if not options.json:
-        return found
-    fields = {name: value for name, value in vars(found).items() if name != "targets"}
-    return {"verdict": found.verdict, **fields, "targets": in_short(found.targets)}
-
-
-def in_short(verdicts: Sequence[Any]) -> dict[str, Any]:
-    """Return what each target's list says, without the list."""
-    return {
-        verdict.target.key: {
-            "answer": verdict.answer,
-            "sentence": verdict.sentence,
-            "refused": [str(finding) for finding in verdict.refused],
-            "advice": verdict.advice,
-        }
-        for verdict in verdicts
-    }
+    if not options.targets:
+        return audit(options.file)
+    verdicts = targets(options.file, options.targets)
+    return verdicts if options.json else "\n".join(map(str, verdicts))
 
 
 COMMAND = Command(

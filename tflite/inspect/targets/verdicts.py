@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kzoo.tflite.inspect.targets.edgetpu import EDGE_TPU
 from kzoo.tflite.inspect.targets.gpu import GPU, GPU_IR
@@ -101,6 +102,14 @@ class Verdict:
         found = dict.fromkeys(remedies.get(kind, remedies.get("", "")) for kind in kinds)
         return tuple(f"{text[0].upper()}{text[1:]}." for text in (*found, self.target.otherwise)
                      if text)  # fmt: skip
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the target's list says, without the list."""
+        refused = [str(finding) for finding in self.refused]
+        return {
+            "target": self.target.key, "answer": self.answer, "sentence": self.sentence,
+            "refused": refused, "advice": self.advice,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         lines = [f"{self.target.title}: {self.sentence}", *(f"  {text}" for text in self.advice)]
