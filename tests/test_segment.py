@@ -14,6 +14,8 @@ import kzoo
 from kzoo.recipes.cli import main
 from kzoo.recipes.data.images import read_image
 from kzoo.recipes.data.mask_dataset import full_mask, read_masks
+from kzoo.recipes.evaluation.drawings import clear_class, overlay
+from kzoo.recipes.evaluation.mask_report import legend
 from kzoo.recipes.evaluation.segment_files import load_segmenter
 from kzoo.recipes.segment import TASK, Config, Stages, class_weights
 from kzoo.recipes.task import Run
@@ -203,3 +205,16 @@ def test_a_run_that_could_not_end_in_its_file_does_not_begin(scenes, tmp_path, m
 def test_class_weights_by_hand():
     # The median share is 100: a class of 400 counts half, one of 25 twice, an absent one nothing.
     assert class_weights(np.array([400, 100, 25, 0])) == [0.5, 1.0, 2.0, 0.0]
+
+
+def test_the_legend_and_the_first_class():
+    mask = np.array([[0, 1]], "uint8").repeat(4, axis=0).repeat(4, axis=1)
+    image = np.full((4, 8, 3), 100, "uint8")
+    named = overlay(image, mask, clear=clear_class(["background", "cell"]))
+    street = overlay(image, mask, clear=clear_class(["sky", "road"]))
+    np.testing.assert_array_equal(named[:, :4], 100)  # background stays as it is
+    np.testing.assert_array_equal(street[:, :4], 50)  # class 0's colour is black
+    np.testing.assert_array_equal(named[:, 4:], street[:, 4:])
+    assert "cell" in legend(["background", "cell"])
+    assert "background" not in legend(["background", "cell"]).replace("background:", "")
+    assert "sky" in legend(["sky", "road"])

@@ -59,12 +59,15 @@ def draw_boxes(
     return np.asarray(image)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return an image (H, W, 3) under a mask of any size: background clear, void white."""
+def overlay(image: np.ndarray, mask: np.ndarray, *, clear: int | None = 0) -> np.ndarray:
+    """Return an image (H, W, 3) under a mask of any size, void white.
+
+    Pixels of the class `clear`, usually background, stay as they are; None colours all classes.
+    """
     height, width = image.shape[:2]
     ids = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     colours = palette()
-    share = np.where(ids == 0, 0, OPACITY)[..., None]
+    share = np.where(ids == clear, 0, OPACITY)[..., None] if clear is not None else OPACITY
     return np.rint(image * (1 - share) + colours[ids] * share).astype("uint8")
 
 
@@ -78,6 +81,11 @@ def palette() -> np.ndarray:
             colours[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype("uint8")
     colours[VOID] = 224, 224, 192
     return colours
+
+
+def clear_class(labels: Sequence[str]) -> int | None:
+    """Return the class that `overlay` leaves clear: the first, if it is the background."""
+    return 0 if labels and labels[0] == "background" else None
 
 
 def write_mask(file: Path, mask: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kzoo.recipes.data.images import read_image
 from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, full_mask
-from kzoo.recipes.evaluation.drawings import overlay
+from kzoo.recipes.evaluation.drawings import clear_class, overlay, palette
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
@@ -90,8 +90,8 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
     columns = ("", "share", "IoU float", "IoU int8", "boundary F float", "boundary F int8")
     shown = {
         "By class": table(columns, by_class(run.dataset, val.scores)),
-        "The worst images": strips(val, truth, worst, iou),
-        "Images of all kinds": strips(val, truth, some, iou),
+        "The worst images": strips(val, truth, worst, iou, labels),
+        "Images of all kinds": strips(val, truth, some, iou, labels),
     }
     if len(labels) <= MOST_CLASSES:
         confusion = draw_confusion(val.scores[INT8].confusion, labels, found="found", shares=True)
@@ -112,23 +112,36 @@ def by_class(dataset: MaskDataset, scores: Mapping[str, MaskScores]) -> list[tup
     ]
 
 
+def legend(labels: Sequence[str]) -> str:
+    """Return HTML: each class with its colour in the masks."""
+    clear, colours = clear_class(labels), palette()
+    chips = [
+        f'<span style="background:rgb{tuple(colours[i].tolist())};display:inline-block;width:1em;'
+        f'height:1em;vertical-align:-2px;margin:0 4px 0 12px"></span>{html.escape(label)}'
+        for i, label in enumerate(labels[:MOST_CLASSES])
+        if i != clear
+    ]
+    return f'<p class="quiet">{"".join(chips)}</p>'
+
+
 def strips(
-    split: SplitEvaluation, truth: Sequence[np.ndarray], chosen: np.ndarray, iou: Sequence[float]
-) -> str:
+    split: SplitEvaluation, truth: Sequence[np.ndarray], chosen: np.ndarray, iou: Sequence[float],
+    labels: Sequence[str],
+) -> str:  # fmt: skip
     """Return HTML: images in rows of four, as they are, with the true, float and int8 masks."""
-    rows = []
+    rows, clear = [], clear_class(labels)
     for i in chosen:
         path = split.examples[i].image
         image = read_image(path, SIDE)
         masks = (truth[i], *(found[i] for found in split.predictions.values()))
-        shown = [image, *(overlay(image, mask) for mask in masks)]
+        shown = [image, *(overlay(image, mask, clear=clear) for mask in masks)]
         caption = f"{html.escape(path.name)}: mean IoU of int8 {number(iou[i])}"
         rows.append(
             f'<figure><img style="max-width:{4 * SIDE}px" src="{jpeg(np.concatenate(shown, 1))}" '
             f'alt="{html.escape(path.name)}" loading="lazy"><figcaption>{caption}</figcaption>'
             "</figure>"
         )
-    return f'<p class="quiet">Image, truth, float, int8</p>{"".join(rows)}'
+    return f'<p class="quiet">Image, truth, float, int8</p>{legend(labels)}{"".join(rows)}'
 
 
 def title(settings: Mapping[str, Any]) -> str:
