@@ -21,6 +21,7 @@ from kzoo.recipes.evaluation.evaluate import evaluate
 from kzoo.recipes.evaluation.report import write_report
 from kzoo.recipes.evaluation.results import read_results
 from kzoo.recipes.inputs import STAGES
+from kzoo.recipes.inspection.inspection import summary
 from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay, stage_displays
@@ -40,7 +41,7 @@ def run(task: Task, config: Any) -> Any:
     first = distribute.first  # asked when the processes have come together
     with progress.quiet(config.quiet), config.joined(), progress.quiet(not first()):
         dataset = task.read_dataset(config.data, vars(config))
-        progress.show(str(dataset))
+        progress.show(summary(dataset, config.data, task.name, config.size))
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         model = task.build(config, dataset)

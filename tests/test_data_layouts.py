@@ -798,6 +798,42 @@ def test_a_mask_turns_with_its_image(tmp_path):
     assert "turned with its image" in said(found)
 
 
+@pytest.mark.parametrize("names", ["{}.jpg {}.png", "x/{}.jpg x/{}.png"])
+def test_masks_that_stand_beside_photos(names, tmp_path):
+    photo, drawn = names.split()
+    for i in range(4):
+        image(tmp_path / photo.format(i))
+        mask(tmp_path / drawn.format(i))
+    found = read_masks(tmp_path)
+    assert {p.mask.path.suffix for p in (*found.train, *found.val)} == {".png"}
+
+
+def test_masks_of_0_and_1_among_those_of_0_and_255(tmp_path):
+    found = read_masks(mask_set(tmp_path, lambda p, i: mask(p, HARD * (255 if i % 2 else 1))))
+    for pair in (*found.train, *found.val):
+        np.testing.assert_array_equal(full_mask(pair), HARD)
+    assert "some masks hold 0 and 1, others 0 and 255" in said(found)
+
+
+def test_a_class_that_lies_between_all_others_may_be_void(tmp_path):
+    """As CamVid's twelfth: remarked, not decided."""
+    ids = np.repeat(np.arange(4, dtype="uint8"), 16)[None].repeat(48, 0)
+    ids[24:] = ids[24:, ::-1]
+    ids[:, 15::16] = 4
+    mask_set(tmp_path, lambda p, i: mask(p, ids))
+    assert (
+        "class 4 lies in thin lines between all others, as void does: if it is, say --void 4"
+        in (said(read_masks(tmp_path)))
+    )
+    assert "lies in thin lines" not in said(read_masks(tmp_path, void=4))
+
+
+def test_labels_that_begin_with_labelmes_ignore(tmp_path):
+    text(tmp_path / "labels.txt", "__ignore__\n_background_\nthing\n")
+    found = read_masks(mask_set(tmp_path, lambda p, i: mask(p, HARD)))
+    assert found.labels == ("_background_", "thing")
+
+
 # Images
 
 
@@ -906,6 +942,42 @@ def test_large_photos_are_decoded_small(tmp_path):
     """108 megapixels: more than Pillow opens without a warning, and a fraction of it in memory."""
     Image.new("RGB", (12000, 9000), "red").save(tmp_path / "a.jpg")
     assert read_image(tmp_path / "a.jpg", 64).shape == (64, 64, 3)
+
+
+def test_many_images_beside_the_classes_are_one_issue(tmp_path):
+    for kind in "ab":
+        for i in range(3):
+            image(tmp_path / "train" / kind / f"{i}.png")
+            image(tmp_path / "test" / f"{kind}{i}.png")
+    dataset = read_dataset(tmp_path)
+    assert [str(x).split(": ")[1:] for x in dataset.issues] == [
+        ["stands beside the class folders", "left out (6 such)"]
+    ]
+
+
+def test_a_class_in_another_case(tmp_path):
+    for i in range(3):
+        image(tmp_path / "train" / "Cat" / f"{i}.png")
+        image(tmp_path / "train" / "dog" / f"{i}.png")
+        image(tmp_path / "val" / "cat" / f"{i}.png")
+        image(tmp_path / "val" / "dog" / f"{i}.png")
+    dataset = read_dataset(tmp_path)
+    assert dataset.labels == ("Cat", "dog")
+    assert dataset.val.targets.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_data_yaml_stands_for_its_folder_and_one_image_of_two_entries(tmp_path):
+    as_yolo(tmp_path / "yolo")
+    assert boxes_of(read_boxes(tmp_path / "yolo" / "data.yaml")) == expected()
+    as_coco(tmp_path / "coco")
+    file = tmp_path / "coco" / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["images"].append(content["images"][0] | {"id": 77})
+    content["annotations"][1]["image_id"] = 77
+    file.write_text(json.dumps(content))
+    dataset = read_boxes(tmp_path / "coco")
+    assert boxes_of(dataset) == expected()
+    assert "a.jpg: is listed twice in instances_train.json: read as one" in said(dataset)
 
 
 # The same image twice

@@ -234,7 +234,13 @@ def matched(
     twice: list[tuple[Path, Path, Path]] = []
     for (record, path), split in zip(pairs, splits, strict=True):
         own = Matched(record, path, split)
-        if path in found:
+        if path in found and found[path].record.source == record.source:
+            other = found[path]
+            objects = (*other.record.objects, *record.objects)
+            merged = dataclasses.replace(other.record, objects=objects)
+            found[path] = dataclasses.replace(other, record=merged)
+            issues.append(Issue(path, f"is listed twice in {record.source.name}: read as one"))
+        elif path in found:
             other = found[path]
             twice.append((record.source, path, other.record.source))
             if GUARD.get(split, -1) > GUARD.get(other.split, -1):

@@ -200,12 +200,19 @@ def remarks(packed: Packed) -> tuple[Issue, ...]:
 def of_known_classes(rows: list[Labelled], data: Path, issues: list[Issue]) -> list[Labelled]:
     """Return the rows whose class can be learnt. Raises ValueError for one to validate alone."""
     known = {row.label for row in rows if row.split not in ("val", "test")}
+    rows = [dataclasses.replace(row, label=meant(row.label, known)) for row in rows]
     for label in sorted({row.label for row in rows if row.split == "val"} - known):
         raise ValueError(f"{data}: class {label!r} has images to validate, but none to train on.")
     for label in sorted({row.label for row in rows} - known):
         reason = f"class {label!r} has images to test, but none to train on: left out"
         issues.append(Issue(data, reason))
     return [row for row in rows if row.label in known]
+
+
+def meant(label: str, known: set[str]) -> str:
+    """Return the one of the known labels that differs in case or Unicode's form alone, if any."""
+    alike = [one for one in known if folded(one) == folded(label)]
+    return alike[0] if label not in known and len(alike) == 1 else label
 
 
 # Folders
@@ -224,12 +231,13 @@ def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Itera
     places: dict[Path, str | None] = {**splits} if splits else {data: None}
     for place, split in places.items():
         folders = subfolders(place)
-        for path in sorted(place.iterdir()):
-            if path not in folders and not path.name.startswith("."):
-                if is_candidate(path):
-                    issues.append(Issue(path, "stands beside the class folders: left out"))
-                elif reason := why_unread(path):
-                    issues.append(Issue(path, reason))
+        others = [p for p in sorted(place.iterdir()) if p not in folders and p.name[0] != "."]
+        issues += [Issue(path, reason) for path in others if (reason := why_unread(path))]
+        strays = [path for path in others if is_candidate(path)]
+        if strays:
+            more = f" ({len(strays)} such)" if len(strays) > 1 else ""
+            reason = f"stands beside the class folders: left out{more}"
+            issues.append(Issue(strays[0], reason))
         for folder in folders:
             yield from of_one_class(folder, split, issues)
 

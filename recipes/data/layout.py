@@ -27,6 +27,7 @@ IMAGE_WORDS = frozenset({
 })  # fmt: skip
 MASK_WORDS = frozenset({
     "mask", "masks", "segmentation", "segmentations", "segmentationclass", "segmentationclassaug",
+    "segmentationclasspng",
     "label", "labels", "labelids", "annot", "annots", "annotation", "annotations", "ann", "anns",
     "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "target", "targets", "trimap",
     "trimaps", "gtfine",
@@ -131,6 +132,8 @@ def look_through(data: Path) -> Tree:
     if data.is_dir():
         return Tree(data, tuple(walk(data)))
     root = data.parent
+    if data.suffix.lower() in (".yaml", ".yml"):  # it stands for the folder that it is in
+        return Tree(root, tuple(walk(root)))
     tree = Tree(root, tuple(walk(root)), data)
     if not tree.images and not key_part(root.resolve().name):  # annotations/train.json
         root = root.resolve().parent

@@ -47,6 +47,8 @@ from kzoo.recipes.progress import track
 from kzoo.segmentation.masks import VOID
 
 BACKGROUND = "background"
+SAMPLED = 40  # masks that are searched for a class that looks like void
+THIN, RARE = 0.5, 0.15  # shares: of its pixels at its edge, at least; of all pixels, at most
 BORDERING = 0.5  # share of the edges' pixels that a background has
 
 
@@ -313,7 +315,37 @@ def of_files(
         pair = Pair(item.path, MaskFile(source, coding, turn))
         edge = classes_of(values.edge, values, coding)
         seen.append(Seen(pair, counts, edge, item.split))
+    if labels is None and (number := lies_between([item.pair for item in seen[:SAMPLED]])):
+        reason = (
+            f"class {number} lies in thin lines between all others, as void does: if it is, say "
+            f"--void {number}"
+        )
+        issues.append(Issue(data, reason))
     return labels or numbered(seen), seen
+
+
+def lies_between(pairs: Sequence[Pair]) -> int | None:
+    """Return the highest id, where it borders on every other and is mostly border; else None."""
+    others: set[int] = set()
+    beside: set[int] = set()
+    edge = area = total = 0
+    masks = [pair.mask.read() for pair in pairs]
+    number = max((int(ids[ids != VOID].max(initial=0)) for ids in masks), default=0)
+    for ids in masks:
+        own = ids == number
+        others.update(np.unique(ids[~own]).tolist())
+        across = own[:, 1:] != own[:, :-1]
+        beside.update(ids[:, 1:][across].tolist(), ids[:, :-1][across].tolist())
+        rim = np.zeros_like(own)
+        rim[:, 1:] |= across
+        rim[:, :-1] |= across
+        down = own[1:] != own[:-1]
+        rim[1:] |= down
+        rim[:-1] |= down
+        edge, area, total = edge + (rim & own).sum(), area + own.sum(), total + own.size
+    others -= {VOID}
+    thin = area and edge >= THIN * area and area <= RARE * total
+    return number if len(others) >= 3 and others <= beside and thin else None
 
 
 def look_at_pair(image: Path, mask: Path) -> tuple[Look, Values] | Issue:

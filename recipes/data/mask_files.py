@@ -214,6 +214,15 @@ def grey_coding(
         return Coding(ids={0: 0, VOID: 1}), None, (
             "masks hold nothing but 0 and 255: 255 is read as class 1"
         )  # fmt: skip
+    if (
+        void is None
+        and own == [0, 1]
+        and most == VOID
+        and (not any({1, VOID} <= values.counts.keys() for values in found))
+    ):
+        return Coding(ids={0: 0, 1: 1, VOID: 1}), None, (
+            "some masks hold 0 and 1, others 0 and 255: 255 is read as class 1 (--void 255 if not)"
+        )  # fmt: skip
     if labels and own and own[-1] < count and not lossy:
         return plain, None, ""
     if len(own) == 2 and own[0] == 0 and own[1] >= PLAIN_IDS and count in (0, 2):

@@ -84,8 +84,16 @@ def divided(tree: Tree) -> tuple[list[Path], list[Path]]:
         stem = bare(MASK_STEM, path.stem)
         if stem != path.stem and (path.parent, folded(stem)) in stems:
             masks.append(path)
+    masks = masks or beside_photos(images + unsaid)
     chosen = set(masks)
     return [path for path in images + unsaid if path not in chosen], masks
+
+
+def beside_photos(paths: list[Path]) -> list[Path]:
+    """Return the PNGs that stand beside a JPEG of the same name each, where all of them do."""
+    photos = {path.with_suffix("") for path in paths if path.suffix.lower() in (".jpg", ".jpeg")}
+    drawn = [path for path in paths if path.suffix.lower() == ".png"]
+    return drawn if drawn and all(path.with_suffix("") in photos for path in drawn) else []
 
 
 def mask_pairs(tree: Tree, issues: list[Issue]) -> tuple[list[Matched], bool]:
@@ -160,7 +168,8 @@ def mask_names(tree: Tree, issues: list[Issue]) -> Names:
 
 
 def read_labels(file: Path, issues: list[Issue]) -> tuple[str, ...]:
-    labels = tuple(read_lines(file, issues))
+    lines = read_lines(file, issues)
+    labels = tuple(lines[lines[:1] == ["__ignore__"] :])  # LabelMe's, of no id
     if not all(labels) or len(set(labels)) < len(labels) or not 1 < len(labels) < VOID:
         raise ValueError(
             f"{file} must name from 2 to {VOID - 1} classes, one a line, none of them twice."

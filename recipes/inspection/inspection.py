@@ -36,6 +36,7 @@ BALANCE = {
 }
 LARGEST_SIZE = 1024  # px, of what is advised
 SHOWN_ISSUES = 20
+FIRST_ISSUES = 5  # that a run shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +261,19 @@ def object_sizes(items: Sequence[Item], size: int) -> np.ndarray:
     return size * np.sqrt(np.prod(every[:, 2:] - every[:, :2], axis=1))
 
 
+def summary(dataset: Any, data: str | Path, task: str, size: int) -> str:
+    """Return what a run says of its data: counts, the first issues, objects that are too small."""
+    lines = [str(dataset)]
+    if dataset.issues:
+        lines += [f"{len(dataset.issues)} issues (kzoo inspect {data} shows all), first:"]
+        lines += [f"  {issue}" for issue in dataset.issues[:FIRST_ISSUES]]
+    if task == "detect":
+        found = inspect_dataset(dataset, Path(data), task, size)
+        lines += [line for line in found.sizes() if line.startswith("objects")]
+        lines += [f"To do: {line}" for line in found.advice if "smaller than" in line]
+    return "\n".join(lines)
+
+
 def advice(found: Inspection) -> Iterator[str]:
     """Yield what to do about the data, a sentence each."""
     small = found.object_sizes < SMALLEST
@@ -277,6 +291,10 @@ def advice(found: Inspection) -> Iterator[str]:
     for i in range(first, len(found.labels)):
         if not counts[i]:
             yield f"Nothing of {found.labels[i]!r} is there to train on: add some, or drop it."
+    checked = found.counts("val")
+    for i, label in enumerate(found.labels):
+        if counts[i] and not checked[i]:
+            yield f"Nothing of {label!r} is there to validate on: its figures will say nothing."
     few = [found.labels[i] for i, count in present.items() if count < FEW]
     if few:
         names = ", ".join(map(repr, few[:5])) + (" and others" if len(few) > 5 else "")

@@ -226,6 +226,8 @@ def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
                 f"{table.file}: the first line must name the columns file,label and, if wanted, "
                 f"split. It says: {','.join(table.columns)[:80]!r}"
             )
+        else:
+            issues.append(Issue(table.file, "has no columns of files and labels: left out"))
     return rows
 
 
