@@ -59,6 +59,7 @@ def test_what_is_measured_and_counted_here():
     ("words", "complaint"),
     [
         (["--images", "0"], "images must be at least 1"),
+        (["--pictures", "0"], "images must be at least 1"),  # what the flag was called
         (["--rate", "-1"], "rate must be greater than 0"),
         (["--devices", "5"], "multiple of devices times accumulate. Received: 32, 5 and 1"),
         (["--precision", "int4"], "precision must be one of"),
