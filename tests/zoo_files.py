@@ -27,10 +27,26 @@ SHAPE = (SIDE, SIDE, 3)
 FLOAT_ONLY = ("v4_hybrid_medium",)  # kzoo.quantize has no int8 form of its attention
 
 
-def classifier(builder: Callable[..., keras.Model], alpha: float, **options) -> keras.Model:
+def classifier(
+    builder: Callable[..., keras.Model], alpha: float, *, he: bool = False, **options
+) -> keras.Model:
+    """A classifier that has learnt stripes; `he`: with kernels of He's size, see `enlarge`."""
     images, labels = gratings(384, seed=0)
     net = builder(alpha, input_shape=SHAPE, classes=CLASSES, classifier_activation=None, **options)
+    if he:
+        enlarge(net)
     return solved(settled(net, images[:128]), images, labels)
+
+
+def enlarge(net: keras.Model) -> None:
+    """Raise kernels to He's deviation: in the deepest nets, variances fall below BN's epsilon."""
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+            height, width, channels, _ = layer.kernel.shape
+            deep = isinstance(layer, keras.layers.DepthwiseConv2D)
+            wanted = (2 / (height * width * (1 if deep else channels))) ** 0.5
+            spread = float(keras.ops.std(layer.kernel)) or wanted
+            layer.kernel.assign(layer.kernel * max(1.0, wanted / spread))
 
 
 def backbone(builder: Callable[..., keras.Model], alpha: float, **options) -> keras.Model:
@@ -59,7 +75,7 @@ NETS: dict[str, Callable[[], keras.Model]] = {
     "v3_small": lambda: classifier(kzoo.MobileNetV3Small, 0.35),
     "v3_small_minimalistic": lambda: classifier(MINIMALISTIC, 0.35),
     "v4_conv_small": lambda: classifier(kzoo.MobileNetV4ConvSmall, 0.35),
-    "v4_hybrid_medium": lambda: classifier(kzoo.MobileNetV4HybridMedium, 0.25),
+    "v4_hybrid_medium": lambda: classifier(kzoo.MobileNetV4HybridMedium, 0.25, he=True),
     "ssdlite": detector,
     "lraspp": lambda: segmenter(kzoo.LRASPP),
     "deeplab": lambda: segmenter(kzoo.DeepLabV3, filters=32, decoder=True, aspp_rates=(1, 2)),

@@ -4,13 +4,16 @@ Phones are ARM, and every other test runs on x86. This program sets itself up in
 (80 MB): qemu-user-static and an arm64 Python of Debian 12, unpacked and not installed, and LiteRT's
 aarch64 wheel. It needs apt-get, dpkg and pip; nothing of the machine changes.
 
-LiteRT is 1.4.0 on ARM: 2.3.0 ends in a segmentation fault under qemu 7.2. x86 has the LiteRT that
-is installed. Times under qemu mean nothing and are not given.
+LiteRT is 1.4.0 on ARM: 2.3.0 ends in a segmentation fault under qemu 7.2. x86 runs both 1.4.0 and
+the LiteRT that is installed, so that a difference can be told to be the processor's or the
+version's. Times under qemu mean nothing and are not given.
 
 A row of tests/bench/results/arm.csv is a file on a CPU: images, the partitions and the operators
-outside XNNPACK there, whether those are what `audit` predicts, the largest difference from x86 of
-any output in quanta (steps of the int8 tensor it is dequantized from; of float files, millionths of
-the output's range), and the share of answers that change (top class, pixels' classes, detections).
+outside XNNPACK there, whether those are what `audit` predicts; against x86 with the same LiteRT and
+against x86 with the installed one (`_new`) the largest difference of any output in quanta (steps of
+the int8 tensor it is dequantized from; of outputs computed in floats, millionths of their range; of
+masks nothing), and the share of answers that change (top class, pixels' classes, anchors' classes).
+Rows of files and CPUs that are not run (--only, --cpu) stay.
 """
 
 import argparse
@@ -19,7 +22,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,8 @@ from kzoo.weights.readers.flatbuffer import TfliteGraph, read_tflite  # noqa: E4
 
 PYTHON = """python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 libstdc++6
 zlib1g libexpat1 libssl3 libffi8 libbz2-1.0 liblzma5 libuuid1 libsqlite3-0 libcrypt1""".split()  # noqa: SIM905, one line a package otherwise
-WHEELS = ("ai-edge-litert==1.4.0", "numpy==2.3.5", "flatbuffers==25.12.19")
+OLD = "1.4.0"  # LiteRT on ARM
+WHEELS = (f"ai-edge-litert=={OLD}", "numpy==2.3.5", "flatbuffers==25.12.19")
 PLATFORMS = ("manylinux_2_17_aarch64", "manylinux2014_aarch64", "manylinux_2_27_aarch64",
              "manylinux_2_28_aarch64")  # fmt: skip
 # qemu's CPUs, by what int8 kernels find on them.
@@ -45,7 +49,8 @@ CPUS = {
 }
 RESULTS = HERE.parent / "bench" / "results" / "arm.csv"
 COLUMNS = ["net", "scheme", "cpu", "features", "images", "partitions", "outside", "predicted",
-           "worst_quanta", "changed", "litert_arm", "litert_x86", "machine", "commit", "seed",
+           "worst_quanta", "changed", "worst_quanta_new", "changed_new", "litert_arm",
+           "litert_x86", "machine", "commit", "seed",
            "command"]  # fmt: skip
 
 
@@ -66,6 +71,8 @@ def main() -> None:
     for name in ("arm_runner.py", "../../tflite/runtime/trial.py"):
         (work / Path(name).name).write_bytes((HERE / name).read_bytes())
     run([sys.executable, "-P"], work, "x86", [file for _, _, file in files])
+    same = given.root / "pip" / "bin" / "python"
+    run([same, "-P"], work, f"x86 {OLD}", [file for _, _, file in files])
     rows = []
     for cpu in given.cpu:
         arm64 = given.root / "arm64"
@@ -73,12 +80,22 @@ def main() -> None:
                     arm64 / "usr/bin/python3.11"]  # fmt: skip
         died = run(emulated, work, cpu, [file for _, _, file in files], given.root / "site")
         for net, scheme, file in files:
-            found = [died[file]] * 5 if file in died else compared(work, cpu, file)
+            found = [died[file]] * 7 if file in died else compared(work, cpu, file)
             rows.append([net, scheme, cpu, CPUS[cpu], given.images, *found, *stamp(given.images)])
-            print(*rows[-1][:10], sep="\t", flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("w", newline="", encoding="utf-8") as out:
-        csv.writer(out).writerows([COLUMNS, *rows])
+            print(*rows[-1][:12], sep="\t", flush=True)
+    write(given.out, rows)
+
+
+def write(out: Path, rows: list[list]) -> None:
+    """Write the rows to the CSV, in place of those that it has of the same files and CPUs."""
+    kept = {}
+    if out.is_file():
+        with out.open(encoding="utf-8", newline="") as old:
+            kept = {tuple(row[:3]): row for row in list(csv.reader(old))[1:]}
+    kept |= {tuple(row[:3]): row for row in rows}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="", encoding="utf-8") as new:
+        csv.writer(new, lineterminator="\n").writerows([COLUMNS, *(kept[k] for k in sorted(kept))])
 
 
 def cache() -> Path:
@@ -110,6 +127,7 @@ def set_up(root: Path) -> None:
         [*pip, "--only-binary=:all:", *tags, "--python-version", "3.11",
          "--target", root / "site", *WHEELS], check=True,
     )  # fmt: skip
+    subprocess.run([*pip, *WHEELS], check=True)  # of x86
     (root / "ready").touch()
 
 
@@ -136,19 +154,26 @@ def run(
 
 
 def compared(work: Path, cpu: str, file: Path) -> list:
-    """[partitions, operators outside, as predicted, worst difference, answers that change]."""
-    here, there = (np.load(work / name / f"{file.stem}.npz") for name in ("x86", cpu))
-    graph = read_tflite(file).graphs[0]
+    """[partitions, operators outside, as predicted, then `differences` to x86's two LiteRTs]."""
+    there = np.load(work / cpu / f"{file.stem}.npz")
     (cpu_list,) = targets(file, "cpu")
     predicted = [finding.index for finding in cpu_list.refused] == there["outside"].tolist()
+    found = [int(there["partitions"]), len(there["outside"]), predicted]
+    for name in (f"x86 {OLD}", "x86"):
+        found += differences(file, np.load(work / name / f"{file.stem}.npz"), there)
+    return found
+
+
+def differences(file: Path, here: Mapping, there: Mapping) -> list[str]:
+    """[The worst difference of an output, the share of answers that change]."""
+    graph = read_tflite(file).graphs[0]
     worst = 0.0
     for index in graph.outputs:
         a, b = (side[str(index)].astype(np.float64) for side in (here, there))
-        worst = max(worst, float(np.abs(a - b).max()) / step(graph, index, a))
-    answers = answers_of(graph, here), answers_of(graph, there)
-    changed = float(np.mean(answers[0] != answers[1]))
-    outside = len(there["outside"])
-    return [int(there["partitions"]), outside, predicted, f"{worst:.3g}", f"{changed:.4f}"]
+        if graph.tensors[index].dtype != "uint8":  # the classes of a mask are no numbers
+            worst = max(worst, float(np.abs(a - b).max()) / step(graph, index, a))
+    changed = float(np.mean(answers_of(graph, here) != answers_of(graph, there)))
+    return [f"{worst:.3g}", f"{changed:.4f}"]
 
 
 def step(graph: TfliteGraph, index: int, values: np.ndarray) -> float:
@@ -157,12 +182,12 @@ def step(graph: TfliteGraph, index: int, values: np.ndarray) -> float:
         scales = graph.tensors[op.inputs[0]].scales if op.inputs else ()
         if index in op.outputs and op.name == "DEQUANTIZE" and scales:
             return scales[0]
-    if graph.tensors[index].dtype in ("uint8", "int32"):
+    if graph.tensors[index].dtype == "int8":
         return 1.0
     return 1e-6 * max(float(np.ptp(values)), 1e-12)
 
 
-def answers_of(graph: TfliteGraph, outputs: dict) -> np.ndarray:
+def answers_of(graph: TfliteGraph, outputs: Mapping) -> np.ndarray:
     """What an app reads: the largest class of each image, pixel or anchor; masks as they are."""
     values = [outputs[str(index)] for index in graph.outputs]
     classes = next((v for v in reversed(values) if v.ndim > 1 and v.dtype == np.float32), values[0])
@@ -178,7 +203,7 @@ def stamp(images: int) -> list[str]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    return ["1.4.0", ai_edge_litert.__version__, platform.machine(), commit.stdout.strip(), "0, 1",
+    return [OLD, ai_edge_litert.__version__, platform.machine(), commit.stdout.strip(), "0, 1",
             f"python tests/clients/arm_client.py --images {images}"]  # fmt: skip
 
 

@@ -20,8 +20,10 @@ def main(inputs: str, out: str, *files: str) -> None:
         interpreter.allocate_tensors()
         (source,), ends = interpreter.get_input_details(), interpreter.get_output_details()
         outputs: dict = {f"{end['index']}": [] for end in ends}
+        less = 128 if source["dtype"] == np.int8 else 0  # as bytes of images are stored in int8
         for image in images:
-            interpreter.set_tensor(source["index"], image[None].astype(source["dtype"]))
+            stored = (image[None].astype(np.int16) - less).astype(source["dtype"])
+            interpreter.set_tensor(source["index"], stored)
             interpreter.invoke()
             for end in ends:
                 outputs[f"{end['index']}"].append(interpreter.get_tensor(end["index"])[0])

@@ -44,7 +44,10 @@ QUANTIZED_NOTE = (
     "GPUs compute in float16 whatever the file holds: an int8 file is smaller there, not faster"
 )
 ANY = FLOATS | EIGHT_BITS | {"int16", "int32", "uint16", "uint32", "bfloat16"}
-COMPARED = Rule(FLOATS | EIGHT_BITS | INTEGERS | {"bool"})
+COMPARED = Rule(
+    FLOATS | EIGHT_BITS | INTEGERS | {"bool"},
+    (depends("bool tensors are taken only where the app allows them"),),
+)
 
 # Operators of MediaPipe's models, in both pipelines.
 CUSTOM = kinds(
