@@ -133,7 +133,7 @@ class TestRun:
         page = (run / "report.html").read_text(encoding="utf-8")
         for text in ("mean IoU", "boundary F", "Image, truth, float, int8", "circle"):
             assert text in page
-        assert "has no mask masks/0000.png: left out" in page
+        assert "has no mask: left out" in page
         assert 'src="http' not in page
 
 

@@ -96,7 +96,7 @@ def fit(
             kept = checkpoints.keep(
                 model, [], checkpoints.after(folder, stage.name, 0), None, model.get_weights()
             )
-    else:
+    elif checkpoints.place(kept)[0] < stage.epochs:
         display.resuming(*checkpoints.place(kept))
     with distribute.scope():
         if kept:
