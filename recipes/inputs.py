@@ -3,7 +3,10 @@
 import json
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
+
+from kzoo.recipes.options import did_you_mean
 
 MODEL, FILE = "model.keras", "model.tflite"  # of a run
 STAGES = "stages.json"  # in checkpoint/ of a run: the names of its stages
@@ -68,12 +71,20 @@ def stopped(checkpoints: Path) -> str:
     return f"stopped in {stage}, epoch {int(epoch) + (1 if steps else 2)}"
 
 
-def require_model(model: str | Path, suffixes: tuple[str, ...] = (".keras",)) -> None:
-    """Raise ValueError where there is neither a run of kzoo nor a model file of that name."""
+def require_model(
+    model: str | Path, suffixes: tuple[str, ...] = (".keras",), names: Collection[str] = ()
+) -> None:
+    """Raise ValueError where there is neither a run of kzoo nor a model file of that name.
+
+    names: what it may be besides, with the nearest of which a wrong word is answered.
+    """
     path, kinds = Path(model), " or ".join(suffixes)
+    if str(model) in names:
+        return
     if path.is_dir():
         require_run(path)
     elif not path.is_file():
-        raise ValueError(f"There is no {model}. Name a run folder or a {kinds} file.")
+        near = did_you_mean(str(model), names)
+        raise ValueError(f"There is no {model}. Name a run folder or a {kinds} file{near or '.'}")
     elif path.suffix not in suffixes:
         raise ValueError(f"{model} is no {kinds} file. Name one, or a run folder.")

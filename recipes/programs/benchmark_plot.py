@@ -13,7 +13,7 @@ def benchmark_files(
     files: Sequence[str | Path], *, threads: int = 1, runtimes: Sequence[str] = ("litert",),
     plot: str | Path | None = None,
 ) -> Benchmark:  # fmt: skip
-    """Times `files`; with `plot` draws them into that file, .png, .svg or .pdf."""
+    """Time `files`; with `plot` draw them into that file, .png, .svg or .pdf."""
     found = benchmark(files, threads=threads, runtimes=runtimes)
     if plot:
         with replacing(Path(plot)) as part:
@@ -22,7 +22,7 @@ def benchmark_files(
 
 
 def draw(found: Benchmark) -> Figure:
-    """One bar of CPU time for each file and runtime, with its ratio to the first."""
+    """Return one bar of CPU time for each file and runtime, with its ratio to the first."""
     names = [
         f"{name}\n{t.runtime}, {t.bytes / 1e6:.1f} MB"
         for name, t in zip(found.names, found.timings, strict=True)

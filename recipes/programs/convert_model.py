@@ -53,7 +53,7 @@ def convert_file(
     batch_size: int = 1, about: Metadata | None = None, postprocess: bool = False,
     target: str = "cpu", keep_float: Sequence[str] = (),
 ) -> Converted:  # fmt: skip
-    """Converts `model`, compares the file with it, and returns what was found.
+    """Convert `model`, compare the file with it, and return what was found.
 
     `calibration` and `check` are folders of images, of which some are taken; without `check` the
     file is compared on those of `calibration`. Of a run's folder the float model is converted, by
@@ -138,7 +138,7 @@ def convert_within_budget(
 
 
 def sample(folder: Path, side: int | None) -> np.ndarray:
-    """Up to MOST_IMAGES readable images below a folder, spread evenly over its file names."""
+    """Return up to MOST_IMAGES readable images below a folder, spread over its file names."""
     if side is None:
         raise ValueError("The model leaves the size of its images open: say --size.")
     paths = sorted(path for path in folder.rglob("*") if is_candidate(path))

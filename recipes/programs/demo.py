@@ -73,7 +73,7 @@ def draw_images(folder: Path, seed: int = 0) -> Path:
 
 
 def demo(out: str | Path = "runs/demo", *, epochs: int = 12, seed: int = 0) -> ClassResults:
-    """Draws the images, trains, converts, verifies. Returns what the run reached."""
+    """Draw the images, train, convert, verify; return what the run reached."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     images = draw_images(out / "images", seed)

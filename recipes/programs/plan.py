@@ -114,7 +114,7 @@ class Plan:
 
 
 def plan(ask: Ask) -> Plan:
-    """Builds the net and measures what is not given."""
+    """Return what a run takes: the net is built, and what is not given is measured."""
     reading, kb = reading_speed(ask)
     return Plan(
         dataclasses.replace(ask, cores=ask.cores or os.cpu_count()),
@@ -126,7 +126,7 @@ def plan(ask: Ask) -> Plan:
 
 
 def cost(ask: Ask) -> tuple[int, int, int]:
-    """(Parameters, MACs, numbers that the layers give out) of the net, for an image."""
+    """Return (parameters, MACs, numbers that the layers give out) of the net, for an image."""
     net = built(ask)
     profile = kzoo.profile(net)
     outputs = sum(int(np.prod(layer.output.shape[1:])) for layer in net.layers)
@@ -140,7 +140,7 @@ def built(ask: Ask) -> keras.Model:
 
 
 def compiled(ask: Ask) -> keras.Model:
-    """The net, ready to train."""
+    """Return the net, ready to train."""
     keras.config.set_dtype_policy(ask.precision)
     try:
         net = built(ask)
@@ -152,7 +152,7 @@ def compiled(ask: Ask) -> keras.Model:
 
 
 def training_speed(ask: Ask) -> float:
-    """Images a second of this machine's device, after the first step."""
+    """Return images a second of this machine's device, after the first step."""
     net = compiled(ask)
     each = ask.batch_size // (ask.devices * ask.accumulate)
     images = np.random.default_rng(0).uniform(0, 255, (each, ask.size, ask.size, 3))
@@ -161,7 +161,7 @@ def training_speed(ask: Ask) -> float:
 
 
 def fastest(act: Callable[[], Any]) -> float:
-    """Seconds of the quickest of some times; what else a machine does only makes it slower."""
+    """Return seconds of the quickest of some times: what else a machine does makes it slower."""
     act()
     taken = []
     for _ in range(MEASURED_STEPS):
@@ -172,7 +172,7 @@ def fastest(act: Callable[[], Any]) -> float:
 
 
 def reading_speed(ask: Ask) -> tuple[float, float]:
-    """(Images a second that one thread reads and augments, kB of a file)."""
+    """Return (images a second that one thread reads and augments, kB of a file)."""
     paths: list[Any] = [Drawn(i) for i in range(MEASURED_IMAGES)]
     if ask.data:
         found = read_dataset(ask.data).train.paths

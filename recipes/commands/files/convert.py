@@ -86,8 +86,7 @@ class ConvertOptions(JsonOptions):
 
 def run(options: ConvertOptions) -> Any:
     named = not Path(options.model).exists() and options.model in (*known_models(), *HEADS)
-    if not named:
-        require_model(options.model)
+    require_model(options.model, names=(*known_models(), *HEADS))
     if options.pareto is not None and options.max_drop is None:
         raise ValueError("--pareto goes with --max-drop: it keeps the files that that tries.")
     if options.max_drop is not None and options.target != "cpu":

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from kzoo.recipes.inputs import require_run
 from kzoo.recipes.options import Command, Options, option
 
 
@@ -18,6 +19,7 @@ class AndroidOptions(Options):
 
 
 def run(options: AndroidOptions) -> str:
+    require_run(options.run)
     from kzoo.recipes.commands.android_folder import android
 
     folder = android(

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from kzoo.recipes.commands.files.convert import HEADS
 from kzoo.recipes.commands.json_output import json_text
+from kzoo.recipes.inputs import require_model
+from kzoo.recipes.models import known_models
 from kzoo.recipes.options import Command, JsonOptions, option
 
 
@@ -41,6 +44,7 @@ class PredictOptions(JsonOptions):
 
 
 def run(options: PredictOptions) -> Any:
+    require_model(options.model, (".keras", ".tflite"), (*known_models(), *HEADS))
     from kzoo.recipes.programs.predict_images import model_file, predict
 
     file = model_file(options.model, alpha=options.alpha, weights=options.weights)

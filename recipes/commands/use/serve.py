@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 
+from kzoo.recipes.inputs import require_file, require_model
 from kzoo.recipes.options import Command, Options, option
 
 
@@ -17,6 +18,9 @@ class ServeOptions(Options):
 
 
 def run(options: ServeOptions) -> None:
+    require_model(options.model, (".tflite",))
+    for image in options.images:
+        require_file(image)
     from kzoo.recipes.commands.serve_page import serve
 
     server = serve(options.model, options.images, port=options.port, cache=options.cache)
