@@ -12,13 +12,14 @@ from PIL import Image
 from scenes import draw_scenes
 
 from kzoo.detection.anchors import Anchors
+from kzoo.detection.boxes import encode
 from kzoo.detection.detections import Detections
 from kzoo.detection.detector import Detector
 from kzoo.preprocessing import stretch
 from kzoo.recipes.cli import main
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import Example, read_boxes
-from kzoo.recipes.detect import TASK, Config, Stages
+from kzoo.recipes.detect import TASK, Config, Stages, image_quality
 from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.evaluation.detect_files import load_detector
 from kzoo.recipes.evaluation.drawings import draw_boxes
@@ -336,6 +337,33 @@ def test_a_stage_that_was_killed_goes_on(scenes, tmp_path):
     assert again == first
     assert second["epoch"] == 1
     assert {"val_loss", "val_box_loss", "val_map", "val_map50"} <= second.keys()
+
+
+def test_the_quality_of_an_image_is_its_own_map(scenes, tmp_path):
+    """Of an image whose objects are found as they are 1, of one where nothing is found 0."""
+    dataset, config = read_boxes(scenes), Config(data=str(scenes), size=64)
+    stages = Stages(Run(TASK, vars(config), dataset, tmp_path, config))
+    val = stages.batches(dataset.val[:3])
+    anchors = Anchors(grids=((4, 4), (2, 2)))
+    image = keras.Input((64, 64, 3))
+    count, classes = len(anchors.boxes()), len(dataset.labels)
+    flat = keras.layers.Flatten()(keras.layers.AveragePooling2D(32)(image))
+    outputs = {
+        name: keras.layers.Reshape((count, width), name=name)(
+            keras.layers.Dense(count * width)(flat)
+        )
+        for name, width in (("boxes", 4), ("logits", 1 + classes))
+    }
+    detector = Detector(image, outputs, classes=classes, anchors=anchors)
+    boxes = np.zeros((3, count, 4), "float32")
+    logits = np.full((3, count, 1 + classes), [20.0] + [0.0] * classes, "float32")
+    for row, example in enumerate(dataset.val[:2]):
+        for k, (box, label) in enumerate(zip(example.boxes, example.labels, strict=True)):
+            boxes[row, k] = encode(box, anchors.boxes()[k])
+            logits[row, k] = 0
+            logits[row, k, 1 + label] = 20
+    found = image_quality(detector, {"boxes": boxes, "logits": logits}, val, 0)
+    np.testing.assert_allclose(found, [1, 1, 0], atol=1e-6)
 
 
 def test_settings_that_make_no_sense(scenes, capsys):

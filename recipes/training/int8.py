@@ -117,7 +117,8 @@ def choose(
     nearer = far_trained < far_untrained
     measured = (
         f"trained and untrained differ by {abs(mean):.4f} on average over {n} validation images, "
-        f"within the standard error of {error:.4f}; " if n > 1 else ""
+        f"within the standard error of {error:.4f}; " if mean else
+        f"trained and untrained are equally good on {n} validation images; " if n > 1 else ""
     )  # fmt: skip
     near, far = sorted([far_trained, far_untrained])
     return Choice(
