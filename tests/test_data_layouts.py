@@ -637,6 +637,22 @@ def test_tables_without_a_header_of_ids_and_of_ones(tmp_path):
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (2, 2, 2)
 
 
+def test_a_table_beside_folders_that_are_no_classes(tmp_path):
+    """Kaggle's images/, test/ without labels, and a table of the first."""
+    for i in range(6):
+        image(tmp_path / "images" / f"{i}.png")
+        image(tmp_path / "test" / f"x{i}.png")
+    rows = [f"{i},{'ab'[i % 2]}" for i in range(6)]
+    text(tmp_path / "labels.csv", "\n".join(["id,breed", *rows]))
+    text(tmp_path / "sample_submission.csv", "id,a,b\nx0,.5,.5\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset.labels == ("a", "b")
+    assert {path.parent.name for path in (*dataset.train.paths, *dataset.val.paths)} == {"images"}
+    bare = [f"images/{i}.png,{i % 2},{'train' if i < 4 else 'test'}" for i in range(6)]
+    dataset = read_dataset(text(tmp_path / "bare.csv", "\n".join(bare)))
+    assert (dataset.labels, len(dataset.test)) == (("0", "1"), 2)
+
+
 BOX_TABLES = {
     "corner and sides": ("image_id,label,x,y,w,h", "5,6,20,10"),
     "bbox": ('file,label,"bbox"', '"[5, 6, 20, 10]"'),

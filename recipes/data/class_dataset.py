@@ -17,6 +17,7 @@ from kzoo.recipes.data.layout import (
     Asked,
     ImageFinder,
     folded,
+    key_part,
     look_through,
     split_of,
     walk,
@@ -263,7 +264,8 @@ def has_class_folders(data: Path) -> bool:
     splits = split_folders(data)
     if splits:
         return any(subfolders(path) for path in splits)
-    return len(subfolders(data)) > 1
+    own = [path for path in subfolders(data) if key_part(path.name) and not split_of(path.name)]
+    return len(own) > 1 or (len(subfolders(data)) > 1 and not any(data.glob("*.[ct]sv")))
 
 
 def is_nameless_image(path: Path) -> bool:

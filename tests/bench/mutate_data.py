@@ -301,6 +301,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--append", action="store_true", help="to the rows that are there")
     given = parser.parse_args()
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
@@ -312,9 +313,10 @@ def main() -> None:
     }
     rows = [found | about for found in run(given.count, given.seed)]
     RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
+    with RESULTS.open("a" if given.append else "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
+        if not given.append:
+            writer.writeheader()
         writer.writerows(rows)
     for found in rows:
         print(*(f"{found[name]!s:>12}" for name in COLUMNS[:12]))

@@ -232,10 +232,11 @@ def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
 
 
 def with_header(table: Table, columns: dict[str, int]) -> tuple[Table, dict[str, int]]:
-    """Return a table of two columns whose first line is no header with one."""
-    if len(table.columns) == 2 and suffix_of(table.columns[0]) in SUFFIXES:
+    """Return a table of two or three columns whose first line is no header with one."""
+    names = ("file", "label", "split")[: len(table.columns)]
+    if len(table.columns) in (2, 3) and suffix_of(table.columns[0]) in SUFFIXES:
         rows = ((1, table.columns), *table.rows)
-        return Table(table.file, ("file", "label"), rows), {"file": 0, "label": 1}
+        return Table(table.file, names, rows), {name: i for i, name in enumerate(names)}
     return table, columns
 
 
