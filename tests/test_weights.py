@@ -287,6 +287,80 @@ def test_file_without_classifier_leaves_a_new_head(tmp_path):
     assert model.loaded_weights.new == ("head_wide", "head_logits")
 
 
+# TensorFlow.js
+
+
+def save_tfjs(model: keras.Model, folder: Path, quantized: bool) -> None:
+    """The layers format of tensorflowjs: 64 kB files, variables in alphabetical order."""
+    entries, content = [], b""
+    arrays = {f"{x.name}/{w.name}": np.asarray(w) for x in model.layers for w in x.weights}
+    for name, array in sorted(arrays.items()):
+        entry = {"name": name, "shape": array.shape, "dtype": "float32"}
+        if quantized:
+            least, scale = float(array.min()), float(np.ptp(array)) / 255 or 1.0
+            entry["quantization"] = {"dtype": "uint8", "min": least, "scale": scale}
+            array = np.rint((array - least) / scale).astype("uint8")
+        entries.append(entry)
+        content += array.tobytes()
+    parts = [content[i : i + 65536] for i in range(0, len(content), 65536)]
+    paths = [f"group1-shard{i + 1}of{len(parts)}.bin" for i in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        (folder / path).write_bytes(part)
+    topology = {"model_config": json.loads(model.to_json())}
+    manifest = [{"paths": paths, "weights": entries}]
+    written = {"modelTopology": topology, "weightsManifest": manifest}
+    (folder / "model.json").write_text(json.dumps(written))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_tfjs(tmp_path, quantized):
+    theirs = settled(keras.applications.MobileNetV2((64, 64, 3), 0.35, weights=None, classes=7))
+    save_tfjs(theirs, tmp_path, quantized)
+    ours = kzoo.MobileNetV2(
+        0.35, input_shape=(64, 64, 3), classes=7, weights=tmp_path / "model.json"
+    )
+    assert ours.loaded_weights.new == ()
+    for found, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        step = np.ptp(expected) / 255 if quantized else 0.0
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0.51 * step)
+
+
+def test_a_head_of_somebodys_own_is_left_out(tmp_path):
+    """Three dense layers on features, as nsfwjs' V2 has them."""
+    theirs = keras.applications.MobileNetV2(
+        (64, 64, 3), 0.35, weights=None, include_top=False, pooling="avg"
+    )
+    x = theirs.output
+    for width in (16, 8, 5):
+        x = keras.layers.Dense(width)(x)
+    save_tfjs(settled(keras.Model(theirs.input, x)), tmp_path, False)
+    features = kzoo.MobileNetV2(0.35, include_top=False, weights=tmp_path / "model.json")
+    assert features.loaded_weights.new == ()
+    with pytest.raises(ValueError, match=r"kernel 52 is 'dense.* of shape \(1, 1, 1280, 16\)"):
+        kzoo.MobileNetV2(0.35, weights=tmp_path / "model.json")
+
+
+def test_tfjs_that_is_damaged(tmp_path):
+    load = functools.partial(kzoo.MobileNetV2, weights=tmp_path / "model.json")
+    file = tmp_path / "model.json"
+    file.write_text('{"modelTopology": {"node": []}, "weightsManifest": []}')
+    with pytest.raises(ValueError, match="It is a graph model, which has no layers"):
+        load()
+    entry = {"name": "conv/kernel", "shape": [2, 2], "dtype": "float32"}
+    manifest = [{"paths": ["part.bin"], "weights": [entry]}]
+    topology = {"model_config": {"config": {"layers": []}}}
+    file.write_text(json.dumps({"modelTopology": topology, "weightsManifest": manifest}))
+    with pytest.raises(ValueError, match=r"is damaged .*part\.bin"):
+        load()
+    (tmp_path / "part.bin").write_bytes(bytes(15))
+    with pytest.raises(ValueError, match="files end at byte 15, within conv/kernel"):
+        load()
+    manifest[0]["paths"] = ["../part.bin"]
+    file.write_text(json.dumps({"modelTopology": topology, "weightsManifest": manifest}))
+    with pytest.raises(ValueError, match="outside its folder"):
+        load()
+
+
 # PyTorch
 
 

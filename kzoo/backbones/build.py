@@ -25,9 +25,10 @@ class Options(TypedDict, total=False):
 
     input_shape: (H, W, C), or (C, H, W) under "channels_first"; H and W at least 32, or None.
     include_top: with the classifier, or only the features (N, H / 32, W / 32, C).
-    weights: None (random; the network is never touched), "imagenet" (keras.applications' files), or
-        the path of a .weights.h5, .h5, .keras, .pth, .safetensors or .tflite file. Before training
-        on, see `kzoo.freeze_batch_norm` and `kzoo.recalibrate_batch_norm`.
+    weights: None (random; the network is never touched), "imagenet" or another name (of those that
+        `kzoo.list_weights` returns), or the path of a .weights.h5, .h5, .keras, .pth, .safetensors
+        or .tflite file or of a model.json of TensorFlow.js. Before training on, see
+        `kzoo.freeze_batch_norm` and `kzoo.recalibrate_batch_norm`.
     input_tensor: a Keras tensor to build upon, in place of `input_shape`.
     pooling: without top, "avg" or "max" gives features (N, C).
     classes: number of classes.

@@ -78,9 +78,10 @@ def pairs_in_order(
     classifies = is_classifier(target.layer.name for target in all_heads)
     if checkpoint.head and classifies:
         body, top = checkpoint.units[: -checkpoint.head], ()
-    head = all_heads if classifies or len(top) > MOST_TOP else []
+    more = len(top) > MOST_TOP and not all(map(is_dense, top))
+    head = all_heads if classifies or more else []
     wanted = rows + head if top else rows
-    units = body + top if head or len(top) > MOST_TOP else body
+    units = body + top if head or more else body
     if head and top and len(units) == len(wanted):
         units = (*units[:-1], fit_classes(units[-1], wanted[-1].shape))
     if [unit.kernel.shape for unit in units] != [target.shape for target in wanted]:
@@ -89,6 +90,11 @@ def pairs_in_order(
         kept = [i for i, target in enumerate(wanted) if not of_classes(target)]
         wanted, units = [wanted[i] for i in kept], tuple(units[i] for i in kept)
     return list(zip(wanted, units, strict=True))
+
+
+def is_dense(unit: Unit) -> bool:
+    """Whether a unit may be of a classifier somebody put on a net: it takes one pixel, and all."""
+    return unit.kernel.shape[:2] == (1, 1) and unit.kernel.shape[3] > 1 and unit.norm is None
 
 
 def pairs_by_name(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from kzoo.weights.checkpoint import Checkpoint
 from kzoo.weights.readers.flatbuffer import IDENTIFIER
 from kzoo.weights.readers.keras_file import read_hdf5, read_keras
+from kzoo.weights.readers.tfjs_file import is_tfjs, read_tfjs
 from kzoo.weights.readers.tflite_file import from_tflite
 from kzoo.weights.readers.torch_file import (
     STREAM_START,
@@ -37,7 +38,8 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     if not recognised:
         raise ValueError(
             f"weights={str(path)!r} is in no format that is read: it begins with {data[:12]!r}. "
-            "Pass a .weights.h5, .h5, .keras, .pth, .safetensors or .tflite file."
+            "Pass a .weights.h5, .h5, .keras, .pth, .safetensors or .tflite file, or a model.json "
+            "of TensorFlow.js."
         )
     try:
         checkpoint = recognised[0](data, file)
@@ -60,4 +62,5 @@ FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, pathlib.Path], Ch
     (zip_holds("data.pkl"), read_torch(read_zip)),
     (lambda data: data.startswith(STREAM_START), read_torch(read_stream)),
     (is_safetensors, read_torch(read_safetensors)),
+    (is_tfjs, read_tfjs),
 )
