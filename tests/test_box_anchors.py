@@ -94,3 +94,14 @@ def test_a_detector_to_start_from_brings_its_anchors(dataset, tmp_path):
 def test_an_unknown_kind_of_anchors():
     with pytest.raises(ValueError, match=r"anchors must be one of auto, published.*'many'"):
         config(anchors="many")
+
+
+def test_a_net_that_is_not_square(dataset):
+    """As photos of 4:3 are not: grids, fitted shapes and boxes found go by each side."""
+    backbone = kzoo.MobileNetV1(0.25, input_shape=(96, 128, 3), include_top=False)
+    detector = kzoo.SSDLite(
+        backbone, 1, extras=(16,), levels=(3, 4, 5), anchors=fitted(dataset.train)
+    )
+    assert detector.anchors.grids == ((12, 16), (6, 8), (3, 4), (2, 2))
+    (one,) = detector.detect([np.zeros((150, 200, 3), "uint8")], score_threshold=0)
+    assert one.boxes.max(axis=0)[2] <= 150 < one.boxes.max(axis=0)[3] <= 200
