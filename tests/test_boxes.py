@@ -9,7 +9,7 @@ import pytest
 from kzoo.detection import boxes as b
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.detections import Detections, detections
-from kzoo.detection.losses import BOX_LOSSES
+from kzoo.detection.losses import BOX_LOSSES, anchor_weights
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "torchvision_ssdlite.npz")
 LEFT, RIGHT = [0.0, 0.0, 1.0, 0.5], [0.0, 0.25, 1.0, 0.75]  # a third of their union is shared
@@ -259,3 +259,17 @@ def test_detections_say_what_does_not_fit():
         detections({}, some_boxes(3), activation="relu")
     empty = Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
     assert str(empty) == "nothing found"
+
+
+@pytest.mark.backend
+def test_weights_of_anchors_by_hand():
+    """Object 0 has four anchors, object 1 one, one anchor has none; the second image has none."""
+    index = tensor(np.array([[0, 0, 0, 0, 1, -1], [-1] * 6], "int32"))
+    expected = {
+        0.0: [1, 1, 1, 1, 1, 0],
+        0.5: np.array([0.5, 0.5, 0.5, 0.5, 1, 0]) * 5 / 3,
+        1.0: np.array([0.25, 0.25, 0.25, 0.25, 1, 0]) * 5 / 2,
+    }
+    for balance, weights in expected.items():
+        found = keras.ops.convert_to_numpy(anchor_weights(index, 3, balance))
+        np.testing.assert_allclose(found, [weights, [0] * 6], rtol=1e-6)

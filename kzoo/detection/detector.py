@@ -8,11 +8,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kzoo.arguments import renamed
+from kzoo.arguments import is_number, renamed, require
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.boxes import match
 from kzoo.detection.detections import Detections, detections
-from kzoo.detection.losses import BOX_LOSSES, LOSSES
+from kzoo.detection.losses import BOX_LOSSES, LOSSES, anchor_weights
 from kzoo.detection.tiles import check_tiles, merged, tiles_of
 from kzoo.preprocessing import stretch
 
@@ -34,7 +34,7 @@ class Detector(keras.Model):
 
     def __init__(
         self, inputs: Any, outputs: Any, *, classes: int, anchors: Anchors, loss: str = "hnm",
-        box_loss: str = "smooth_l1", name: str | None = None,
+        box_loss: str = "smooth_l1", balance: float = 0.0, name: str | None = None,
     ):  # fmt: skip
         super().__init__(inputs, outputs, name=name)
         for argument, value, allowed in (
@@ -47,6 +47,8 @@ class Detector(keras.Model):
         self.classes, self.anchors, self.loss_name, self.box_loss_name = (
             classes, anchors, loss, box_loss,
         )  # fmt: skip
+        require("balance", balance, is_number(balance) and 0 <= balance <= 1, "in [0, 1]")
+        self.balance = float(balance)
         self.anchor_boxes = anchors.boxes()
         wanted = {
             "boxes": (len(self.anchor_boxes), 4),
@@ -83,10 +85,11 @@ class Detector(keras.Model):
             ops.take_along_axis(boxes, ops.expand_dims(place, -1), axis=1),
             anchors,
         )
+        weights = ops.stop_gradient(anchor_weights(index, boxes.shape[1], self.balance))
         objects = ops.maximum(ops.sum(ops.cast(positive, "float32")), 1.0)
         box_losses = BOX_LOSSES[self.box_loss_name](codes, targets, anchors)
-        box_loss = ops.sum(ops.where(positive, box_losses, 0.0)) / objects
-        class_loss = LOSSES[self.loss_name].loss(logits, found) / objects
+        box_loss = ops.sum(weights * ops.where(positive, box_losses, 0.0)) / objects
+        class_loss = LOSSES[self.loss_name].loss(logits, found, weights) / objects
         self.class_loss_tracker.update_state(class_loss)
         self.box_loss_tracker.update_state(box_loss)
         return sum(self.losses, class_loss + box_loss)  # with those of regularizers
@@ -137,6 +140,7 @@ class Detector(keras.Model):
             "anchors": self.anchors,
             "loss": self.loss_name,
             "box_loss": self.box_loss_name,
+            "balance": self.balance,
         }
 
     def get_config(self) -> dict[str, Any]:

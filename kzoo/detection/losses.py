@@ -16,8 +16,8 @@ GIOU_WEIGHT = 2.0  # beside smooth L1; DETR's, https://arxiv.org/abs/2005.12872
 FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 2.0
 
 
-def hard_negatives(logits: Any, found: Any) -> Any:
-    """Crossentropy of the anchors on objects and of the hardest of the others, summed.
+def hard_negatives(logits: Any, found: Any, weights: Any) -> Any:
+    """Crossentropy of the anchors on objects, weighted, and of the hardest of the others, summed.
 
     Of an image, three of those for each anchor on an object, and three at least, so that images
     without objects teach something (torchvision takes none of these; elsewhere the two agree).
@@ -30,10 +30,10 @@ def hard_negatives(logits: Any, found: Any) -> Any:
     hardest = -ops.sort(-ops.where(positive, 0.0, losses), axis=1)
     places = ops.arange(found.shape[1], dtype="int32")
     mined = ops.where(places < NEGATIVES * ops.maximum(counts, 1), hardest, 0.0)
-    return ops.sum(ops.where(positive, losses, 0.0)) + ops.sum(mined)
+    return ops.sum(weights * ops.where(positive, losses, 0.0)) + ops.sum(mined)
 
 
-def focal(logits: Any, found: Any) -> Any:
+def focal(logits: Any, found: Any, weights: Any) -> Any:
     """Binary crossentropy of every class, weighted by its error: https://arxiv.org/abs/1708.02002.
 
     Summed over all anchors; the weight of the true class is `FOCAL_ALPHA`.
@@ -41,15 +41,33 @@ def focal(logits: Any, found: Any) -> Any:
     truth = ops.one_hot(found, logits.shape[-1], dtype=logits.dtype)  # of -1: zeros everywhere
     losses = ops.maximum(logits, 0.0) - logits * truth + ops.log1p(ops.exp(-ops.abs(logits)))
     error = ops.abs(truth - ops.sigmoid(logits))
-    weights = ops.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    return ops.sum(weights * error**FOCAL_GAMMA * losses)
+    alphas = ops.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    whole = ops.sum(alphas * error**FOCAL_GAMMA * losses, axis=-1)
+    return ops.sum(ops.where(found >= 0, weights, 1.0) * whole)
+
+
+def anchor_weights(index: Any, objects: int, balance: float) -> Any:
+    """Return what each anchor on an object counts (N, A): less, the more anchors its object has.
+
+    index: the object of each anchor (N, A), or -1; such an anchor counts nothing here.
+    balance: 0 weighs anchors alike, 1 objects; a weight is the number of anchors to minus this
+        power. Their sum over the batch is the number of anchors on objects whatever it is.
+    """
+    positive = ops.cast(index >= 0, "float32")
+    if not balance:
+        return positive
+    same = ops.expand_dims(index, 1) == ops.reshape(ops.arange(objects, dtype="int32"), (-1, 1))
+    counts = ops.maximum(ops.sum(ops.cast(same, "float32"), axis=2), 1.0)
+    weights = positive * ops.take_along_axis(counts, ops.maximum(index, 0), axis=1) ** -balance
+    return weights * ops.sum(positive) / ops.maximum(ops.sum(weights), 1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
     """A loss of the classes, and what it makes of a head."""
 
-    loss: Callable[[Any, Any], Any]  # logits (N, A, C), index of the class (N, A) or -1
+    # logits (N, A, C), index of the class (N, A) or -1, weights of anchors on objects (N, A)
+    loss: Callable[[Any, Any, Any], Any]
     activation: str  # from logits to scores
     background: int  # columns of background, before the classes
     prior: float  # what the head's bias says of an object at first

@@ -32,7 +32,7 @@ def SSDLite(
     backbone: keras.Model, classes: int, *, extras: Sequence[int] = (512, 256, 256, 128),
     loss: str = "hnm", box_loss: str = "smooth_l1", ratios: Sequence[float] = (2, 3),
     scales: tuple[float, float] = (FIRST, LAST), reduced_first: bool = False,
-    levels: Sequence[int] = (4, 5), anchors: MakeAnchors | None = None,
+    balance: float = 0.0, levels: Sequence[int] = (4, 5), anchors: MakeAnchors | None = None,
     norm_momentum: float = 0.97, weights: str | os.PathLike | None = None,
     labels: Sequence[str] | None = None, name: str | None = None,
 ) -> Detector:  # fmt: skip
@@ -47,6 +47,8 @@ def SSDLite(
         TF's V2); "focal" is sigmoid focal loss (TF's V3).
     box_loss: "smooth_l1", of the codes; "giou", "diou" or "ciou", of the boxes;
         "smooth_l1_giou", the sum of two.
+    balance: in [0, 1]. 0 weighs anchors alike, as published; 1 weighs objects alike, so that small
+        ones, which few anchors fit, count as much as large ones. See `losses.anchor_weights`.
     ratios, scales, reduced_first: of the anchors, see `kzoo.Anchors`. TF's configs have
         reduced_first=True.
     levels: of the backbone's maps, a map at level L having stride 2^L. (3, 4, 5) adds one at stride
@@ -108,7 +110,7 @@ def SSDLite(
         outputs[output] = stacked(parts, output)
     detector = Detector(
         backbone.input, outputs, classes=classes, anchors=anchors, loss=loss, box_loss=box_loss,
-        name=name or f"ssdlite_{backbone.name}",
+        balance=balance, name=name or f"ssdlite_{backbone.name}",
     )  # fmt: skip
     if weights is not None:
         detector.loaded_weights = load_weights(detector, weights, labels=labels)
