@@ -147,7 +147,7 @@ class DetectConfig(RunConfig):
     """What a detection run is made of; every field is a flag of `kzoo detect`."""
 
     task: ClassVar[str] = "detect"
-    least: ClassVar[dict[str, float]] = RunConfig.least | {"mosaic": 0, "close": 0}
+    least: ClassVar[dict[str, float]] = RunConfig.least | {"mosaic": 0, "close": 0, "balance": 0}
 
     data: str = option("folder of images and annotations, a file of these, or packed")
     format: str | None = option(
@@ -159,6 +159,10 @@ class DetectConfig(RunConfig):
     loss: str = option(f"of the classes: {', '.join(CLASS_LOSSES)}", "hnm", choices=CLASS_LOSSES)
     box_loss: str = option(
         f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1", choices=BOX_LOSSES
+    )
+    balance: float = option(
+        "0 weighs anchors alike, 1 objects: small ones, which few anchors fit, as much as large",
+        1.0,
     )
     anchors: str = option(
         "auto (fitted to the boxes, with a finer map for small ones) or published", "auto",
@@ -177,7 +181,7 @@ class DetectConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("mosaic", "close"):
+        for name in ("mosaic", "close", "balance"):
             if vars(self)[name] > 1:
                 raise ValueError(f"{name} must be in [0, 1]. Received: {vars(self)[name]}")
         if self.keras_cv_metrics:

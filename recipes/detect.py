@@ -99,6 +99,7 @@ def loaded(config: Config, dataset: BoxDataset, **maps: Any) -> tuple[Detector, 
         extras=[max(LEAST_EXTRA, int(width * config.alpha)) for width in EXTRAS],
         loss=config.loss,
         box_loss=config.box_loss,
+        balance=config.balance,
         norm_momentum=NORM_MOMENTUM,
         **maps,
     )
