@@ -97,33 +97,21 @@ def test_fitted_anchors_reach_what_the_published_ones_do_not():
     boxes, kinds = cells()
     published, fitted = Anchors(GRIDS[1:]), Anchors.fit(boxes, GRIDS)
     assert published.best_iou(boxes[kinds == 2]).max() < 0.5  # facts: .14 in the mean
-    for kind in range(3):
-        own = boxes[kinds == kind]
-        assert fitted.best_iou(own).min() >= 0.5
-        assert fitted.best_iou(own).mean() > published.best_iou(own).mean()
+    assert (fitted.best_iou(boxes) >= 0.5).mean() > 0.97
+    assert (fitted.best_iou(boxes[kinds == 2]) >= 0.5).mean() > 0.9
+    assert 0.05 < fitted.scales[0] < 0.08  # by hand, on such cells, .07 did best
     assert fitted == Anchors.fit(boxes, GRIDS)
 
 
-def test_maps_without_objects_keep_the_published_shapes():
-    nothing = Anchors.fit(np.zeros((0, 4)), GRIDS)
-    published = Anchors(GRIDS, scales=(0.0875, 0.95))
-    for level in range(len(GRIDS)):
-        expected = sorted(published.shapes(level))
-        np.testing.assert_allclose(sorted(nothing.shapes(level)), expected, atol=1e-4)
-
-
-def test_fitted_shapes_are_the_objects():
-    """Two kinds of objects and two shapes: the mean of the logarithms of each kind's sides."""
-    boxes = np.tile([[0, 0, 0.3, 0.2], [0, 0, 0.25, 0.8]], (100, 1))
-    (shapes,) = Anchors.fit(boxes, ((4, 4),), per_map=2).sizes
-    np.testing.assert_allclose(shapes, [(0.3, 0.2), (0.25, 0.8)], rtol=0.1)
+def test_without_small_objects_anchors_are_the_published_ones():
+    boxes, kinds = cells()
+    for given in (np.zeros((0, 4)), boxes[kinds != 2]):
+        assert Anchors.fit(given, GRIDS[1:]) == Anchors(GRIDS[1:])
 
 
 def test_what_anchors_cannot_be_fitted_to():
     with pytest.raises(ValueError, match=r"boxes must be of shape \(N, 4\)\. Received: .*\(3, 2\)"):
         Anchors.fit(np.zeros((3, 2)), GRIDS)
-    with pytest.raises(ValueError, match=r"per_map must be a whole number >= 1\. Received: .*=0"):
-        Anchors.fit(np.zeros((0, 4)), GRIDS, per_map=0)
 
 
 @pytest.mark.parametrize("sizes", [(), (((0.1, 0.2),), ()), (((0.1, 2.0),), ((0.1, 0.1),))])

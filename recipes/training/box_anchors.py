@@ -79,10 +79,10 @@ class AnchorReport:
 
     def __str__(self) -> str:
         count = sum(each.count for each in self.by_class)
-        kind = "published" if self.anchors.sizes is None else f"fitted to {count} objects"
+        least = self.size * min(min(shape) for shape in self.anchors.shapes(0))
         lines = [
-            f"{len(self.anchors.boxes())} anchors on {len(self.anchors.grids)} maps, {kind}. "
-            "Objects that overlap one by IoU .5 or more:",
+            f"{len(self.anchors.boxes())} anchors on {len(self.anchors.grids)} maps, from "
+            f"{least:.0f} px on. Objects that overlap one by IoU .5 or more, of {count}:",
             f"  by class: {', '.join(map(str, self.by_class))}",
             f"  by size: {', '.join(map(str, self.by_size))}",
         ]

@@ -54,7 +54,6 @@ class Variant:
 
     anchors: str = "fit"  # published, scales or fit
     levels: tuple[int, ...] = (3, 4, 5)
-    first: int = 6  # shapes on the first map
     fusion: int = 0  # channels that the first map takes from the second
     loss: str = "hnm"
     box_loss: str = "smooth_l1"
@@ -98,7 +97,8 @@ VARIANTS = {
     "all_mosaic": dataclasses.replace(ALL, mosaic=0.4),
     "rate2": V(rate=2e-3),
     "weighting1": V(weighting=1.0),
-    "first3": V(first=3),
+    "scales7_weighting1": V("scales", weighting=1.0),
+    "published6_weighting1": V("published", (4, 5), weighting=1.0),
     "all_fusion": dataclasses.replace(ALL, fusion=64),
     "focal": V(loss="focal"),
     "ciou2": V(box_loss="ciou2"),
@@ -265,11 +265,7 @@ def built(data: BoxDataset, variant: Variant, weights: str) -> Tried:
     every = np.concatenate([e.boxes for e in data.train])
 
     def fitted(grids: Any) -> kzoo.Anchors:
-        whole = kzoo.Anchors.fit(every, grids)
-        if variant.first == 6:
-            return whole
-        few = kzoo.Anchors.fit(every, grids, per_map=variant.first)
-        return kzoo.Anchors(grids, sizes=(few.sizes[0], *whole.sizes[1:]))
+        return kzoo.Anchors.fit(every, grids)
 
     options: dict[str, Any] = {
         "published": {}, "scales": {"scales": (0.07, 0.95)}, "fit": {"anchors": fitted},
