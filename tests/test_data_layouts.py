@@ -199,6 +199,17 @@ def test_names_in_another_case_or_form(tmp_path):
     )
 
 
+@pytest.mark.parametrize("written", ["my%20photo.jpg", "http://x/my%20photo.jpg", "50%.jpg"])
+def test_names_of_web_addresses(written, tmp_path):
+    scene = {"train/a": [("cat", (5, 5, 25, 25))], "train/my photo": [("dog", (1, 1, 9, 9))],
+             "val/c": [("dog", (1, 1, 30, 30)), ("cat", (1, 1, 9, 9))]}  # fmt: skip
+    as_coco(tmp_path, scene)
+    file = tmp_path / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace("my photo.jpg", written))
+    dataset = read_boxes(tmp_path)
+    assert ("train/my photo" in boxes_of(dataset)) == ("%20" in written)
+
+
 def test_images_and_annotations_renamed_together(tmp_path):
     """Each xml names another image, that of its neighbour: it is read as of its own name."""
     as_voc(tmp_path)

@@ -311,8 +311,8 @@ class ImageFinder:
         else:
             folders, last = source.parent.parts, asked.stem or asked.source.stem
         pool = self.called(last, stem=not name)
-        if not pool and "%" in name:
-            return self.best(asked, urllib.parse.unquote(name))
+        if not pool and (plain := urllib.parse.unquote(name)) != name:  # of a web address
+            return self.best(asked, plain)
         candidates = [self.scored(asked, path, folders, bool(name)) for path in pool]
         candidates = [c for c in candidates if c.whole] or candidates
         if not candidates:
