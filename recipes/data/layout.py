@@ -50,8 +50,8 @@ def folded(name: str) -> str:
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """Return the parts of a path as any program writes it: of Windows, absolute, with dots."""
-    name = re.sub(r"^[A-Za-z]:", "", name.strip().replace("\\", "/"))
+    """Return the parts of a path as any program writes it: of Windows, of the web, with dots."""
+    name = re.sub(r"^(?:\w+://[^/]*|[A-Za-z]:)", "", name.strip().replace("\\", "/"))
     return tuple(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
