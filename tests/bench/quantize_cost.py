@@ -1,0 +1,98 @@
+"""CPU time and memory of quantize and convert, each in a process of its own.
+
+    python tests/bench/quantize_cost.py --base CHECKOUT --out tests/bench/results/quantize_cost.csv
+
+Nets at 224 px with random weights that keep activations at order one, 100 calibration images of
+noise. With --base each step is measured in that older checkout too, in turn. A row holds the CPU
+seconds of the step without imports, and the largest memory of its process, TensorFlow included.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CHILD = """
+import resource, sys, time
+sys.path.insert(0, {tests!r})
+import keras, numpy as np, kzoo, kzoo.tflite
+from qat_nets import images, randomized
+step, net, options, folder = {step!r}, {net!r}, {options!r}, {folder!r}
+if step == "quantize":
+    build = {{"V3-Large": kzoo.MobileNetV3Large, "V3-Small": kzoo.MobileNetV3Small,
+             "V2": kzoo.MobileNetV2}}[net]
+    model, x = randomized(build()), images(100, size=224)
+    start = time.process_time()
+    model = kzoo.quantize(model, calibration=x, **options)
+else:
+    model = keras.saving.load_model(folder + "/model.keras")
+    start = time.process_time()
+    kzoo.tflite.convert(model, folder + "/model.tflite")
+seconds = time.process_time() - start
+print("MEASURED", seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+if step == "quantize":
+    model.save(folder + "/model.keras")
+"""
+
+
+def measure(checkout: Path, step: str, net: str, options: dict, folder: str) -> tuple[float, float]:
+    """(CPU seconds, MB) of a step."""
+    code = CHILD.format(
+        tests=str(ROOT / "tests"), step=step, net=net, options=options, folder=folder
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    line = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED"))
+    seconds, megabytes = map(float, line.split()[1:])
+    return seconds, megabytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", type=Path, help="an older checkout, measured in turn")
+    parser.add_argument("--nets", nargs="+", default=["V3-Large", "V2"])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--learned", action="store_true", help="ranges and rounding too")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
+    checkouts = {"base": options.base, "now": ROOT} if options.base else {"now": ROOT}
+    ways: dict[str, dict] = {"default": {}}
+    if options.learned:
+        ways |= {"ranges=output": {"ranges": "output"}, "rounding=learned": {"rounding": "learned"}}
+    rows = []
+    for round_number in range(options.rounds):
+        for net in options.nets:
+            for way, arguments in ways.items():
+                for name, checkout in checkouts.items():
+                    if name == "base" and arguments:
+                        continue  # it has none of these
+                    with tempfile.TemporaryDirectory() as folder:
+                        for step in ("quantize", "convert") if not arguments else ("quantize",):
+                            seconds, megabytes = measure(checkout, step, net, arguments, folder)
+                            row = {
+                                "commit": commit.strip(), "machine": platform.processor(),
+                                "seed": 0, "round": round_number, "checkout": name, "net": net,
+                                "step": step, "way": way, "cpu_s": f"{seconds:.1f}",
+                                "peak_mb": f"{megabytes:.0f}", "command": " ".join(sys.argv),
+                            }  # fmt: skip
+                            print(*row.values(), flush=True)
+                            rows.append(row)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
