@@ -34,7 +34,7 @@ def function_of(layer: Any) -> str:
 FUNCTIONS = {
     "relu": "relu", "relu6": "relu6", "hard_silu": "hard_swish", "hard_swish": "hard_swish",
     "hard_sigmoid": "hard_sigmoid", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu",
-    "swish": "silu", "softmax": "softmax",
+    "swish": "silu", "softmax": "softmax", "elu": "elu",
 }  # fmt: skip
 
 
@@ -114,6 +114,8 @@ def activation(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
 
 def relu(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
     function = {None: "relu", 6.0: "relu6"}.get(layer.max_value)
+    if layer.negative_slope and layer.max_value is None and not layer.threshold:
+        return (Plain(layer.name, inputs, layer, "own"),)
     if function is None or layer.negative_slope or layer.threshold:
         return None
     return (Activation(layer.name, inputs, function),)
@@ -135,6 +137,21 @@ def join(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
             ops.append(Join(f"{layer.name}_{i + 2}", (left, name), type(layer), {}))
         inputs = (ops[-1].name, inputs[-1])
     return (*ops, Join(layer.name, inputs, type(layer), config))
+
+
+def elu(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
+    return (Activation(layer.name, inputs, "elu"),) if layer.alpha == 1 else None
+
+
+def average(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
+    """The sum, and a factor that goes into the layer after where there is one to take it."""
+    names = [inputs[0], *(f"{layer.name}_sum_{i}" for i in range(2, len(inputs) + 1))]
+    ops = [
+        Join(total, (before, more), layers.Add, {})
+        for before, more, total in zip(names, inputs[1:], names[1:], strict=False)
+    ]
+    factor = np.float32(1 / len(inputs))
+    return (*ops, Affine(layer.name, (names[-1],), factor, np.float32(0)))
 
 
 def plain(grid: str) -> Translate:
@@ -160,6 +177,17 @@ def identity(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
     return ()
 
 
+# Layers that pass their input through outside of training. Dropout stays, for training in int8.
+TRAINING_ONLY = (
+    layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout,
+    layers.ActivityRegularization, layers.RandomFlip, layers.RandomRotation, layers.RandomZoom,
+    layers.RandomTranslation, layers.RandomShear, layers.RandomContrast, layers.RandomBrightness,
+    layers.RandomHue, layers.RandomSaturation, layers.RandomColorJitter, layers.RandomGrayscale,
+    layers.RandomSharpness, layers.RandomGaussianBlur, layers.RandomErasing,
+    layers.RandomPosterization, layers.RandomInvert, layers.RandomPerspective,
+    layers.RandomElasticTransform,
+)  # fmt: skip
+
 LAYERS: dict[type, Translate] = {
     layers.Conv2D: linear,
     layers.DepthwiseConv2D: linear,
@@ -173,7 +201,14 @@ LAYERS: dict[type, Translate] = {
     layers.Softmax: softmax,
     layers.Add: join,
     layers.Multiply: join,
+    layers.Subtract: join,
     layers.Concatenate: join,
+    layers.Average: average,
+    layers.ELU: elu,
+    layers.LeakyReLU: plain("own"),
+    layers.PReLU: plain("own"),
+    layers.Cropping2D: padding,
+    layers.Permute: plain("exact"),
     layers.Dropout: plain("exact"),
     layers.SpatialDropout2D: plain("exact"),
     layers.Flatten: plain("exact"),
@@ -185,6 +220,7 @@ LAYERS: dict[type, Translate] = {
     layers.GlobalAveragePooling2D: plain("own"),
     layers.UpSampling2D: resize,
     layers.Resizing: resize,
+    **dict.fromkeys(TRAINING_ONLY, identity),
     layers.Identity: identity,
 }
 
@@ -223,7 +259,7 @@ def elementwise(function: str) -> Translate:
 
 OPERATORS: dict[str, Translate] = {
     "Add": arithmetic(lambda a: (1.0, a), layers.Add, lambda a: (1.0, a)),
-    "Subtract": arithmetic(lambda a: (1.0, -a), None, lambda a: (-1.0, a)),
+    "Subtract": arithmetic(lambda a: (1.0, -a), layers.Subtract, lambda a: (-1.0, a)),
     "Multiply": arithmetic(lambda a: (a, 0.0), layers.Multiply, lambda a: (a, 0.0)),
     "TrueDivide": arithmetic(lambda a: (1 / a, 0.0)),
     "Relu": elementwise("relu"),
@@ -232,4 +268,5 @@ OPERATORS: dict[str, Translate] = {
     "HardSilu": elementwise("hard_swish"),
     "Sigmoid": elementwise("sigmoid"),
     "Silu": elementwise("silu"),
+    "Elu": elementwise("elu"),
 }
