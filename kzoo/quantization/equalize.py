@@ -195,6 +195,7 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
         chunk = some[i : i + CHUNK]
         exact = run(chunk)
         noise += [difference(graph, run(chunk, which, exact), exact) for which in chosen]
+        del exact  # or it is there until the next one is
     least = LEAST_SHARE * noise[0]
     loud = {site for site, level in zip(gated, noise[1:], strict=True) if level > least}
     return [site for site in sites if not site.gate or site in loud]

@@ -21,7 +21,7 @@ BATCH = 16
 EQUALIZED = 64  # images that channels are compared on
 REFINED = 16  # images that ranges are refined on
 ROUNDED = 64  # images that weights are rounded on
-CORRECTED = 48  # images that biases are corrected on: what a V2 holds of them is .5 GB
+CORRECTED = 32  # images that biases are corrected on: of a V2 they hold .4 GB
 
 
 def quantize(

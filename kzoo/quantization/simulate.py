@@ -15,7 +15,7 @@ from kzoo.quantization.graph import Activation, Affine, Graph, Input, Join, Line
 from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS, fake_quant
 from kzoo.quantization.ranges import Histogram, Plan, Range, is_float, step
 
-CHUNK = 8  # images computed at a time
+CHUNK = 4  # images computed at a time
 
 
 class Run:
@@ -24,13 +24,19 @@ class Run:
     def __init__(self, graph: Graph, plan: Plan | None = None):
         self.graph, self.plan = graph, plan
         self.last_reader = {name: op.name for op in graph.ops.values() for name in op.inputs}
+        outputs = keras.tree.flatten(graph.outputs)
+        self.ends = {*outputs, *(name for end in outputs for name in graph.ops[end].inputs)}
         self._weights: dict[tuple[str, bool], tuple[Any, Any]] = {}
         self._layers: dict[str, keras.layers.Layer] = {}
 
     def __call__(
         self, images: Any, quantized: Collection[str] = (), known: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Every operation's output; `known` are those of a run in float, to start from."""
+        """Every operation's output; `known` are those of a run in float, to start from.
+
+        Then only what differs is computed, and of that only the model's outputs and what leads to
+        them directly are sure to be there.
+        """
         values = dict(known or {})
         changed: set[str] = set()
         for op in self.graph.ops.values():
@@ -38,6 +44,10 @@ class Run:
                 continue
             values[op.name] = self.output(op, values, images, op.name in quantized)
             changed.add(op.name)
+            if known:
+                for name in op.inputs:
+                    if self.last_reader[name] == op.name and name not in self.ends:
+                        values.pop(name, None)
         return values
 
     def walk(
