@@ -26,8 +26,12 @@ def commit() -> str:
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Path:
-    """Write the rows as a table, and print it; return its path. Numbers keep four digits."""
-    command = " ".join(["python", f"tests/bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    """Write the rows as a table, and print it; return its path. Numbers keep four digits.
+
+    Of absolute paths in the command the file's name is kept.
+    """
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    command = " ".join(["python", f"tests/bench/{Path(sys.argv[0]).name}", *words])
     same = {"seed": seed, "commit": commit(), "machine": machine(), "command": command}
     path = RESULTS / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
