@@ -10,8 +10,6 @@ from xml.etree import ElementTree
 import keras
 import numpy as np
 import pytest
-import tree_sitter
-import tree_sitter_kotlin
 
 from kzoo.recipes.commands.android_folder import android, threshold
 from kzoo.tflite import BoxOutputs, Metadata, SegmenterOutput, audit, convert
@@ -21,6 +19,13 @@ from kzoo.tflite.convert.postprocess import add_postprocess
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
 )
+
+
+def kotlin_parser():
+    """Return a parser of Kotlin; skip the test where the dev tools are not installed."""
+    tree_sitter = pytest.importorskip("tree_sitter")
+    language = pytest.importorskip("tree_sitter_kotlin").language()
+    return tree_sitter.Parser(tree_sitter.Language(language))
 
 
 @pytest.fixture
@@ -40,12 +45,11 @@ def run(tiny, unseen, tmp_path):
 
 
 KOTLIN = "app/src/main/kotlin/com/example/my_run_2"
-PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_kotlin.language()))
 
 
 def kotlin_errors(text: str) -> list[int]:
     """Lines of what is no Kotlin."""
-    found, todo = [], [PARSER.parse(text.encode()).root_node]
+    found, todo = [], [kotlin_parser().parse(text.encode()).root_node]
     while todo:
         node = todo.pop()
         if node.is_error or node.is_missing:

@@ -318,13 +318,14 @@ def folder_with_a_good_file(tiny, unseen, tmp_path) -> Path:
 def test_a_rejected_file_leaves_the_good_one_of_before(folder_with_a_good_file):
     folder = folder_with_a_good_file
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    (folder / "night").mkdir()
-    Image.new("RGB", (64, 64)).save(folder / "night" / "0.png")
+    (folder / "fog").mkdir()
+    flat = np.random.default_rng(0).integers(124, 132, (64, 64, 3), dtype="uint8")
+    Image.fromarray(flat).save(folder / "fog" / "0.png")
     arguments = {"check": folder / "images", "labels": folder / "names.txt"}
     message = r"/a\.tflite is no good file.*kept as a\.rejected\.tflite\. The a\.tflite of before"
-    with pytest.raises(RejectedFile, match=message) as caught:  # its ranges are of black images
+    with pytest.raises(RejectedFile, match=message) as caught:  # its ranges are of grey images
         convert_file(
-            folder / "model.keras", folder / "a.tflite", calibration=folder / "night", **arguments
+            folder / "model.keras", folder / "a.tflite", calibration=folder / "fog", **arguments
         )
     assert caught.value.path == folder / "a.rejected.tflite"
     assert audit(caught.value.path, run=False).inputs[0].dtype == "uint8"
@@ -333,8 +334,9 @@ def test_a_rejected_file_leaves_the_good_one_of_before(folder_with_a_good_file):
     made = convert_file(folder / "model.keras", folder / "a.tflite", scheme="float32", **arguments)
     assert made.audit.path == folder / "a.tflite"
     assert made.comparison.agreement == 1
-    assert (folder / "labels.txt").read_text().split() == list("abcdef")
-    assert len(list(folder.iterdir())) == len(before) + 2  # and the two folders of images
+    assert (folder / "labels.txt").read_bytes() == before[folder / "labels.txt"]  # not convert's
+    assert (folder / "a.labels.txt").read_text().split() == list("abcdef")
+    assert len(list(folder.iterdir())) == len(before) + 3  # and the two folders of images
 
 
 def test_ctrl_c_while_a_file_is_compared_leaves_the_one_of_before(

@@ -16,6 +16,8 @@ from test_weights import KERAS, save_keras_2, save_safetensors, settled
 import kzoo
 from kzoo.recipes.commands.model_card import pretrained
 from kzoo.recipes.configs import DetectConfig, SegmentConfig
+from kzoo.recipes.data.box_dataset import BoxDataset, Example
+from kzoo.recipes.data.mask_dataset import MaskDataset
 from kzoo.recipes.detect import build as build_detector
 from kzoo.recipes.segment import build as build_segmenter
 from kzoo.weights import download, named
@@ -290,7 +292,9 @@ def test_a_detector_keeps_the_classes_it_knows(nowhere, monkeypatch):
             columns(focal.get_layer(name).kernel, anchors)[..., 0], theirs[..., 2]
         )
     config = DetectConfig("cards", size=96, weights="coco")  # reduced_tail comes with it
-    recipe = build_detector(config, ("new", known[1]))
+    example = Example(Path("a.jpg"), np.float32([[0.2, 0.2, 0.6, 0.7]]), np.array([0]), (96, 96))
+    dataset = BoxDataset("coco", ("new", known[1]), (example,), ())
+    recipe = build_detector(config, dataset)
     np.testing.assert_array_equal(
         columns(recipe.get_layer("logits0_project").kernel, 6)[..., 2],
         columns(whole.get_layer("logits0_project").kernel, 6)[..., 2],
@@ -320,7 +324,8 @@ def test_a_segmenter_keeps_the_classes_it_knows(nowhere, monkeypatch):
     for name in ("lraspp_classify_high", "lraspp_classify_low"):
         own, theirs = (np.asarray(model.get_layer(name).kernel) for model in (net, whole))
         np.testing.assert_array_equal(own[..., 1], theirs[..., 1])
-    recipe = build_segmenter(SegmentConfig("cells", size=64, weights="voc"), labels)
+    dataset = MaskDataset(labels, (), (), (), np.ones(2))
+    recipe = build_segmenter(SegmentConfig("cells", size=64, weights="voc"), dataset)
     np.testing.assert_array_equal(
         np.asarray(recipe.get_layer("lraspp_classify_low").kernel)[..., 1],
         np.asarray(net.get_layer("lraspp_classify_low").kernel)[..., 1],

@@ -97,12 +97,12 @@ def read(data, **_):
     return TagData(**{"test": none} | splits)
 
 
-def build(config, labels):
+def build(config, dataset):
     x = image = keras.Input((config.size, config.size, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1)(x)
     x = keras.layers.ReLU()(keras.layers.Conv2D(8, 3, strides=4)(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, keras.layers.Dense(len(labels), activation="sigmoid")(x))
+    return keras.Model(image, keras.layers.Dense(len(dataset.labels), activation="sigmoid")(x))
 
 
 def stages(run):

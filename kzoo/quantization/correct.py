@@ -64,8 +64,9 @@ class Pair:
 
     def shift(self, op: Op, by: np.ndarray) -> None:
         """Add (C,) to the int8 outputs of `op`."""
+        tensor = keras.ops.convert_to_tensor(by, dtype="float32")  # torch warns of NumPy's sums
         for int8 in self.int8:
-            int8[op.name] = int8[op.name] + by
+            int8[op.name] = int8[op.name] + tensor
 
     def finish(self, op: Op) -> None:
         """Round the outputs of `op`, and forget what nobody reads any more."""

@@ -78,7 +78,8 @@ def pairs_in_order(
     classifies = is_classifier(target.layer.name for target in all_heads)
     if checkpoint.head and classifies:
         body, top = checkpoint.units[: -checkpoint.head], ()
-    more = len(top) > MOST_TOP and not all(map(is_dense, top))
+    # A head's 1 x 1 convolutions look like somebody's dense layers: the model says which they are.
+    more = len(top) > MOST_TOP and (bool(all_heads) or not all(map(is_dense, top)))
     head = all_heads if classifies or more else []
     wanted = rows + head if top else rows
     units = body + top if head or more else body
