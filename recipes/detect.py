@@ -34,7 +34,7 @@ from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import TrainingStage
+from kzoo.recipes.training.stages import TrainingStage, transfer_stages
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
@@ -116,19 +116,10 @@ class Stages:
     run: Run
 
     def all(self) -> list[TrainingStage]:
-        config = self.run.config
-        head_epochs = config.head_epochs if config.weights != "none" else 0
-        stages = (
-            ("head", head_epochs, HEAD_LEARNING_RATE, self.head, {"title": "the new head"}),
-            ("whole", config.epochs, config.learning_rate, self.whole,
-             {"title": "the whole network", "ema": config.ema}),
-            ("qat", config.qat_epochs, QAT_LEARNING_RATE, self.fit,
-             {"title": "quantization-aware training", "cost": 2}),
+        return transfer_stages(
+            self.run.config, self.stage, head=self.head, whole=self.whole, qat=self.fit,
+            rates=(HEAD_LEARNING_RATE, QAT_LEARNING_RATE),
         )  # fmt: skip
-        return [
-            TrainingStage(self.stage(name, epochs, rate, **more), train, quantized=name == "qat")
-            for name, epochs, rate, train, more in stages
-        ]
 
     def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
         """Return a stage whose best epoch has the highest mAP on the validation images."""

@@ -29,7 +29,7 @@ from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import TrainingStage, unfreeze
+from kzoo.recipes.training.stages import TrainingStage, transfer_stages, unfreeze
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
 from kzoo.segmentation.masks import VOID, MaskScores, mask_at
 from kzoo.tflite import Comparison, compare, convert
@@ -90,19 +90,10 @@ class Stages:
     run: Run
 
     def all(self) -> list[TrainingStage]:
-        config = self.run.config
-        head_epochs = config.head_epochs if config.weights != "none" else 0
-        stages = (
-            ("head", head_epochs, HEAD_LEARNING_RATE, self.head, {"title": "the new head"}),
-            ("whole", config.epochs, config.learning_rate, self.whole,
-             {"title": "the whole network", "ema": config.ema}),
-            ("qat", config.qat_epochs, QAT_LEARNING_RATE, self.fit,
-             {"title": "quantization-aware training", "cost": 2}),
+        return transfer_stages(
+            self.run.config, self.stage, head=self.head, whole=self.whole, qat=self.fit,
+            rates=(HEAD_LEARNING_RATE, QAT_LEARNING_RATE),
         )  # fmt: skip
-        return [
-            TrainingStage(self.stage(name, epochs, rate, **more), train, quantized=name == "qat")
-            for name, epochs, rate, train, more in stages
-        ]
 
     def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
         """Return a stage whose best epoch has the highest mean IoU on the validation images."""

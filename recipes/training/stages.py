@@ -46,6 +46,31 @@ class TrainingStage:
     quantized: bool = False  # whether it trains the int8 model
 
 
+def transfer_stages(
+    config: Any, stage: Callable[..., Stage], *, head: Any, whole: Any, qat: Any,
+    rates: tuple[float, float],
+) -> list[TrainingStage]:  # fmt: skip
+    """Return the stages of a model with a new head: the head, all of it, all of it in int8.
+
+    config: a run's options. stage: (name, epochs, learning rate, **options) -> Stage.
+    head, whole, qat: what trains each, as of `TrainingStage`.
+    rates: learning rates of the head and of the int8 model; `config` has that of the whole.
+    """
+    head_epochs = config.head_epochs if config.weights != "none" else 0
+    return [
+        TrainingStage(stage("head", head_epochs, rates[0], title="the new head"), head),
+        TrainingStage(
+            stage("whole", config.epochs, config.learning_rate, title="the whole network",
+                  ema=config.ema),
+            whole,
+        ),
+        TrainingStage(
+            stage("qat", config.qat_epochs, rates[1], title="quantization-aware training", cost=2),
+            qat, quantized=True,
+        ),
+    ]  # fmt: skip
+
+
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
     """Optimizer, loss and metrics of a stage that takes `steps` steps in all."""
     warmup = max(1, int(steps * stage.warmup))
