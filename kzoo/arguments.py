@@ -24,7 +24,7 @@ def require(argument: str, value: Any, holds: bool, wanted: str) -> None:
         raise ValueError(f"{argument} must be {wanted}. Received: {argument}={value!r}")
 
 
-def one_of(argument: str, value: Any, allowed: tuple) -> None:
+def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
     require(argument, value, value in allowed, f"one of {', '.join(map(repr, allowed))}")
 
 

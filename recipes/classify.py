@@ -51,7 +51,7 @@ HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 3e-5
 MARGIN = 8 / 7  # training images are kept this much larger than the net sees them
 
 
-def classify(data: str | Path, **options) -> ClassResults:
+def classify(data: str | Path, **options: Any) -> ClassResults:
     """`kzoo classify` as a function; `options` are the fields of `Config`.
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.

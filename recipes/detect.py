@@ -45,7 +45,7 @@ EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1, the least
 MOST_OBJECTS = 100  # of one image
 
 
-def detect(data: str | Path, **options) -> BoxResults:
+def detect(data: str | Path, **options: Any) -> BoxResults:
     """`kzoo detect` as a function; `options` are the fields of `Config`.
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.

@@ -57,7 +57,7 @@ MARGIN = 1.25  # training images are kept this much larger than the net sees the
 STRETCH = 0.2  # of training images, one side against the other
 
 
-def segment(data: str | Path, **options) -> MaskResults:
+def segment(data: str | Path, **options: Any) -> MaskResults:
     """`kzoo segment` as a function; `options` are the fields of `Config`.
 
     Returns what it reached. Raises ValueError for data or settings that make no sense.

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,9 @@ def names(file: "TfliteModel") -> tuple[dict[str, int], dict[str, int]]:
     return inputs, outputs
 
 
-def by_name(outputs: dict | Sequence | np.ndarray, wanted: list[str]) -> dict[str, np.ndarray]:
+def by_name(
+    outputs: dict[str, Any] | Sequence[Any] | np.ndarray, wanted: list[str]
+) -> dict[str, np.ndarray]:
     """Outputs of Keras or of `Runner`, as {name: array}."""
     if not isinstance(outputs, dict | list | tuple):
         outputs = [outputs]

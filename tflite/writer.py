@@ -82,7 +82,7 @@ def put(builder: Any, value: Any) -> int:
     return builder.EndObject()
 
 
-SLOT: dict[str, Callable[[Any], Callable]] = {
+SLOT: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "b": lambda b: b.PrependInt8Slot, "B": lambda b: b.PrependUint8Slot,
     "i": lambda b: b.PrependInt32Slot, "I": lambda b: b.PrependUint32Slot,
     "f": lambda b: b.PrependFloat32Slot, "?": lambda b: b.PrependBoolSlot,

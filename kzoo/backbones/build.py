@@ -45,7 +45,7 @@ class Options(TypedDict, total=False):
 
     input_shape: tuple[int | None, int | None, int]
     include_top: bool
-    weights: str | os.PathLike | None
+    weights: str | os.PathLike[str] | None
     input_tensor: Any
     pooling: Literal["avg", "max"] | None
     classes: int
@@ -94,7 +94,7 @@ def build(
     *,
     input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
     include_top: bool = True,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_tensor: Tensor | None = None,
     pooling: Literal["avg", "max"] | None = None,
     classes: int = 1000,

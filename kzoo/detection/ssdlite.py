@@ -33,7 +33,7 @@ def SSDLite(
     loss: str = "hnm", box_loss: str = "smooth_l1", ratios: Sequence[float] = (2, 3),
     scales: tuple[float, float] = (FIRST, LAST), reduced_first: bool = False,
     balance: float = 0.0, levels: Sequence[int] = (4, 5), anchors: MakeAnchors | None = None,
-    norm_momentum: float = 0.97, weights: str | os.PathLike | None = None,
+    norm_momentum: float = 0.97, weights: str | os.PathLike[str] | None = None,
     labels: Sequence[str] | None = None, name: str | None = None,
 ) -> Detector:  # fmt: skip
     """A detector of `classes` kinds of objects on a kzoo backbone.

@@ -12,6 +12,7 @@ Source of the idea, for ReLU: https://arxiv.org/abs/1906.04721, section 4.1.
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import keras
 import numpy as np
@@ -201,7 +202,7 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
     return [site for site in sites if not site.gate or site in loud]
 
 
-def difference(graph: Graph, rounded: dict, exact: dict) -> float:
+def difference(graph: Graph, rounded: dict[str, Any], exact: dict[str, Any]) -> float:
     """Squared difference over all outputs, each against what it holds; before a softmax."""
     total = 0.0
     for name in keras.tree.flatten(graph.outputs):

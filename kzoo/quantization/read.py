@@ -12,7 +12,7 @@ from kzoo.quantization.graph import Graph, Input, Op, Opaque
 from kzoo.quantization.rules.translate import LAYERS, OPERATORS
 
 # What to keep in float: a layer's name, a class of layers, or a pattern that whole names match.
-Kept = Collection[str | type | re.Pattern]
+Kept = Collection[str | type | re.Pattern[str]]
 
 
 def read(model: keras.Model, keep_float: Kept = ()) -> Graph:
@@ -50,7 +50,7 @@ def names_of(model: keras.Model, kept: Kept) -> frozenset[str]:
     return frozenset(found)
 
 
-def chooses(choice: str | type | re.Pattern, op: Any) -> bool:
+def chooses(choice: str | type | re.Pattern[str], op: Any) -> bool:
     if isinstance(choice, type):
         return isinstance(op, choice)
     if isinstance(choice, re.Pattern):
@@ -115,7 +115,9 @@ class Reader:
             within.values[id(tensor)] = name
         return [within.value(tensor) for tensor in model.outputs]
 
-    def note(self, op: Any, arguments: Any, inputs: tuple[str, ...], shape: tuple) -> str:
+    def note(
+        self, op: Any, arguments: Any, inputs: tuple[str, ...], shape: tuple[int | None, ...]
+    ) -> str:
         """Add what stands for one call of a layer or operator; the name of its output."""
         keep = op.name in self.keep_float
         if isinstance(op, keras.layers.Layer):

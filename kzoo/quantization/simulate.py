@@ -22,10 +22,16 @@ class Run:
     """Computes a graph's operations; with a `plan` also as int8 does."""
 
     def __init__(self, graph: Graph, plan: Plan | None = None):
-        self.graph, self.plan = graph, plan
-        self.last_reader = {name: op.name for op in graph.ops.values() for name in op.inputs}
+        self.graph = graph
+        self.plan = plan
+        self.last_reader: dict[str, str] = {
+            name: op.name for op in graph.ops.values() for name in op.inputs
+        }
         outputs = keras.tree.flatten(graph.outputs)
-        self.ends = {*outputs, *(name for end in outputs for name in graph.ops[end].inputs)}
+        self.ends: set[str] = {
+            *outputs,
+            *(name for end in outputs for name in graph.ops[end].inputs),
+        }
         self._weights: dict[tuple[str, bool], tuple[Any, Any]] = {}
         self._layers: dict[str, keras.layers.Layer] = {}
 

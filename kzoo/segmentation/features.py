@@ -71,7 +71,7 @@ def resized(
 
 def finished(
     backbone: keras.Model, x: Tensor, activation: Any, name: str,
-    weights: str | os.PathLike | None, labels: Sequence[str] | None,
+    weights: str | os.PathLike[str] | None, labels: Sequence[str] | None,
 ) -> keras.Model:  # fmt: skip
     """The segmenter from the backbone's input to `x`, with its weights."""
     if activation is not None:

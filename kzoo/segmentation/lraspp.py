@@ -25,7 +25,7 @@ def LRASPP(
     full_resolution: bool = True,
     classifier_activation: Any = None,
     norm_momentum: float = 0.99,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> keras.Model:

@@ -99,7 +99,9 @@ class Moments:
     """Mean and variance per channel of values that come in parts, in float64."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self.variance = 0, np.zeros(()), np.zeros(())
+        self.count: int = 0
+        self.mean: np.ndarray = np.zeros(())
+        self.variance: np.ndarray = np.zeros(())
 
     def add(self, values: np.ndarray, axis: int) -> None:
         others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)

@@ -19,7 +19,7 @@ from kzoo.weights.reading import read_checkpoint
 
 
 def open_checkpoint(
-    weights: str | os.PathLike,
+    weights: str | os.PathLike[str],
     model_name: str,
     alpha: float,
     *,
@@ -49,7 +49,7 @@ HEADS = {"lraspp_": "lraspp", "aspp_": "deeplabv3", "boxes0_": "ssdlite"}
 
 
 def load_weights(
-    model: keras.Model, weights: str | os.PathLike, *, labels: Sequence[str] | None = None
+    model: keras.Model, weights: str | os.PathLike[str], *, labels: Sequence[str] | None = None
 ) -> Loaded:
     """Load weights into a model that kzoo has built, its backbone, or a task model around it.
 

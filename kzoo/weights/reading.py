@@ -21,7 +21,7 @@ from kzoo.weights.readers.torch_names import read_torch
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
-def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a weight file. Its bytes tell the format, its name does not. Raises ValueError."""
     file = pathlib.Path(path)
     if file.is_dir():

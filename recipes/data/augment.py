@@ -9,7 +9,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -95,8 +95,11 @@ class Epoch(keras.utils.PyDataset):
     def __init__(self, count: int, batch_size: int):
         # Pillow and numpy let other threads run while they work.
         super().__init__(workers=WORKERS, max_queue_size=max(8, 2 * WORKERS))
-        self.batch_size, self.order, self.seed = batch_size, np.arange(count), (0, 0)
-        self.done, self.process, self.processes, self.devices = 0, 0, 1, 1
+        self.batch_size = batch_size
+        self.order: np.ndarray = np.arange(count)
+        self.seed: tuple[int, int] = (0, 0)
+        self.done: int = 0
+        self.process, self.processes, self.devices = 0, 1, 1
 
     def shuffled(self, seed: int, epoch: int) -> Self:
         """The same examples as they come in that epoch."""
@@ -165,7 +168,7 @@ class Batches(Epoch):
     """
 
     def __init__(
-        self, examples: Sequence | np.ndarray, targets: np.ndarray, *, classes: int,
+        self, examples: Sequence[Any] | np.ndarray, targets: np.ndarray, *, classes: int,
         batch_size: int, augment: Augment | None = None, size: int = 0,
         class_weight: np.ndarray | None = None,
     ):  # fmt: skip

@@ -8,6 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -180,13 +181,16 @@ class PackedExamples(Sequence[Example]):
         self, records: Records, *, counts: np.ndarray, sizes: np.ndarray, boxes: np.ndarray,
         labels: np.ndarray,
     ):  # fmt: skip
-        self.records, self.sizes, self.boxes, self.labels = records, sizes, boxes, labels
-        self.ends = np.cumsum(counts)
+        self.records = records
+        self.sizes = sizes
+        self.boxes = boxes
+        self.labels = labels
+        self.ends: np.ndarray = np.cumsum(counts)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         record = self.records[i]

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -260,20 +260,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class Images(Sequence):
+class Images(Sequence[Any]):
     """Files as uint8 images (side, side, 3), kept in memory as far as `CACHE_BYTES` goes.
 
     Packed images are decoded again each time: there may be any number of them.
     """
 
     def __init__(self, paths: Sequence[Source], side: int):
-        self.paths, self.side = paths, side
+        self.paths = paths
+        self.side = side
         self.kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return np.stack([self[j] for j in range(*i.indices(len(self)))])
         if i in self.kept:

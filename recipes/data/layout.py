@@ -14,6 +14,7 @@ import unicodedata
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kzoo.recipes.data.images import SUFFIXES, is_candidate, why_unread
 from kzoo.recipes.data.text import Issue
@@ -177,7 +178,7 @@ class Asked:
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     path: Path
-    score: tuple  # the more of the path is as asked, the higher
+    score: tuple[Any, ...]  # the more of the path is as asked, the higher
     whole: bool  # whether nothing that was asked speaks against it
 
 

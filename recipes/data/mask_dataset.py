@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,7 +59,7 @@ class Region:
 
     label: int  # of the mask; VOID for crowds and unknown classes
     area: float
-    outlines: tuple  # polygons [x, y, x, y, ...], run lengths {"counts":, "size":}
+    outlines: tuple[Any, ...]  # polygons [x, y, x, y, ...], run lengths {"counts":, "size":}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ class PackedPairs(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         return Pair(self.records[i], PackedMask(self.records[i]))
@@ -456,7 +457,11 @@ def stored_size(look: Look) -> Size:
 
 
 def mask_of(
-    item: Matched, look: Look, index: dict[str, int], left: Counter, broken: dict[Path, list[str]]
+    item: Matched,
+    look: Look,
+    index: dict[str, int],
+    left: Counter[Any],
+    broken: dict[Path, list[str]],
 ) -> DrawnMask:
     """Return the mask of a record; what cannot be drawn is counted in `left` and `broken`."""
     record = item.record
@@ -486,7 +491,7 @@ def mask_of(
     return DrawnMask(record.source, own, tuple(regions), turn)
 
 
-def area_of(given: float | None, outlines: Sequence) -> float:
+def area_of(given: float | None, outlines: Sequence[Any]) -> float:
     """Return the area that is given, or that of the polygons."""
     if given is not None:
         return given
@@ -503,7 +508,7 @@ def area_of(given: float | None, outlines: Sequence) -> float:
 # Both
 
 
-class Masked(Sequence):
+class Masked(Sequence[Any]):
     """Pairs as (image (side, side, 3), mask (side, side)), uint8, in memory as far as it goes.
 
     Images are stretched to a square bilinearly, masks by nearest neighbour.
@@ -516,7 +521,7 @@ class Masked(Sequence):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         if i not in self.kept:
             pair = self.pairs[i]
             mask = Image.fromarray(full_mask(pair))

@@ -97,13 +97,14 @@ class Records(Sequence[Record]):
     """The images of a split, in the order in which they were packed."""
 
     def __init__(self, folder: Path, shards: Sequence[File]):
-        self.folder, self.shards = folder, tuple(shards)
-        self.ends = np.cumsum([shard.records for shard in shards], dtype=np.int64)
+        self.folder = folder
+        self.shards: tuple[File, ...] = tuple(shards)
+        self.ends: np.ndarray = np.cumsum([shard.records for shard in shards], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         if not -len(self) <= i < len(self):
@@ -270,7 +271,8 @@ class Writer:
     """Writes a packed folder, which gets its name when it is whole and was read back."""
 
     def __init__(self, folder: Path, shard_bytes: int):
-        self.folder, self.shard_bytes = folder, shard_bytes
+        self.folder = folder
+        self.shard_bytes = shard_bytes
         self.open = contextlib.ExitStack()  # until `finish`
         self.part = self.open.enter_context(replacing_folder(folder))
         self.files: list[File] = []

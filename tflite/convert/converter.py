@@ -40,8 +40,8 @@ from kzoo.weights.readers.flatbuffer import read_tflite
 
 
 def convert(
-    model: keras.Model | str | os.PathLike | Any,
-    out: str | os.PathLike,
+    model: keras.Model | str | os.PathLike[str] | Any,
+    out: str | os.PathLike[str],
     *,
     scheme: Literal["float32", "float16", "dynamic", "int8", "int16x8"] | None = None,
     io: Literal["uint8", "float32", "int8"] | None = None,
@@ -110,7 +110,7 @@ def convert(
 
 @contextlib.contextmanager
 def drafted(
-    model: keras.Model | str | os.PathLike | Any, request: Request,
+    model: keras.Model | str | os.PathLike[str] | Any, request: Request,
     calibration: np.ndarray | None, progress: Callable[[str], None],
 ) -> Iterator[Path]:  # fmt: skip
     """The converted file under another name, read back and run: it gets its own after the block.
@@ -120,7 +120,7 @@ def drafted(
     """
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
-    kerass = isinstance(model, keras.Model | str | os.PathLike)  # and not tf-keras'
+    kerass = isinstance(model, keras.Model | str | os.PathLike[str])  # and not tf-keras'
     if kerass and keras.backend.backend() != "tensorflow":
         progress(STEPS[2])
         content = lower_elsewhere(model, request, calibration)
@@ -151,8 +151,8 @@ def labels_file(out: Path, text: str) -> Path:
 STEPS = ("reading the model", "quantizing", "converting", "trying the file")
 
 
-def load(model: keras.Model | str | os.PathLike) -> keras.Model:
-    if not isinstance(model, str | os.PathLike):
+def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
+    if not isinstance(model, str | os.PathLike[str]):
         return model
     path = Path(model)
     if not path.is_file():
@@ -267,7 +267,7 @@ def require_tensorflow() -> None:
 
 
 def lower_elsewhere(
-    model: keras.Model | str | os.PathLike, request: Request, calibration: np.ndarray | None
+    model: keras.Model | str | os.PathLike[str], request: Request, calibration: np.ndarray | None
 ) -> bytes:
     """`lower` in a process with TensorFlow, for models of the other backends."""
     require_tensorflow()

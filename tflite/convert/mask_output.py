@@ -14,7 +14,7 @@ from kzoo.files import replacing
 from kzoo.tflite.inspect.audit import audit, require_sound
 
 
-def end_in_mask(file: str | os.PathLike) -> Path:
+def end_in_mask(file: str | os.PathLike[str]) -> Path:
     """Rewrite a .tflite file whose one output is (1, h, w, classes), so that it is uint8 (1, h, w).
 
     What the file says of itself (labels, metadata) is of its old output and is taken out.

@@ -96,15 +96,15 @@ class Search:
 
 
 def convert_within(
-    model: keras.Model | str | os.PathLike,
-    out: str | os.PathLike,
+    model: keras.Model | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     max_drop: float,
     calibration: np.ndarray,
     images: np.ndarray,
     labels: Sequence[int] | np.ndarray | None = None,
     trained_files: Mapping[str, Path] | None = None,
-    pareto_folder: str | os.PathLike | None = None,
+    pareto_folder: str | os.PathLike[str] | None = None,
     convert_options: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Search:

@@ -140,7 +140,7 @@ def listed(names: tuple[str, ...], most: int = 12) -> str:
     return ", ".join(names[:most]) + more
 
 
-def audit(path: str | os.PathLike, *, run: bool = True) -> Audit:
+def audit(path: str | os.PathLike[str], *, run: bool = True) -> Audit:
     """Read a .tflite file and, with `run`, open and invoke it once in a process of its own.
 
     Raises ValueError for a damaged file. One that is sound but cannot be run is told by `failure`.

@@ -134,7 +134,7 @@ RUNTIMES: dict[str, Callable[[Path, int, np.ndarray], Callable[[], Any]]] = {
 
 
 def benchmark(
-    paths: Sequence[str | os.PathLike],
+    paths: Sequence[str | os.PathLike[str]],
     *,
     rounds: int = 10,
     seconds: float = 0.1,

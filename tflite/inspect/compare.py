@@ -125,8 +125,8 @@ class Comparison:
 
 
 def compare(
-    model: keras.Model | str | os.PathLike,
-    path: str | os.PathLike,
+    model: keras.Model | str | os.PathLike[str],
+    path: str | os.PathLike[str],
     images: np.ndarray,
     labels: Sequence[int] | np.ndarray | None = None,
     *,
@@ -199,9 +199,9 @@ def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
     return logs - logs.mean(-1, keepdims=True)
 
 
-def opened(model: keras.Model | str | os.PathLike) -> Any:
+def opened(model: keras.Model | str | os.PathLike[str]) -> Any:
     """A model or `Runner`; of a detector the model that gives what its file gives."""
-    if isinstance(model, str | os.PathLike):
+    if isinstance(model, str | os.PathLike[str]):
         if Path(model).suffix == ".tflite":
             return Runner(model)
         model = keras.saving.load_model(model, compile=False)

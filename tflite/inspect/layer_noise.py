@@ -39,7 +39,7 @@ class LayerNoise:
 
 
 def noise_by_layer(
-    model: Any, path: str | os.PathLike, images: np.ndarray
+    model: Any, path: str | os.PathLike[str], images: np.ndarray
 ) -> tuple[LayerNoise, ...]:
     """The layers that both have, those that add most noise first; some 8 `images` do.
 

@@ -24,7 +24,8 @@ class RejectedFile(ValueError):
 
     def __init__(self, message: str, comparison: Comparison, path: Path):
         super().__init__(message)
-        self.comparison, self.path = comparison, path
+        self.comparison = comparison
+        self.path = path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Bounds:
 
 
 def verify(
-    model: keras.Model | str | os.PathLike,
-    path: str | os.PathLike,
+    model: keras.Model | str | os.PathLike[str],
+    path: str | os.PathLike[str],
     images: np.ndarray,
     labels: Sequence[int] | np.ndarray | None = None,
     *,
@@ -79,8 +80,8 @@ def verify(
 
 
 def verify_draft(
-    model: keras.Model | str | os.PathLike,
-    draft: str | os.PathLike,
+    model: keras.Model | str | os.PathLike[str],
+    draft: str | os.PathLike[str],
     name: Path,
     images: np.ndarray,
     labels: Sequence[int] | np.ndarray | None = None,

@@ -120,7 +120,7 @@ class Metadata:
         yield "run", ", ".join(self.run)
 
 
-def read_metadata(file: str | os.PathLike | bytes) -> Metadata | None:
+def read_metadata(file: str | os.PathLike[str] | bytes) -> Metadata | None:
     """The metadata of a .tflite file, anyone's; None where it has none.
 
     Raises ValueError where it is cut off or damaged. An associated file that cannot be read, or

@@ -13,7 +13,7 @@ from kzoo.detection.detections import Detections
 from kzoo.detection.detector import at_own_size
 from kzoo.preprocessing import stretch
 from kzoo.segmentation.masks import mask_at
-from kzoo.tflite.ports import dequantize, from_pixels, names, port
+from kzoo.tflite.ports import Port, dequantize, from_pixels, names, port
 from kzoo.tflite.runtime.find_objects import finding
 from kzoo.tflite.runtime.trial import open_interpreter
 from kzoo.tflite.xnnpack import risks
@@ -29,8 +29,8 @@ class Runner:
     damaged or cannot be opened, and for images that do not fit.
     """
 
-    def __init__(self, path: str | os.PathLike, *, threads: int = 1):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], *, threads: int = 1):
+        self.path: Path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"There is no file {str(self.path)!r}.")
         file = read_tflite(self.path)
@@ -43,8 +43,10 @@ class Runner:
                 f"{self.path} has {len(inputs)} inputs ({', '.join(inputs)}); Runner feeds one."
             )
         ((name, self._input_index),) = inputs.items()
-        self.input = port(name, graph.tensors[self._input_index])
-        self.outputs = tuple(port(name, graph.tensors[i]) for name, i in outputs.items())
+        self.input: Port = port(name, graph.tensors[self._input_index])
+        self.outputs: tuple[Port, ...] = tuple(
+            port(name, graph.tensors[i]) for name, i in outputs.items()
+        )
         self._output_indices = tuple(outputs.values())
         self._interpreter = open_interpreter(self.path, threads)
 

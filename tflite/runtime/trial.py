@@ -21,7 +21,7 @@ import numpy as np
 TRIAL_SECONDS = 120  # opening and running a MobileNet takes less than one
 
 
-def open_interpreter(path: str | os.PathLike, threads: int = 1) -> Any:
+def open_interpreter(path: str | os.PathLike[str], threads: int = 1) -> Any:
     """A LiteRT interpreter with its tensors allocated. Raises ValueError where it refuses."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -43,7 +43,7 @@ class Trial:
     memory_mb: float  # what the process grew by; nan where the system does not tell
 
 
-def trial(path: str | os.PathLike) -> Trial:
+def trial(path: str | os.PathLike[str]) -> Trial:
     """Open and invoke a file in a process of its own. Raises ValueError if that one fails."""
     command = [sys.executable, "-P", __file__, str(path)]
     try:

@@ -191,7 +191,8 @@ class Reader:
     """
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.allowance = memoryview(data), 4 * len(data) + 4096
+        self.data: memoryview = memoryview(data)
+        self.allowance: int = 4 * len(data) + 4096
 
     def scalar(self, form: str, at: int) -> Any:
         self.check(at, struct.calcsize(f"<{form}"), 1)
@@ -213,10 +214,13 @@ class Table:
     """A flatbuffer table: numbered fields, each of which may be missing."""
 
     def __init__(self, file: Reader, at: int) -> None:
-        self.file, self.at = file, at
+        self.file = file
+        self.at = at
         vtable = at - file.scalar("i", at)
         size = file.scalar("H", vtable)
-        self.fields = np.frombuffer(file.span(vtable + 4, max(size - 4, 0) // 2, 2), "<u2").tolist()
+        self.fields: list[int] = np.frombuffer(
+            file.span(vtable + 4, max(size - 4, 0) // 2, 2), "<u2"
+        ).tolist()
 
     def where(self, field: int) -> int:
         """The field's position in the file, 0 where it is missing."""
@@ -239,7 +243,7 @@ class Table:
         at += self.file.scalar("I", at)
         return self.file.span(at + 4, self.file.scalar("I", at), size)
 
-    def vector(self, field: int, dtype: str) -> tuple:
+    def vector(self, field: int, dtype: str) -> tuple[Any, ...]:
         return tuple(np.frombuffer(self.span(field, np.dtype(dtype).itemsize), dtype).tolist())
 
     def text(self, field: int) -> str:
@@ -259,7 +263,7 @@ def pick(names: list[str] | tuple[str, ...], index: int, what: str) -> str:
     return names[index] if 0 <= index < len(names) else f"{what}_{index}"
 
 
-def read_tflite(file: str | os.PathLike | bytes) -> TfliteModel:
+def read_tflite(file: str | os.PathLike[str] | bytes) -> TfliteModel:
     """Read a .tflite file, or its bytes. Raises ValueError where it is none, cut off or damaged."""
     data = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
     if data[4:8] != IDENTIFIER:

@@ -62,7 +62,7 @@ def checkpoint(file: pathlib.Path, kind: str, layers: Layers, **traits: Any) -> 
     return Checkpoint(str(file), kind, joined(units), **traits)
 
 
-def keras_traits(config: dict) -> dict[str, Any]:
+def keras_traits(config: dict[str, Any]) -> dict[str, Any]:
     """Padding, epsilon and preprocessing, from a saved model's configuration."""
     layers = [(layer["class_name"], layer["config"]) for layer in saved_layers(config)]
     pads = [c["padding"] for kind, c in layers if kind == "ZeroPadding2D"]
@@ -77,7 +77,7 @@ def keras_traits(config: dict) -> dict[str, Any]:
     }
 
 
-def saved_layers(config: dict) -> list[dict]:
+def saved_layers(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Of a functional model, or of a `Detector`, which keeps its own configuration in "net"."""
     own = config["config"]
     return own.get("net", own)["layers"]

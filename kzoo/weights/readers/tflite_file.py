@@ -9,14 +9,15 @@ import numpy as np
 
 from kzoo.preprocessing import scaling
 from kzoo.weights.checkpoint import Checkpoint, Unit
-from kzoo.weights.readers.flatbuffer import TfliteModel, TfliteOperator, read_tflite
+from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, read_tflite
 
 
 class Values:
     """The constants of a .tflite graph, and who reads and writes its tensors."""
 
     def __init__(self, model: TfliteModel) -> None:
-        self.model, self.graph = model, model.graphs[0]
+        self.model = model
+        self.graph: TfliteGraph = model.graphs[0]
         self.writer = {i: op for op in self.graph.operators for i in op.outputs}
         self.readers = collections.defaultdict(list)
         for op in self.graph.operators:

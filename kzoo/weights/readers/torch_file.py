@@ -94,7 +94,14 @@ class TensorUnpickler(pickle.Unpickler):
             raise ValueError(f"The file refers to a {kind!r} that is no storage of plain numbers.")
         return Storage(dtype, str(key), int(length))
 
-    def tensor(self, storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> View:
+    def tensor(
+        self,
+        storage: Storage,
+        offset: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        *_: Any,
+    ) -> View:
         return View(storage, offset, tuple(shape), tuple(strides))
 
     def parameter(self, data: View, *_: Any) -> View:

@@ -5,7 +5,7 @@ import json
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def torch_units(arrays: Arrays, pairs: Pairs) -> tuple[Unit, ...]:
 def from_torchvision(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     """torchvision's MobileNetV2, V3-Large and V3-Small, with or without the classifier."""
 
-    def place(module: str) -> tuple:
+    def place(module: str) -> tuple[Any, ...]:
         numbered = [(not p.isdigit(), int(p) if p.isdigit() else p) for p in module.split(".")[1:]]
         return not module.startswith("features"), *numbered
 
@@ -215,7 +215,7 @@ def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     config = json.loads(card.read_text()) if card.is_file() else {}
     tf = str(config.get("architecture", "")).startswith("tf_")
     mean = config.get("pretrained_cfg", {}).get("mean", [0.485, 0.456, 0.406])
-    scalings: dict[tuple, Literal["tf", "torch"]] = {
+    scalings: dict[tuple[Any, ...], Literal["tf", "torch"]] = {
         (0.5, 0.5, 0.5): "tf",
         (0.485, 0.456, 0.406): "torch",
     }

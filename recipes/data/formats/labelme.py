@@ -64,13 +64,13 @@ def record_of(file: Path, content: dict[str, Any], left: Counter[str]) -> Record
     return Record(file, name, tuple(objects), size, own=True)
 
 
-def polygon(label: str, points: list, shape: Any, size: Any) -> Object | None:
+def polygon(label: str, points: list[Any], shape: Any, size: Any) -> Object | None:
     if len(points) < 3:
         return None
     return Object(label, None, ([value for point in points for value in point],))
 
 
-def rectangle(label: str, points: list, shape: Any, size: Any) -> Object | None:
+def rectangle(label: str, points: list[Any], shape: Any, size: Any) -> Object | None:
     if len(points) not in (2, 4):
         return None
     xs, ys = zip(*points, strict=True)
@@ -78,7 +78,7 @@ def rectangle(label: str, points: list, shape: Any, size: Any) -> Object | None:
     return Object(label, (y0, x0, y1, x1), ([x0, y0, x1, y0, x1, y1, x0, y1],))
 
 
-def disc(label: str, points: list, shape: Any, size: Any) -> Object | None:
+def disc(label: str, points: list[Any], shape: Any, size: Any) -> Object | None:
     if len(points) != 2:
         return None
     (x, y), edge = points
@@ -87,7 +87,7 @@ def disc(label: str, points: list, shape: Any, size: Any) -> Object | None:
     return Object(label, box, (circle(x, y, radius, radius),))
 
 
-def drawn(label: str, points: list, shape: Any, size: Any) -> Object | None:
+def drawn(label: str, points: list[Any], shape: Any, size: Any) -> Object | None:
     """A mask of a part of the image, as a PNG in the json."""
     if len(points) != 2 or size is None:
         return None

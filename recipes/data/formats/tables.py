@@ -8,6 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kzoo.recipes.data.formats.records import Box, Found, Object, Record
 from kzoo.recipes.data.images import SUFFIXES
@@ -59,7 +60,9 @@ def columns_by_use(columns: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def tables_of(tree: Tree, issues: list[Issue] | None = None) -> Iterator[tuple[Table, dict]]:
+def tables_of(
+    tree: Tree, issues: list[Issue] | None = None
+) -> Iterator[tuple[Table, dict[str, Any]]]:
     """Yield every table with its columns; those that are no tables are passed over."""
     for file in tree.of(*SUFFIXES_OF_TABLES):
         try:

@@ -129,7 +129,7 @@ def chosen(names: str | Iterable[str] = "all") -> tuple[Target, ...]:
 
 
 def targets(
-    file: str | os.PathLike | TfliteModel, names: str | Iterable[str] = "all"
+    file: str | os.PathLike[str] | TfliteModel, names: str | Iterable[str] = "all"
 ) -> tuple[Verdict, ...]:
     """The verdicts on a .tflite file, or one that is read, one for each target.
 
