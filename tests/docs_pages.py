@@ -3,8 +3,9 @@
     uv run python tests/docs_pages.py         rewrites README.md and docs/*.md where they are stale
 
 A table of figures stands between `<!-- table: NAME.csv -->` and `<!-- end -->` and holds the rows
-of tests/bench/results/NAME.csv; `<!-- commands -->` and `<!-- models -->` are filled likewise. The
-text around them is written by hand. tests/test_pages.py fails where a page is stale.
+of tests/bench/results/NAME.csv; `<!-- commands -->`, `<!-- models -->` and `<!-- cards -->` are
+filled likewise. The text around them is written by hand. tests/test_pages.py fails where a page is
+stale.
 """
 
 import csv
@@ -17,7 +18,9 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "tests" / "bench" / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SOURCES = ("seed", "commit", "machine", "command")  # columns that tell where figures come from
-BLOCK = re.compile(r"<!-- (table: (?P<name>\w+)\.csv|commands|models) -->\n.*?<!-- end -->", re.S)
+BLOCK = re.compile(
+    r"<!-- (table: (?P<name>\w+)\.csv|commands|models|cards) -->\n.*?<!-- end -->", re.S
+)
 
 
 def markdown(rows: list[list[str]]) -> str:
@@ -62,7 +65,33 @@ def models() -> str:
     return markdown(table)
 
 
-FILLED: dict[str, Callable[[], str]] = {"commands": commands, "models": models}
+def cards() -> str:
+    """Return a section for each model: its size, and the published weights that it takes."""
+    from kzoo.weights.published import PUBLISHED
+
+    with (ROOT / "recipes" / "models.csv").open(encoding="utf-8", newline="") as file:
+        sizes = {row["model"]: row for row in csv.DictReader(file)}
+    sections = []
+    for model, size in sizes.items():
+        figures: dict[tuple[str, ...], list[str]] = {}  # of a name, an alpha and a source, by px
+        for row in PUBLISHED:
+            if row.model == model and row.top:
+                name = (f"`{row.name}`", row.head or row.task, f"{row.alpha:g}")
+                place = (row.license, f"[{row.source.split('/')[2]}]({row.source})")
+                told = "not stated" if row.metric is None else f"{row.metric:g}"
+                figures.setdefault((*name, *place), []).append(f"{told} ({row.resolution} px)")
+        head = ["`weights=`", "task", "alpha", "published, %", "license", "source"]
+        rows = [[*key[:3], ", ".join(told), *key[3:]] for key, told in figures.items()]
+        macs = f"{int(size['macs']) / 1e6:,.1f} M multiply-accumulates"
+        sections.append(
+            f"### {model}\n\n{int(size['parameters']):,} parameters, {macs} at 224 px."
+            f"\n\n{markdown([head, *rows]) if rows else NO_WEIGHTS}"
+        )
+    return "\n".join(sections)
+
+
+NO_WEIGHTS = "No published weights are known by name; `weights=` takes a file.\n"
+FILLED: dict[str, Callable[[], str]] = {"commands": commands, "models": models, "cards": cards}
 
 
 def rendered(text: str) -> str:
