@@ -120,7 +120,7 @@ def drafted(
     """
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
-    kerass = isinstance(model, keras.Model | str | os.PathLike[str])  # and not tf-keras'
+    kerass = isinstance(model, keras.Model | str | os.PathLike)  # and not tf-keras'
     if kerass and keras.backend.backend() != "tensorflow":
         progress(STEPS[2])
         content = lower_elsewhere(model, request, calibration)
@@ -152,7 +152,7 @@ STEPS = ("reading the model", "quantizing", "converting", "trying the file")
 
 
 def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
-    if not isinstance(model, str | os.PathLike[str]):
+    if not isinstance(model, str | os.PathLike):
         return model
     path = Path(model)
     if not path.is_file():

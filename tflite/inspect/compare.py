@@ -201,7 +201,7 @@ def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
 
 def opened(model: keras.Model | str | os.PathLike[str]) -> Any:
     """A model or `Runner`; of a detector the model that gives what its file gives."""
-    if isinstance(model, str | os.PathLike[str]):
+    if isinstance(model, str | os.PathLike):
         if Path(model).suffix == ".tflite":
             return Runner(model)
         model = keras.saving.load_model(model, compile=False)
