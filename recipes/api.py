@@ -16,6 +16,7 @@ from kzoo.recipes.programs.convert_model import convert_file
 from kzoo.recipes.programs.demo import demo
 from kzoo.recipes.programs.plan import plan
 from kzoo.recipes.programs.predict_images import predict
+from kzoo.recipes.programs.seeds import over_seeds
 from kzoo.recipes.segment import segment
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "demo",
     "detect",
     "inspect",
+    "over_seeds",
     "pack",
     "plan",
     "predict",

@@ -21,7 +21,7 @@ import kzoo
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import ClassifyConfig as Config
-from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.augment import AUGMENTS, Batches
 from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset, read_test
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
@@ -43,6 +43,7 @@ from kzoo.recipes.training.tfmot_engine import (
     prepared,
     train_by_tfmot,
 )
+from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
@@ -51,12 +52,15 @@ HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 3e-5
 MARGIN = 8 / 7  # training images are kept this much larger than the net sees them
 
 
-def classify(data: str | Path, **options: Any) -> ClassResults:
+def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> ClassResults:
     """`kzoo classify` as a function; `options` are the fields of `Config`.
 
-    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
+    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
+    make no sense.
     """
-    return pipeline.run(TASK, configured("classify", Config, data=str(data), **options))
+    config = configured("classify", Config, data=str(data), **options)
+    return pipeline.run(TASK, config, callbacks=callbacks)
 
 
 def build(config: Config, dataset: Dataset) -> keras.Model:
@@ -156,8 +160,10 @@ class Stages:
 
     def augmented(self, **options: Any) -> Batches:
         """Return the training images, changed in every epoch; `options` as of `Batches`."""
-        size, flip = self.run.config.size, self.run.config.flip
-        return self.batches("train", augment=Augment(flip=flip), size=size, **options)
+        config = self.run.config
+        augment = AUGMENTS.get(config.augment, config.augment)
+        augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
+        return self.batches("train", augment=augment, size=config.size, **options)
 
     def batches(self, name: str, **options: Any) -> Batches:
         """Return the images of a split as the net sees them; `options` as of `Batches`."""

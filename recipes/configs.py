@@ -18,6 +18,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED = ("refuse", "skip")
 ENGINES = ("kzoo", "tfmot")
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
+AUGMENTS = ("none", "light", "strong")
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
 CLASS_LOSSES = ("hnm", "focal")
 ANCHORS = ("auto", "published")
@@ -39,7 +40,10 @@ class RunConfig(Options):
     qat_epochs: int = option("epochs of the quantized network, taught by the float one", 6)
     batch_size: int = option("images per step", 16)
     learning_rate: float = option("highest learning rate of the whole network", 1e-3)
-    flip: bool = option("mirror training images left and right", True)
+    flip: bool | None = option(
+        "mirror training images left and right (default: unless the names of the classes are "
+        "letters, numbers, or left and right)", None,
+    )  # fmt: skip
     patience: int = option("epochs without a better one before a stage ends", 15)
     val_fraction: float = option("share of images to validate on where no split is given", 0.2)
     test: str | None = option(
@@ -63,6 +67,10 @@ class RunConfig(Options):
     damaged: str = option(
         f"shards of a packed folder that are damaged: {' or '.join(DAMAGED)}", "refuse",
         lasting=False, choices=DAMAGED,
+    )  # fmt: skip
+    tensorboard: str | None = option(
+        "folder for TensorBoard's event files (pip install 'kzoo[tensorboard]')", None,
+        lasting=False,
     )  # fmt: skip
     quiet: bool = option("show nothing of the progress", False, lasting=False)
     distribute: str | None = option(
@@ -89,6 +97,8 @@ class RunConfig(Options):
                 "batch_size must be a multiple of accumulate. Received: batch_size="
                 f"{self.batch_size} and accumulate={self.accumulate}"
             )
+        if self.tensorboard is not None:
+            require_tensorboard()
         if self.distribute is not None or self.rank is not None:
             from kzoo.recipes import distributed  # imports Keras, whose backend it asks for
 
@@ -130,6 +140,10 @@ class ClassifyConfig(RunConfig):
     )
     batch_size: int = option("images per step", 32)
     learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    augment: str = option(
+        f"how much training images are changed: {', '.join(AUGMENTS)}; in Python an Augment too",
+        "light", choices=AUGMENTS, instead="Augment", before="light",
+    )  # fmt: skip
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
     patience: int = option("epochs without a better one before a stage ends", 10)
 
@@ -274,6 +288,15 @@ def require_tfmot() -> None:
         raise ValueError(
             "qat_engine='tfmot' needs tensorflow-model-optimization: pip install 'kzoo[tfmot]'. "
             "Or use qat_engine='kzoo', which needs nothing."
+        )
+
+
+def require_tensorboard() -> None:
+    """Raise ValueError where tensorboard is not installed, which TensorFlow's summaries need."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ValueError(
+            "tensorboard=... needs TensorBoard: pip install 'kzoo[tensorboard]'. history.json in "
+            "the run folder has the same figures."
         )
 
 

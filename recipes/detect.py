@@ -35,6 +35,7 @@ from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, transfer_stages
+from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
@@ -45,12 +46,15 @@ EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1, the least
 MOST_OBJECTS = 100  # of one image
 
 
-def detect(data: str | Path, **options: Any) -> BoxResults:
+def detect(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> BoxResults:
     """`kzoo detect` as a function; `options` are the fields of `Config`.
 
-    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
+    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
+    make no sense.
     """
-    return pipeline.run(TASK, configured("detect", Config, data=str(data), **options))
+    config = configured("detect", Config, data=str(data), **options)
+    return pipeline.run(TASK, config, callbacks=callbacks)
 
 
 def build(config: Config, dataset: BoxDataset) -> Detector:

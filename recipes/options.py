@@ -19,7 +19,7 @@ def option(
     help: str, default: Any = dataclasses.MISSING, *, lasting: bool = True,
     choices: Callable[[], Collection[str]] | Collection[str] | None = None,
     positional: bool = False, repeat: bool = False, flag: str | None = None,
-    former: str | None = None, before: Any = None,
+    former: str | None = None, before: Any = None, instead: str | None = None,
 ) -> Any:  # fmt: skip
     """Return a field of an options class: what it means, and its default if it has one.
 
@@ -32,11 +32,13 @@ def option(
     repeat: a flag that is given once for each value, of a field that holds several.
     flag: the flag's name, where it is not the field's.
     former: a flag that the field had before; it still works, and no help shows it.
+    instead: the name of a class whose objects are taken too, in place of one of the choices.
     before: what runs had that were begun before there was the option, as config.json would hold it.
     """
     about = {
         "help": help, "lasting": lasting, "choices": choices, "positional": positional,
         "repeat": repeat, "flag": flag, "former": former, "before": before,
+        "instead": instead,
     }  # fmt: skip
     return dataclasses.field(
         default=default, metadata=about, kw_only=default is not dataclasses.MISSING
@@ -81,6 +83,8 @@ def check_choices(options: Any) -> None:
         if allowed is None or value is None:
             continue
         for one in value if isinstance(value, tuple) else (value,):
+            if type(one).__name__ == field.metadata.get("instead"):
+                continue
             if one not in allowed:
                 raise ValueError(
                     f"{field.name} must be one of {', '.join(allowed)}. Received: {one!r}"
@@ -129,7 +133,7 @@ def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
         kind, several = value_type(hints[field.name])
         given: dict[str, Any] = {"type": kind}
         if kind is bool:
-            on = argparse.BooleanOptionalAction if field.default else "store_true"
+            on = "store_true" if field.default is False else argparse.BooleanOptionalAction
             given = {"action": on}
         elif about["repeat"]:
             given["action"] = "append"

@@ -5,6 +5,7 @@ train the int8 model, convert, evaluate, report. What is done is kept in the run
 the same call resumes.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from kzoo.files import save_model, write_json
 from kzoo.quantization.read import names_of
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import progress
+from kzoo.recipes.data.augmentation.mirroring import why_not_mirrored
 from kzoo.recipes.evaluation.evaluate import evaluate
 from kzoo.recipes.evaluation.report import write_report
 from kzoo.recipes.evaluation.results import read_results
@@ -28,20 +30,24 @@ from kzoo.recipes.training.display import StageDisplay, stage_displays
 from kzoo.recipes.training.int8 import fit_int8, for_calibration
 from kzoo.recipes.training.run_folder import open_run
 from kzoo.recipes.training.stages import TrainingStage, finished_stage, fit, unfreeze
+from kzoo.recipes.training.user_callbacks import Callbacks, checked_callbacks, with_tensorboard
 from kzoo.tflite.convert.converter import STEPS
 
 Planned = tuple[TrainingStage, Path, StageDisplay]  # a stage, where its model is kept, its display
 
 
-def run(task: Task, config: Any) -> Any:
+def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
     """Train, quantize and verify a model as `config` says; return the task's RunResults.
 
-    Raises ValueError for data or settings that make no sense.
+    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
+    "qat") that returns them. Raises ValueError for data or settings that make no sense.
     """
+    theirs = with_tensorboard(checked_callbacks(callbacks), config.tensorboard)
     first = distribute.first  # asked when the processes have come together
     with progress.quiet(config.quiet), config.joined(), progress.quiet(not first()):
         dataset = task.read_dataset(config.data, vars(config))
         progress.show(summary(dataset, config.data, task.name, config.size))
+        config = with_mirroring(config, dataset.labels)
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         model = task.build(config, dataset)
@@ -52,10 +58,22 @@ def run(task: Task, config: Any) -> Any:
         progress.show(f"The run is kept in {folder}")
         stages, last = planned(this)
 
-        model, history = train_float(this, model, [one for one in stages if not one[0].quantized])
-        int8, rows = quantize(this, model, [one for one in stages if one[0].quantized])
+        in_float = [one for one in stages if not one[0].quantized]
+        model, history = train_float(this, model, in_float, theirs)
+        in_int8 = [one for one in stages if one[0].quantized]
+        int8, rows = quantize(this, model, in_int8, theirs)
         progress.show(last)
         return finish(this, model, int8, history + rows)
+
+
+def with_mirroring(config: Any, labels: Sequence[str]) -> Any:
+    """Return the config with `flip` True or False, as the classes have it where it is None."""
+    if config.flip is not None:
+        return config
+    reason = why_not_mirrored(labels)
+    if reason:
+        progress.show(f"Images are not mirrored: {reason}. Say --flip if that is wrong")
+    return dataclasses.replace(config, flip=reason is None)
 
 
 def planned(this: Run) -> tuple[list[Planned], str]:
@@ -75,12 +93,12 @@ def planned(this: Run) -> tuple[list[Planned], str]:
 
 
 def train_float(
-    this: Run, model: keras.Model, stages: Sequence[Planned]
+    this: Run, model: keras.Model, stages: Sequence[Planned], callbacks: Any
 ) -> tuple[keras.Model, list[Row]]:
     """Train the float model and write model.keras; return (it in float32, history)."""
     history = []
     for one, path, display in stages:
-        trainer = partial(fit, folder=this.checkpoints, display=display)
+        trainer = partial(fit, folder=this.checkpoints, display=display, callbacks=callbacks)
         model, rows = finished_stage(
             path, partial(one.train, model, one.stage, trainer), display=display
         )
@@ -94,7 +112,7 @@ def train_float(
 
 
 def quantize(
-    this: Run, model: keras.Model, stages: Sequence[Planned]
+    this: Run, model: keras.Model, stages: Sequence[Planned], callbacks: Any
 ) -> tuple[keras.Model | Path, list[Row]]:
     """Calibrate, quantize and train on; return (int8 model, or its file if written, history)."""
     made = this.task.int8_file(this)
@@ -107,7 +125,7 @@ def quantize(
     for one, path, display in stages:
         trainer = partial(
             fit_int8, folder=this.checkpoints, teacher=model, display=display,
-            image_quality=this.task.image_quality,
+            image_quality=this.task.image_quality, callbacks=callbacks,
         )  # fmt: skip
         int8, rows = finished_stage(
             path, partial(one.train, int8, one.stage, trainer), display=display

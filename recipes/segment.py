@@ -30,6 +30,7 @@ from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, transfer_stages, unfreeze
+from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
 from kzoo.segmentation.masks import VOID, MaskScores, mask_at
 from kzoo.tflite import Comparison, compare, convert
@@ -57,12 +58,15 @@ MARGIN = 1.25  # training images are kept this much larger than the net sees the
 STRETCH = 0.2  # of training images, one side against the other
 
 
-def segment(data: str | Path, **options: Any) -> MaskResults:
+def segment(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> MaskResults:
     """`kzoo segment` as a function; `options` are the fields of `Config`.
 
-    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
+    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
+    make no sense.
     """
-    return pipeline.run(TASK, configured("segment", Config, data=str(data), **options))
+    config = configured("segment", Config, data=str(data), **options)
+    return pipeline.run(TASK, config, callbacks=callbacks)
 
 
 def build(config: Config, dataset: MaskDataset) -> keras.Model:

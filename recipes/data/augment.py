@@ -15,18 +15,27 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kzoo.recipes.data.augmentation.filters import erase, filtered
+from kzoo.recipes.data.augmentation.mixing import Mixing
+
 WORKERS = min(32, max(2, os.cpu_count() or 2))  # threads that make batches
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """How far a training image is moved and recoloured; 0 everywhere leaves it as it is."""
+    """How far a training image is moved, filtered and recoloured; 0 everywhere leaves it as it is.
+
+    What happens to an image is a function of the random generator that it comes with.
+    """
 
     zoom: float = 0.25  # shows down to 1 - zoom of each side
     stretch: float = 0.1  # of one side against the other
     turn: float = 10.0  # degrees, either way
     flip: bool = True  # left and right
     colour: float = 0.25  # brightness, contrast and saturation, as factors 1 +- colour
+    filters: int = 0  # how many of `filters.FILTERS`, each drawn anew
+    erase: float = 0.0  # share of images in which a rectangle is noise
+    mixing: Mixing | None = None  # of an image with the next one of its batch, by `Batches`
 
     def __call__(
         self, image: np.ndarray, size: int, rng: np.random.Generator, *,
@@ -37,7 +46,12 @@ class Augment:
         It is written into `out` where that is given, such as a row of a batch.
         """
         moved = warp(image, size, self.place(image.shape[0], size, rng))
-        return self.recolour(moved, rng, out=out)
+        if self.filters:
+            moved = filtered(moved, self.filters, rng)
+        changed = self.recolour(moved, rng, out=out)
+        if self.erase:
+            erase(changed, self.erase, rng)
+        return changed
 
     def place(self, side: int, size: int, rng: np.random.Generator) -> np.ndarray:
         """Where (size, size) looks in (side, side): the affine map (2, 3) of its x, y, 1 in px."""
@@ -69,6 +83,15 @@ class Augment:
         np.matmul(image.astype("float32"), matrix, out=out)
         out += np.float32(offset)
         return np.clip(out, 0, 255, out=out)
+
+
+AUGMENTS = {
+    "none": Augment(zoom=0, stretch=0, turn=0, flip=False, colour=0),
+    "light": Augment(),
+    "strong": Augment(
+        zoom=0.4, filters=1, erase=0.25, mixing=Mixing(mixup=0.2, cutmix=1.0, share=0.5)
+    ),
+}
 
 
 def warp(
@@ -145,13 +168,20 @@ class Epoch(keras.utils.PyDataset):
         """Which of the chosen ones count: (n,) bool."""
         return self.own(i)[1]
 
-    def own(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def following(self, i: int) -> np.ndarray:
+        """Of each chosen one, that which comes next in the batch of all processes."""
         whole = self.batch(i)
-        rows = np.resize(whole, len(whole) + -len(whole) % self.devices)  # from its beginning again
-        counted = np.arange(len(rows)) < len(whole)
-        each = len(rows) // self.processes
-        mine = slice(self.process * each, (self.process + 1) * each)
-        return rows[mine], counted[mine]
+        return whole[(self.places(i) + 1) % len(whole)]
+
+    def own(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        whole, places = self.batch(i), self.places(i)
+        return whole[places % len(whole)], places < len(whole)
+
+    def places(self, i: int) -> np.ndarray:
+        """Return where this process's rows stand in the batch; beyond its end it begins again."""
+        count = len(self.batch(i))
+        each = -(-count // self.devices) * self.devices // self.processes
+        return self.process * each + np.arange(each)
 
     def rng(self, j: int) -> np.random.Generator:
         """The random numbers of an example in this epoch."""
@@ -193,10 +223,38 @@ class Batches(Epoch):
     def __getitem__(self, i: int) -> tuple[np.ndarray, ...]:
         chosen = self.chosen(i)
         examples = self.rows(chosen)
-        targets = self.answers(examples, chosen)
+        targets = self.one_hot(chosen)
+        if self.augment and self.augment.mixing:
+            targets = self.mixed(i, self.augment.mixing, examples, targets)
+        if self.teacher is not None:
+            with self.asked:  # batches are made by two threads
+                answers = self.teacher.predict_on_batch(examples)
+        else:
+            answers = targets
         if self.class_weight is None and self.devices == 1:
-            return examples, targets
-        return examples, targets, self.weights(i)
+            return examples, answers
+        return examples, answers, self.weights(i, targets)
+
+    def mixed(
+        self, i: int, mixing: Mixing, examples: np.ndarray, targets: np.ndarray
+    ) -> np.ndarray:
+        """Mix the examples of a batch in place; return their targets (n, classes).
+
+        The last row of this process is mixed with the first of the next, which has it as well.
+        """
+        chosen, following = self.chosen(i), self.following(i)
+        alone = following[-1:]
+        last = examples[0] if alone == chosen[0] else self.rows(alone)[0]
+        rngs = [np.random.default_rng((*self.seed, j, 1)) for j in chosen]
+        own = mixing(examples, last, rngs)[:, None]
+        return (
+            own * targets
+            + (1 - own) * np.eye(self.classes, dtype="float32")[self.targets[following]]
+        )
+
+    def one_hot(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the targets (n, classes) of examples, float32."""
+        return np.eye(self.classes, dtype="float32")[self.targets[chosen]]
 
     def rows(self, chosen: np.ndarray) -> np.ndarray:
         """Return the examples (n, ...) float32, each written into the batch's memory at once."""
@@ -210,19 +268,15 @@ class Batches(Epoch):
             self.augment(self.examples[j], self.size, self.rng(j), out=row)
         return rows
 
-    def answers(self, examples: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        if self.teacher is None:
-            return np.eye(self.classes, dtype="float32")[self.targets[chosen]]
-        with self.asked:  # batches are made by two threads
-            return self.teacher.predict_on_batch(examples)
-
-    def weights(self, i: int) -> np.ndarray:
+    def weights(self, i: int, targets: np.ndarray) -> np.ndarray:
         """Of the chosen examples. Keras divides the loss by how many rows there are, with those
-        that do not count: the others weigh so much more."""
+        that do not count: the others weigh so much more.
+
+        What is mixed weighs what its classes weigh on average, by their shares."""
         chosen, counted = self.own(i)
         whole = len(self.batch(i))
         filled = len(chosen) * self.processes
         weights = np.where(counted, filled / whole, 0)
         if self.class_weight is not None:
-            weights *= self.class_weight[self.targets[chosen]]
+            weights *= targets @ self.class_weight
         return weights.astype("float32")

@@ -17,6 +17,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import Measure, fit, no_figures, undistributed
+from kzoo.recipes.training.user_callbacks import CallbackList, no_callbacks
 
 CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
@@ -46,6 +47,7 @@ def fit_int8(
     measure: Measure = no_figures,
     display: StageDisplay | None = None,
     image_quality: ImageQuality | None = None,
+    callbacks: Callable[[str], CallbackList] = no_callbacks,
 ) -> tuple[keras.Model, list[Row]]:
     """Train an int8 model towards what the float one, `teacher`, says; as `training.stages.fit`.
 
@@ -63,8 +65,9 @@ def fit_int8(
     untrained: Row = {"stage": "ptq", "epoch": 0, **values, "seconds": 0.0}
     display.before_training(untrained)
     taught, rows = fit(
-        taught, stage, train, val, folder, measure=lambda m: measure(m.student), display=display
-    )
+        taught, stage, train, val, folder, measure=lambda m: measure(m.student), display=display,
+        callbacks=callbacks,
+    )  # fmt: skip
     trained = True
     if distribute.first():  # each process could judge: one decides
         choice = choose(undistributed(taught), before, val, image_quality)

@@ -30,11 +30,16 @@ def open_run(config: Any, labels: tuple[str, ...], *splits: Sequence[Source]) ->
     ValueError where the folder holds anything else, and where the run could not end in its file.
     """
     require_tensorflow()
-    folder = Path(config.out) if config.out else Path("runs") / Path(config.data).resolve().stem
+    folder = run_folder(config.data, config.out)
     if distribute.first():
         begin_run(folder, config, labels, fingerprint(config.data, splits))
     distribute.together()
     return folder
+
+
+def run_folder(data: str | Path, out: str | None) -> Path:
+    """Return the folder of a run on `data`: `out`, or where it goes without."""
+    return Path(out) if out else Path("runs") / Path(data).resolve().stem
 
 
 def fingerprint(data: str | Path, splits: Sequence[Sequence[Source]]) -> str:

@@ -25,6 +25,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import Advance, StageDisplay
 from kzoo.recipes.training.memory import KeepFreedMemory
 from kzoo.recipes.training.stage import Stage, best_epoch
+from kzoo.recipes.training.user_callbacks import CallbackList, StageCallbacks, no_callbacks
 
 Measure = Callable[[keras.Model], Mapping[str, float]]
 
@@ -105,11 +106,13 @@ def fit(
     *,
     measure: Measure = no_figures,
     display: StageDisplay | None = None,
+    callbacks: Callable[[str], CallbackList] = no_callbacks,
 ) -> tuple[keras.Model, list[Row]]:
     """Train a stage, or resume it; return (model with the weights of the best epoch, history).
 
     `train(epoch)` gives that epoch's batches. What `measure` finds after each epoch joins its row
-    of the history. A checkpoint of the stage in `folder` goes before `model`.
+    of the history. A checkpoint of the stage in `folder` goes before `model`. `callbacks` returns
+    Keras callbacks for the stage's name; one that sets `model.stop_training` ends the stage.
     """
     display = display or StageDisplay(stage)
     own = (distribute.process(), distribute.processes(), distribute.devices())
@@ -129,6 +132,7 @@ def fit(
         # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
         model.test_on_batch(*val[0])
     history = checkpoints.read_history(kept) if kept else []
+    theirs = StageCallbacks(callbacks(stage.name), model, stage.epochs)
     for epoch in range(len(history), stage.epochs):
         if history and len(history) - 1 - best_epoch(history, stage) >= stage.patience:
             display.out_of_patience()
@@ -144,7 +148,7 @@ def fit(
                     epochs=epoch + 1,
                     initial_epoch=epoch,
                     shuffle=False,  # of batches, by a generator that no seed here reaches
-                    callbacks=[callback, shown, KeepFreedMemory()],
+                    callbacks=[callback, shown, KeepFreedMemory(), theirs],
                     verbose=0,
                 )
             values = {key: float(value[-1]) for key, value in fitted.history.items()}
@@ -160,12 +164,16 @@ def fit(
                 history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
                 if best_epoch(history, stage) == epoch:
                     best = model.get_weights()
+        theirs.epoch_ended(epoch, values)
         callback.put_back_weights()
         kept = checkpoints.keep(
             model, history, checkpoints.after(folder, stage.name, epoch + 1), callback.kept, best
         )
         history = checkpoints.read_history(kept)
         display.ended(history)
+        if theirs.stopped:
+            break
+    theirs.stage_ended()
     if kept:
         if distribute.devices() > 1:
             model = keras.saving.load_model(kept / "model.keras")

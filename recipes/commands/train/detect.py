@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kzoo.recipes.commands.train.repeated import run_recipe, with_seeds
 from kzoo.recipes.configs import DetectConfig
 from kzoo.recipes.inputs import require_data
 from kzoo.recipes.options import Command
@@ -11,13 +12,13 @@ def run(options: DetectConfig) -> Any:
     require_data(options.data)
     from kzoo.recipes.detect import detect
 
-    return detect(**vars(options))
+    return run_recipe(detect, options)
 
 
 COMMAND = Command(
     "detect",
     "train a detector on images with boxes, and convert it",
-    DetectConfig,
+    with_seeds(DetectConfig),
     run,
     "kzoo detect PHOTOS --model mobilenet_v3_small --out runs/boxes",
 )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kzoo.recipes.commands.train.repeated import run_recipe, with_seeds
 from kzoo.recipes.configs import SegmentConfig
 from kzoo.recipes.inputs import require_data
 from kzoo.recipes.options import Command
@@ -11,13 +12,13 @@ def run(options: SegmentConfig) -> Any:
     require_data(options.data)
     from kzoo.recipes.segment import segment
 
-    return segment(**vars(options))
+    return run_recipe(segment, options)
 
 
 COMMAND = Command(
     "segment",
     "train a segmenter on images with masks, and convert it",
-    SegmentConfig,
+    with_seeds(SegmentConfig),
     run,
     "kzoo segment PHOTOS --head lraspp --out runs/masks",
 )

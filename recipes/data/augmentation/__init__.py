@@ -1,0 +1,1 @@
+"""Changes of training images that stand on their own: filters, erasing, mixing."""

@@ -1,0 +1,91 @@
+"""A run repeated with several seeds, and how far its figures spread."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kzoo.files import write_json
+from kzoo.recipes import distributed as distribute
+from kzoo.recipes import progress
+from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.training.run_folder import run_folder
+
+SUMMARY = "seeds.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds of a run."""
+
+    mean: float
+    std: float  # sample standard deviation
+    values: tuple[float, ...]  # one a seed
+
+    @classmethod
+    def of(cls, values: tuple[float, ...]) -> "Spread":
+        return cls(statistics.fmean(values), statistics.stdev(values), values)
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{value:.3f}" for value in self.values)
+        return f"{self.mean:.3f} ± {self.std:.3f} ({each})"
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedResults:
+    """What a run reached with each seed. `spreads`: {"val float accuracy": Spread, ...}."""
+
+    folder: Path
+    runs: tuple[RunResults, ...]
+    spreads: Mapping[str, Spread]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.runs)} seeds, mean ± standard deviation (each):"]
+        lines += [f"  {name:28} {spread}" for name, spread in self.spreads.items()]
+        return "\n".join([*lines, f"Runs:   {self.folder}/seed-*, {self.folder / SUMMARY}"])
+
+
+def over_seeds(
+    recipe: Callable[..., RunResults], data: str | Path, *, seeds: int = 3, **options: Any
+) -> SeedResults:
+    """Run a recipe with several seeds, from `seed` on, in folders OUT/seed-S; write seeds.json.
+
+    recipe: `classify`, `detect` or `segment`, whose options are `options`.
+
+    Killed, the same call resumes. The split changes with the seed where the data give none. Raises
+    ValueError for fewer than two seeds and where OUT holds a run.
+    """
+    if seeds < 2:
+        raise ValueError(f"seeds must be at least 2. Received: {seeds}")
+    folder, first = run_folder(data, options.get("out")), options.get("seed", 0)
+    if (folder / "config.json").exists():
+        raise ValueError(
+            f"{folder} holds a run of one seed. Give seeds another --out: theirs are in folders "
+            "of their own below it."
+        )
+    runs: list[RunResults] = []
+    for seed in range(first, first + seeds):
+        with progress.quiet(options.get("quiet", False)):
+            progress.show(f"Seed {seed}, {len(runs) + 1} of {seeds}")
+        out = str(folder / f"seed-{seed}")
+        runs.append(recipe(data, **options | {"seed": seed, "out": out}))
+        keras.backend.clear_session()
+    results = SeedResults(folder, tuple(runs), spreads(runs))
+    if distribute.first():
+        write_json(folder / SUMMARY, {k: dataclasses.asdict(v) for k, v in results.spreads.items()})
+    return results
+
+
+def spreads(runs: list[RunResults]) -> dict[str, Spread]:
+    """Return the spread of each figure that is one number: accuracy, mAP, mean IoU ..."""
+    found: dict[str, Spread] = {}
+    for split in ("val", "test"):
+        for kind, figures in (getattr(runs[0], split) or {}).items():
+            for name, value in figures.items():
+                if isinstance(value, float):
+                    values = tuple(float(getattr(r, split)[kind][name]) for r in runs)
+                    found[f"{split} {kind} {name}"] = Spread.of(values)
+    return found

@@ -1,0 +1,99 @@
+"""Keras callbacks that a run's user brings along, and TensorBoard's.
+
+A stage fits each epoch apart, so that it can resume anywhere. To a callback it looks like one fit:
+it begins and ends once, and an epoch's logs hold what was measured besides, such as "val_map".
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kzoo.recipes import distributed as distribute
+
+CallbackList = Sequence[keras.callbacks.Callback]
+Callbacks = CallbackList | Callable[[str], CallbackList]  # the latter: of the stage's name
+
+
+def checked_callbacks(callbacks: Callbacks) -> Callable[[str], CallbackList]:
+    """Return the callbacks of a stage as a function of its name.
+
+    Raises ValueError for what is no Keras callback.
+    """
+
+    def of_stage(stage: str) -> CallbackList:
+        given = callbacks(stage) if callable(callbacks) else callbacks
+        for one in given:
+            if not isinstance(one, keras.callbacks.Callback):
+                raise ValueError(
+                    "callbacks must be keras.callbacks.Callback objects, or a function of the "
+                    f"stage's name that returns them. Received: {one!r}"
+                )
+        return given
+
+    if not callable(callbacks):
+        of_stage("")  # refused now, not after the first stage
+    return of_stage
+
+
+def no_callbacks(stage: str) -> CallbackList:
+    """Return none."""
+    return ()
+
+
+def with_tensorboard(
+    callbacks: Callable[[str], CallbackList], folder: str | None
+) -> Callable[[str], CallbackList]:
+    """Return the callbacks and one that writes event files below `folder`, if there is one.
+
+    A stage has the runs STAGE/train and STAGE/validation.
+    """
+    if folder is None:
+        return callbacks
+
+    def of_stage(stage: str) -> CallbackList:
+        board = keras.callbacks.TensorBoard(f"{folder}/{stage}", write_graph=False)
+        return [*callbacks(stage), board]
+
+    return of_stage
+
+
+class StageCallbacks(keras.callbacks.Callback):
+    """Hands on to a stage's callbacks what happens in its fits, in one process of all."""
+
+    def __init__(self, callbacks: CallbackList, model: keras.Model, epochs: int):
+        super().__init__()
+        given = list(callbacks) if distribute.first() else []
+        self.all = keras.callbacks.CallbackList(given, model=model)
+        self.epochs, self.begun = epochs, False
+        self.stopped = False  # whether one of them wants the stage to end
+        for name in ("train", "test"):
+            for edge in ("begin", "end"):
+                hook = f"on_{name}_batch_{edge}"
+                setattr(self, hook, getattr(self.all, hook))
+
+    def set_params(self, params: Any) -> None:
+        self.all.set_params(dict(params or {}) | {"epochs": self.epochs})
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not self.begun:
+            self.begun = True
+            self.all.on_train_begin(logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.all.on_epoch_begin(epoch, logs)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.all.on_test_begin(logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.all.on_test_end(logs)
+
+    def epoch_ended(self, epoch: int, values: Mapping[str, float]) -> None:
+        """To be called after `fit`, which has no idea of all that `values` holds."""
+        self.all.on_epoch_end(epoch, dict(values))
+        self.stopped = bool(distribute.agreed(self.all.model.stop_training))
+
+    def stage_ended(self) -> None:
+        if self.begun:
+            self.all.on_train_end()
