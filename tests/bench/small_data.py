@@ -1,0 +1,240 @@
+"""Recipes for small data: what each ingredient does for a net on some hundred photos a class.
+
+    uv run python tests/bench/small_data.py PHOTOS FILE VARIANT... [--seeds 0 1 2] [--epochs 12]
+
+PHOTOS has train/ and val/ with a folder per class. val/ is the test set: it chooses nothing. A
+fifth of train/, the same for all, ranks the ingredients ("validation"). FILE has the weights. A
+variant is a name of VARIANTS. The head is trained once a seed, as by `kzoo classify`; then the
+whole net, of which are measured the best epoch, the last one, and means of the weights by momentum.
+Writes small_data.csv anew, with the rows of earlier calls.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from record import record
+
+import kzoo
+from kzoo.recipes.classify import HEAD_LEARNING_RATE, MARGIN, NORM_MOMENTUM
+from kzoo.recipes.data.augment import Augment, Batches
+from kzoo.recipes.data.augmentation.mixing import Mixing
+from kzoo.recipes.data.class_dataset import read_dataset
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.training.stages import split_at
+
+SIZE, BATCH = 224, 32
+LIGHT = Augment()
+MEANS = (0.0, 0.9, 0.97, 0.99)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """How the whole net is trained; the defaults are those of `kzoo classify` in 2846b0c."""
+
+    learning_rate: float = 4e-4
+    warmup: float = 0.1
+    smoothing: float = 0.1
+    augment: Augment = LIGHT
+    norms: str = "frozen"  # or "free": recalibrated, then trained
+    weight_decay: float = 0.0
+    layer_decay: float = 1.0  # the rate of a row against that of the next one
+    dropout: float = 0.2
+    size: int = SIZE  # of the training images
+    still: str = ""  # the first row that learns; those before it stay as they are
+    epochs: float = 1.0  # times --epochs
+
+
+MILD = Augment(zoom=0.15, turn=5, stretch=0.05)
+BOTH = Mixing(mixup=0.2, cutmix=1.0, share=0.5)
+VARIANTS = {
+    "as before": Variant(),
+    "rate 2e-4": Variant(learning_rate=2e-4),
+    "rate 8e-4": Variant(learning_rate=8e-4),
+    "rate 1.6e-3": Variant(learning_rate=1.6e-3),
+    "norms free": Variant(norms="free"),
+    "norms free, 8e-4": Variant(norms="free", learning_rate=8e-4),
+    "mixing": Variant(augment=Augment(mixing=BOTH)),
+    "mixup": Variant(augment=Augment(mixing=Mixing(mixup=0.2))),
+    "cutmix": Variant(augment=Augment(mixing=Mixing(cutmix=1.0, share=0.5))),
+    "filters": Variant(augment=Augment(filters=1)),
+    "erase": Variant(augment=Augment(erase=0.25)),
+    "mild": Variant(augment=MILD),
+    "zoom .4": Variant(augment=Augment(zoom=0.4)),
+    "192 px": Variant(size=192, epochs=1.3),
+    "rows 3 on": Variant(still="row3", epochs=1.4),
+    "rows 5 on": Variant(still="row5", epochs=1.6),
+    "layers .9": Variant(layer_decay=0.9, learning_rate=8e-4),
+    "decay .05": Variant(weight_decay=0.05),
+    "decay .5": Variant(weight_decay=0.5),
+    "smoothing 0": Variant(smoothing=0.0),
+}
+
+
+class LayerwiseAdam(keras.optimizers.AdamW):
+    """AdamW whose rate is another for each variable: `rates`, in their order; empty: the same."""
+
+    rates: Sequence[float] = ()
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+        rate = self.rates[self._get_variable_index(variable)] if self.rates else 1.0
+        return super().update_step(gradient, variable, learning_rate * rate)
+
+
+class Means(keras.callbacks.Callback):
+    """Means of the weights over the steps, one for each momentum."""
+
+    def __init__(self, momenta: Sequence[float]):
+        super().__init__()
+        self.momenta, self.steps = momenta, 0
+        self.means: dict[float, list[np.ndarray]] = {}
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = [np.array(v) for v in self.model.weights]
+        self.steps += 1
+        for m in self.momenta:
+            kept = self.means.setdefault(m, [value.copy() for value in now])
+            momentum = min(m, self.steps / (10 + self.steps))
+            for mean, value in zip(kept, now, strict=True):
+                if mean.dtype == np.float32:
+                    mean += (1 - momentum) * (value - mean)
+                else:
+                    mean[...] = value
+
+
+class Trainer:
+    """The photos, and a net whose head is trained, for each seed."""
+
+    def __init__(self, photos: Path, file: Path):
+        dataset = read_dataset(photos)
+        self.file, self.classes = file, len(dataset.labels)
+        targets = np.asarray(dataset.train.targets)
+        order = np.random.default_rng(17).permutation(len(targets))
+        val = np.concatenate([o[: len(o) // 5] for o in (
+            order[targets[order] == c] for c in range(self.classes))])  # fmt: skip
+        fit = np.setdiff1d(order, val)
+        paths = dataset.train.paths
+        self.wide = Images([paths[i] for i in fit], round(SIZE * MARGIN))
+        self.fit, self.fit_targets = Images([paths[i] for i in fit], SIZE), targets[fit]
+        self.splits = {
+            "validation": (Images([paths[i] for i in val], SIZE)[:], targets[val]),
+            "test": (Images(dataset.val.paths, SIZE)[:], np.asarray(dataset.val.targets)),
+        }
+        self.heads: dict[int, list[np.ndarray]] = {}
+
+    def net(self, seed: int, size: int = SIZE, dropout: float = 0.2) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        net = kzoo.MobileNetV3Small(
+            input_shape=(size, size, 3), classes=self.classes, weights=self.file,
+            norm_momentum=NORM_MOMENTUM, dropout_rate=dropout,
+        )  # fmt: skip
+        if seed not in self.heads:
+            self.train_head(net, seed)
+        net.set_weights(self.heads[seed])
+        return net
+
+    def train_head(self, net: keras.Model, seed: int) -> None:
+        body, head = split_at(net, "head_dropout")
+        examples = Batches(self.fit, self.fit_targets, classes=self.classes, batch_size=BATCH)
+        rows = examples.replaced(body.predict(examples, verbose=0))
+        compiled(head, Variant(learning_rate=HEAD_LEARNING_RATE), 30 * len(rows))
+        for epoch in range(30):
+            head.fit(rows.shuffled(seed, epoch), shuffle=False, verbose=0)
+        for layer in head.layers:
+            net.get_layer(layer.name).set_weights(layer.get_weights())
+        self.heads[seed] = net.get_weights()
+
+    def measure(self, net: keras.Model) -> dict[str, float]:
+        found = {}
+        for name, (images, targets) in self.splits.items():
+            said = net.predict(images.astype("float32"), verbose=0, batch_size=64)
+            found[name] = float(np.mean(said.argmax(1) == targets))
+            each = -np.log(np.maximum(said[np.arange(len(targets)), targets], 1e-7))
+            found[f"{name} loss"] = float(each.mean())
+        return found
+
+
+def compiled(net: keras.Model, how: Variant, steps: int) -> None:
+    warmup = max(1, int(steps * how.warmup))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        how.learning_rate / warmup, max(1, steps - warmup), warmup_target=how.learning_rate,
+        warmup_steps=warmup,
+    )  # fmt: skip
+    optimizer = LayerwiseAdam(schedule, weight_decay=how.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    if how.layer_decay != 1:
+        rows = [layer.name.partition("_")[0] for layer in net.layers]
+        depth = {name: i for i, name in enumerate(dict.fromkeys(rows))}
+        optimizer.rates = [
+            how.layer_decay ** (max(depth.values()) - depth[layer.name.partition("_")[0]])
+            for layer in net.layers
+            for _ in layer.trainable_variables
+        ]
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=how.smoothing)
+    net.compile(optimizer, loss=loss, metrics=["accuracy"])
+
+
+def trained(trainer: Trainer, name: str, seed: int, epochs: int) -> list[dict[str, Any]]:
+    how = VARIANTS[name]
+    epochs = round(how.epochs * epochs)
+    net = trainer.net(seed, how.size, how.dropout)
+    start = time.process_time()
+    if how.norms == "free":
+        kzoo.recalibrate_batch_norm(net, trainer.fit[:512].astype("float32"))
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = how.norms == "free"
+    for layer in net.layers:
+        if layer.name.startswith(f"{how.still}_"):
+            break
+        layer.trainable = layer.trainable and not how.still
+    batches = Batches(
+        trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=BATCH,
+        augment=how.augment, size=how.size,
+    )  # fmt: skip
+    compiled(net, how, epochs * len(batches))
+    means, best = Means(MEANS[1:]), (0.0, None)
+    other = trainer.net(seed)
+    images, targets = trainer.splits["validation"]
+    for epoch in range(epochs):
+        net.fit(batches.shuffled(seed, epoch), shuffle=False, verbose=0, callbacks=[means])
+        other.set_weights(net.get_weights())
+        said = other.predict(images.astype("float32"), verbose=0, batch_size=64)
+        right = float(np.mean(said.argmax(1) == targets))
+        if right >= best[0]:
+            best = (right, net.get_weights())
+    cpu = time.process_time() - start
+    rows = []
+    kept: dict[Any, Any] = {"best epoch": best[1], "last epoch": net.get_weights()}
+    for what, weights in (kept | {f"mean {m}": means.means[m] for m in means.momenta}).items():
+        other.set_weights(weights)
+        found = trainer.measure(other)
+        rows.append({"variant": name, "epochs": epochs, "weights": what, "run": seed, **found,
+                     "cpu_minutes": cpu / 60})  # fmt: skip
+        print({k: v for k, v in rows[-1].items() if "test" not in k}, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("variants", nargs="+", choices=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--out", default="small_data")
+    given = parser.parse_args()
+    trainer, rows = Trainer(given.photos, given.file), []
+    for seed in given.seeds:
+        for name in given.variants:
+            rows += trained(trainer, name, seed, given.epochs)
+            record(given.out, rows)
+
+
+if __name__ == "__main__":
+    main()
