@@ -3,8 +3,8 @@
     uv run python tests/bench/wheel_matrix.py [--extras none,tensorflow,recipes] [--python 3.11]
 
 Builds the wheel, installs it with `uv` and runs it from an empty folder: `kzoo --help`, then
-whatever the extra allows. PyTorch is left out: its wheels are taken by pip (CONTRIBUTING.md). A cell
-is `ok` or the last line of what went wrong.
+whatever the extra allows. PyTorch is left out: its wheels are taken by pip (CONTRIBUTING.md). A
+cell is `ok` or the last line of what went wrong.
 """
 
 import argparse
