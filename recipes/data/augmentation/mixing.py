@@ -1,6 +1,7 @@
 """MixUp and CutMix: training images made of two, whose targets are shared between both classes."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +21,9 @@ class Mixing:
     cutmix: float = 0.0
     share: float = 1.0
 
-    def __call__(self, images: np.ndarray, last: np.ndarray, rngs: list) -> np.ndarray:
+    def __call__(
+        self, images: np.ndarray, last: np.ndarray, rngs: Sequence[np.random.Generator]
+    ) -> np.ndarray:
         """Mix each image (N, H, W, C) with the next one, the last with `last`, in place.
 
         Returns (N,): how much of each is its own, in [0, 1]. `rngs` are the images' generators.
