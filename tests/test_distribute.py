@@ -1,6 +1,7 @@
 """Several processes train what one would have, and any of them may die."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,9 +21,12 @@ TOY = Path(__file__).with_name("toy_run.py")
 
 
 @pytest.fixture
-def start():
+def start(tmp_path):
     """`start(folder, processes, ...)`: the processes of a toy run, which end with the test."""
     started = []
+    # The runs share what XLA compiles, which is half of their CPU.
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
 
     def begin(folder, processes, *arguments):
         folder.mkdir(exist_ok=True)
@@ -31,8 +35,11 @@ def start():
             words = [sys.executable, TOY, folder, addresses, rank, *arguments]
             with (folder / f"said-{rank}.txt").open("w") as said:
                 started.append(
-                    subprocess.Popen(list(map(str, words)), stdout=said, stderr=subprocess.STDOUT)
-                )
+                    subprocess.Popen(
+                        list(map(str, words)), stdout=said, stderr=subprocess.STDOUT,
+                        env=os.environ | kept,
+                    )
+                )  # fmt: skip
         return started[-processes:]
 
     yield begin
