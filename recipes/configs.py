@@ -222,7 +222,10 @@ class SegmentConfig(RunConfig):
     output_stride: int = option("how much smaller the deepest map is: 8, 16 or 32", 16)
     size: int = option("side of the images that the net sees, in px", 256)
     weights: str = option("imagenet, voc, none, or a weights file, a segmenter's too", "imagenet")
-    void: int | None = option("value of masks that counts for nothing (default: 255)", None)
+    void: str | None = option(
+        "what counts for nothing: a value of masks, or names of classes with commas between "
+        "(default: 255)", None,
+    )  # fmt: skip
     cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
     dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
     focal: float = option("weight of the focal loss: pixels that are hard", 0.0)
@@ -238,23 +241,40 @@ class SegmentConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         below_one(self, "zoom")
+        if str(self.void).isdecimal():  # as the config.json of older runs has it
+            object.__setattr__(self, "void", int(str(self.void)))
         if not self.cross_entropy + self.dice + self.focal:
             raise ValueError(
                 "All weights are 0: give cross_entropy, dice or focal one that is not."
             )
 
 
+# Of `kzoo plan`: (size in px, classes, images per update) where none is given.
+PLANNED = {"classify": (224, 1000, 32), "detect": (320, 20, 16), "segment": (256, 20, 8)}
+
+
+def of_tasks(place: int) -> str:
+    return ", ".join(f"{values[place]} to {task}" for task, values in PLANNED.items())
+
+
 @dataclasses.dataclass(frozen=True)
 class PlanConfig(JsonOptions):
     """What is planned; every field is a flag of `kzoo plan`."""
 
+    task: str = option(f"what is trained: {', '.join(PLANNED)}", "classify", choices=tuple(PLANNED))
     model: str = option("which net (kzoo list)", "mobilenet_v3_large", choices=known_models)
     alpha: float = option("width multiplier", 1.0)
-    size: int = option("side of the images that the net sees, in px", 224)
-    classes: int = option("how many there are", 1000)
+    head: str = option(
+        f"of a segmenter: {', '.join(SEGMENTATION_HEADS)}", "lraspp", choices=SEGMENTATION_HEADS
+    )
+    filters: int | None = option("of a segmenter's head (default: as published)", None)
+    size: int = option(
+        f"side of the images that the net sees, in px (default: {of_tasks(0)})", None
+    )
+    classes: int = option(f"how many there are (default: {of_tasks(1)})", None)
     images: int = option("how many there are to train on", 100_000, former="pictures")
     epochs: int = option("epochs of the whole network", 12)
-    batch_size: int = option("images per update, of all devices", 32)
+    batch_size: int = option(f"images per update, of all devices (default: {of_tasks(2)})", None)
     accumulate: int = option("steps that a batch is spread over", 1)
     precision: str = option(
         f"{', '.join(PRECISIONS)}: what the net computes in", "float32", choices=PRECISIONS
@@ -269,6 +289,9 @@ class PlanConfig(JsonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, value in zip(("size", "classes", "batch_size"), PLANNED[self.task], strict=True):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         least = ("classes", "images", "epochs", "batch_size", "accumulate", "devices")
         at_least(self, dict.fromkeys(least, 1))
         for name in ("rate", "cores", "kb", "disk", "network"):

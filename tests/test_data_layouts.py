@@ -16,7 +16,7 @@ from PIL import Image
 
 from kzoo.recipes.data import read_boxes, read_dataset, read_image, read_masks
 from kzoo.recipes.data.layout import key_of, split_of
-from kzoo.recipes.data.mask_dataset import full_mask
+from kzoo.recipes.data.mask_dataset import full_mask, read_test
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import mutate_data
@@ -803,10 +803,43 @@ def test_another_value_is_void(tmp_path):
     found = read_masks(tmp_path, void=2)
     assert found.labels == ("background", "class 1")
     np.testing.assert_array_equal(full_mask(found.train[0]), np.where(THREE == 2, 255, THREE))
-    with pytest.raises(
-        ValueError, match=r"void must be a value of masks, 0 to 255\. Received: 300"
-    ):
-        read_masks(tmp_path, void=300)
+    for wrong in (300, "-1", "1,2"):
+        with pytest.raises(ValueError, match=rf"one value of masks, 0 to 255.*Received: {wrong}"):
+            read_masks(tmp_path, void=wrong)
+
+
+@pytest.mark.parametrize("by_colour", [False, True])
+def test_void_by_name(by_colour, tmp_path):
+    """The class is left out, and those after it move down."""
+    names = ("sky", "Void", "road")
+    if by_colour:
+        colours = np.array([(9, 9, 90), (0, 0, 0), (200, 10, 10)], "uint8")
+        lines = [f"{n}:{r},{g},{b}::" for n, (r, g, b) in zip(names, colours, strict=True)]
+        text(tmp_path / "labelmap.txt", "\n".join(lines))
+        mask_set(tmp_path, lambda p, i: mask(p, colours[THREE]))
+    else:
+        text(tmp_path / "labels.txt", "\n".join(names))
+        mask_set(tmp_path, lambda p, i: mask(p, THREE))
+    plain = read_masks(tmp_path)
+    assert plain.labels == names
+    assert "class 'Void' is learnt as the others are: if its pixels count for nothing" in said(
+        plain
+    )
+    found = read_masks(tmp_path, void="void")
+    assert found.labels == ("sky", "road")
+    assert found.issues == ()
+    np.testing.assert_array_equal(full_mask(found.train[0]), np.array([0, 255, 1])[THREE])
+    assert found.pixels.tolist() == [len(found.train) * (i == THREE).sum() for i in (0, 2)]
+    again, _ = read_test(tmp_path, found.labels, void="Void")
+    np.testing.assert_array_equal(full_mask(again[0]), np.array([0, 255, 1])[THREE])
+    with pytest.raises(ValueError, match=r"class 'tree', which .* classes are sky, Void, road"):
+        read_masks(tmp_path, void="tree")
+
+
+def test_void_by_name_needs_names(tmp_path):
+    mask_set(tmp_path, lambda p, i: mask(p, THREE))
+    with pytest.raises(ValueError, match="No file names the classes: give the value that void has"):
+        read_masks(tmp_path, void="Void")
 
 
 def test_class_0_is_background_only_where_it_lies_around(tmp_path):

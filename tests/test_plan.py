@@ -1,10 +1,11 @@
 """What a plan says, against the same by hand."""
 
 import pytest
+from mask_scenes import draw_scenes
 
 import kzoo
 from kzoo.recipes.cli import main
-from kzoo.recipes.programs.plan import Ask, Plan, plan
+from kzoo.recipes.programs.plan import Ask, Plan, plan, reading_speed, training_speed
 
 
 def planned(**options):
@@ -56,6 +57,43 @@ def test_what_is_measured_and_counted_here():
 
 
 @pytest.mark.parametrize(
+    ("task", "options", "size"),
+    [("detect", {}, 320), ("segment", {"head": "deeplabv3+", "filters": 8}, 256)],
+)
+def test_a_net_of_another_task(task, options, size):
+    """Its parameters are those of the net that the task builds."""
+    found = plan(
+        Ask(task=task, model="mobilenet_v3_small", alpha=0.5, classes=3, rate=5.0, **options)
+    )
+    backbone = kzoo.MobileNetV3Small(
+        0.5, input_shape=(size, size, 3), include_top=False,
+        **({"output_stride": 16} if task == "segment" else {}),
+    )  # fmt: skip
+    extras = [max(16, n // 2) for n in (512, 256, 256, 128)]
+    build = {
+        "detect": lambda: kzoo.SSDLite(backbone, 3, extras=extras),
+        "segment": lambda: kzoo.DeepLabV3(backbone, 3, decoder=True, filters=8),
+    }
+    assert found.parameters == kzoo.profile(build[task]()).trainable
+    assert f"{task}: mobilenet_v3_small at alpha 0.5 and {size} px, 3 classes" in str(found)
+
+
+def test_a_step_of_another_task_is_measured():
+    for task in ("detect", "segment"):
+        ask = Ask(task=task, model="mobilenet_v3_small_minimalistic", alpha=0.35, size=64,
+                  classes=2, batch_size=2)  # fmt: skip
+        assert training_speed(ask) > 0
+
+
+def test_reading_of_masks_is_measured(tmp_path):
+    draw_scenes(tmp_path, train=4, val=2, side=64, shapes=("circle",))
+    rate, kb = reading_speed(Ask(task="segment", size=64, data=str(tmp_path)))
+    sizes = [file.stat().st_size for file in (tmp_path / "train" / "images").iterdir()]
+    assert rate > 1
+    assert kb == pytest.approx(sum(sizes) / 4 / 1e3)
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
         (["--images", "0"], "images must be at least 1"),
@@ -63,6 +101,7 @@ def test_what_is_measured_and_counted_here():
         (["--rate", "-1"], "rate must be greater than 0"),
         (["--devices", "5"], "multiple of devices times accumulate. Received: 32, 5 and 1"),
         (["--precision", "int4"], "precision must be one of"),
+        (["--task", "pose"], "task must be one of classify, detect, segment. Received: 'pose'"),
     ],
 )
 def test_errors_say_what_to_change(capsys, words, complaint):

@@ -36,9 +36,11 @@ from kzoo.recipes.data.mask_files import (
     BadMaskError,
     MaskFile,
     Values,
+    Void,
     decide,
     fault_of,
     look_at_mask,
+    without,
 )
 from kzoo.recipes.data.mask_layout import mask_names, mask_pairs
 from kzoo.recipes.data.packed import Record, Records, is_packed, open_packed
@@ -50,6 +52,7 @@ from kzoo.segmentation.masks import VOID
 BACKGROUND = "background"
 SAMPLED = 40  # masks that are searched for a class that looks like void
 THIN, RARE = 0.5, 0.15  # shares: of its pixels at its edge, at least; of all pixels, at most
+UNUSED = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "__ignore__")  # names of void
 BORDERING = 0.5  # share of the edges' pixels that a background has
 
 
@@ -153,7 +156,7 @@ class Seen:
 
 def read_masks(
     data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse",
-    void: int | None = None, test: str | Path | None = None,
+    void: str | int | None = None, test: str | Path | None = None,
 ) -> MaskDataset:  # fmt: skip
     """Return the images and masks of `data`, every one opened.
 
@@ -163,7 +166,8 @@ def read_masks(
         as of `read_dataset`.
         labels.txt names the classes, one a line, the first being that of id 0; labelmap.txt those
         of colours. Where nothing is given as val, `val_fraction` is drawn by `seed`.
-    void: the value of masks that counts for nothing; None: 255.
+    void: what of masks counts for nothing: a value, or names of classes with commas between; None:
+        255.
     test: the images to test on, where they lie elsewhere.
 
     Raises ValueError where nothing can be learnt from what is there, saying why.
@@ -171,15 +175,14 @@ def read_masks(
     data = Path(data)
     if not data.exists():
         raise ValueError(f"There is no {data}. DATA is a folder with images/ and masks/.")
-    if void is not None and not 0 <= void <= VOID:
-        raise ValueError(f"void must be a value of masks, 0 to {VOID}. Received: {void}")
+    nothing = Void.of(void)
     if test is not None:
         dataset = read_masks(data, val_fraction=val_fraction, seed=seed, damaged=damaged, void=void)
         return with_test(dataset, *read_test(test, dataset.labels, void=void))
     if is_packed(data):
         return packed_masks(data, skip=damaged == "skip")
     issues: list[Issue] = []
-    form, labels, seen, alone = masked_images(data, issues, void)
+    form, labels, seen, alone = masked_images(data, issues, nothing)
     if alone:
         seen = [dataclasses.replace(s, split=None if s.split == "train" else s.split) for s in seen]
     parts = drawn(in_parts((item.split, item) for item in seen), val_fraction, seed)
@@ -209,7 +212,7 @@ def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
 
 
 def masked_images(
-    data: Path, issues: list[Issue], void: int | None, known: tuple[str, ...] | None = None
+    data: Path, issues: list[Issue], void: Void, known: tuple[str, ...] | None = None
 ) -> tuple[str, tuple[str, ...], list[Seen], bool]:
     """Return (format, classes, what can be used, `only_train`); `known`: classes of a model."""
     tree = look_through(data)
@@ -217,11 +220,11 @@ def masked_images(
     if found:
         labels, seen = of_files(found, tree, data, issues, void, known)
         return "masks", labels, seen, alone
-    return of_outlines(tree, data, issues, known)
+    return of_outlines(tree, data, issues, void, known)
 
 
 def read_test(
-    data: str | Path, labels: Sequence[str], *, void: int | None = None
+    data: str | Path, labels: Sequence[str], *, void: str | int | None = None
 ) -> tuple[Sequence[Pair], tuple[Issue, ...]]:
     """Return the images to test a model of these classes on, and what is wrong with them.
 
@@ -237,7 +240,7 @@ def read_test(
             raise ValueError(f"{data} was packed with other classes than {', '.join(labels)}.")
         return packed.test if len(packed.test) else packed.val, packed.issues
     issues: list[Issue] = []
-    _, _, seen, _ = masked_images(data, issues, void, tuple(labels))
+    _, _, seen, _ = masked_images(data, issues, Void.of(void), tuple(labels))
     wanted = for_test(item.split for item in seen)
     found = tuple(item.pair for item in seen if item.split in wanted)
     if not found:
@@ -268,17 +271,18 @@ def with_test(dataset: MaskDataset, test: Sequence[Pair], issues: Sequence[Issue
 
 
 def of_files(
-    found: list[Matched], tree: Tree, data: Path, issues: list[Issue], void: int | None,
+    found: list[Matched], tree: Tree, data: Path, issues: list[Issue], void: Void,
     known: tuple[str, ...] | None = None,
 ) -> tuple[tuple[str, ...], list[Seen]]:  # fmt: skip
     """Return the classes, and the pairs of images and mask files that can be used."""
     names = mask_names(tree, issues)
-    if known and names.labels not in (None, known):
-        raise ValueError(
-            f"{data} names the classes {', '.join(names.labels or ())}, and the model's are "
-            f"{', '.join(known)}."
-        )
-    names = dataclasses.replace(names, labels=known or names.labels)
+    if names.labels:
+        left = without(names.labels, void.among(names.labels))
+        require_same(data, left, known)
+        named = [label for label in left if label.casefold() in UNUSED]
+        issues += [Issue(data, unused_name(label)) for label in named if void == Void()]
+    elif known and not void.names:
+        names = dataclasses.replace(names, labels=known)
     with ThreadPoolExecutor(READERS) as pool:
         looks = pool.map(lambda item: look_at_pair(item.path, item.record.source), found)
         shown = list(track(looks, "reading images and masks", len(found)))
@@ -323,6 +327,21 @@ def of_files(
         )
         issues.append(Issue(data, reason))
     return labels or numbered(seen), seen
+
+
+def require_same(data: Path, labels: Sequence[str], known: tuple[str, ...] | None) -> None:
+    """Raise ValueError where the classes that `data` names are not those of a model."""
+    if known and tuple(labels) != known:
+        raise ValueError(
+            f"{data} names the classes {', '.join(labels)}, and the model's are {', '.join(known)}."
+        )
+
+
+def unused_name(label: str) -> str:
+    return (
+        f"class {label!r} is learnt as the others are: if its pixels count for nothing, say "
+        f"--void {label!r}"
+    )
 
 
 def lies_between(pairs: Sequence[Pair]) -> int | None:
@@ -393,7 +412,11 @@ def numbered(seen: Sequence[Seen]) -> tuple[str, ...]:
 
 
 def of_outlines(
-    tree: Tree, data: Path, issues: list[Issue], known: tuple[str, ...] | None = None
+    tree: Tree,
+    data: Path,
+    issues: list[Issue],
+    void: Void,
+    known: tuple[str, ...] | None = None,
 ) -> tuple[str, tuple[str, ...], list[Seen], bool]:
     """Return the format, the classes, the images with masks that outlines make; `only_train`."""
     try:
@@ -405,10 +428,12 @@ def of_outlines(
             f"{', '.join(name for name, kind in FORMATS.items() if kind.outlines)}."
         ) from None
     names, records = FORMATS[form].read(tree, issues)
-    labels = (BACKGROUND, *(name for name in names if name.casefold() != BACKGROUND))
-    labels = known or labels
+    things = tuple(name for name in names if name.casefold() != BACKGROUND)
+    nothing = void.among(things)
+    labels = known or (BACKGROUND, *without(things, nothing))
     index = {label: i for i, label in enumerate(labels)}
     index |= {name: 0 for name in names if name.casefold() == BACKGROUND}
+    index |= {things[i]: VOID for i in nothing}
     found, alone = matched(records, tree, issues, image_set="Segmentation")
     left: Counter[tuple[Path, str]] = Counter()
     broken: dict[Path, list[str]] = {}

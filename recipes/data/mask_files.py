@@ -53,9 +53,19 @@ class Coding:
     ids: Mapping[int, int] | None = None  # class by value; None: values are ids themselves
     threshold: int | None = None  # above: class 1, else class 0
     by_colour: bool = False  # indices of palettes are read by their colours
+    left_out: tuple[int, ...] = ()  # classes that count for nothing; those above move down
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Return class ids, with VOID where nothing counts, of values of any shape."""
+        ids = self.with_all(values)
+        if not self.left_out:
+            return ids
+        void = (ids == VOID) | np.isin(ids, self.left_out)
+        lower = np.searchsorted(self.left_out, ids).astype(np.int32)
+        return np.where(void, np.int32(VOID), ids - lower)
+
+    def with_all(self, values: np.ndarray) -> np.ndarray:
+        """Return class ids as they are before any class is left out."""
         if self.threshold is not None:
             return (values > self.threshold).astype(np.int32)
         if self.ids is not None:
@@ -153,6 +163,44 @@ def look_at_mask(path: Path) -> Values:
 
 
 @dataclasses.dataclass(frozen=True)
+class Void:
+    """What of masks counts for nothing: a value, or classes by name."""
+
+    value: int | None = None  # None: 255
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, given: "str | int | None") -> "Void":
+        """Return what a --void means: 11, "Void", or "Void,Other". Raises ValueError."""
+        words = [word.strip() for word in str("" if given is None else given).split(",")]
+        words = [word for word in words if word]
+        values = [int(word) for word in words if word.lstrip("-").isdecimal()]
+        if len(values) > 1 or not all(0 <= value <= VOID for value in values):
+            raise ValueError(
+                f"void must be one value of masks, 0 to {VOID}, or names of classes with commas "
+                f"between. Received: {given}"
+            )
+        names = tuple(word for word in words if not word.lstrip("-").isdecimal())
+        return cls(values[0] if values else None, names)
+
+    def among(self, labels: Sequence[str] | None) -> tuple[int, ...]:
+        """Return the ids of the classes that count for nothing, sorted. Raises ValueError."""
+        known = {label.casefold(): i for i, label in enumerate(labels or ())}
+        for name in self.names:
+            if name.casefold() not in known:
+                what = f"The classes are {', '.join(labels)}." if labels else (
+                    "No file names the classes: give the value that void has in the masks."
+                )  # fmt: skip
+                raise ValueError(f"void names the class {name!r}, which is not there. {what}")
+        return tuple(sorted({known[name.casefold()] for name in self.names}))
+
+
+def without(labels: Sequence[str], ids: Sequence[int]) -> tuple[str, ...]:
+    """Return the labels but those of these ids."""
+    return tuple(label for i, label in enumerate(labels) if i not in ids)
+
+
+@dataclasses.dataclass(frozen=True)
 class Names:
     """The classes of masks, as far as files name them."""
 
@@ -171,7 +219,25 @@ class Decided:
     remarks: tuple[str, ...] = ()
 
 
-def decide(found: Sequence[Values], names: Names, void: int | None) -> Decided:
+def decide(found: Sequence[Values], names: Names, void: Void) -> Decided:
+    """Return how masks of these values are read, with the labels that are left of the names.
+
+    Raises ValueError where `void` names a class that is not there.
+    """
+    decided = decide_with_all(found, names, void.value)
+    ids = void.among(decided.labels)
+    if not ids:
+        return decided
+    coding, colours = (
+        part and dataclasses.replace(part, left_out=ids)
+        for part in (decided.coding, decided.colours)
+    )
+    assert coding
+    assert decided.labels
+    return Decided(coding, colours, without(decided.labels, ids), decided.remarks)
+
+
+def decide_with_all(found: Sequence[Values], names: Names, void: int | None) -> Decided:
     """Return how masks of these values are read; `void` is the value that counts for nothing."""
     plain = [values for values in found if not values.colours]
     tinted = [values for values in found if values.colours]

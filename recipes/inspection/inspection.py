@@ -144,8 +144,8 @@ class Inspection:
 
 def inspect_data(
     data: str | Path, *, task: str | None = None, format: str | None = None,
-    size: int | None = None, void: int | None = None, val_fraction: float = 0.2, seed: int = 0,
-    items: bool = False, near: bool = True,
+    size: int | None = None, void: str | int | None = None, val_fraction: float = 0.2,
+    seed: int = 0, items: bool = False, near: bool = True,
 ) -> Inspection:  # fmt: skip
     """Return what the recipes would read of `data`.
 

@@ -52,7 +52,7 @@ class Measured:
 
 
 def evaluate_on(
-    model: str | Path, data: str | Path, *, format: str | None = None, void: int | None = None
+    model: str | Path, data: str | Path, *, format: str | None = None, void: str | int | None = None
 ) -> Measured:
     """Return what a model reaches on labelled images: on those given as test, else on all.
 

@@ -21,11 +21,10 @@ import numpy as np
 from PIL import Image
 
 import kzoo
-from kzoo.recipes.classify import MARGIN
 from kzoo.recipes.configs import PlanConfig as Ask
-from kzoo.recipes.data.augment import Augment, Batches
-from kzoo.recipes.data.class_dataset import read_dataset
-from kzoo.recipes.data.images import Images, Source
+from kzoo.recipes.data.images import Source
+from kzoo.recipes.programs.planned_tasks import PLANNED, read_images
+from kzoo.recipes.task import get_task
 
 MEASURED_STEPS, MEASURED_IMAGES = 5, 64
 DRAWN_SIDE, DRAWN_QUALITY = 320, 90  # of images to read where there are no data
@@ -94,7 +93,8 @@ class Plan:
         lines = [
             self.verdict,
             "",
-            f"{ask.model} at alpha {ask.alpha:g} and {ask.size} px, {ask.classes} classes: "
+            f"{ask.task}: {ask.model} at alpha {ask.alpha:g} and {ask.size} px, {ask.classes} "
+            f"classes: "
             f"{self.parameters:,} parameters, {self.macs / 1e6:.1f} M MACs",
             f"{ask.images:,} images of {self.kb:.0f} kB, {ask.epochs} epochs: "
             f"{ask.images * self.kb / 1e6:,.1f} GB, read {ask.epochs} times",
@@ -127,27 +127,22 @@ def plan(ask: Ask) -> Plan:
 
 def cost(ask: Ask) -> tuple[int, int, int]:
     """Return (parameters, MACs, numbers that the layers give out) of the net, for an image."""
-    net = built(ask)
+    net = PLANNED[ask.task].build(ask)
     profile = kzoo.profile(net)
-    outputs = sum(int(np.prod(layer.output.shape[1:])) for layer in net.layers)
+    given = [output for layer in net.layers for output in keras.tree.flatten(layer.output)]
+    outputs = sum(int(np.prod(output.shape[1:])) for output in given)
     return profile.trainable, profile.macs, outputs
-
-
-def built(ask: Ask) -> keras.Model:
-    return kzoo.get_model(ask.model)(
-        ask.alpha, input_shape=(ask.size, ask.size, 3), classes=ask.classes
-    )
 
 
 def compiled(ask: Ask) -> keras.Model:
     """Return the net, ready to train."""
+    task = PLANNED[ask.task]
     keras.config.set_dtype_policy(ask.precision)
     try:
-        net = built(ask)
+        net = task.build(ask)
     finally:
         keras.config.set_dtype_policy("float32")
-    jit = keras.backend.backend() == "jax"
-    net.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
+    net.compile("adam", task.loss(), jit_compile=keras.backend.backend() == "jax")
     return net
 
 
@@ -156,7 +151,7 @@ def training_speed(ask: Ask) -> float:
     net = compiled(ask)
     each = ask.batch_size // (ask.devices * ask.accumulate)
     images = np.random.default_rng(0).uniform(0, 255, (each, ask.size, ask.size, 3))
-    batch = images.astype("float32"), np.zeros(each, "int32")
+    batch = images.astype("float32"), PLANNED[ask.task].targets(each, ask.size)
     return each / fastest(lambda: net.train_on_batch(*batch))
 
 
@@ -173,25 +168,20 @@ def fastest(act: Callable[[], Any]) -> float:
 
 def reading_speed(ask: Ask) -> tuple[float, float]:
     """Return (images a second that one thread reads and augments, kB of a file)."""
-    paths: list[Any] = [Drawn(i) for i in range(MEASURED_IMAGES)]
-    if ask.data:
-        found = read_dataset(ask.data).train.paths
-        chosen = np.random.default_rng(0).permutation(len(found))[:MEASURED_IMAGES]
-        paths = [found[i] for i in chosen]
-    sizes = [len(content(path)) for path in paths]
-
-    def read() -> None:
-        images = Images(paths, round(ask.size * MARGIN))
-        shown = Batches(
-            images, np.zeros(len(paths), int), classes=2, batch_size=len(paths),
-            augment=Augment(), size=ask.size,
-        )  # fmt: skip
-        shown[0]
-
-    return len(paths) / fastest(read), sum(sizes) / len(sizes) / 1e3
+    if ask.data is None:
+        drawn = [Drawn(i) for i in range(MEASURED_IMAGES)]
+        taken = fastest(lambda: read_images(drawn, ask.size)[0])
+        return len(drawn) / taken, sum(len(one.bytes) for one in drawn) / len(drawn) / 1e3
+    planned = PLANNED[ask.task]
+    every = planned.examples(get_task(ask.task).read(ask.data).train)
+    chosen = np.random.default_rng(0).permutation(len(every))[:MEASURED_IMAGES]
+    some = [every[i] for i in chosen]
+    sizes = [len(content(planned.source(example))) for example in some]
+    taken = fastest(lambda: planned.read(some, ask.size)[0])
+    return len(some) / taken, sum(sizes) / len(sizes) / 1e3
 
 
-def content(source: "Source | Drawn") -> bytes:
+def content(source: Source) -> bytes:
     with source.open("rb") as file:
         return file.read()
 

@@ -20,7 +20,10 @@ class InspectOptions(JsonOptions):
         f"{', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS
     )
     size: int | None = option("side of the net's input in px (default: the task's own)", None)
-    void: int | None = option("value of masks that counts for nothing (default: 255)", None)
+    void: str | None = option(
+        "what counts for nothing: a value of masks, or names of classes with commas between "
+        "(default: 255)", None,
+    )  # fmt: skip
     val_fraction: float = option("share of images to validate on where no split is given", 0.2)
     seed: int = option("of that split", 0)
     items: bool = option("with --json: every example too", False)

@@ -17,7 +17,10 @@ class EvaluateOptions(JsonOptions):
     format: str | None = option(
         f"of boxes: {', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS
     )
-    void: int | None = option("value of masks that counts for nothing (default: 255)", None)
+    void: str | None = option(
+        "what counts for nothing: a value of masks, or names of classes with commas between "
+        "(default: 255)", None,
+    )  # fmt: skip
 
 
 def run(options: EvaluateOptions) -> Any:
