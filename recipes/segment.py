@@ -51,6 +51,7 @@ OUTPUTS: dict[str, tuple[str | None, InApp]] = {
     "mask": (None, None),
 }
 COMPARED_IMAGES = 32  # whose logits, at full resolution, are held in memory to be compared
+COMPARED_AT_ONCE = 8
 RECALIBRATION_IMAGES = 16  # whose statistics pretrained batch norms get
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 3e-5
@@ -185,7 +186,7 @@ def compare_masks(
         return None
     some = np.unique(np.linspace(0, len(pairs) - 1, COMPARED_IMAGES).astype(int))
     images = Images([pairs[int(i)].image for i in some], run.size)[:]
-    return compare(model, run.int8, images, layers=layers)
+    return compare(model, run.int8, images, layers=layers, batch_size=COMPARED_AT_ONCE)
 
 
 def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:

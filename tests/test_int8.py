@@ -10,6 +10,7 @@ import pytest
 from test_fit import STAGE, data, net, run
 
 from kzoo.recipes.classify import image_quality
+from kzoo.recipes.task import get_task
 from kzoo.recipes.training.int8 import choose, fit_int8
 
 QAT = dataclasses.replace(STAGE, name="qat", epochs=2)
@@ -114,6 +115,11 @@ def test_which_weights_are_kept_by_hand(before, after, chosen, reason):
     assert found.chosen == chosen
     assert re.search(reason, found.reason), found.reason
     np.testing.assert_array_equal(taught.outputs[:, 0], qualities)  # as it was
+
+
+@pytest.mark.parametrize("name", ["classify", "detect", "segment"])
+def test_every_task_chooses_by_its_images(name):
+    assert get_task(name).image_quality is not None
 
 
 def test_without_a_measure_of_images_the_nearer_one_is_kept():

@@ -17,7 +17,7 @@ from kzoo.recipes.data.mask_dataset import full_mask, read_masks
 from kzoo.recipes.evaluation.drawings import clear_class, overlay
 from kzoo.recipes.evaluation.mask_report import legend
 from kzoo.recipes.evaluation.segment_files import load_segmenter
-from kzoo.recipes.segment import TASK, Config, Stages, class_weights
+from kzoo.recipes.segment import TASK, Config, Stages, class_weights, image_quality
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.run_folder import open_run
 from kzoo.recipes.training.stages import fit
@@ -205,6 +205,14 @@ def test_a_run_that_could_not_end_in_its_file_does_not_begin(scenes, tmp_path, m
 def test_class_weights_by_hand():
     # The median share is 100: a class of 400 counts half, one of 25 twice, an absent one nothing.
     assert class_weights(np.array([400, 100, 25, 0])) == [0.5, 1.0, 2.0, 0.0]
+
+
+def test_the_quality_of_images_by_hand():
+    """What chooses between calibration alone and training: void pixels do not count."""
+    masks = np.array([[[0, 0], [1, 255]], [[0, 0], [1, 1]]], "uint8")
+    found = np.eye(2)[[[[0, 0], [1, 0]], [[0, 1], [0, 1]]]]
+    # The second: one pixel right and three in the union, of both classes.
+    np.testing.assert_allclose(image_quality(None, found, [(None, masks)], 0), [1, 1 / 3])
 
 
 def test_the_legend_and_the_first_class():

@@ -227,6 +227,12 @@ LOSSES = {
     "focal": ({"cross_entropy": 0, "focal": 1}, (0.25 * LN2 + 2 * 0.0625 * LN43) / 3),
     # Overlap of class 0: 2 (.5 + .75) / (2 + 1.5), of class 1: 2 * .75 / (1 + 1.5).
     "dice": ({"cross_entropy": 0, "dice": 1}, 1 - (2.5 / 3.5 + 1.5 / 2.5) / 2),
+    # Both classes err by .5, .25 and .25. The IoU with the first, the first two and all three wrong
+    # is 1/2, 0, 0 of class 0 and 1/2, 1/3, 0 of class 1.
+    "lovasz": (
+        {"cross_entropy": 0, "lovasz": 1},
+        (0.5 / 2 + 0.25 / 2 + 0.5 / 2 + 0.25 / 6 + 0.25 / 3) / 2,
+    ),
     "sum": ({"dice": 2}, (LN2 + 2 * LN43) / 3 + 2 - (2.5 / 3.5 + 1.5 / 2.5)),
 }
 
@@ -265,6 +271,17 @@ def test_focal_loss_is_keras():
 def test_losses_say_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         SegmentationLoss(**arguments)(LABELS, LOGITS)
+
+
+@pytest.mark.backend
+def test_lovasz_of_masks_is_the_jaccard_loss():
+    """At probabilities of 0 and 1 it is 1 - IoU."""
+    rng = np.random.default_rng(0)
+    truth, found = rng.integers(0, 3, (2, 2, 8, 8))
+    truth[0, :2] = 255
+    scores = score_masks(zip(truth, found, strict=True), 4)
+    loss = SegmentationLoss(cross_entropy=0, lovasz=1)(truth, 100 * np.eye(4)[found])
+    assert float(loss) == pytest.approx(1 - np.nanmean(scores.iou[:3]), abs=1e-5)
 
 
 @pytest.mark.backend

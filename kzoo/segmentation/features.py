@@ -52,6 +52,18 @@ def rows_at(backbone: keras.Model, stride: int) -> list[Tensor]:
     return at
 
 
+def expansion_at(backbone: keras.Model, stride: int) -> Tensor:
+    """Return the expansion in the row that goes on from a stride: more channels than rows give.
+
+    Where that row expands nothing, as in V1, or not at the stride, what it reads.
+    """
+    read = rows_at(backbone, stride)[-1]
+    after = [features for total, features in row_outputs(backbone) if total > stride]
+    name = after[0]._keras_history.operation.name.removesuffix("out") if after else ""
+    found = {layer.name: layer.output for layer in backbone.layers}.get(f"{name}expand_act")
+    return read if found is None or sides(found) != sides(read) else found
+
+
 def sides(x: Tensor) -> tuple[int | None, int | None]:
     """(H, W) of a feature map."""
     height, width = x.shape[2:] if channel_axis() == 1 else x.shape[1:3]

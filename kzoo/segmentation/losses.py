@@ -10,19 +10,23 @@ from keras import ops
 from kzoo.arguments import is_number, is_whole, require
 from kzoo.segmentation.masks import VOID
 
+LOVASZ_SIDE = 64  # px of a map that the Lovasz loss sees whole
 register = keras.saving.register_keras_serializable(package="kzoo")
 
 
 @register
 class SegmentationLoss(keras.losses.Loss):
-    """A weighted sum of cross-entropy, Dice and focal loss, over the pixels that are not void.
+    """A weighted sum of cross-entropy, Dice, focal and Lovasz loss, without the void pixels.
 
     Targets are class ids (N, H, W) or (N, H, W, 1), predictions logits (N, H, W, classes).
 
-    cross_entropy, dice, focal: their weights; 0 leaves one out. Dice is 1 less the overlap of each
-        class over the whole batch, averaged over the classes that occur in it
+    cross_entropy, dice, focal, lovasz: their weights; 0 leaves one out. Dice is 1 less the overlap
+        of each class over the whole batch, averaged over the classes that occur in it
         (https://arxiv.org/abs/1606.04797). Focal loss is cross-entropy times (1 - p)^gamma, p being
-        what the model gives the right class (https://arxiv.org/abs/1708.02002).
+        what the model gives the right class (https://arxiv.org/abs/1708.02002). Lovasz-Softmax is 1
+        less the IoU of each class over the batch, extended from masks to probabilities, averaged
+        as Dice is (https://arxiv.org/abs/1705.08790); it sees every n-th row and column of
+        larger maps than `LOVASZ_SIDE`: sorting all pixels takes longer than a small net's step.
     gamma: of the focal loss.
     class_weights: one per class; cross-entropy and focal loss are means weighted by them.
     void: the label of pixels that do not count. A batch of nothing else has the loss 0.
@@ -34,6 +38,7 @@ class SegmentationLoss(keras.losses.Loss):
         cross_entropy: float = 1.0,
         dice: float = 0.0,
         focal: float = 0.0,
+        lovasz: float = 0.0,
         gamma: float = 2.0,
         class_weights: Sequence[float] | None = None,
         void: int = VOID,
@@ -41,12 +46,12 @@ class SegmentationLoss(keras.losses.Loss):
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
-        terms = {"cross_entropy": cross_entropy, "dice": dice, "focal": focal}
+        terms = {"cross_entropy": cross_entropy, "dice": dice, "focal": focal, "lovasz": lovasz}
         for argument, value in {**terms, "gamma": gamma}.items():
             require(argument, value, is_number(value) and value >= 0, "a number >= 0")
         if not any(terms.values()):
             raise ValueError(
-                "All weights are 0: give cross_entropy, dice or focal one that is not."
+                "All weights are 0: give cross_entropy, dice, focal or lovasz one that is not."
             )
         require("void", void, is_whole(void), "a whole number")
         weights = None if class_weights is None else [float(weight) for weight in class_weights]
@@ -69,6 +74,8 @@ class SegmentationLoss(keras.losses.Loss):
         total = 0.0
         if self.terms["dice"]:
             total += self.terms["dice"] * overlap_loss(labels, logits, weights)
+        if self.terms["lovasz"]:
+            total += self.terms["lovasz"] * lovasz_softmax(labels, logits, weights)
         if self.class_weights:
             weights = weights * ops.take(ops.convert_to_tensor(self.class_weights), labels)
         entropy = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
@@ -91,6 +98,29 @@ def overlap_loss(labels: Any, logits: Any, counts: Any) -> Any:
     losses = keras.losses.dice(truth, ops.softmax(logits) * counts, axis=(0, 1, 2))
     occurs = ops.cast(ops.any(truth > 0, axis=(0, 1, 2)), "float32")
     return weighted_mean(losses, occurs)
+
+
+def lovasz_softmax(labels: Any, logits: Any, counts: Any) -> Any:
+    """Lovasz-Softmax loss, averaged over the classes that occur.
+
+    A class's errors are sorted, and each weighs what the Jaccard loss grows by when it joins those
+    that are larger: algorithm 1 of https://arxiv.org/abs/1705.08790.
+    """
+    height, width, classes = logits.shape[-3:]
+    step = max(1, (height or 0) // LOVASZ_SIDE), max(1, (width or 0) // LOVASZ_SIDE)
+    labels, logits, counts = (x[:, :: step[0], :: step[1]] for x in (labels, logits, counts))
+    counts = ops.reshape(counts, (1, -1))
+    truth = ops.transpose(ops.one_hot(ops.reshape(labels, (-1,)), classes)) * counts
+    found = ops.transpose(ops.reshape(ops.softmax(logits), (-1, classes)))
+    errors = ops.abs(truth - found) * counts  # void: no error, and last in the order
+    order = ops.argsort(-ops.stop_gradient(errors), axis=-1)
+    errors, truth = (ops.take_along_axis(x, order, axis=-1) for x in (errors, truth))
+    area = ops.sum(truth, axis=-1, keepdims=True)
+    union = area + ops.cumsum(1 - truth, axis=-1)
+    jaccard = 1 - (area - ops.cumsum(truth, axis=-1)) / ops.maximum(union, 1)
+    weights = ops.concatenate([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], axis=-1)
+    losses = ops.sum(errors * ops.stop_gradient(weights), axis=-1)
+    return weighted_mean(losses, ops.cast(area[:, 0] > 0, "float32"))
 
 
 def weighted_mean(values: Any, weights: Any) -> Any:

@@ -29,6 +29,7 @@ class Augment:
     """
 
     zoom: float = 0.25  # shows down to 1 - zoom of each side
+    shrink: float = 0.0  # shows up to 1 + shrink of it: the image with a rim around
     stretch: float = 0.1  # of one side against the other
     turn: float = 10.0  # degrees, either way
     flip: bool = True  # left and right
@@ -55,9 +56,10 @@ class Augment:
 
     def place(self, side: int, size: int, rng: np.random.Generator) -> np.ndarray:
         """Where (size, size) looks in (side, side): the affine map (2, 3) of its x, y, 1 in px."""
-        shown = side * rng.uniform(1 - self.zoom, 1)
+        shown = side * rng.uniform(1 - self.zoom, 1 + self.shrink)
         stretch = np.exp(rng.uniform(-self.stretch, self.stretch) / 2)
-        scale = np.array([shown * stretch, shown / stretch]).clip(max=side) / size
+        most = side * (1 + self.shrink)
+        scale = np.array([shown * stretch, shown / stretch]).clip(max=most) / size
         centre = side / 2 + rng.uniform(-0.5, 0.5, 2) * (side - scale * size)
         angle = np.deg2rad(rng.uniform(-self.turn, self.turn))
         mirror = -1 if self.flip and rng.random() < 0.5 else 1

@@ -11,7 +11,7 @@ from PIL import Image
 from kzoo.files import UniqueNames, replacing
 from kzoo.recipes.data.images import Source, read_image, upright_size
 from kzoo.recipes.data.mask_dataset import Pair
-from kzoo.recipes.evaluation.drawings import overlay, write_mask
+from kzoo.recipes.evaluation.drawings import clear_class, overlay, write_mask
 from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.progress import track
 from kzoo.recipes.training.run_folder import labels_of
@@ -54,7 +54,7 @@ def mask_predictor(file: Path, top: int) -> Predictor:
     It writes the mask and an overlay too, into the folder predicted/ beside `file`.
     """
     segmenter, labels, unique_name = load_segmenter(file), labels_of(file), UniqueNames()
-    folder = file.parent / "predicted"
+    folder, clear = file.parent / "predicted", clear_class(labels) if labels else 0
 
     def describe(path: Path, image: np.ndarray) -> Prediction:
         mask = mask_at(segmenter.run(image[None])[0], upright_size(path))
@@ -62,7 +62,7 @@ def mask_predictor(file: Path, top: int) -> Predictor:
         folder.mkdir(exist_ok=True)
         write_mask(folder / f"{name}.png", mask)
         with replacing(folder / f"{name}.jpg") as part:
-            shown = Image.fromarray(overlay(image, mask))
+            shown = Image.fromarray(overlay(image, mask, clear=clear))
             shown.resize(mask.shape[::-1]).save(part, "JPEG", quality=90)
         counts = np.bincount(mask.ravel())
         best = [i for i in np.argsort(-counts)[:top] if counts[i]]

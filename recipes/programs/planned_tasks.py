@@ -42,14 +42,14 @@ def classifier(ask: PlanConfig) -> keras.Model:
 
 
 def detector(ask: PlanConfig) -> keras.Model:
-    config = DetectConfig("", model=ask.model, alpha=ask.alpha, size=ask.size, weights="none")
+    config = DetectConfig(data="", model=ask.model, alpha=ask.alpha, size=ask.size, weights="none")
     return loaded(config, named(ask.classes))[0]
 
 
 def segmenter(ask: PlanConfig) -> keras.Model:
     config = SegmentConfig(
-        "", model=ask.model, alpha=ask.alpha, size=ask.size, weights="none", head=ask.head,
-        filters=ask.filters,
+        data="", model=ask.model, alpha=ask.alpha, size=ask.size, weights="none",
+        head=ask.head, filters=ask.filters,
     )  # fmt: skip
     return build(config, named(ask.classes))
 

@@ -177,11 +177,15 @@ def measure(
                 f"labels must be class numbers {top_a.shape}. Received: shape {truth.shape}"
             )
         accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
-    a, b = a.astype(np.float64), b.astype(np.float64)  # bytes would wrap: 0 - 1 is 255
-    if softmax:
-        a, b = centered_logarithm(a), centered_logarithm(b)
-    noise, signal = np.mean(np.square(a - b)), np.mean(np.square(a))
-    steps = np.abs(a - b) / quantum if quantum else np.array(np.nan)
+    noise = signal = distance = furthest = 0.0
+    for one, other in zip(a, b, strict=True):  # image by image: masks of many would fill memory
+        one, other = one.astype(np.float64), other.astype(np.float64)  # bytes would wrap
+        if softmax:
+            one, other = centered_logarithm(one), centered_logarithm(other)
+        apart = np.abs(one - other)
+        noise, signal = noise + np.square(apart).mean(), signal + np.square(one).mean()
+        distance, furthest = distance + apart.mean(), max(furthest, apart.max())
+    steps = np.array([distance / len(a), furthest]) / (quantum or np.nan)
     return Output(
         name=name,
         values="log-probabilities" if softmax else "outputs",
@@ -189,7 +193,7 @@ def measure(
         distinct=(len(np.unique(top_a)), len(np.unique(top_b))),
         sqnr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
         quantum=quantum,
-        quanta=(float(steps.mean()), float(steps.max())),
+        quanta=(float(steps[0]), float(steps[1])),
         accuracy=accuracy,
     )
 

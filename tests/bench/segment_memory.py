@@ -1,0 +1,56 @@
+"""Peak memory of a run of `kzoo segment` on street scenes: 101 images to validate on, 320 px.
+
+    python tests/bench/segment_memory.py FOLDER [--weights FILE]
+
+Draws 48 frames of 480 x 360 px to train on, 101 to validate on and 20 to test on, with 11 classes,
+and trains DeepLabV3+ with 64 filters on V3-Small, an epoch a stage; more images to train on take
+.6 MB each, until the cache is full. Writes tests/bench/results/segment_memory.csv: resident GB at
+the most up to the end of each part of the run, as the kernel counts them.
+"""
+
+import argparse
+import resource
+import sys
+from pathlib import Path
+
+from record import record
+from street_scenes import draw_streets
+
+from kzoo.recipes import progress, segment
+
+SPLITS = {"train": 48, "val": 101, "test": 20}
+
+
+def peak_gb() -> float:
+    """Return what this process had resident at the most, in GB (Linux counts in kB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--head", default="deeplabv3+")
+    given = parser.parse_args()
+    data = draw_streets(given.folder / "memory", SPLITS)
+    rows: list[dict[str, object]] = []
+
+    def note(text: str, style: str | None = None) -> None:
+        rows.append({"until": str(text).splitlines()[0][:60], "peak_gb": peak_gb()})
+        print(f"{peak_gb():.2f} GB {text}", file=sys.stderr, flush=True)
+
+    shown, progress.show = progress.show, note
+    try:
+        segment(
+            data, model="mobilenet_v3_small", head=given.head, filters=64, size=320,
+            weights=given.weights, head_epochs=1, epochs=1, qat_epochs=1,
+            out=str(given.folder / "memory-run"),
+        )  # fmt: skip
+    finally:
+        progress.show = shown
+    note("the report")
+    record("segment_memory", rows)
+
+
+if __name__ == "__main__":
+    main()
