@@ -14,6 +14,7 @@ from test_weights import save_safetensors
 
 import kzoo
 from kzoo.backbones.rows import Head, change
+from kzoo.segmentation.features import expansion_at
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy, SegmentationLoss
 from kzoo.segmentation.masks import mask_at, score_masks
 from kzoo.weights.batch_norm import MissingStatisticsWarning
@@ -192,7 +193,38 @@ HEADS = {
     "v3+": lambda: kzoo.DeepLabV3(
         backbone(kzoo.MobileNetV2, output_stride=16), 4, aspp_rates=(2,), decoder=True
     ),
+    "fine lraspp": lambda: kzoo.LRASPP(backbone(output_stride=16), 4, fine=True),
+    "fine v3+": lambda: kzoo.DeepLabV3(
+        backbone(output_stride=16), 4, decoder=True, fine=True, filters=16
+    ),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    # Expansions of the first row at 1/8 by the papers' tables: V2's of 24 channels by 6.
+    [("mobilenet_v3_small", 72), ("mobilenet_v3_large", 72), ("mobilenet_v2", 144),
+     ("mobilenet_v1", 128)],
+)  # fmt: skip
+def test_fine_features_are_an_expansion_at_a_quarter(name, channels):
+    features = kzoo.get_model(name)(include_top=False, input_shape=(64, 64, 3))
+    assert expansion_at(features, 4).shape[1:] == (16, 16, channels)
+    plain, fine = (
+        kzoo.LRASPP(features, 3, fine=on, full_resolution=False, name="net") for on in (False, True)
+    )
+    assert (plain.output_shape, fine.output_shape) == ((None, 8, 8, 3), (None, 16, 16, 3))
+    # It adds one linear classifier of these features, and nothing changes where that gives 0.
+    assert fine.count_params() - plain.count_params() == 3 * channels + 3
+    added = fine.get_layer("lraspp_classify_fine")
+    shared = [w for w in fine.weights if w.path.split("/")[0] != added.name]
+    for old, new in zip(plain.weights, shared, strict=True):
+        new.assign(old)
+    added.kernel.assign(added.kernel * 0)
+    image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
+    enlarged = keras.layers.Resizing(16, 16)(plain(image))
+    np.testing.assert_allclose(fine(image), enlarged, atol=1e-4)
+    decoder = kzoo.DeepLabV3(features, 3, decoder=True, fine=True, filters=8)
+    assert decoder.get_layer("decoder_fine").kernel.shape == (1, 1, channels, 48)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -10,7 +10,15 @@ from keras import layers
 from kzoo.arguments import is_number, is_whole, require
 from kzoo.backbones.rows import Net
 from kzoo.preprocessing import Tensor, channel_axis
-from kzoo.segmentation.features import check, finished, high_features, resized, rows_at, sides
+from kzoo.segmentation.features import (
+    check,
+    expansion_at,
+    finished,
+    high_features,
+    resized,
+    rows_at,
+    sides,
+)
 
 # Filters of the decoder's low-level features: section 3.2 of https://arxiv.org/abs/1802.02611.
 LOW_FILTERS = 48
@@ -24,6 +32,7 @@ def DeepLabV3(
     filters: int = 256,
     refine: bool = False,
     decoder: bool = False,
+    fine: bool = False,
     dropout_rate: float = 0.1,
     full_resolution: bool = True,
     classifier_activation: Any = None,
@@ -39,6 +48,8 @@ def DeepLabV3(
     filters: of each branch, and of their projection.
     refine: another 3 x 3 convolution after it, as torchvision has.
     decoder: V3+, with two separable convolutions at 1/4 of the image's size.
+    fine: the decoder reads the expansion in the row that goes on from there, 72 channels of
+        V3-Small where that stride's last row has 16: for thin things.
     dropout_rate: in [0, 1), before the classifier.
     full_resolution: logits at the image's size, else at that of the last features.
     classifier_activation: any Keras activation, such as "softmax"; None gives logits.
@@ -69,7 +80,8 @@ def DeepLabV3(
     if refine:
         x = net.conv(x, filters, 3, act="relu", name="aspp_refine", last="aspp_refine_out")
     if decoder:
-        x, stride = decode(x, rows_at(backbone, 4)[-1], net, filters), 4
+        low = expansion_at(backbone, 4) if fine else rows_at(backbone, 4)[-1]
+        x, stride = decode(x, low, net, filters, "decoder_fine" if fine else "decoder_low"), 4
     x = layers.Dropout(dropout_rate, name="classify_dropout")(x)
     x = layers.Conv2D(classes, 1, name="classify" if full_resolution else "logits")(x)
     if full_resolution:
@@ -94,9 +106,9 @@ def aspp(x: Tensor, net: Net, filters: int, rates: tuple[int, ...]) -> Tensor:
     return layers.Concatenate(channel_axis(), name="aspp_concat")(branches)
 
 
-def decode(x: Tensor, low: Tensor, net: Net, filters: int) -> Tensor:
-    """`x` refined with shallow features, at their size."""
-    low = net.conv(low, LOW_FILTERS, act="relu", name="decoder_low", last="decoder_low_out")
+def decode(x: Tensor, low: Tensor, net: Net, filters: int, name: str) -> Tensor:
+    """`x` refined with shallow features, at their size; `name` of the convolution of these."""
+    low = net.conv(low, LOW_FILTERS, act="relu", name=name, last=f"{name}_out")
     x = resized(x, sides(low), None, "decoder_up")
     x = layers.Concatenate(channel_axis(), name="decoder_concat")([x, low])
     for i in (1, 2):

@@ -10,7 +10,15 @@ from keras import layers
 from kzoo.arguments import one_of
 from kzoo.backbones.rows import Net
 from kzoo.preprocessing import Tensor
-from kzoo.segmentation.features import check, finished, high_features, resized, rows_at, sides
+from kzoo.segmentation.features import (
+    check,
+    expansion_at,
+    finished,
+    high_features,
+    resized,
+    rows_at,
+    sides,
+)
 
 # MobileNetV3's section 6.4: the kernel and the strides of LR-ASPP's pool on maps of 64 x 128.
 PAPER_POOL, PAPER_STRIDES = (49, 49), (16, 20)
@@ -22,6 +30,7 @@ def LRASPP(
     *,
     filters: int = 128,
     pool: Literal["global", "paper"] = "global",
+    fine: bool = False,
     full_resolution: bool = True,
     classifier_activation: Any = None,
     norm_momentum: float = 0.99,
@@ -36,7 +45,8 @@ def LRASPP(
     filters: of the deep features.
     pool: "global", over the whole map, which runs in int8 in XNNPACK; or "paper", 49 x 49 with
         strides 16 and 20, which is the same on maps up to 49 x 49.
-    full_resolution: logits at the image's size, else at 1/8 of it.
+    fine: features at 1/4 too, for thin things: the expansion in the row that goes on from there.
+    full_resolution: logits at the image's size, else at 1/8 of it, 1/4 with `fine`.
     classifier_activation: any Keras activation, such as "softmax"; None gives logits.
     weights: "voc" (torchvision's, on MobileNetV3Large(output_stride=16, weights="voc")), the path
         of a segmenter's file, or None. They replace the backbone's too.
@@ -65,9 +75,15 @@ def LRASPP(
     x = layers.Conv2D(classes, 1, name="lraspp_classify_high")(x)
     x = resized(x, sides(low), stride // 8, "lraspp_up")
     low = layers.Conv2D(classes, 1, name="lraspp_classify_low")(low)
-    x = layers.Add(name="lraspp_sum" if full_resolution else "logits")([x, low])
+    last = not (full_resolution or fine)
+    x = layers.Add(name="logits" if last else "lraspp_sum")([x, low])
+    if fine:
+        low = expansion_at(backbone, 4)
+        x = resized(x, sides(low), 2, "lraspp_fine_up")
+        low = layers.Conv2D(classes, 1, name="lraspp_classify_fine")(low)
+        x = layers.Add(name="lraspp_fine_sum" if full_resolution else "logits")([x, low])
     if full_resolution:
-        x = resized(x, sides(backbone.inputs[0]), 8, "logits")
+        x = resized(x, sides(backbone.inputs[0]), 4 if fine else 8, "logits")
     return finished(
         backbone, x, classifier_activation, name or f"{backbone.name}_lraspp", weights, labels
     )
