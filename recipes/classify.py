@@ -46,6 +46,7 @@ from kzoo.recipes.training.tfmot_engine import (
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
+from kzoo.weights.saved_model import load_model
 
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 3e-5
@@ -216,7 +217,7 @@ def tfmot_work(folder: str | Path) -> None:
     place = folder / "checkpoint" / "tfmot"
     config, dataset = pickle.loads((place / JOB).read_bytes())
     stages = Stages(Run(TASK, vars(config), dataset, folder, config))
-    net = keras.saving.load_model(folder / "model.keras", compile=False)
+    net = load_model(folder / "model.keras")
     calibration = for_calibration(dataset.train.paths, config.size, seed=config.seed)
     quantized, real = prepared(net, calibration, frozen_norms=config.weights != "none")
     train = stages.augmented()

@@ -38,6 +38,7 @@ from kzoo.recipes.training.stages import TrainingStage, transfer_stages
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
+from kzoo.weights.saved_model import load_model
 
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .97
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
@@ -77,7 +78,7 @@ def assembled(config: Config, dataset: BoxDataset) -> Detector:
     if config.weights == "none" or config.weights.startswith("imagenet"):
         return loaded(config, dataset, **fit)[0]
     if config.weights.endswith(".keras"):
-        model = keras.saving.load_model(config.weights, compile=False)
+        model = load_model(config.weights)
         if isinstance(model, Detector):
             fine = model.anchors.grids[0][0] * 8 == model.input_shape[1]
             own = partial(dataclasses.replace, model.anchors)

@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 
 from kzoo.weights.checkpoint import Checkpoint
@@ -19,6 +22,11 @@ from kzoo.weights.readers.torch_file import (
 from kzoo.weights.readers.torch_names import read_torch
 
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
+# What readers may raise on a damaged file beside ValueError; MemoryError is the machine's.
+FAULTS = (
+    ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -45,6 +53,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         checkpoint = recognised[0](data, file)
     except ValueError as error:
         raise ValueError(f"weights={str(path)!r} cannot be read. {error}") from error
+    except FAULTS as error:  # a byte somewhere, of which the reader thought nothing
+        raise ValueError(
+            f"weights={str(path)!r} cannot be read: it is damaged "
+            f"({type(error).__name__}: {error})."
+        ) from error
     if not checkpoint.units:
         raise ValueError(f"weights={str(path)!r} holds no convolution.")
     return checkpoint

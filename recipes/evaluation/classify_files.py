@@ -11,6 +11,7 @@ from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Runner
 from kzoo.tflite.metadata.reading import read_metadata
+from kzoo.weights.saved_model import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ def load_classifier(model: keras.Model | Path) -> LoadedClassifier:
     A .tflite file that takes floats is given what its metadata say, or pixels in [0, 255].
     """
     if isinstance(model, Path) and model.suffix == ".keras":
-        model = keras.saving.load_model(model, compile=False)
+        model = load_model(model)
     if isinstance(model, keras.Model):
         predict, size = model.predict, model.input_shape[1]
         return LoadedClassifier(lambda x: predict(x.astype("float32"), verbose=0), size)

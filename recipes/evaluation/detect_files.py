@@ -17,6 +17,7 @@ from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Runner
 from kzoo.tflite.runtime.find_objects import finding
+from kzoo.weights.saved_model import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ def load_detector(model: keras.Model | Path, **options) -> LoadedDetector:
     has TFLite_Detection_PostProcess within. Raises ValueError for one that does neither.
     """
     if isinstance(model, Path) and model.suffix == ".keras":
-        file, model = model, keras.saving.load_model(model, compile=False)
+        file, model = model, load_model(model)
         if not isinstance(model, Detector):
             raise ValueError(f"{file} holds a {type(model).__name__}, not a detector.")
     if isinstance(model, Detector):

@@ -9,6 +9,7 @@ import keras
 from kzoo.recipes import progress
 from kzoo.recipes.task import FLOAT, INT8, Run
 from kzoo.tflite import Comparison
+from kzoo.weights.saved_model import load_model
 
 VAL, TEST = "val", "test"
 SPLIT_NAMES = {VAL: "validation", TEST: "test"}
@@ -65,7 +66,7 @@ def evaluate(run: Run, model: keras.Model | None = None, *, layers: int = 0) -> 
 
     `model` is the float model, where it is loaded already.
     """
-    model = model or keras.saving.load_model(run.model, compile=False)
+    model = model or load_model(run.model)
     present = [name for name in (VAL, TEST) if len(getattr(run.dataset, name, ()))]
     found = {}
     with progress.bar("evaluating", 2 * len(present) + 1) as bar:

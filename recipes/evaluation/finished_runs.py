@@ -12,6 +12,7 @@ from kzoo.recipes.inputs import require_ended
 from kzoo.recipes.task import Run, get_task
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import check_images, fingerprint, read_config
+from kzoo.weights.saved_model import load_model
 
 COMPARED = 8  # images that each layer's values are compared on
 MEASURED = 32  # images that the noise of one layer alone is measured on
@@ -43,7 +44,7 @@ def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
         raise ValueError(
             f"{folder} is a run of `kzoo {run.task.name}`; this reads those of `kzoo classify`."
         )
-    return keras.saving.load_model(run.model), run.dataset, run.size
+    return load_model(run.model, compile=True), run.dataset, run.size
 
 
 def compare_run(folder: Path) -> Evaluation:
@@ -54,7 +55,7 @@ def compare_run(folder: Path) -> Evaluation:
 def run_sensitivity(folder: Path) -> Sensitivity:
     """Return what each layer of a run's float model costs in int8, the worst first."""
     run = open_finished(folder)
-    model = run.task.before_softmax(keras.saving.load_model(run.model, compile=False))
+    model = run.task.before_softmax(load_model(run.model))
     return sensitivity(
         model,
         calibration=for_calibration(run.train, run.size, seed=run.settings["seed"], count=128),

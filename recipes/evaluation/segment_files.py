@@ -17,6 +17,7 @@ from kzoo.recipes.progress import track
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.segmentation.masks import mask_at
 from kzoo.tflite import Runner
+from kzoo.weights.saved_model import load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LoadedSegmenter:
 def load_segmenter(model: keras.Model | Path) -> LoadedSegmenter:
     """Return the segmenter of a model, or of a .keras or .tflite file, with or without argmax."""
     if isinstance(model, Path) and model.suffix == ".keras":
-        model = keras.saving.load_model(model, compile=False)
+        model = load_model(model)
     if isinstance(model, keras.Model):
         run, size = model.predict_on_batch, model.input_shape[1]
         return LoadedSegmenter(lambda images: run(images.astype("float32")), size)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from kzoo.detection.detector import Detector
@@ -20,6 +19,7 @@ from kzoo.tflite.convert.converter import STEPS, drafted
 from kzoo.tflite.convert.postprocess import add_postprocess
 from kzoo.tflite.convert.request import requested
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT, verify_draft
+from kzoo.weights.saved_model import load_model
 
 MOST_IMAGES = 256
 LEAST_SQNR_DB = 6.0  # of nets with several outputs, boxes among them: noise of half the amplitude
@@ -68,7 +68,7 @@ def convert_file(
     model = run.model if run else Path(model)
     if not model.is_file():
         raise ValueError(f"There is no {model}. Name a run folder or a .keras file.")
-    net = keras.saving.load_model(model, compile=False)
+    net = load_model(model)
     if postprocess and not isinstance(net, Detector):
         raise ValueError(f"--postprocess is for detectors; {model} is a {type(net).__name__}.")
     names = read_labels(Path(labels)) if labels else labels_of(model)
@@ -113,7 +113,7 @@ def convert_within_budget(
     `calibration`. Raises ValueError where none holds, with what was tried.
     """
     run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
-    net = keras.saving.load_model(run.model if run else model, compile=False)
+    net = load_model(run.model if run else model)
     names = read_labels(Path(labels)) if labels else labels_of(run.model if run else Path(model))
     side = net.input_shape[1]
     images = None if calibration is None else sample(Path(calibration), side)

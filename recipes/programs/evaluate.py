@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from kzoo.recipes.data.text import Issue
 from kzoo.recipes.programs.predict_images import task_of
 from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.run_folder import labels_of, read_config
 from kzoo.tflite import Runner
+from kzoo.weights.saved_model import load_model
 
 SHOWN_ISSUES = 10
 
@@ -80,7 +79,7 @@ def evaluate_on(
     for file in files:
         source: Any = file
         if file.suffix == ".keras":
-            source = keras.saving.load_model(file, compile=False)
+            source = load_model(file)
             side = source.input_shape[1]
         else:
             side = Runner(file).input.shape[1]

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
 import kzoo
@@ -17,6 +16,7 @@ from kzoo.recipes.programs.published_model import HEADS, image_reader, published
 from kzoo.recipes.task import Task, get_task, list_tasks
 from kzoo.recipes.training.run_folder import read_config
 from kzoo.weights.readers.flatbuffer import read_tflite
+from kzoo.weights.saved_model import load_model
 
 BATCH = 32  # images that the model is given at once
 
@@ -110,7 +110,7 @@ def task_of(file: Path) -> Task:
         if "task" in config:
             return get_task(config["task"])
     if file.suffix == ".keras":
-        outputs = keras.saving.load_model(file, compile=False).outputs
+        outputs = load_model(file).outputs
         axes = [len(output.shape) for output in outputs]
     else:
         graph = read_tflite(file).graphs[0]

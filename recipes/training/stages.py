@@ -26,6 +26,7 @@ from kzoo.recipes.training.display import Advance, StageDisplay
 from kzoo.recipes.training.memory import KeepFreedMemory
 from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.recipes.training.user_callbacks import CallbackList, StageCallbacks, no_callbacks
+from kzoo.weights.saved_model import load_model
 
 Measure = Callable[[keras.Model], Mapping[str, float]]
 
@@ -128,7 +129,7 @@ def fit(
         display.resuming(*checkpoints.place(kept))
     with distribute.scope():
         if kept:
-            model = keras.saving.load_model(kept / "model.keras")
+            model = load_model(kept / "model.keras", compile=True)
         # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
         model.test_on_batch(*val[0])
     history = checkpoints.read_history(kept) if kept else []
@@ -176,7 +177,7 @@ def fit(
     theirs.stage_ended()
     if kept:
         if distribute.devices() > 1:
-            model = keras.saving.load_model(kept / "model.keras")
+            model = load_model(kept / "model.keras", compile=True)
         with np.load(kept / checkpoints.BEST) as best:
             model.set_weights(list(best.values()))
     return model, history
@@ -254,7 +255,7 @@ def undistributed(model: keras.Model) -> keras.Model:
         return model
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
-        return keras.saving.load_model(Path(folder) / "model.keras", compile=False)
+        return load_model(Path(folder) / "model.keras")
 
 
 def finished_stage(
@@ -277,7 +278,7 @@ def finished_stage(
         distribute.together()
     elif display:
         display.show(": done before")
-    return keras.saving.load_model(path, compile=False), json.loads(record.read_text())
+    return load_model(path), json.loads(record.read_text())
 
 
 def balanced(targets: np.ndarray, classes: int) -> np.ndarray:

@@ -37,6 +37,7 @@ from kzoo.tflite.convert.translation import SCHEMES, trace, translate
 from kzoo.tflite.inspect.audit import Audit, audit, require_sound
 from kzoo.tflite.metadata.reading import BoxOutputs, DetectionOutputs, Metadata
 from kzoo.weights.readers.flatbuffer import read_tflite
+from kzoo.weights.saved_model import load_model
 
 
 def convert(
@@ -154,10 +155,7 @@ STEPS = ("reading the model", "quantizing", "converting", "trying the file")
 def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
     if not isinstance(model, str | os.PathLike):
         return model
-    path = Path(model)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {str(path)!r}.")
-    return keras.saving.load_model(path, compile=False)
+    return load_model(model)
 
 
 def lower(

@@ -14,6 +14,7 @@ from kzoo.tflite.inspect.layer_noise import LayerNoise, noise_by_layer
 from kzoo.tflite.ports import by_name, names
 from kzoo.tflite.runtime.runner import Runner
 from kzoo.weights.readers.flatbuffer import TfliteModel, TfliteOperator, read_tflite
+from kzoo.weights.saved_model import load_model
 
 PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"}  # between that tensor and the output
 LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
@@ -208,7 +209,7 @@ def opened(model: keras.Model | str | os.PathLike[str]) -> Any:
     if isinstance(model, str | os.PathLike):
         if Path(model).suffix == ".tflite":
             return Runner(model)
-        model = keras.saving.load_model(model, compile=False)
+        model = load_model(model)
     return model.scored() if isinstance(model, Detector) else model
 
 

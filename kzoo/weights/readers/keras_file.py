@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import pathlib
 import re
 import zipfile
@@ -13,6 +12,7 @@ import numpy as np
 
 from kzoo.preprocessing import scaling
 from kzoo.weights.checkpoint import ROW, Checkpoint, Unit
+from kzoo.weights.readers.limits import check_archive, check_hdf5, parse_json
 
 Layers = Iterable[tuple[str, list[np.ndarray]]]
 
@@ -89,13 +89,15 @@ def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
 
     try:
         with h5py.File(io.BytesIO(data), "r") as root:
+            check_hdf5(root, len(data))
             if "layers" in root and "layer_names" not in root.attrs:
                 return checkpoint(file, "Keras .weights.h5", in_order(root["layers"]))
             group = root.get("model_weights", root)
             names = [text(name) for name in group.attrs["layer_names"]]
             layers = [(name, legacy_arrays(group[name])) for name in names]
             if "model_config" in root.attrs:
-                traits = keras_traits(json.loads(text(root.attrs["model_config"])))
+                config = parse_json(text(root.attrs["model_config"]), "Its configuration")
+                traits = keras_traits(config)
             else:  # weights alone: keras.applications' own, at least when they are MobileNets
                 traits = {"padding": "same", "norm_epsilon": 1e-3, "preprocessing": "tf"}
             return checkpoint(file, "Keras .h5", layers, **traits)
@@ -169,9 +171,11 @@ def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            config = json.loads(archive.read("config.json"))
+            check_archive(archive)
+            config = parse_json(archive.read("config.json"), "Its configuration")
             stored = archive.read("model.weights.h5")
         with h5py.File(io.BytesIO(stored), "r") as root:
+            check_hdf5(root, len(stored))
             named = {layer_name(key, part): part for key, part in root["layers"].items()}
             order = [layer["config"]["name"] for layer in saved_layers(config)]
             layers = [(name, layer_arrays(named[name])) for name in order if name in named]

@@ -1,0 +1,61 @@
+"""What a container may hold: nothing outside itself, and not a thousand times its own size."""
+
+import json
+import zipfile
+from typing import Any
+
+FREE_BYTES = 64 << 20  # a small file may unfold to this much, whatever its size
+MOST_EXPANSION = 50  # Keras writes its archives uncompressed: 1; deflate reaches 1032
+
+
+def require_bounded(unfolded: int, stored: int, what: str) -> None:
+    """Raise ValueError where `what` would unfold to far more bytes than are stored."""
+    if unfolded > max(FREE_BYTES, MOST_EXPANSION * stored):
+        raise ValueError(
+            f"{what} would unfold {stored:,} bytes to {unfolded:,}: refused. Keras writes no such "
+            "file; if it is yours, save the model again."
+        )
+
+
+def check_archive(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError where the files in an archive unfold to far more than it holds."""
+    entries = archive.infolist()
+    require_bounded(
+        sum(entry.file_size for entry in entries),
+        sum(entry.compress_size for entry in entries),
+        "Its archive",
+    )
+
+
+def check_hdf5(root: Any, stored: int) -> None:
+    """Raise ValueError where an opened HDF5 file of `stored` bytes names other files.
+
+    Also where its arrays have far more bytes than it.
+    """
+    import h5py
+
+    def outside(name: str, link: Any) -> str | None:
+        return name if isinstance(link, h5py.ExternalLink) else None  # a name ends the visit
+
+    if linked := root.visititems_links(outside):
+        raise ValueError(f"Its {linked!r} is a link to another file: refused.")
+    arrays: list[h5py.Dataset] = []
+
+    def gather(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape is not None:
+            arrays.append(item)
+
+    root.visititems(gather)
+    for array in arrays:
+        if array.external or array.is_virtual:
+            raise ValueError(f"Its array {array.name!r} lies in another file: refused.")
+    total = sum(array.size * array.dtype.itemsize for array in arrays)
+    require_bounded(total, stored, "Its HDF5 file")
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """Return what a JSON text holds. Raises ValueError where it is damaged or nested too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is no JSON that can be read ({error}).") from error

@@ -1,0 +1,131 @@
+"""Whole Keras models from files that anyone may have made: no program in them is run.
+
+Keras' safe mode refuses pickled functions. Here every class that a file names is looked at before
+Keras is asked, so that the message says which layer it is and what to do, and so is what the file
+would unfold to.
+"""
+
+import contextlib
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kzoo.weights.readers.limits import check_archive, check_hdf5, parse_json
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # in a .keras file
+HDF5 = b"\x89HDF\r\n\x1a\n"
+# Of these packages Keras knows the classes itself; any other has to be imported by the user.
+PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp", "kzoo", "builtins")
+PROGRAMS = {  # layers that hold or fetch a program
+    "Lambda": "a function of Python",
+    "__lambda__": "a function of Python",
+    "TFSMLayer": "a SavedModel of TensorFlow, which may do anything",
+    "TorchModuleWrapper": "a pickled module of PyTorch",
+    "JaxLayer": "a function of JAX",
+    "FlaxLayer": "a module of Flax",
+}
+# What Keras, h5py and zipfile raise on files that are damaged, or that they do not know.
+FAULTS = (
+    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError,
+    RuntimeError, TypeError, ValueError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def load_model(path: str | os.PathLike, *, compile: bool = False) -> keras.Model:
+    """Return the model of a .keras file, or of an .h5 file that holds a whole model.
+
+    compile: whether its loss and its optimizer's state come with it.
+
+    Raises ValueError for a file with a layer that holds a program (Lambda and its like), or of a
+    package that is not imported; for one that unfolds to far more than its size; for one that is
+    damaged or no Keras model; FileNotFoundError where there is none. Nothing in it is run.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no model file {str(file)!r}.")
+    with told_of(file):
+        config = saved_config(file)
+        if not compile and isinstance(config, dict):
+            config = config | {"compile_config": None}  # Keras does not look at it either
+        for part in saved_objects(config):
+            require_known(part)
+        model = keras.saving.load_model(file, compile=compile, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"It holds a {type(model).__name__}, not a model.")
+    return model
+
+
+@contextlib.contextmanager
+def told_of(file: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes its readers raise into a ValueError that names it."""
+    try:
+        yield
+    except FAULTS as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{file} cannot be loaded as a Keras model. {reason}") from error
+
+
+def saved_config(file: Path) -> Any:
+    """Return a model's configuration as its file has it. Raises one of FAULTS."""
+    import h5py  # as late as possible: `import kzoo` costs keras and numpy
+
+    with file.open("rb") as stream:
+        start = stream.read(len(HDF5))
+    if start == HDF5:
+        with h5py.File(file, "r") as root:
+            check_hdf5(root, file.stat().st_size)
+            if "model_config" not in root.attrs:
+                raise ValueError(
+                    "It holds weights alone: pass them as weights= when the model is built."
+                )
+            return parse_json(root.attrs["model_config"], "Its configuration")
+    with zipfile.ZipFile(file) as archive:
+        check_archive(archive)
+        config = parse_json(archive.read(CONFIG), "Its configuration")
+        if WEIGHTS in archive.namelist():
+            stored = archive.read(WEIGHTS)
+            with h5py.File(io.BytesIO(stored), "r") as root:
+                check_hdf5(root, len(stored))
+    return config
+
+
+def saved_objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield each part of a configuration that names a class."""
+    waiting = [config]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("class_name"), str):
+                yield part
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+
+
+def require_known(config: dict[str, Any]) -> None:
+    """Raise ValueError where a part of a configuration is a program, or of an unknown package."""
+    name, module = config["class_name"], config.get("module")
+    inner = config.get("config")
+    layer = inner.get("name") if isinstance(inner, dict) else None
+    called = f"{layer!r} ({name})" if layer else repr(name)
+    registered = config.get("registered_name")
+    if isinstance(registered, str) and keras.saving.get_registered_object(registered) is not None:
+        return
+    if name in PROGRAMS:
+        raise ValueError(
+            f"Its layer {called} holds {PROGRAMS[name]}: refused, and nothing of it was run. Build "
+            "the model with layers of Keras in its place (Rescaling, Activation, a layer of your "
+            "own) and save it again; or, if you trust the file, load it in Python with "
+            "keras.saving.load_model(path, safe_mode=False) and pass the model itself to kzoo."
+        )
+    if isinstance(module, str) and module.split(".")[0] not in PACKAGES:
+        raise ValueError(
+            f"Its {called} is of the module {module!r}, which no file makes kzoo import. If you "
+            "trust it, import that module in Python, load the model with "
+            "keras.saving.load_model(path, custom_objects=...) and pass the model itself to kzoo."
+        )
