@@ -9,11 +9,63 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: no process waits for another
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".part-"  # what the names of unfinished files and folders begin with
+KEPT_NAME = 200  # bytes of a file's name that its unfinished one keeps: file systems allow 255
+
+
+def part_of(path: Path, mark: str = "") -> Path:
+    """Return the name of `path` while it is unfinished."""
+    return path.with_name(PART + mark + os.fsdecode(os.fsencode(path.name)[-KEPT_NAME:]))
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes have left unfinished in a folder; nobody may write there."""
+    for part in folder.glob(f"{PART}*"):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(lock: Path, *, busy: str | None = None) -> Iterator[None]:
+    """Hold a lock file against other processes; it is gone after the block.
+
+    While another process holds it this one waits or, with `busy`, raises ValueError with that
+    message. A process that was killed holds nothing. Where the system has no locks, as on Windows
+    and some network disks, the block runs all the same.
+    """
+    while fcntl is not None:
+        with lock.open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            except BlockingIOError:
+                raise ValueError(busy) from None
+            except OSError:  # a disk without locks
+                break
+            try:
+                current = os.fstat(stream.fileno()).st_ino == lock.stat().st_ino
+            except FileNotFoundError:
+                current = False  # removed by the process that was waited for
+            if not current:
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+    yield
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file to, in the same folder; it becomes `path` if the block ends well."""
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    part = part_of(path, f"{os.getpid()}-")
     try:
         yield part
         os.replace(part, path)
@@ -27,7 +79,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     `path` must not exist, or be an empty folder. What a killed process left half done is removed.
     """
-    part = path.with_name(f".part-{path.name}")
+    part = part_of(path)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -38,9 +90,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` in UTF-8, whole or not at all."""
+    """Write `text` in UTF-8, whole or not at all.
+
+    Bytes of file names that are no UTF-8 become escapes, which JSON reads back as what they were.
+    """
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

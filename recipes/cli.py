@@ -1,6 +1,7 @@
 """The command line: `kzoo COMMAND --help` tells what each command takes."""
 
 import argparse
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(done.code or 0)
     if arguments is not None:  # called by a program, whose stderr is its own matter
         return run(command, options, traceback)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that is not in UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     with own_terminal() as remarks:
         try:
             return run(command, options, traceback)
@@ -60,11 +63,26 @@ def run(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
         sys.stdout = None
         return 0
     except Exception as error:
-        if traceback or not isinstance(error, ValueError | OSError):
+        said = OUT_OF_MEMORY if out_of_memory(error) else str(error)
+        if traceback or not (out_of_memory(error) or isinstance(error, ValueError | OSError)):
             raise
-        print(f"kzoo: {error}", file=sys.stderr)
+        print(f"kzoo: {said}", file=sys.stderr)
         return 1
     return 0
+
+
+OUT_OF_MEMORY = (
+    "memory ran out. A smaller --batch-size takes less, and so does a smaller --size; --accumulate "
+    "keeps the size of the batch."
+)
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",
+             "bad_alloc", "Unable to allocate")  # as the frameworks put it  # fmt: skip
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an error is of memory that could not be had, in any framework's words."""
+    told = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(words in told for words in NO_MEMORY)
 
 
 def parse(words: Sequence[str]) -> tuple[Command, dict[str, Any]]:

@@ -28,7 +28,8 @@ from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay, stage_displays
 from kzoo.recipes.training.int8 import fit_int8, for_calibration
-from kzoo.recipes.training.run_folder import open_run
+from kzoo.recipes.training.memory import require_memory
+from kzoo.recipes.training.run_folder import open_run, working_on
 from kzoo.recipes.training.stages import TrainingStage, finished_stage, fit, unfreeze
 from kzoo.recipes.training.user_callbacks import Callbacks, checked_callbacks, with_tensorboard
 from kzoo.tflite.convert.converter import STEPS
@@ -51,19 +52,24 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         model = task.build(config, dataset)
+        require_memory(model, config.step, config.size)
         names_of(model, config.keep_float)  # refuses unknown layers now, not after the training
         splits = (task.sources(split) for split in (dataset.train, dataset.val))
         folder = open_run(config, dataset.labels, *splits)
-        this = Run(task, vars(config), dataset, folder, config)
-        progress.show(f"The run is kept in {folder}")
-        stages, last = planned(this)
+        with working_on(folder):
+            return carry_out(Run(task, vars(config), dataset, folder, config), model, theirs)
 
-        in_float = [one for one in stages if not one[0].quantized]
-        model, history = train_float(this, model, in_float, theirs)
-        in_int8 = [one for one in stages if one[0].quantized]
-        int8, rows = quantize(this, model, in_int8, theirs)
-        progress.show(last)
-        return finish(this, model, int8, history + rows)
+
+def carry_out(this: Run, model: keras.Model, theirs: Callbacks) -> Any:
+    """Do what of a run is not done yet, from its first stage to its report."""
+    progress.show(f"The run is kept in {this.folder}")
+    stages, last = planned(this)
+    in_float = [one for one in stages if not one[0].quantized]
+    model, history = train_float(this, model, in_float, theirs)
+    in_int8 = [one for one in stages if one[0].quantized]
+    int8, rows = quantize(this, model, in_int8, theirs)
+    progress.show(last)
+    return finish(this, model, int8, history + rows)
 
 
 def with_mirroring(config: Any, labels: Sequence[str]) -> Any:

@@ -1,8 +1,10 @@
 """The command line: what it costs, what it refuses at once, and that nothing else is printed."""
 
+import dataclasses
 import importlib.util
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -59,6 +61,39 @@ def answered(*words: str) -> tuple[float, set[str], int]:
     status, *modules = done.stdout.splitlines()[-1].split()
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, HEAVY & set(modules), int(status)
+
+
+class ResourceExhaustedError(Exception):
+    """Called as TensorFlow's is."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), ResourceExhaustedError("OOM when allocating tensor"),
+     RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+     RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")],
+)  # fmt: skip
+def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
+    def fail(options):
+        raise error
+
+    command = dataclasses.replace(COMMANDS["list"], run=fail)
+    monkeypatch.setitem(COMMANDS, "list", command)
+    assert main(["list"]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"kzoo: memory ran out\. .*--batch-size.*--size.*\n", told)
+
+
+def test_names_that_the_terminal_cannot_show_do_not_end_a_command(tmp_path):
+    file = tmp_path / "Löwe 猫.txt"
+    code = "from kzoo.recipes import cli; import dataclasses as d, sys\n"
+    code += "cli.COMMANDS['list'] = d.replace(cli.COMMANDS['list'], run=lambda options: '猫')\n"
+    code += "sys.argv[1:] = ['list']; sys.exit(cli.main())"
+    file.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, file], env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u732b\n", b"")
 
 
 @pytest.mark.parametrize(

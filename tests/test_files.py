@@ -1,11 +1,22 @@
 """Files and folders that appear whole or not at all."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kzoo.files import UniqueNames, replacing, replacing_folder, write_json
+from kzoo.files import (
+    UniqueNames,
+    fcntl,
+    locked,
+    remove_parts,
+    replacing,
+    replacing_folder,
+    write_json,
+)
 
 
 class StoppedError(Exception):
@@ -50,3 +61,48 @@ def test_names_of_files_of_one_stem_are_told_apart():
     names = UniqueNames()
     files = [Path("x/a.jpg"), Path("y/a.png"), Path("x/a.jpg"), Path("z/b.jpg")]
     assert [names(file) for file in files] == ["a", "a-2", "a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ö" * 127, "a" * 248 + ".keras"])
+def test_the_longest_names_that_a_disk_takes(name, tmp_path):
+    with replacing(tmp_path / name) as part:
+        assert part.suffix == Path(name).suffix  # Keras and matplotlib go by it
+        part.write_text("x")
+    with replacing_folder(tmp_path / "in" / name) as folder:
+        (folder / "a").touch()
+    assert [p.name for p in (tmp_path / "in").iterdir()] == [name]
+
+
+def test_a_name_that_is_no_utf_8_is_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")  # of a disk written in Latin-1
+    write_json(tmp_path / "a.json", {"path": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"path": name}
+
+
+@pytest.mark.skipif(fcntl is None, reason="this system has no locks of this kind")
+def test_one_process_at_a_time(tmp_path):
+    lock = tmp_path / ".lock"
+    code = (
+        "import sys; from pathlib import Path; from kzoo.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    start = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="somebody is"), locked(lock, busy="somebody is"):
+            pass
+        other.kill()  # -9: it has no time to give the lock back
+        other.wait()
+        assert lock.exists()
+        with locked(lock, busy="somebody is"):
+            pass
+    assert not lock.exists()
+
+
+def test_what_killed_processes_left_is_cleared_away(tmp_path):
+    (tmp_path / ".part-17-model.keras").touch()
+    (tmp_path / ".part-whole-0001").mkdir()
+    (tmp_path / ".part-whole-0001" / "model.keras").touch()
+    (tmp_path / "model.keras").touch()
+    remove_parts(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]

@@ -14,7 +14,7 @@ import pytest
 
 import kzoo.files
 from kzoo.recipes.data.augment import Augment, Batches, warp
-from kzoo.recipes.training import checkpoints
+from kzoo.recipes.training import checkpoints, memory
 from kzoo.recipes.training import stages as fitting
 from kzoo.recipes.training.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
 from kzoo.recipes.training.stage import Stage, best_epoch
@@ -205,6 +205,59 @@ def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch):
     assert checkpoints.latest(tmp_path, "toy").name == "toy-0000"
     _, history = run(tmp_path)
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+
+
+@pytest.mark.backend
+def test_a_loss_that_is_no_number_ends_the_stage_and_what_was_good_stays(tmp_path):
+    """A checkpoint after every step: none may be of the weights that have become nan."""
+    stage = dataclasses.replace(STAGE, save_every=1e-9)
+    sound, broken = data(), data()
+    broken.examples[broken.shuffled(0, 1).chosen(3)[0]] = (
+        np.nan
+    )  # the fourth batch
+    sets = [sound, broken]
+    with pytest.raises(ValueError, match=r"the loss is nan. Lower the learning rate of 0\.3"):
+        fit(net(), stage, lambda e: sets[e].shuffled(0, e), data(seed=1), tmp_path)
+    kept = checkpoints.latest(tmp_path, "toy")
+    assert kept.name == "toy-0001-000003"
+    model = keras.saving.load_model(kept / "model.keras")
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    _, history = fit(net(), stage, lambda e: sound.shuffled(0, e), data(seed=1), tmp_path)
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+
+
+def test_checkpoints_that_a_killed_run_had_no_time_to_remove_go(tmp_path):
+    model, older = net(), tmp_path / "toy-0000"
+    older.mkdir()
+    (tmp_path / "other-0000").mkdir()
+    checkpoints.write_checkpoint(model, [], tmp_path / "toy-0002", None, model.get_weights())
+    assert {p.name for p in tmp_path.iterdir()} == {"toy-0002", "other-0000"}
+
+
+def test_memory_that_a_step_takes_by_hand(monkeypatch):
+    """Outputs 192 and 128 numbers an image, 8 parameters: 2,176 bytes an image and 128."""
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(image))
+    monkeypatch.setattr(memory, "on_accelerator", lambda: False)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10_000)
+    memory.require_memory(model, 4, 8)
+    with pytest.raises(ValueError, match=r"10 images of 8 px .*: --batch-size 4 fits; a smaller"):
+        memory.require_memory(model, 10, 8)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
+    with pytest.raises(ValueError, match="no batch size fits; a smaller --size"):
+        memory.require_memory(model, 1, 8)
+    monkeypatch.setattr(memory, "free_bytes", lambda: None)
+    memory.require_memory(model, 10**9, 8)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_limit_of_the_address_space_counts(monkeypatch):
+    most = memory.free_bytes()
+    assert most > 1 << 26
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    limit = taken + (1 << 26), memory.resource.RLIM_INFINITY
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: limit)
+    assert memory.free_bytes() == pytest.approx(1 << 26, abs=1 << 24)
 
 
 def test_a_teacher_is_asked_about_the_very_images_that_come():

@@ -11,7 +11,7 @@ import pytest
 from chromium import PROGRAM, Page
 from PIL import Image
 
-from kzoo.recipes.commands.serve_page import serve
+from kzoo.recipes.commands.serve_page import package_file, serve
 from kzoo.recipes.data.images import read_image
 from kzoo.tflite import Runner, convert
 
@@ -66,6 +66,20 @@ def test_answers_to_this_machine_and_with_its_own_files_only(tiny, tmp_path, no_
     for path in ("/npm/../../secret.txt", "/npm/%2e%2e/secret.txt", "/image/0", "/labels.txt"):
         assert get(port, path).status == 404
     assert get(port, "/about.json", host="elsewhere.example").status == 403
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
+def test_nothing_can_be_sent(method, tiny, tmp_path, no_litert_js, started):
+    port = started(convert(tiny, tmp_path / "a.tflite", scheme="float32"), cache=no_litert_js)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, "/about.json", headers={"Content-Length": str(1 << 40)})
+    assert connection.getresponse().status == 405
+
+
+@pytest.mark.parametrize("path", ["/npm/" + "a" * 5000, "/npm/%00", "/npm/\0x", "/npm//etc/passwd"])
+def test_names_that_no_file_has(path, tmp_path, no_litert_js):
+    packages = no_litert_js / "litertjs-2.5.3" / "node_modules"
+    assert package_file(packages, path) is None
 
 
 def test_what_cannot_be_served(tiny, tmp_path, no_litert_js, monkeypatch):

@@ -16,14 +16,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kzoo import files
 from kzoo.weights.places import MIRROR, cache_folder, mirror_folder, mirror_url, places
 from kzoo.weights.published import PublishedWeights
 from kzoo.weights.reading import read_checkpoint
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may fetch the same file, each into a part of its own
-    fcntl = None  # type: ignore[assignment]
 
 TIMEOUT_S = 30.0  # without a byte
 WAITS_S = (1.0, 4.0)  # before each further try
@@ -36,8 +32,8 @@ Progress = Callable[[str, int, int | None], None]  # of a file: bytes so far, by
 
 def find(row: PublishedWeights, folder: pathlib.Path | None = None) -> pathlib.Path | None:
     """Return the whole, right file on this machine: of KZOO_WEIGHTS or the cache; else None."""
-    files = places(row, folder)
-    return next((file for file in files if file.is_file() and fault(file, row) is None), None)
+    here = places(row, folder)
+    return next((file for file in here if file.is_file() and fault(file, row) is None), None)
 
 
 def fetch(
@@ -59,7 +55,7 @@ def fetch(
     urls = [*(f"{url}/{row.file}" for url in [mirror_url()] if url), row.url]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(kept) as part:
+        with fetching(kept) as part:
             if kept.is_file() and fault(kept, row) is None:
                 return kept  # by the process that was waited for
             if there is not None:
@@ -160,7 +156,7 @@ def named(part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights) -> path
     """Give a checked file its name; keep its SHA-256 where none is known: trust on first use."""
     part.replace(kept)
     if row.digest is None and not pin_of(kept).exists():
-        pin_of(kept).write_text(f"{digest_of(kept)}\n")
+        files.write_text(pin_of(kept), f"{digest_of(kept)}\n")  # whole, or the file is never right
     return kept
 
 
@@ -242,26 +238,11 @@ def receive(response: Any, part: pathlib.Path, start: int, name: str, progress: 
 
 
 @contextlib.contextmanager
-def locked(kept: pathlib.Path) -> Iterator[pathlib.Path]:
+def fetching(kept: pathlib.Path) -> Iterator[pathlib.Path]:
     """Let one process at a time fetch a file; yields the part that it is fetched into."""
-    if fcntl is None:
-        yield kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        return
-    lock = kept.with_name(f"{kept.name}.lock")
-    while True:
-        with lock.open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            try:
-                current = os.fstat(stream.fileno()).st_ino == lock.stat().st_ino
-            except FileNotFoundError:
-                current = False  # removed by the process that was waited for
-            if not current:
-                continue
-            try:
-                yield kept.with_name(f"{kept.name}.part")
-            finally:
-                lock.unlink(missing_ok=True)
-            return
+    mark = "" if files.fcntl else f".{os.getpid()}"  # without locks each fetches its own
+    with files.locked(kept.with_name(f"{kept.name}.lock")):
+        yield kept.with_name(f"{kept.name}{mark}.part")
 
 
 def show(name: str, done: int, total: int | None) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ INTEGRITY = {
     ),
 }
 PAGE = Path(__file__).with_name("serve.html")
+CLIENT_TIMEOUT_S = 20  # for a client that neither asks nor takes
 THRESHOLD = 0.4  # of a detection that is shown
 KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".wasm": "application/wasm"}
 # The page's own script and what LiteRT.js makes at run time, from nowhere but here.
@@ -67,15 +69,32 @@ def serve(
         routes[f"/image/{i}"] = (path.read_bytes(), path.suffix)
     packages = litert_js(Path(cache) if cache else default_cache())
     try:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler(routes, packages))
+        return Server(("127.0.0.1", port), handler(routes, packages))
     except OSError as error:
         raise ValueError(f"Port {port} cannot be had ({error.strerror}): say --port 0.") from error
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers many at once, and says nothing of those who go away or never finish."""
+
+    request_queue_size = 128  # connections that wait to be taken
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def handler(routes: dict[str, tuple[bytes, str]], packages: Path) -> type:
     """Answers from memory, and with LiteRT.js' files; nothing else, and to this machine only."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        timeout = CLIENT_TIMEOUT_S
+
+        def refuse(self) -> None:
+            self.send_error(405, "Nothing can be sent here")  # what comes is not read
+
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = refuse
+
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             host = self.headers.get("Host", "").partition(":")[0]  # without a port where that is 80
@@ -93,7 +112,7 @@ def handler(routes: dict[str, tuple[bytes, str]], packages: Path) -> type:
             self.send_header("Content-Security-Policy", POLICY)
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):  # it has gone, or takes nothing
                 self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
@@ -106,10 +125,13 @@ def package_file(packages: Path, path: str) -> tuple[bytes, str] | None:
     """A file of LiteRT.js by its address /npm/..., if it is one."""
     if not path.startswith("/npm/"):
         return None
-    file = (packages / path.removeprefix("/npm/")).resolve()
-    if not file.is_file() or packages.resolve() not in file.parents:
+    try:
+        file = (packages / path.removeprefix("/npm/")).resolve()
+        if not file.is_file() or packages.resolve() not in file.parents:
+            return None
+        return file.read_bytes(), file.suffix
+    except (OSError, ValueError):  # no name that a file could have
         return None
-    return file.read_bytes(), file.suffix
 
 
 def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.files import replacing_folder, write_json
+from kzoo.files import locked, replacing_folder, write_json
 from kzoo.recipes import distributed as distribute
 
 INDEX = "packed.json"
@@ -130,7 +130,7 @@ def damaged(path: Path, reason: str) -> str:
 
 
 def packed_record(name: str, image: bytes, mask: bytes = b"") -> bytes:
-    head = name.encode(errors="replace")
+    head = name.encode(errors="backslashreplace")
     return HEADER.pack(len(head), len(image)) + head + image + mask
 
 
@@ -274,6 +274,11 @@ class Writer:
         self.folder = folder
         self.shard_bytes = shard_bytes
         self.open = contextlib.ExitStack()  # until `finish`
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(f".{folder.name[:100]}.lock")
+        self.open.enter_context(
+            locked(lock, busy=f"Another process is writing {folder}: wait until it has ended.")
+        )
         self.part = self.open.enter_context(replacing_folder(folder))
         self.files: list[File] = []
 

@@ -36,8 +36,13 @@ def place(kept: Path) -> tuple[int, int]:
 
 def latest(folder: Path, stage: str) -> Path | None:
     """Return the last whole checkpoint of a stage, or None."""
+    return max(whole(folder, stage), key=place, default=None)
+
+
+def whole(folder: Path, stage: str) -> list[Path]:
+    """Return the whole checkpoints of a stage, in any order."""
     pattern = re.compile(rf"{re.escape(stage)}-\d{{4}}(-\d{{6}})?")
-    return max((p for p in folder.glob("*") if pattern.fullmatch(p.name)), key=place, default=None)
+    return [path for path in folder.glob("*") if pattern.fullmatch(path.name)]
 
 
 def agreed(folder: Path, stage: str) -> Path | None:
@@ -76,8 +81,10 @@ def write_checkpoint(
         elif previous and (previous / BEST).exists():  # none in the middle of the first epoch
             shutil.copy2(previous / BEST, part)
         (part / "history.json").write_text(json.dumps(history, indent=1))
-    if previous:
-        shutil.rmtree(previous, ignore_errors=True)
+    stage = re.sub(r"-\d{4}(-\d{6})?$", "", target.name)
+    for older in whole(target.parent, stage):  # and those that a killed run had no time to remove
+        if older != target:
+            shutil.rmtree(older, ignore_errors=True)
     return target
 
 

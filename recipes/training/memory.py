@@ -1,14 +1,91 @@
-"""Memory that training frees stays with the process, where that can be arranged."""
+"""Memory that training takes: whether it is there, and that what is freed stays at hand."""
 
+import contextlib
 import ctypes
+import math
+import os
+from pathlib import Path
 from typing import Any
 
 import keras
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+# What tests/bench/plan_memory.py measured: bytes of a step's images, in those of the layers'
+# outputs, at the most (TensorFlow on a CPU; JAX takes 1.1).
+BYTES_PER_OUTPUT = 4 * 1.7
+BYTES_PER_PARAMETER = 16  # the weight, its gradient, and Adam's two moments
+CGROUP = Path("/sys/fs/cgroup")
 # Parameters of mallopt, from glibc's malloc.h, and how far they go.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 256 << 20  # freed at the heap's end and yet not given back
 LARGEST_ON_HEAP = 32 << 20  # bytes of a block; glibc allows no more
+
+
+def free_bytes() -> int | None:
+    """Return how much memory this process may still take; None where the system does not tell.
+
+    The least of what the machine has free, and what its limits leave: of the address space
+    (`ulimit -v`) and of the control group that a container is.
+    """
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found.append(int(next(x for x in lines if x.startswith("MemAvailable:")).split()[1]) << 10)
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        most = int((CGROUP / "memory.max").read_text(encoding="ascii"))
+        found.append(most - int((CGROUP / "memory.current").read_text(encoding="ascii")))
+    if resource is not None:
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        with contextlib.suppress(OSError):
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            if most != resource.RLIM_INFINITY:
+                found.append(most - pages * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
+
+
+def require_memory(model: keras.Model, batch_size: int, size: int) -> None:
+    """Raise ValueError where training a model with so many images a step cannot fit, by estimate.
+
+    The message names a batch size that fits. Accelerators have memory of their own, of which
+    nothing is known here.
+    """
+    free = free_bytes()
+    if free is None or on_accelerator():
+        return
+    fixed = BYTES_PER_PARAMETER * model.count_params()
+    each = BYTES_PER_OUTPUT * sum(map(output_numbers, model.layers))
+    if fixed + batch_size * each <= free:
+        return
+    fits = int((free - fixed) // each)
+    way = f"--batch-size {1 << fits.bit_length() - 1} fits" if fits > 0 else "no batch size fits"
+    raise ValueError(
+        f"Training on {batch_size} images of {size} px a step takes about "
+        f"{(fixed + batch_size * each) / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {way}; a "
+        "smaller --size or --alpha takes less."
+    )
+
+
+def output_numbers(layer: keras.layers.Layer) -> int:
+    """Return how many numbers a layer gives out for an image."""
+    if isinstance(layer, keras.Model):
+        return sum(map(output_numbers, layer.layers))
+    try:
+        outputs = keras.tree.flatten(layer.output)
+    except (AttributeError, ValueError):  # it was never called, or more than once
+        return 0
+    return sum(math.prod(side or 1 for side in output.shape[1:]) for output in outputs)
+
+
+def on_accelerator() -> bool:
+    """Return whether Keras trains on a GPU or TPU."""
+    try:
+        return any(not name.startswith("cpu") for name in keras.distribution.list_devices())
+    except (NotImplementedError, AttributeError, RuntimeError):
+        return False
 
 
 def keep_freed_memory() -> bool:

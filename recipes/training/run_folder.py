@@ -7,20 +7,42 @@ history.json, results.json            epochs and figures
 report.html, predictions.csv, .png    the same for people
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kzoo.files import write_json, write_text
+from kzoo.files import locked, remove_parts, write_json, write_text
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes.data.images import Source
 from kzoo.recipes.data.packed import index_digest, is_packed
 from kzoo.tflite.convert.converter import require_tensorflow
 from kzoo.tflite.metadata.reading import read_metadata
+
+LOCK = ".lock"  # in a run's folder, while a process works on it
+
+
+@contextlib.contextmanager
+def working_on(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder, and clear away what a killed one left unfinished.
+
+    Raises ValueError where another process is at work there.
+    """
+    if not distribute.first():
+        yield
+        return
+    busy = (
+        f"Another process is at work in {folder}: wait until it has ended, or give this run "
+        "another --out."
+    )
+    with locked(folder / LOCK, busy=busy):
+        for place in (folder, folder / "checkpoint"):
+            remove_parts(place)
+        yield
 
 
 def open_run(config: Any, labels: tuple[str, ...], *splits: Sequence[Source]) -> Path:
@@ -30,6 +52,7 @@ def open_run(config: Any, labels: tuple[str, ...], *splits: Sequence[Source]) ->
     ValueError where the folder holds anything else, and where the run could not end in its file.
     """
     require_tensorflow()
+    check_labels(labels)
     folder = run_folder(config.data, config.out)
     if distribute.first():
         begin_run(folder, config, labels, fingerprint(config.data, splits))
@@ -50,9 +73,19 @@ def fingerprint(data: str | Path, splits: Sequence[Sequence[Source]]) -> str:
     for split in splits:
         for path in split:
             assert isinstance(path, Path)
-            digest.update(f"{'/'.join(path.parts[-2:])} {path.stat().st_size}\n".encode())
+            digest.update(os.fsencode(f"{'/'.join(path.parts[-2:])} {path.stat().st_size}\n"))
         digest.update(b"\n")
     return digest.hexdigest()[:16]
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise ValueError where a class cannot be a line of labels.txt."""
+    for label in labels:
+        if len(label.splitlines()) != 1 or not label.strip():
+            raise ValueError(
+                f"The class {label!r} cannot be a line of labels.txt: rename it (a folder or a "
+                "name in the annotations) to one line of text."
+            )
 
 
 def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
@@ -81,6 +114,7 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
     if file.exists():
         begun = settings_before(config) | json.loads(file.read_text(encoding="utf-8"))
         keys = [key for key in wanted if differs(key, begun.get(key), wanted[key])]
+        keys = [key for key in keys if not moved(key, begun.get(key))]  # the images are checked
         if keys:
             changes = ", ".join(f"{key}={begun.get(key)!r}, not {wanted[key]!r}" for key in keys)
             raise ValueError(
@@ -88,7 +122,9 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
                 "run to go on with it, or another --out."
             )
         check_images(folder, begun, images)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (
+        not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir())
+    ):
         raise ValueError(
             f"{folder} exists and is not a kzoo run folder: it has no config.json. Choose "
             "another --out."
@@ -107,6 +143,11 @@ def settings_before(config: Any) -> dict[str, Any]:
     }
 
 
+def moved(setting: str, begun: Any) -> bool:
+    """Return whether the images of a run are no longer where they were when it was begun."""
+    return setting in ("data", "test") and isinstance(begun, str) and not Path(begun).exists()
+
+
 def differs(setting: str, begun: Any, wanted: Any) -> bool:
     """Return whether a setting makes it another run; a run may be moved and its data too."""
     if setting in ("data", "test") and isinstance(begun, str):
@@ -119,7 +160,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise ValueError(f"{folder} is not a kzoo run folder: it has no config.json.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): bring it back from a copy.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder} is not a kzoo run folder: its config.json is of another kind.")
+    return config
 
 
 def labels_of(file: Path) -> list[str] | None:
@@ -140,5 +187,8 @@ def labels_of(file: Path) -> list[str] | None:
 
 
 def read_labels(file: Path) -> list[str]:
-    """Return the names of classes, one a line."""
-    return file.read_text(encoding="utf-8").splitlines()
+    """Return the names of classes, one a line. Raises ValueError for a file that is no UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not in UTF-8 ({error.reason}): save it so.") from error

@@ -153,11 +153,7 @@ def fit(
                     verbose=0,
                 )
             values = {key: float(value[-1]) for key, value in fitted.history.items()}
-            if not np.isfinite(values["loss"]):
-                raise ValueError(
-                    f"Stage {stage.name}: the loss is {values['loss']}. Lower the learning rate "
-                    f"of {stage.learning_rate:g}."
-                )
+            require_finite(values["loss"], stage)
             best = None
             if distribute.first():  # the others read what it has found
                 values |= measure(undistributed(model))
@@ -183,6 +179,15 @@ def fit(
     return model, history
 
 
+def require_finite(loss: float, stage: Stage) -> None:
+    """Raise ValueError where the loss is nan or infinite; the last checkpoint stays as it is."""
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"Stage {stage.name}: the loss is {loss}. Lower the learning rate of "
+            f"{stage.learning_rate:g}, in a run with another --out."
+        )
+
+
 class CheckpointCallback(keras.callbacks.Callback):
     """Begins an epoch, or resumes it from the checkpoint `kept`, and writes others within it."""
 
@@ -200,6 +205,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             reseed(self.model, epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        require_finite((logs or {}).get("loss", 0.0), self.stage)  # before it is written
         every = 60 * self.stage.save_every
         due = every and time.monotonic() - self.since >= every
         if due and distribute.first() and batch + 1 < self.params["steps"]:
