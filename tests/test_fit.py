@@ -212,9 +212,7 @@ def test_a_loss_that_is_no_number_ends_the_stage_and_what_was_good_stays(tmp_pat
     """A checkpoint after every step: none may be of the weights that have become nan."""
     stage = dataclasses.replace(STAGE, save_every=1e-9)
     sound, broken = data(), data()
-    broken.examples[broken.shuffled(0, 1).chosen(3)[0]] = (
-        np.nan
-    )  # the fourth batch
+    broken.examples[broken.shuffled(0, 1).chosen(3)[0]] = np.nan  # the fourth batch
     sets = [sound, broken]
     with pytest.raises(ValueError, match=r"the loss is nan. Lower the learning rate of 0\.3"):
         fit(net(), stage, lambda e: sets[e].shuffled(0, e), data(seed=1), tmp_path)
