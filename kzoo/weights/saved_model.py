@@ -36,7 +36,7 @@ FAULTS = (
 )  # fmt: skip
 
 
-def load_model(path: str | os.PathLike, *, compile: bool = False) -> keras.Model:
+def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.Model:
     """Return the model of a .keras file, or of an .h5 file that holds a whole model.
 
     compile: whether its loss and its optimizer's state come with it.
