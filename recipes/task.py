@@ -24,6 +24,11 @@ def nothing(*_: Any) -> dict[str, Any]:
     return {}
 
 
+def no_words(split: Any) -> str:
+    """Return "": what is said where there is nothing to say."""
+    return ""
+
+
 def unchanged(model: Any) -> Any:
     """Return what came."""
     return model
@@ -39,6 +44,9 @@ class Report:
     title: Callable[[Mapping[str, Any]], str]  # settings -> heading of the page
     curves: tuple[str, ...] = ("loss",)  # keys of the history that are drawn by epoch
     note: str = ""  # below the results table
+    # What float and int8 have in common on a SplitEvaluation, in a sentence for people, where the
+    # comparison of outputs does not tell.
+    agreement: Callable[[Any], str] = no_words
     sections: Callable[["Run", Any], Mapping[str, str]] = nothing  # {heading: HTML}
     files: Callable[["Run", Any], Any] = nothing  # writes what stands beside report.html
 

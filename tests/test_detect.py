@@ -1,5 +1,6 @@
 """The recipe from annotated images to a verified int8 detector, and its parts."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from scenes import draw_scenes
 
 from kzoo.detection.anchors import Anchors
@@ -20,9 +21,10 @@ from kzoo.recipes.cli import main
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import Example, read_boxes
 from kzoo.recipes.detect import TASK, Config, Stages, image_quality
-from kzoo.recipes.evaluation.box_metrics import score_boxes
+from kzoo.recipes.evaluation.box_metrics import agreement, box_errors, score_boxes
+from kzoo.recipes.evaluation.box_report import truth
 from kzoo.recipes.evaluation.detect_files import load_detector
-from kzoo.recipes.evaluation.drawings import draw_boxes
+from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_errors
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.stages import fit
 from kzoo.tflite import Runner, audit, convert
@@ -147,6 +149,26 @@ def test_loose_boxes_count_at_low_overlaps_only(patches):
     assert np.isnan(empty.by_class["blue"][0])
 
 
+def test_errors_by_hand(patches):
+    """A right box, one of another class, a second one on an object, one on nothing; blue missed."""
+    red, green = PATCHES
+    blue, nothing = [0.7, 0.7, 0.9, 0.9], [0.7, 0.0, 0.9, 0.2]
+    example = dataclasses.replace(
+        patches[0], boxes=np.array([red, green, blue], "float32"), labels=np.array([0, 1, 2])
+    )
+    found = detected([red, red, green, nothing], [0, 0, 2, 1], [0.6, 0.9, 0.8, 0.7])
+    errors = box_errors(example, found)
+    assert errors.right == ((1, 0),)  # the surer of the two
+    assert errors.confused == ((2, 1),)
+    assert (errors.false, errors.missed, errors.count) == ((0, 3), (2,), 4)
+    assert box_errors(example, detected([], [], [])).missed == (0, 1, 2)
+    assert agreement([found], [detected([red, blue], [0, 2], [0.9, 0.9])]) == (1, 4, 2)
+    apart = box_errors(example, alone := found.above(0.65))  # nothing is drawn over its right box
+    drawn = draw_errors(example.path, truth(example), alone, apart, ["red", "green", "blue"])
+    colours = {tuple(c) for c in drawn.reshape(-1, 3).tolist()}
+    assert {ImageColor.getrgb(colour) for colour in ERROR_COLOURS.values()} <= colours
+
+
 def test_boxes_are_drawn_where_they_are(patches):
     found = detected(PATCHES[:1], [0], [0.5])
     drawn = draw_boxes(patches[0].path, found, ["red"], 100, colour="#0000ff")
@@ -223,7 +245,9 @@ class TestRun:
         ]  # fmt: skip
         assert history[7]["loss"] < history[0]["loss"] / 1.5
         page = (run / "report.html").read_text()
-        assert page.count("<section>") == 8
+        assert page.count("<section>") == 11
+        for words in ("False", "By size", "most errors", "objects that the float model finds"):
+            assert words.lower() in page.lower()
         assert "https://" not in page
 
     def test_the_file_is_int8_in_one_piece_with_its_anchors(self, run):

@@ -1,4 +1,4 @@
-"""How good detections are, by COCO's own evaluator: mean average precision."""
+"""How good detections are: mean average precision, by COCO's own evaluator, and each error."""
 
 import contextlib
 import dataclasses
@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.detection.boxes import iou
 from kzoo.detection.detections import Detections
 from kzoo.recipes.data.box_dataset import Example
 
 # Where pycocotools keeps its figures: precision (IoU, recall, class, area, most).
 ALL, MOST = 0, 2  # any area; 100 detections an image
-AREAS = {"small": 1, "medium": 2, "large": 3}  # sides to 32 px, to 96 px, larger
+AREAS = {"small": 1, "medium": 2, "large": 3}
+SIDES = (32, 96)  # px: roots of the areas between them
 RECALLS = np.linspace(0, 1, 101)
+OVERLAP = 0.5  # IoU from which on a box is on an object
+Pair = tuple[int, int]  # (a detection, an object)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,3 +111,63 @@ def placed(box: np.ndarray, size: tuple[int, int]) -> list[float]:
     """[x, y, width, height] in px, as COCO has it."""
     y0, x0, y1, x1 = (float(v) for v in box * [*size, *size])
     return [x0, y0, x1 - x0, y1 - y0]
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxErrors:
+    """What became of the detections and the objects of one image, by their places in both."""
+
+    right: tuple[Pair, ...]
+    confused: tuple[Pair, ...]  # on an object of another class
+    false: tuple[int, ...]  # detections on no object, or on one that a surer detection has
+    missed: tuple[int, ...]  # objects
+
+    @property
+    def count(self) -> int:
+        return len(self.confused) + len(self.false) + len(self.missed)
+
+
+def box_errors(example: Example, found: Detections) -> BoxErrors:
+    """Return what is right and wrong of the detections in an image, boxes in [0, 1].
+
+    The surest detection comes first and takes the object of its class that it overlaps most, by an
+    IoU of .5 at least. What is left over takes objects of other classes in the same way.
+    """
+    truth = Detections(example.boxes, example.labels, np.ones(len(example.labels)))
+    right = pairs(found, truth, same_class=True)
+    confused = pairs(found, truth, same_class=False, taken=right)
+    used, objects = ({pair[i] for pair in (*right, *confused)} for i in (0, 1))
+    return BoxErrors(
+        right,
+        confused,
+        tuple(i for i in range(len(found)) if i not in used),
+        tuple(j for j in range(len(truth)) if j not in objects),
+    )
+
+
+def pairs(
+    found: Detections, truth: Detections, *, same_class: bool, taken: Sequence[Pair] = ()
+) -> tuple[Pair, ...]:
+    """Return (detection, object) for each detection that is on an object not `taken` before."""
+    if not len(found) or not len(truth):
+        return ()
+    fits = (found.labels[:, None] == truth.labels) == same_class
+    overlaps = np.where(fits, iou(np.asarray(found.boxes)[:, None], np.asarray(truth.boxes)), 0.0)
+    for i, j in taken:
+        overlaps[i], overlaps[:, j] = 0.0, 0.0
+    result = []
+    for i in np.argsort(-found.scores, kind="stable").tolist():
+        j = int(overlaps[i].argmax())
+        if overlaps[i, j] >= OVERLAP:
+            result.append((i, j))
+            overlaps[:, j] = 0.0
+    return tuple(result)
+
+
+def agreement(first: Sequence[Detections], second: Sequence[Detections]) -> tuple[int, int, int]:
+    """Return (objects that both find, that the first finds, that the second finds).
+
+    Both find one where their boxes are of the same class and overlap by an IoU of .5.
+    """
+    both = [pairs(b, a, same_class=True) for a, b in zip(first, second, strict=True)]
+    return sum(map(len, both)), sum(map(len, first)), sum(map(len, second))

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,25 @@ from matplotlib.figure import Figure
 from kzoo.detection.detections import Detections
 from kzoo.files import replacing
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
-from kzoo.recipes.evaluation.box_metrics import RECALLS, BoxScore
-from kzoo.recipes.evaluation.drawings import draw_boxes
+from kzoo.recipes.evaluation.box_metrics import (
+    AREAS,
+    RECALLS,
+    SIDES,
+    BoxErrors,
+    BoxScore,
+    agreement,
+    box_errors,
+)
+from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_errors
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
-from kzoo.recipes.evaluation.page import jpeg, number, plot, table
+from kzoo.recipes.evaluation.page import gallery, jpeg, number, plot, table
 from kzoo.recipes.evaluation.results import RunResults
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 
 GALLERY = 12  # images shown, three times each
 SHOWN = 0.4  # the least score that is drawn
 SIDE = 300  # px of a drawn image
+NAMED = 10  # classes whose lines have names, the worst
 GREY, BLUE, GREEN = "#9aa5b8", "#2458d3", "#1b7f4b"
 
 
@@ -73,15 +83,39 @@ def write_files(run: Run, evaluation: Evaluation) -> None:
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
     """Return what the page shows of both models on the validation images."""
-    scores = evaluation.val.scores
+    val, scores, labels = evaluation.val, evaluation.val.scores, run.dataset.labels
+    errors = {
+        name: [box_errors(*pair) for pair in zip(val.examples, sure(found), strict=True)]
+        for name, found in val.predictions.items()
+    }
+    precisions = ("", "objects", "mAP float", "mAP int8", "mAP50 float", "mAP50 int8")
     return {
         "Precision and recall at IoU .5": plot(draw_precision(scores), "precision-recall curves"),
-        "By class": table(
-            ("", "mAP float", "mAP int8", "mAP50 float", "mAP50 int8"), by_class(scores)
+        "By class": table(precisions, by_class(val)),
+        "By size": table(precisions[:4], by_size(val)),
+        f"Errors, from a score of {SHOWN:.0%} on": table(
+            ("", "objects", *(f"{kind} {name}" for kind in FATES for name in errors)),
+            fates(val, errors, labels),
         ),
-        f"Truth, float and int8, from {SHOWN:.0%} on": triples(evaluation.val, run.dataset.labels),
+        "The images with most errors of the int8 file": worst(val, errors[INT8], labels),
+        f"Truth, float and int8, from {SHOWN:.0%} on": triples(val, labels),
         "The data": plot(draw_data(run.dataset), "objects by class, and their sizes"),
     }
+
+
+def sure(found: Sequence[Detections]) -> list[Detections]:
+    """Return of each image what is sure enough to be drawn."""
+    return [one.above(SHOWN) for one in found]
+
+
+def float_and_int8(split: SplitEvaluation) -> str:
+    """Return a sentence on the objects that both models find."""
+    both, exact, int8 = agreement(*(sure(split.predictions[kind]) for kind in (FLOAT, INT8)))
+    return (
+        f"Of {exact} objects that the float model finds from a score of {SHOWN:.0%} on, the int8 "
+        f"file finds {both} too, of the same class in the same place (IoU .5), and {int8 - both} "
+        "others."
+    )
 
 
 def cells(score: BoxScore) -> dict[str, str]:
@@ -94,11 +128,86 @@ def title(settings: Mapping[str, Any]) -> str:
     return f"SSDLite on {settings['model']} {settings['alpha']:g}: {data}"
 
 
-def by_class(scores: Mapping[str, BoxScore]) -> list[tuple[str, ...]]:
+def by_class(split: SplitEvaluation) -> list[tuple[str, ...]]:
+    scores, counts = split.scores, objects_by_class(split)
     return [
-        (label, *(number(scores[name].by_class[label][i]) for i in (0, 1) for name in scores))
-        for label in scores["float"].labels
+        (
+            label,
+            str(counts.get(k, 0)),
+            *(number(score.by_class[label][i]) for i in (0, 1) for score in scores.values()),
+        )
+        for k, label in enumerate(scores[FLOAT].labels)
     ]
+
+
+def by_size(split: SplitEvaluation) -> list[tuple[str, ...]]:
+    """Return a row for each of COCO's ranges of areas."""
+    sides = np.concatenate([
+        np.sqrt(((example.boxes[:, 2:] - example.boxes[:, :2]) * example.size).prod(axis=1))
+        for example in split.examples
+    ])  # fmt: skip
+    counts = np.bincount(np.searchsorted(SIDES, sides), minlength=len(AREAS))
+    ranges = (f"to {SIDES[0]} px", f"to {SIDES[1]} px", f"over {SIDES[1]} px")
+    return [
+        (f"{name}, {wide}", str(n), *(number(s.by_area[name]) for s in split.scores.values()))
+        for name, wide, n in zip(AREAS, ranges, counts.tolist(), strict=True)
+    ]
+
+
+def objects_by_class(split: SplitEvaluation) -> Counter[int]:
+    return Counter(label for example in split.examples for label in example.labels.tolist())
+
+
+FATES = ("found", "missed", "taken for another", "false boxes")
+
+
+def fates(
+    split: SplitEvaluation, errors: Mapping[str, Sequence[BoxErrors]], labels: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Return a row for each class: what became of its objects, and boxes that are of none."""
+    rows, objects = [], objects_by_class(split)
+    counts = {
+        name: counted(split.examples, split.predictions[name], errors[name]) for name in errors
+    }
+    for k, label in enumerate(labels):
+        numbers = [str(counts[name][fate, k]) for fate in FATES for name in errors]
+        rows.append((label, str(objects.get(k, 0)), *numbers))
+    return rows
+
+
+def counted(
+    examples: Sequence[Example], found: Sequence[Detections], errors: Sequence[BoxErrors]
+) -> Counter[tuple[str, int]]:
+    """Return how many objects of each class met each fate, and how many boxes were false."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for example, one, error in zip(examples, sure(found), errors, strict=True):
+        own = {
+            "found": [example.labels[j] for _, j in error.right],
+            "missed": [example.labels[j] for j in error.missed],
+            "taken for another": [example.labels[j] for _, j in error.confused],
+            "false boxes": [one.labels[i] for i in error.false],
+        }
+        counts.update((fate, int(label)) for fate, kinds in own.items() for label in kinds)
+    return counts
+
+
+def worst(split: SplitEvaluation, errors: Sequence[BoxErrors], labels: Sequence[str]) -> str:
+    """Return HTML: the images with most errors of the int8 file, what is wrong in colours."""
+    chips = "".join(
+        f'<span style="color:{colour};margin-right:1em">\u25a0 {name}</span>'
+        for name, colour in ERROR_COLOURS.items()
+    )
+    shown = []
+    for i in sorted(range(len(errors)), key=lambda i: -errors[i].count)[:GALLERY]:
+        own, example, found = errors[i], split.examples[i], split.predictions[INT8][i]
+        if own.count:
+            drawn = draw_errors(example.path, truth(example), found.above(SHOWN), own, labels)
+            caption = (
+                f"{html.escape(example.path.name)}: {len(own.missed)} missed, {len(own.false)} "
+                f"false, {len(own.confused)} taken for another class"
+            )
+            shown.append((drawn, example.path.name, caption))
+    return f'<p class="quiet">{chips}</p>{gallery(shown)}'
 
 
 def triples(split: SplitEvaluation, labels: Sequence[str]) -> str:
@@ -127,16 +236,28 @@ def truth(example: Example) -> Detections:
 
 
 def draw_precision(scores: Mapping[str, BoxScore]) -> Figure:
-    """Precision over recall: every class thin, their mean thick."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    """Draw precision over recall: a line for each class, the worst with names, their mean thick."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    last = list(scores.values())[-1]
+    order = sorted(last.labels, key=lambda label: np.nan_to_num(last.by_class[label][1], nan=2))
+    colours = {label: f"C{i}" for i, label in enumerate(order[:NAMED])}
     for axes, (name, score) in zip(
         figure.subplots(1, len(scores), squeeze=False).flat, scores.items(), strict=True
     ):
+        for label in reversed(order):
+            curve = score.precision[score.labels.index(label)]
+            if (curve > -1).all():
+                text = f"{label} {score.by_class[label][1]:.2f}" if label in colours else None
+                colour = colours.get(label, GREY)
+                axes.plot(RECALLS, curve, color=colour, linewidth=1, label=text)
         real = score.precision[(score.precision > -1).all(axis=-1)]
-        for curve in real:
-            axes.plot(RECALLS, curve, color=GREY, linewidth=0.8)
         if len(real):
-            axes.plot(RECALLS, real.mean(axis=0), color=BLUE, linewidth=2)
+            axes.plot(RECALLS, real.mean(axis=0), color="black", linewidth=2, label="mean")
+            few = "" if len(order) <= NAMED else f", the {NAMED} worst of {len(order)}"
+            axes.legend(
+                frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5),
+                title=f"AP50{few}", title_fontsize=7, reverse=True,
+            )  # fmt: skip
         axes.set_title(f"{name}: mAP50 {number(score.map50)}", fontsize=10)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axes.spines[["top", "right"]].set_visible(False)
@@ -185,6 +306,7 @@ REPORT = Report(
     curves=("class_loss", "box_loss", "map"),
     note="Precisions are by COCO's evaluation (pycocotools). Small objects have areas to 32 x 32 "
     "px of their image, medium ones to 96 x 96.",
+    agreement=float_and_int8,
     sections=sections,
     files=write_files,
 )

@@ -17,9 +17,15 @@ from kzoo.recipes.data.images import (
     to_rgb,
     upright,
 )
+from kzoo.recipes.evaluation.box_metrics import BoxErrors
 from kzoo.segmentation.masks import VOID
 
 OPACITY = 0.5  # of a mask
+LARGE = 480  # px of the longer side of an image that shows errors
+ERROR_COLOURS = {
+    "right": "#1b7f4b", "missed": "#b3261e", "false": "#f58231",
+    "taken for another class": "#911eb4",
+}  # fmt: skip
 COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d12fb0", "#000075")
 
 
@@ -57,6 +63,36 @@ def draw_boxes(
         pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=own)
         pen.text((x0, max(0, y0 - size - 4)), text, fill="white", font_size=size)
     return np.asarray(image)
+
+
+def draw_errors(
+    image: Source, objects: Detections, found: Detections, errors: BoxErrors,
+    labels: Sequence[str],
+) -> np.ndarray:  # fmt: skip
+    """Return an image (H, W, 3) with right boxes and errors of all kinds, each in its colour.
+
+    `errors` are those of `found` against `objects`, whose boxes are in [0, 1].
+    """
+    drawn = read_upright(image)
+    drawn.thumbnail((LARGE, LARGE))
+
+    def label(detections: Detections, i: int) -> str:
+        return labels[int(detections.labels[i])]
+
+    texts = [
+        ("right", found, {i: label(found, i) for i, _ in errors.right}),
+        ("false", found, {i: label(found, i) for i in errors.false}),
+        ("taken for another class", found,
+         {i: f"{label(found, i)}, is {label(objects, j)}" for i, j in errors.confused}),
+        ("missed", objects, {j: label(objects, j) for j in errors.missed}),
+    ]  # fmt: skip
+    for kind, source, named in texts:
+        places = list(named)
+        own = Detections(source.boxes[places], np.arange(len(places)), source.scores[places])
+        drawn = Image.fromarray(
+            draw_boxes(drawn, own, list(named.values()), colour=ERROR_COLOURS[kind])
+        )
+    return np.asarray(drawn)
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, *, clear: int | None = 0) -> np.ndarray:

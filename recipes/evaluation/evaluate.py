@@ -32,6 +32,7 @@ class Evaluation:
     val: SplitEvaluation
     test: SplitEvaluation | None
     comparison: Comparison | None  # of their outputs; None where the file ends in a mask
+    agreement: str = ""  # of what they find, in a sentence, where the comparison does not tell
 
     @property
     def splits(self) -> tuple[SplitEvaluation, ...]:
@@ -41,7 +42,7 @@ class Evaluation:
     def verdict(self) -> str:
         """How good the file is, in a sentence, and what to do next."""
         if self.comparison:
-            return self.comparison.verdict
+            return " ".join(filter(None, [self.agreement, self.comparison.verdict]))
         return "The file ends in a mask where the model gives logits: compare their scores."
 
     def as_json(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        lines = [str(self.comparison) if self.comparison else self.verdict]
+        lines = [self.verdict, *(["", self.comparison.table] if self.comparison else [])]
         for split in self.splits:
             where = f" on the {SPLIT_NAMES[split.name]} images" if self.test else ""
             lines += [f"{name:6} {score}{where}" for name, score in split.scores.items()]
@@ -85,4 +86,5 @@ def evaluate(run: Run, model: keras.Model | None = None, *, layers: int = 0) -> 
         bar.advance(0, description="comparing the two")
         comparison = run.task.compare(run, model, run.dataset.val, layers=layers)
         bar.advance()
-    return Evaluation(found[VAL], found.get(TEST), comparison)
+    agreement = run.task.report.agreement(found[VAL])
+    return Evaluation(found[VAL], found.get(TEST), comparison, agreement)

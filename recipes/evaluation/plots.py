@@ -23,13 +23,15 @@ def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
             if any(name in row for row in history):
                 values = [row.get(name, np.nan) for row in history]
                 axes.plot(epochs, values, label=label, color=colour)
-        for i, row in enumerate(history):
-            if i == 0 or row["stage"] != history[i - 1]["stage"]:
-                axes.axvline(i + 0.5, color="#d5dae3", linewidth=1, zorder=0)
-                axes.text(
-                    i + 0.6, 1.0, row["stage"], fontsize=8, color="#5b6475", va="bottom",
-                    transform=axes.get_xaxis_transform(),
-                )  # fmt: skip
+        begins = [
+            i for i, row in enumerate(history) if not i or row["stage"] != history[i - 1]["stage"]
+        ]
+        for number, i in enumerate(begins):
+            axes.axvline(i + 0.5, color="#d5dae3", linewidth=1, zorder=0)
+            axes.text(  # at two heights: a stage may be but one epoch long
+                i + 0.6, 1.0 + 0.07 * (number % 2), history[i]["stage"], fontsize=8,
+                color="#5b6475", va="bottom", transform=axes.get_xaxis_transform(),
+            )  # fmt: skip
         axes.set_xlabel("epoch")
         axes.set_ylabel(key)
         axes.spines[["top", "right"]].set_visible(False)

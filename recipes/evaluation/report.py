@@ -50,8 +50,15 @@ def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> st
         paragraph(results.summary()),
         paragraph(results.choice()) if results.chosen else "",
         paragraph(" ".join(filter(None, [words, run.task.report.note]))),
-        preformatted(evaluation.comparison) if evaluation.comparison else "",
+        details(evaluation),
     ])  # fmt: skip
+
+
+def details(evaluation: Evaluation) -> str:
+    """Return HTML: how near the file is to the model, by what both find or by their outputs."""
+    if evaluation.agreement:
+        return paragraph(evaluation.agreement)
+    return preformatted(evaluation.comparison) if evaluation.comparison else ""
 
 
 def results_table(run: Run, evaluation: Evaluation) -> str:

@@ -24,6 +24,7 @@ from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import Advance, StageDisplay
 from kzoo.recipes.training.memory import KeepFreedMemory
+from kzoo.recipes.training.optimizer import Adam
 from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.recipes.training.user_callbacks import CallbackList, StageCallbacks, no_callbacks
 from kzoo.weights.saved_model import load_model
@@ -82,7 +83,7 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
         warmup_target=stage.learning_rate,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.Adam(
+    optimizer = Adam(
         schedule,
         gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
         use_ema=stage.ema > 0,
