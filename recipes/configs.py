@@ -22,6 +22,7 @@ AUGMENTS = ("none", "light", "strong")
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
 CLASS_LOSSES = ("hnm", "focal")
 ANCHORS = ("auto", "published")
+SCALE_JITTERS = ("mild", "wide")
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou", "smooth_l1_giou")
 SEGMENTATION_HEADS = ("lraspp", "deeplabv3", "deeplabv3+")
 SEGMENTATION_OUTPUTS = ("logits", "scores", "mask")
@@ -60,7 +61,9 @@ class RunConfig(Options):
         f"{', '.join(PRECISIONS)}: what the net computes in", "float32", choices=PRECISIONS
     )
     accumulate: int = option("steps that a batch is spread over, where memory is short", 1)
-    ema: float = option("momentum of a mean of the weights, kept in their place; 0: none", 0.0)
+    ema: float = option(
+        "highest momentum of a mean of the weights, kept in their place; 0: none", 0.0
+    )
     save_every: float = option(
         "minutes between checkpoints within an epoch; 0: at its end only", 10.0, lasting=False
     )
@@ -172,7 +175,7 @@ class DetectConfig(RunConfig):
     weights: str = option("imagenet, coco, none, or a weights file, a detector's too", "imagenet")
     loss: str = option(f"of the classes: {', '.join(CLASS_LOSSES)}", "hnm", choices=CLASS_LOSSES)
     box_loss: str = option(
-        f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1", choices=BOX_LOSSES
+        f"of the boxes: {', '.join(BOX_LOSSES)}", "smooth_l1_giou", choices=BOX_LOSSES
     )
     balance: float = option(
         "0 weighs anchors alike, 1 objects: small ones, which few anchors fit, as much as large",
@@ -184,9 +187,17 @@ class DetectConfig(RunConfig):
     )  # fmt: skip
     epochs: int = option("epochs of the whole network", 60)
     qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
+    batch_size: int = option("images per step", 8)
+    ema: float = option(
+        "highest momentum of a mean of the weights, kept in their place; 0: none", 0.998
+    )
     crop: bool = option("crop training images, or put them on a larger ground", True)
+    scale_jitter: str = option(
+        "how far: mild, objects at .67 to 2 times their size, or wide, SSD's .5 to 3.3", "mild",
+        choices=SCALE_JITTERS, before="wide",
+    )  # fmt: skip
     mosaic: float = option("share of training images made of four", 0.0)
-    close: float = option("share of the epochs, the last, that show whole images", 0.0)
+    close: float = option("share of the epochs, the last, that show whole images", 0.2)
     patience: int = option("epochs without a better one before a stage ends", 20)
     keras_cv_metrics: bool = option(
         "keras-cv's BoxCOCOMetrics beside the mAP (pip install 'kzoo[keras-cv]')", False,

@@ -21,7 +21,7 @@ from kzoo.detection.detector import Detector
 from kzoo.detection.ssdlite import LEVELS
 from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import DetectConfig as Config
-from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
+from kzoo.recipes.data.box_batches import SCALE_JITTER, BoxBatches
 from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes, read_test
 from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.packing import pack_boxes
@@ -155,7 +155,7 @@ class Stages:
     def fit(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
         """Train on augmented images, and measure mAP after each epoch."""
         config, dataset = self.run.config, self.run.dataset
-        augment = BoxAugment(flip=config.flip)
+        augment = dataclasses.replace(SCALE_JITTER[config.scale_jitter], flip=config.flip)
         if not config.crop:
             augment = dataclasses.replace(augment, crop=0, shrink=0)
         train = self.batches(dataset.train, augment=augment, mosaic=config.mosaic, margin=MARGIN)

@@ -19,6 +19,7 @@ from kzoo.recipes import configs
 from kzoo.recipes.cli import COMMANDS, main
 from kzoo.recipes.commands.files import benchmark, convert
 from kzoo.recipes.commands.images import pack
+from kzoo.recipes.data.box_batches import SCALE_JITTER
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.models import stored_sizes
 from kzoo.recipes.segment import HEADS, OUTPUTS
@@ -244,6 +245,7 @@ def test_every_model_is_stored():
 def test_choices_are_those_of_the_code_that_takes_them():
     assert tuple(LOSSES) == configs.CLASS_LOSSES
     assert tuple(BOX_LOSSES) == configs.BOX_LOSSES
+    assert set(SCALE_JITTER) == set(configs.SCALE_JITTERS)
     assert tuple(FORMATS) == configs.BOX_FORMATS
     assert tuple(HEADS) == configs.SEGMENTATION_HEADS
     assert tuple(OUTPUTS) == configs.SEGMENTATION_OUTPUTS

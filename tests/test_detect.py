@@ -18,7 +18,7 @@ from kzoo.detection.detections import Detections
 from kzoo.detection.detector import Detector
 from kzoo.preprocessing import stretch
 from kzoo.recipes.cli import main
-from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
+from kzoo.recipes.data.box_batches import SCALE_JITTER, BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import Example, read_boxes
 from kzoo.recipes.detect import TASK, Config, Stages, image_quality
 from kzoo.recipes.evaluation.box_metrics import agreement, box_errors, score_boxes
@@ -26,6 +26,7 @@ from kzoo.recipes.evaluation.box_report import truth
 from kzoo.recipes.evaluation.detect_files import load_detector
 from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_errors
 from kzoo.recipes.task import Run
+from kzoo.recipes.training.run_folder import begin_run
 from kzoo.recipes.training.stages import fit
 from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
@@ -85,6 +86,16 @@ def test_four_images_in_one(patches):
                 mask[y0:y1, x0:x1] = True
             seen = image[..., label] > 128
             assert (mask & seen).sum() / (mask | seen).sum() > 0.85
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("mild", 0.5, 1.5), ("wide", 0.3, 2.0)])
+def test_scale_jitter_shows_as_much_as_it_says(name, least, most):
+    """Sides of 400 windows, as shares of the image's."""
+    rng = np.random.default_rng(0)
+    windows = np.stack([SCALE_JITTER[name].window(PATCHES, rng) for _ in range(400)])
+    sides = windows[:, 2:] - windows[:, :2]
+    assert least <= sides.min() < least + 0.1
+    assert most - 0.1 < sides.max() <= most
 
 
 def test_the_last_epochs_show_whole_images(patches):
@@ -398,6 +409,19 @@ def test_the_quality_of_an_image_is_its_own_map(scenes, tmp_path):
             logits[row, k, 1 + label] = 20
     found = image_quality(detector, {"boxes": boxes, "logits": logits}, val, 0)
     np.testing.assert_allclose(found, [1, 1, 0], atol=1e-6)
+
+
+def test_a_run_begun_with_the_defaults_of_before_goes_on_with_them(tmp_path):
+    """Those that were options then are in its config.json, and what SSD crops was no option."""
+    then = {"ema": 0.0, "box_loss": "smooth_l1", "close": 0.0, "batch_size": 16}
+    begin_run(tmp_path, Config("data", **then, scale_jitter="wide"), ("a",), "digest")
+    file = tmp_path / "config.json"
+    kept = json.loads(file.read_text())
+    del kept["scale_jitter"]
+    file.write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=r"ema=0.0, not 0.998.* scale_jitter='wide', not 'mild'"):
+        begin_run(tmp_path, Config("data"), ("a",), "digest")
+    begin_run(tmp_path, Config("data", **then, scale_jitter="wide"), ("a",), "digest")
 
 
 def test_settings_that_make_no_sense(scenes, capsys):

@@ -163,9 +163,10 @@ def test_the_mean_of_the_weights_is_kept_and_training_goes_on_without_it(tmp_pat
         patch.setattr(fitting, "CheckpointCallback", Noted)
         run(tmp_path / "plain", stage=last)
     mean = seen[0]
-    for weights in seen[1:]:
-        mean = [0.8 * m + 0.2 * w for m, w in zip(mean, weights, strict=True)]
-    averaged, _ = run(tmp_path / "mean", stage=dataclasses.replace(last, ema=0.8))
+    for step, weights in enumerate(seen[1:], 1):
+        momentum = min(0.6, (1 + step) / (10 + step))  # .6 from step 13 on
+        mean = [momentum * m + (1 - momentum) * w for m, w in zip(mean, weights, strict=True)]
+    averaged, _ = run(tmp_path / "mean", stage=dataclasses.replace(last, ema=0.6))
     for got, want, own in zip(averaged.get_weights(), mean, seen[-1], strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
         assert not np.allclose(got, own, rtol=1e-3)

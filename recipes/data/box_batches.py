@@ -78,6 +78,12 @@ class BoxAugment:
         return np.array([0.0, 0.0, 1.0, 1.0])
 
 
+SCALE_JITTER = {
+    "wide": BoxAugment(),  # of the SSD paper, but for a ground of 2 in place of 4 times the side
+    "mild": BoxAugment(smallest=0.5, shrink=0.15, largest=1.5),
+}
+
+
 def centres_in(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     return ((centres > window[:2]) & (centres < window[2:])).all(axis=-1)
