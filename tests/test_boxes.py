@@ -217,6 +217,22 @@ def test_suppression_by_loops(seed):
     assert b.nms(boxes[:0], scores[:0]).tolist() == []
 
 
+def test_voting_by_hand():
+    """The surest of three boxes is drawn to the one that overlaps it by 8/12, a third alone stays.
+
+    A fourth, without area, which overlaps nothing and not itself, stays too.
+    """
+    boxes = np.array([[0, 0, 1, 1], [0, 0.2, 1, 1.2], [5, 5, 6, 6], [7, 7, 7, 7]], "float32")
+    scores = np.array([0.6, 0.3, 0.5, 0.2])
+    kept = b.nms(boxes, scores, threshold=0.55)
+    assert kept.tolist() == [0, 2, 3]
+    expected = [[0, 0.2 / 3, 1, 1 + 0.2 / 3], boxes[2], boxes[3]]
+    np.testing.assert_allclose(b.vote(boxes, scores, kept, threshold=0.55), expected, atol=1e-6)
+    kept = b.nms(boxes, scores, threshold=0.7)  # of what is not suppressed none votes
+    np.testing.assert_allclose(b.vote(boxes, scores, kept, threshold=0.7), boxes[kept], atol=1e-6)
+    assert b.vote(boxes[:0], scores[:0], np.zeros(0, int)).shape == (0, 4)
+
+
 def test_detections_by_hand():
     anchors = np.array([LEFT, LEFT, RIGHT, [0.5, 0.5, 1, 1]], "float32")
     codes = np.zeros((1, 4, 4), "float32")
@@ -238,6 +254,12 @@ def test_detections_by_hand():
     assert len(detections({"boxes": codes, "logits": logits}, anchors, max_detections=1)[0]) == 1
     assert str(found.above(0.5)) == ("class 0 80% at 0, 0, 1, 0.5\nclass 1 75% at 0, 0.25, 1, 0.75")
     np.testing.assert_allclose(found.scaled(10, 20).boxes[0], [0, 0, 10, 10])
+    codes[0, 1, 0] = 1  # a tenth of its height down: the second votes for .1 with .6 of .8 + .6
+    for voting, top in ((True, 0.1 * 0.6 / 1.4), (False, 0.0)):
+        (moved,) = detections(
+            {"boxes": codes, "logits": logits}, anchors, score_threshold=0.3, box_voting=voting
+        )
+        np.testing.assert_allclose(moved.boxes[0], [top, 0, 1, 0.5], atol=1e-6)
 
 
 def test_detections_say_what_does_not_fit():

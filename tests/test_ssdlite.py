@@ -119,6 +119,7 @@ def test_detections_are_torchvisions(reference, outputs):
     found = detections(
         outputs, reference.anchor_boxes, score_threshold=NMS["score"],
         iou_threshold=NMS["overlap"], candidates=NMS["candidates"], max_detections=NMS["most"],
+        box_voting=False,
     )  # fmt: skip
     for i, one in enumerate(found):
         np.testing.assert_allclose(one.scores, GOLDEN[f"found/{i}/scores"], atol=1e-5)

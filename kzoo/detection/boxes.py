@@ -154,3 +154,17 @@ def nms(boxes: np.ndarray, scores: np.ndarray, *, threshold: float = 0.55) -> np
         if alive[i]:
             alive[i + 1 :] &= ~covers[i, i + 1 :]
     return order[alive]
+
+
+def vote(
+    boxes: np.ndarray, scores: np.ndarray, kept: np.ndarray, *, threshold: float = 0.55
+) -> np.ndarray:
+    """Return the boxes (K, 4) of the indices that `nms` kept, each drawn to those it suppressed.
+
+    It becomes the mean, weighted by score, of itself and all that it overlaps by more than
+    `threshold`: their errors are independent in part and even out. NumPy.
+    Source: https://arxiv.org/abs/1505.01749, bounding box voting.
+    """
+    weights = np.where(iou(boxes[kept][:, None], boxes) > threshold, scores, 0.0)
+    weights[np.arange(len(kept)), kept] = scores[kept]  # one without area overlaps nothing
+    return weights @ boxes / np.maximum(weights.sum(axis=1, keepdims=True), TINY)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from kzoo.arguments import renamed
-from kzoo.detection.boxes import decode, nms
+from kzoo.detection.boxes import decode, nms, vote
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +72,7 @@ def detections(
     max_detections: int = 100,
     candidates: int = 300,
     class_agnostic: bool = False,
+    box_voting: bool = True,
 ) -> list[Detections]:
     """What a detector's outputs mean, image by image, boxes in [0, 1].
 
@@ -85,6 +86,8 @@ def detections(
     max_detections: boxes to keep per image.
     candidates: boxes per class that suppression looks at, those with the highest scores.
     class_agnostic: suppress across classes as well.
+    box_voting: draw each box to those that it suppresses, see `kzoo.detection.boxes.vote`; False
+        leaves boxes as they are, as MediaPipe and TFLite_Detection_PostProcess do.
 
     The old names threshold, overlap, most and agnostic still work, with a warning.
     """
@@ -105,7 +108,7 @@ def detections(
         (near,) = np.nonzero(own.max(axis=-1) > score_threshold)  # most are background
         boxes, labels, sure = select(
             decode(code[near], anchors[near]), own[near], score_threshold, iou_threshold,
-            candidates, class_agnostic,
+            candidates, class_agnostic, box_voting,
         )  # fmt: skip
         order = np.argsort(-sure, kind="stable")[:max_detections]
         found.append(Detections(boxes[order], labels[order], sure[order]))
@@ -114,7 +117,7 @@ def detections(
 
 def select(
     boxes: np.ndarray, scores: np.ndarray, score_threshold: float, iou_threshold: float,
-    candidates: int, class_agnostic: bool,
+    candidates: int, class_agnostic: bool, box_voting: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """(boxes (n, 4), labels (n,), scores (n,)) of one image, in no order."""
     boxes = np.clip(boxes, 0, 1)
@@ -124,8 +127,11 @@ def select(
         (chosen,) = np.nonzero(column > score_threshold)
         if len(chosen) > candidates:
             chosen = chosen[np.argsort(-column[chosen], kind="stable")[:candidates]]
-        chosen = chosen[nms(boxes[chosen], column[chosen], threshold=iou_threshold)]
+        own, sure = boxes[chosen], column[chosen]
+        kept = nms(own, sure, threshold=iou_threshold)
+        shown = vote(own, sure, kept, threshold=iou_threshold) if box_voting else own[kept]
+        chosen = chosen[kept]
         labels = scores[chosen].argmax(axis=-1) if class_agnostic else np.full(len(chosen), label)
-        parts.append((boxes[chosen], labels, column[chosen]))
+        parts.append((shown, labels, column[chosen]))
     first, second, third = (np.concatenate(part) for part in zip(*parts, strict=True))
     return first, second, third
