@@ -188,6 +188,7 @@ class DetectConfig(RunConfig):
     epochs: int = option("epochs of the whole network", 60)
     qat_epochs: int = option("epochs of the quantized network, kept if they help", 8)
     batch_size: int = option("images per step", 8)
+    learning_rate: float = option("highest learning rate of the whole network", 5e-4)
     ema: float = option(
         "highest momentum of a mean of the weights, kept in their place; 0: none", 0.998
     )
