@@ -1,6 +1,7 @@
 """The command line: `kzoo COMMAND --help` tells what each command takes."""
 
 import argparse
+import importlib.util
 import io
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,13 @@ GROUPS = {
     "Make and judge .tflite files": (convert, audit, compare, sensitivity, benchmark),
     "About kzoo": (list_models, weights, env),
 }
+BACKENDS = ("tensorflow", "jax", "torch")
+# What kzoo can be installed without, and the extra of pyproject.toml that brings it.
+EXTRAS = {name: name for name in BACKENDS} | {
+    "ai_edge_litert": "tensorflow", "PIL": "recipes", "matplotlib": "recipes", "rich": "recipes",
+    "pycocotools": "recipes", "yaml": "recipes", "defusedxml": "recipes", "imagehash": "recipes",
+    "array_record": "large",
+}  # fmt: skip
 COMMANDS = {file.COMMAND.name: file.COMMAND for files in GROUPS.values() for file in files}
 
 
@@ -63,12 +71,22 @@ def run(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
         sys.stdout = None
         return 0
     except Exception as error:
-        said = OUT_OF_MEMORY if out_of_memory(error) else str(error)
-        if traceback or not (out_of_memory(error) or isinstance(error, ValueError | OSError)):
+        words = message(error)
+        if traceback or words is None:
             raise
-        print(f"kzoo: {said}", file=sys.stderr)
+        print(f"kzoo: {words}", file=sys.stderr)
         return 1
     return 0
+
+
+def message(error: Exception) -> str | None:
+    """Return what to say of an error that a person can mend; None where the code is wrong."""
+    if out_of_memory(error):
+        return OUT_OF_MEMORY
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    missing = str(error.name).split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    return to_install(missing) if missing in EXTRAS else None
 
 
 OUT_OF_MEMORY = (
@@ -83,6 +101,14 @@ def out_of_memory(error: Exception) -> bool:
     """Return whether an error is of memory that could not be had, in any framework's words."""
     told = f"{type(error).__name__}: {error}"
     return isinstance(error, MemoryError) or any(words in told for words in NO_MEMORY)
+
+
+def to_install(package: str) -> str:
+    """Return what to say where a package of `EXTRAS` is not installed."""
+    extra = EXTRAS[package]
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    other = f", or set KERAS_BACKEND={installed[0]}" if package in BACKENDS and installed else ""
+    return f"this needs {package}, which is not installed: pip install 'kzoo[{extra}]'{other}."
 
 
 def parse(words: Sequence[str]) -> tuple[Command, dict[str, Any]]:

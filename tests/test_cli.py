@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ import pytest
 
 import kzoo
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
-from kzoo.recipes import configs
+from kzoo.recipes import cli, configs
 from kzoo.recipes.cli import COMMANDS, main
 from kzoo.recipes.commands.files import benchmark, convert
 from kzoo.recipes.commands.images import pack
@@ -30,6 +31,7 @@ from kzoo.tflite.inspect.benchmark import RUNTIMES
 
 # Keras is imported sooner on JAX: some 3 s of CPU, and 9 s on TensorFlow.
 QUICKEST = {"KERAS_BACKEND": "jax"} if importlib.util.find_spec("jax") else {}
+ROOT = Path(__file__).parents[1]
 HEAVY = {"keras", "tensorflow", "jax", "torch", "numpy", "PIL", "matplotlib", "ai_edge_litert"}
 
 
@@ -312,3 +314,29 @@ def test_a_misspelt_option_of_a_recipe_is_told_with_the_nearest(recipe):
     )
     with pytest.raises(TypeError, match=words):
         getattr(kzoo.recipes, recipe)("nowhere", epocs=3)
+
+
+def test_a_package_that_is_missing_is_told_with_the_extra_that_brings_it(monkeypatch, capsys):
+    def absent(name):
+        def fails(options):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=f"{name}.core")
+
+        return dataclasses.replace(cli.COMMANDS["env"], run=fails)
+
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name == "jax" or None)
+    assert cli.run(absent("tensorflow"), {}, False) == 1
+    told = capsys.readouterr().err
+    assert "pip install 'kzoo[tensorflow]', or set KERAS_BACKEND=jax" in told
+    assert cli.run(absent("array_record"), {}, False) == 1
+    assert "pip install 'kzoo[large]'." in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):  # a fault of the code, not of the installation
+        cli.run(absent("kzoo"), {}, False)
+
+
+def test_the_extras_that_are_told_are_those_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert set(cli.EXTRAS.values()) <= set(extras)
+    for package, extra in cli.EXTRAS.items():
+        names = {"PIL": "pillow", "yaml": "pyyaml", "ai_edge_litert": "ai-edge-litert"}
+        assert any(line.startswith(names.get(package, package)) for line in extras[extra]), package

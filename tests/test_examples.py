@@ -1,6 +1,7 @@
-"""Every example runs, on small data."""
+"""Every example and every notebook runs, on small data."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from notebooks import FOLDER, rendered
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -51,4 +53,27 @@ def test_it_runs(name, tmp_path):
         [sys.executable, str(EXAMPLES / name), *ARGUMENTS[name]],
         cwd=tmp_path, capture_output=True, text=True, env=environment,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_that_of_its_script(name):
+    stored = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert stored == rendered(FOLDER / f"{name}.py"), "run `python tests/notebooks.py`"
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert f"`notebooks/{name}.ipynb`" in listed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_cells_of_a_notebook_run(name, tmp_path):
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(one["source"]) for one in cells if one["cell_type"] == "code")
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr[-3000:]

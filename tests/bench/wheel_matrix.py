@@ -28,7 +28,6 @@ DRAW = (
     "        pixels = draw.integers(low, low + 127, (48, 48, 3)).astype('uint8')\n"
     "        Image.fromarray(pixels).save(folder / f'{i}.png')"
 )
-INSPECT = "kzoo inspect photos"
 CLASSIFY = (
     "kzoo classify photos --model mobilenet_v3_small --alpha .5 --size 48 --weights none "
     "--epochs 1 --qat-epochs 1 --out run"
@@ -38,7 +37,7 @@ MATRIX: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "none": ("", "", ("kzoo list",)),
     "tensorflow": ("tensorflow", "tensorflow", (FORWARD + SETTLED, "import kzoo.tflite")),
     "jax": ("jax", "jax", (FORWARD + SETTLED,)),
-    "recipes": ("recipes", "", ("kzoo list", DRAW, INSPECT)),
+    "recipes": ("recipes", "", ("kzoo list",)),
     "heic": ("heic", "", ("import pillow_heif",)),
     "large": ("large", "", ("import array_record",)),
     "tfmot": ("tfmot", "tensorflow", ("import tensorflow_model_optimization",)),
