@@ -5,7 +5,9 @@ trained net, and the last layer is solved for by least squares on what the rest 
 """
 
 import gc
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,11 +24,30 @@ SIDE, CLASSES = 64, 6
 gc.set_threshold(100_000, 10, 10)
 
 
+MOST_LEFT = 400  # MB that a test may leave behind
+
+
 @pytest.fixture(scope="module", autouse=True)
 def garbage_of_one_file() -> None:
     """Collect what the files before left, and never look at the rest again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def garbage_of_one_test() -> Iterator[None]:
+    """Collect at once what is large: few objects hold it, so Python's thresholds are far away."""
+    before = resident_mb()
+    yield
+    if resident_mb() - before > MOST_LEFT:
+        gc.collect()
+
+
+def resident_mb() -> float:
+    """The memory of this process; 0 where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
+    return pages * resource.getpagesize() / 2**20
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

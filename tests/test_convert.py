@@ -1,10 +1,12 @@
 """Written files, held against the Keras model by the interpreter that apps use."""
 
 import dataclasses
+import functools
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -48,6 +50,24 @@ def int8_v2(v2, images, tmp_path_factory) -> Path:
     return convert(v2, out, calibration=images, calibrator="tensorflow")
 
 
+@pytest.fixture(scope="module")
+def quantized_tiny(tiny, images) -> keras.Model:
+    return kzoo.quantize(tiny, calibration=images)
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tiny, images, tmp_path_factory) -> Callable[..., Path]:
+    """`tiny_file(scheme, io)`: the file of `tiny`, made once; not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny")
+
+    @functools.cache
+    def make(scheme: str, io: str) -> Path:
+        out = folder / f"{scheme}_{io}.tflite"
+        return convert(tiny, out, scheme=scheme, io=io, calibration=images)
+
+    return make
+
+
 @pytest.mark.parametrize("name", ["v2", "v3"])
 def test_float32_file_computes_what_keras_does(name, request, unseen, tmp_path):
     model = request.getfixturevalue(name)
@@ -66,11 +86,10 @@ def test_int8_file_agrees_with_a_net_that_has_learnt(v2, int8_v2, unseen):
     assert found.agreement > 0.9
 
 
-def test_bytes_by_way_of_float_are_the_same_bytes(tiny, images, unseen, tmp_path, monkeypatch):
+def test_bytes_by_way_of_float_are_the_same_bytes(quantized_tiny, unseen, tmp_path, monkeypatch):
     """Against the file whose one QUANTIZE takes uint8 to int8: equal to the bit."""
     monkeypatch.setitem(FORMS, "direct", dataclasses.replace(FORMS["cpu"], float_first=False))
-    quantized = kzoo.quantize(tiny, calibration=images)
-    files = [convert(quantized, tmp_path / f"{t}.tflite", target=t) for t in ("cpu", "direct")]
+    files = [convert(quantized_tiny, tmp_path / f"{t}.tflite", target=t) for t in ("cpu", "direct")]
     assert [audit(file).outside for file in files] == [(), ("0 QUANTIZE",)]
     ours, direct = (Runner(file)(unseen[0]) for file in files)
     assert len(np.unique(direct)) > 100
@@ -103,9 +122,9 @@ def test_preprocessing_vanishes_into_the_input(classifier, preprocessing, images
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_and_input(scheme, tiny, images, unseen, tmp_path):
+def test_every_scheme_and_input(scheme, tiny, tiny_file, unseen):
     for io in SCHEMES[scheme].inputs:
-        out = convert(tiny, tmp_path / f"{io}.tflite", scheme=scheme, io=io, calibration=images)
+        out = tiny_file(scheme, io)
         found = audit(out)
         assert (found.inputs[0].dtype, found.outputs[0].dtype) == (io, "float32")
         assert compare(tiny, out, unseen[0][:60]).agreement > 0.9
@@ -122,12 +141,9 @@ def read_tensors(path):
     return read_tflite(path).graphs[0].tensors
 
 
-def test_sizes_by_scheme(tiny, images, tmp_path):
+def test_sizes_by_scheme(tiny_file):
     weights = {
-        scheme: audit(
-            convert(tiny, tmp_path / f"{scheme}.tflite", scheme=scheme, calibration=images),
-            run=False,
-        ).bytes["weights"]
+        scheme: audit(tiny_file(scheme, SCHEMES[scheme].inputs[0]), run=False).bytes["weights"]
         for scheme in ("float32", "float16", "int8")
     }
     whole = weights["float32"]
@@ -160,10 +176,10 @@ def test_a_quantized_model_is_taken_as_it_is(v3, images, unseen, tmp_path):
         convert(quantized, tmp_path / "b.tflite", scheme="float16")
 
 
-def test_convert_quantizes_as_quantize_does(tiny, images, tmp_path):
-    itself = convert(tiny, tmp_path / "a.tflite", calibration=images)
-    quantized = kzoo.quantize(tiny, calibration=images)
-    assert itself.read_bytes() == convert(quantized, tmp_path / "b.tflite").read_bytes()
+def test_convert_quantizes_as_quantize_does(tiny_file, quantized_tiny, tmp_path):
+    itself = tiny_file("int8", "uint8")
+    again = convert(quantized_tiny, tmp_path / "b.tflite", io="uint8")
+    assert itself.read_bytes() == again.read_bytes()
 
 
 def chain(nested: bool) -> keras.Model:
@@ -283,8 +299,9 @@ def test_steps_are_told(tiny, images, tmp_path):
     assert told == list(STEPS)
 
 
-def test_a_file_that_says_something_else_is_put_aside(tiny, images, unseen, tmp_path):
-    good = convert(tiny, tmp_path / "good.tflite", calibration=images)
+def test_a_file_that_says_something_else_is_put_aside(tiny, tiny_file, unseen, tmp_path):
+    good = tmp_path / "good.tflite"
+    good.write_bytes(tiny_file("int8", "uint8").read_bytes())
     assert verify(tiny, good, *unseen).agreement > 0.9
     assert good.is_file()
     bad = tmp_path / "bad.tflite"
@@ -388,12 +405,9 @@ def test_model_from_a_file_labels_and_a_folder_with_odd_letters(tiny, images, un
     assert sorted(p.name for p in folder.iterdir()) == ["labels.txt", "model.keras", "ä b.tflite"]
 
 
-def test_same_model_same_bytes(tiny, tmp_path):
-    a, b = (
-        convert(tiny, tmp_path / name, scheme="float32").read_bytes()
-        for name in ("a.tflite", "b.tflite")
-    )
-    assert a == b
+def test_same_model_same_bytes(tiny, tiny_file, tmp_path):
+    again = convert(tiny, tmp_path / "b.tflite", scheme="float32", io="float32")
+    assert tiny_file("float32", "float32").read_bytes() == again.read_bytes()
 
 
 def test_open_input_size(tmp_path, tiny):
