@@ -344,7 +344,11 @@ def test_tfjs_that_is_damaged(tmp_path):
     load = functools.partial(kzoo.MobileNetV2, weights=tmp_path / "model.json")
     file = tmp_path / "model.json"
     file.write_text('{"modelTopology": {"node": []}, "weightsManifest": []}')
-    with pytest.raises(ValueError, match="It is a graph model, which has no layers"):
+    with pytest.raises(ValueError, match=r"model\.json' holds no convolution"):
+        load()
+    node = {"name": "a", "op": "Conv2D", "input": ["image", "b"]}
+    file.write_text(json.dumps({"modelTopology": {"node": [node]}, "weightsManifest": []}))
+    with pytest.raises(ValueError, match="'a' has no constant weights"):
         load()
     entry = {"name": "conv/kernel", "shape": [2, 2], "dtype": "float32"}
     manifest = [{"paths": ["part.bin"], "weights": [entry]}]

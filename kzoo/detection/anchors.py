@@ -23,6 +23,7 @@ class Anchors:
     each of `ratios` a wide and a high one. Scales go from `scales[0]` to `scales[1]` in even steps,
     and then to 1. With `reduced_first` the first map has three boxes: a square of scale .1, and
     those of ratio 2 (TF Object Detection's reduce_boxes_in_lowest_layer).
+    Sides end at the image's, as torchvision's do, or with clipped=False at none, as TF's.
     Source: https://arxiv.org/abs/1512.02325, section 2.2; the order is torchvision's.
 
     `sizes`, if given, says for each map which (height, width) its boxes have, in place of all that,
@@ -34,6 +35,7 @@ class Anchors:
     scales: tuple[float, float] = (FIRST, LAST)
     reduced_first: bool = False
     sizes: tuple[tuple[Shape, ...], ...] | None = None
+    clipped: bool = True
 
     def __post_init__(self) -> None:
         if self.sizes is None:
@@ -89,7 +91,8 @@ class Anchors:
         for ratio in self.ratios[: 1 if reduced else None]:
             short, long = scale / math.sqrt(ratio), scale * math.sqrt(ratio)
             found += [(short, long), (long, short)]
-        return [(min(height, 1.0), min(width, 1.0)) for height, width in found]
+        most = 1.0 if self.clipped else math.inf
+        return [(min(height, most), min(width, most)) for height, width in found]
 
     def boxes(self) -> np.ndarray:
         """(A, 4) float32: map by map, row by row, cell by cell. They may reach over the edge."""

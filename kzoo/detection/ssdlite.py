@@ -33,8 +33,9 @@ def SSDLite(
     loss: str = "hnm", box_loss: str = "smooth_l1", ratios: Sequence[float] = (2, 3),
     scales: tuple[float, float] = (FIRST, LAST), reduced_first: bool = False,
     balance: float = 0.0, levels: Sequence[int] = (4, 5), anchors: MakeAnchors | None = None,
-    norm_momentum: float = 0.97, weights: str | os.PathLike[str] | None = None,
-    labels: Sequence[str] | None = None, name: str | None = None,
+    separable: bool = True, norm_momentum: float = 0.97,
+    weights: str | os.PathLike[str] | None = None, labels: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> Detector:  # fmt: skip
     """A detector of `classes` kinds of objects on a kzoo backbone.
 
@@ -55,6 +56,10 @@ def SSDLite(
         8, for objects of under a tenth of the side: 7 % more MACs, 20 % more time in int8.
     anchors: a `kzoo.Anchors`, or a function that makes one of the maps' sizes, such as
         `functools.partial(kzoo.Anchors.fit, boxes)`, in place of ratios, scales, reduced_first.
+    separable: False for SSD as TF Object Detection has it: 1x1 predictors with nothing in front,
+        and whole 3x3 convolutions between the maps. Its files load into
+        `SSDLite(MobileNetV2(...), classes, separable=False, loss="focal",
+        anchors=functools.partial(kzoo.Anchors, reduced_first=True, clipped=False))`.
     norm_momentum: in [0, 1), of the head's batch normalization; .9 for runs of some hundred steps.
     weights: "coco" (torchvision's, for MobileNetV3Large(reduced_tail=True, weights="coco")), the
         path of a detector's file, or None. They replace the backbone's too.
@@ -81,7 +86,7 @@ def SSDLite(
     net = Net(padding="symmetric" if padded else "same", norm_momentum=norm_momentum)
     normal = keras.initializers.RandomNormal(stddev=HEAD_DEVIATION)
     for i, width in enumerate(extras):
-        maps.append(extra(maps[-1], int(width), net, f"extra{i}"))
+        maps.append(extra(maps[-1], int(width), net, f"extra{i}", separable))
     first, last = map(float, scales)
     grids = tuple((x.shape[1], x.shape[2]) for x in maps)
     if anchors is None:
@@ -101,7 +106,8 @@ def SSDLite(
         parts = []
         for level, x in enumerate(maps):
             prefix = f"{output}{level}"
-            x = net.depthwise(x, 3, act="relu6", name=f"{prefix}_depthwise")
+            if separable:
+                x = net.depthwise(x, 3, act="relu6", name=f"{prefix}_depthwise")
             x = layers.Conv2D(
                 width * len(anchors.shapes(level)), 1, kernel_initializer=normal,
                 bias_initializer=initial, name=f"{prefix}_project",
@@ -146,9 +152,14 @@ def stacked(parts: list[Tensor], name: str) -> Tensor:
     return layers.Concatenate(axis=1, name=name)(parts) if len(parts) > 1 else parts[0]
 
 
-def extra(x: Tensor, width: int, net: Net, name: str) -> Tensor:
-    """Half the channels, a depthwise convolution of stride 2, all the channels."""
+def extra(x: Tensor, width: int, net: Net, name: str, separable: bool) -> Tensor:
+    """Half the channels, a depthwise convolution of stride 2, all the channels.
+
+    If it is not `separable`, one 3x3 convolution of stride 2 in place of the last two.
+    """
     x = net.conv(x, width // 2, act="relu6", name=f"{name}_reduce")
+    if not separable:
+        return net.conv(x, width, 3, 2, "relu6", name=f"{name}_expand")
     x = net.depthwise(x, 3, 2, "relu6", name=f"{name}_depthwise")
     return net.conv(x, width, act="relu6", name=f"{name}_expand")
 

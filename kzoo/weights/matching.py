@@ -10,7 +10,7 @@ from keras import layers
 
 from kzoo.weights.batch_norm import MissingStatisticsWarning
 from kzoo.weights.checkpoint import ROW, Checkpoint, Unit
-from kzoo.weights.mismatch import kernel_apart, layer_apart, mismatch
+from kzoo.weights.mismatch import kernel_apart, kinds, layer_apart, mismatch
 from kzoo.weights.targets import MOST_TOP, Target, fits, of_classes, row_number, targets
 
 
@@ -42,15 +42,17 @@ def assign(
 
     kzoo's own layers are matched by name, others in reading order. Of a head for other classes, the
     layers as wide as those stay new. So does a classifier that the file lacks, and another task's
-    head when the file is a classifier's. A detector's or segmenter's file gives a backbone or
-    classifier its rows. Raises ValueError otherwise. Warns where the file has no statistics for
-    batch norms of the model: they were folded into its kernels.
+    head when the file is a classifier's. A detector's or segmenter's file gives its rows to a
+    backbone, a classifier, and a detector or segmenter whose head has other layers. Raises
+    ValueError otherwise. Warns where the file has no statistics for batch norms of the model: they
+    were folded into its kernels.
     """
     rows, head = targets(model)
     match = pairs_by_name if checkpoint.by_name else pairs_in_order
     pairs = match(model, checkpoint, rows, head)
     kept: tuple[str, ...] = ()
-    if labels is not None and checkpoint.labels and checkpoint.head:
+    loads_head = len(pairs) > len(rows)
+    if labels is not None and checkpoint.labels and checkpoint.head and loads_head:
         whole = list(zip(rows + head, checkpoint.units, strict=False))
         pairs = with_classes(pairs, whole, checkpoint.labels, tuple(labels))
         kept = tuple(label for label in labels if label in checkpoint.labels)
@@ -76,12 +78,12 @@ def pairs_in_order(
 ) -> Pairs:
     body, top = checkpoint.units[: len(rows)], checkpoint.units[len(rows) :]
     classifies = is_classifier(target.layer.name for target in all_heads)
-    if checkpoint.head and classifies:
+    if checkpoint.head and (classifies or other_head(checkpoint, all_heads)):
         body, top = checkpoint.units[: -checkpoint.head], ()
     # A head's 1 x 1 convolutions look like somebody's dense layers: the model says which they are.
     more = len(top) > MOST_TOP and (bool(all_heads) or not all(map(is_dense, top)))
     head = all_heads if classifies or more else []
-    wanted = rows + head if top else rows
+    wanted = rows + head if top else rows[: len(rows) - lacks_last_row(checkpoint, rows, body)]
     units = body + top if head or more else body
     if head and top and len(units) == len(wanted):
         units = (*units[:-1], fit_classes(units[-1], wanted[-1].shape))
@@ -91,6 +93,25 @@ def pairs_in_order(
         kept = [i for i, target in enumerate(wanted) if not of_classes(target)]
         wanted, units = [wanted[i] for i in kept], tuple(units[i] for i in kept)
     return list(zip(wanted, units, strict=True))
+
+
+def lacks_last_row(checkpoint: Checkpoint, rows: list[Target], body: tuple[Unit, ...]) -> int:
+    """How many layers a detector's or segmenter's file lacks: those of the last row, or none.
+
+    It may have another one in its place, or leave out what only widens for a classifier.
+    """
+    missing = {row_number(target.layer.name) for target in rows[len(body) :]}
+    alone = missing == {row_number(rows[-1].layer.name)}
+    return len(rows) - len(body) if checkpoint.head and alone else 0
+
+
+def other_head(checkpoint: Checkpoint, head: list[Target]) -> bool:
+    """Whether a file's head has other layers than the model's: 1x1 predictors, not depthwise ones.
+
+    Heads of equal layers that differ in width are no other ones.
+    """
+    found = [unit.kernel.shape for unit in checkpoint.units[-checkpoint.head :]]
+    return kinds(found) != kinds([target.shape for target in head])
 
 
 def is_dense(unit: Unit) -> bool:

@@ -1,4 +1,4 @@
-"""TensorFlow.js' layers models: a model.json, and files of weights beside it."""
+"""TensorFlow.js' models: a model.json, and files of weights beside it."""
 
 import json
 import math
@@ -9,6 +9,7 @@ import numpy as np
 
 from kzoo.weights.checkpoint import Checkpoint
 from kzoo.weights.readers.keras_file import checkpoint, keras_traits, saved_layers
+from kzoo.weights.readers.tfjs_graph import from_graph
 
 # A layer's variables in Keras' order; the manifest has them in any.
 VARIABLES = (
@@ -21,20 +22,18 @@ def is_tfjs(data: bytes) -> bool:
 
 
 def read_tfjs(data: bytes, file: pathlib.Path) -> Checkpoint:
-    """A Keras model as tensorflowjs' converter writes it, its weights quantized or not."""
+    """A Keras model or a graph as tensorflowjs' converter writes it, quantized or not."""
     try:
         model = json.loads(data)
-        config = model["modelTopology"].get("model_config")
-        if config is None:
-            raise ValueError(
-                "It is a graph model, which has no layers: load what it was converted from, or "
-                "convert that to a layers model."
-            )
+        topology = model["modelTopology"]
         arrays = {
             name: values
             for group in model["weightsManifest"]
             for name, values in group_arrays(group, file.parent).items()
         }
+        if "node" in topology:
+            return from_graph(file, topology["node"], arrays)
+        config = topology["model_config"]
         layers = [
             (name, layer_arrays(arrays, name))
             for name in (layer["config"]["name"] for layer in saved_layers(config))

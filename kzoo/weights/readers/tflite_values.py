@@ -1,0 +1,66 @@
+"""The constants of a .tflite graph, and who reads and writes its tensors."""
+
+import collections
+from collections.abc import Sequence
+
+import numpy as np
+
+from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator
+
+
+class Values:
+    """The constants of a .tflite graph, and who reads and writes its tensors."""
+
+    def __init__(self, model: TfliteModel) -> None:
+        self.model = model
+        self.graph: TfliteGraph = model.graphs[0]
+        self.writer = {i: op for op in self.graph.operators for i in op.outputs}
+        self.readers = collections.defaultdict(list)
+        for op in self.graph.operators:
+            for i in op.inputs:
+                self.readers[i].append(op)
+
+    def real(self, op: TfliteOperator, position: int) -> np.ndarray | None:
+        """A constant operand's real values, through the DEQUANTIZE of a float16 file."""
+        index = op.inputs[position] if position < len(op.inputs) else -1
+        if index < 0:
+            return None
+        source = self.writer.get(index)
+        if source is not None:
+            return self.real(source, 0) if source.name == "DEQUANTIZE" else None
+        return self.model.real(self.graph.tensors[index])
+
+    def reading_order(self, ends: Sequence[int] = ()) -> list[tuple[int, TfliteOperator]]:
+        """(Index, operator), each after all that it reads, in the order in which it reads them.
+
+        ends: the tensors to begin from; the graph's outputs if there are none. A file may list
+        branches in any order; kzoo's own are matched in this one.
+        """
+        index = {id(op): i for i, op in enumerate(self.graph.operators)}
+        found: dict[int, TfliteOperator] = {}
+        ends = ends or self.graph.outputs
+        stack = [self.writer[t] for t in reversed(ends) if t in self.writer]
+        while stack:
+            op = stack[-1]
+            before = [self.writer[t] for t in op.inputs if t in self.writer]
+            before = [other for other in before if index[id(other)] not in found]
+            if before:
+                stack += reversed(before)
+                continue
+            found[index[id(op)]] = stack.pop()
+        return list(found.items())
+
+    def is_gate(self, op: TfliteOperator) -> bool:
+        """hard_sigmoid(x) = relu6(x + 3) / 6, where the converter has put the + 3 into a bias."""
+        readers = self.readers[op.outputs[0]] if op.options["activation"] == "relu6" else ()
+        constants = [self.real(r, i) for r in readers if r.name == "MUL" for i in (0, 1)]
+        return any(
+            c is not None and c.size == 1 and abs(c.item() - 1 / 6) < 0.01 for c in constants
+        )
+
+    def is_taken_apart(self, op: TfliteOperator) -> bool:
+        """Whether the hard-swish after `op` is multiplied out, as kzoo exports it."""
+        adds = [r for r in self.readers[op.outputs[0]] if r.name == "ADD"]
+        gates = [r for r in adds if r.options["activation"] == "relu6"]
+        products = [r for gate in gates for r in self.readers[gate.outputs[0]] if r.name == "MUL"]
+        return any(self.real(r, 0) is None and self.real(r, 1) is None for r in products)
