@@ -68,8 +68,15 @@ def advice(facts: Facts) -> Iterator[str]:
             f"{all_ - channelwise} of {all_} quantized weights have one scale for all channels, "
             "which costs accuracy, in depthwise convolutions most: convert with scales per channel."
         )
-    if facts.outside and len(stray) > 1 and not swishes and not facts.float_ops:
-        yield f"{len(stray)} operators run outside XNNPACK: {', '.join(sorted(set(stray)))}."
+    told = {i for i in facts.outside or () if names[i] == "HARD_SWISH"}.union(mixed)
+    left = [names[i] for i in facts.outside or () if i not in told]
+    if left:
+        many = f"{len(left)} operators run" if len(left) > 1 else "1 operator runs"
+        does = " Flatten or Reshape in place of a squeeze makes RESHAPE, which XNNPACK takes."
+        yield (
+            f"{many} outside XNNPACK, on slower kernels: {', '.join(sorted(set(left)))}."
+            f"{does if 'SQUEEZE' in left else ''}"
+        )
     if facts.flex_ops:
         yield "Flex operators need TensorFlow in the app (some 25 MB): replace those layers."
     if strange := [name for name in facts.custom_ops if name.split()[1] not in KNOWN_CUSTOM]:

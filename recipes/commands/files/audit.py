@@ -22,7 +22,9 @@ class AuditOptions(JsonOptions):
 
 def run(options: AuditOptions) -> Any:
     require_file(options.file)
-    from kzoo.tflite import audit, targets
+    # Not from kzoo.tflite, which imports all of Keras.
+    from kzoo.tflite.inspect.audit import audit
+    from kzoo.tflite.inspect.targets.verdicts import targets
 
     if not options.targets:
         return audit(options.file)
