@@ -90,13 +90,13 @@ class Distilled(keras.Model):
 
 
 def by_example(values: Any) -> Any:
-    """(N, ...) -> (N,), on average."""
+    """Return the mean of each example: (N, ...) -> (N,)."""
     axes = tuple(range(1, len(values.shape)))
     return ops.mean(values, axis=axes) if axes else values
 
 
 def losses_of(teacher: keras.Model, loss: Any) -> list[Callable[[Any, Any], Any]]:
-    """loss(teacher's, student's) for each output."""
+    """Return the loss of each output, a function of the teacher's and the student's."""
 
     def of(output: Any) -> Callable[[Any, Any], Any]:
         op = output._keras_history.operation
@@ -108,7 +108,7 @@ def losses_of(teacher: keras.Model, loss: Any) -> list[Callable[[Any, Any], Any]
 
 
 def missed(wanted: Any, found: Any) -> Any:
-    """(N,): squared difference as a share of the variance of what is wanted in the batch."""
+    """Return the squared error (N,) over the variance of the teacher's values in the batch."""
     wanted = ops.stop_gradient(wanted)
     # Sums that a split hard-swish goes into may be six times what they are in float.
     times = ops.where(ops.sum(wanted * found) > 2.5 * ops.sum(ops.square(wanted)), 6.0, 1.0)
@@ -127,13 +127,13 @@ def centred_logits(probabilities: Any) -> Any:
 
 
 def tapped(model: keras.Model, names: Collection[str]) -> keras.Model:
-    """`model` with outputs ([of these layers], its own)."""
+    """Return `model` with the outputs of these layers besides its own."""
     model = functional(model)
     return keras.Model(model.input, ([model.get_layer(n).output for n in names], model.output))
 
 
 def sums_of_both(student: keras.Model, teacher: keras.Model) -> list[str]:
-    """Names of the Add layers of the teacher that the student has too, of the same shape."""
+    """Return the names of Add layers that teacher and student share, with equal shapes."""
     own = {layer.name: layer.output.shape for layer in student.layers if is_sum(layer)}
     return [x.name for x in teacher.layers if is_sum(x) and own.get(x.name) == x.output.shape]
 

@@ -34,7 +34,7 @@ ACTIVATIONS: dict[str, Callable[..., keras.layers.Layer]] = {
 
 
 def emit(graph: Graph, plan: Plan | None = None, *, name: str) -> keras.Model:
-    """The model of a graph."""
+    """Return the Keras model that computes a graph."""
     inputs, tensors = tensors_of(graph, plan)
     pick = keras.tree.map_structure
     return keras.Model(
@@ -43,7 +43,7 @@ def emit(graph: Graph, plan: Plan | None = None, *, name: str) -> keras.Model:
 
 
 def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the inputs, every operation's output) as Keras tensors."""
+    """Return the inputs and every operation's output, as Keras tensors."""
     images: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
     fake_quants: dict[str, FakeQuant] = {}
@@ -79,7 +79,7 @@ def scaled(image: Any, op: Input) -> Any:
 
 
 def linear(op: Linear, inputs: list[Any], plan: Plan | None) -> Any:
-    """A linear layer with its weights."""
+    """Return the Keras layer of a linear operation, with its weights."""
     quantized = plan and not is_float(op)
     layer = (QUANTIZED[op.layer] if quantized else op.layer)(
         **op.config, name=op.name, dtype="float32"

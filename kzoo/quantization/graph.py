@@ -87,7 +87,7 @@ class Affine(Op):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Activation(Op):
-    """A function of every element, by the name that `emit.ACTIVATIONS` knows."""
+    """An activation function, by its name in `emit.ACTIVATIONS`."""
 
     function: str
 
@@ -118,14 +118,14 @@ class Plain(Op):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opaque(Op):
-    """Any other layer, kept in float because the caller asked for it."""
+    """Any other layer, which stays in float because `keep_float` names it."""
 
     layer: keras.layers.Layer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """Operations in an order in which each comes after its inputs."""
+    """Operations by name, each after its inputs."""
 
     ops: dict[str, Op]
     inputs: Any  # names, in the model's own structure

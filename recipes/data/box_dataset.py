@@ -127,7 +127,9 @@ def annotated(
 
 def packed_boxes(data: Path, *, skip: bool) -> BoxDataset:
     packed = open_packed(data, "detect", skip=skip)
-    splits = {split: PackedExamples(packed.images[split], **packed.said[split]) for split in NAMES}
+    splits = {
+        split: PackedExamples(packed.images[split], **packed.annotations[split]) for split in NAMES
+    }
     return BoxDataset("packed", packed.labels, **splits, issues=remarks(packed))
 
 

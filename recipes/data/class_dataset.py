@@ -188,13 +188,13 @@ def with_test(dataset: Dataset, test: Split, issues: Sequence[Issue]) -> Dataset
 def packed_dataset(data: Path, *, skip: bool) -> Dataset:
     packed = open_packed(data, "classify", skip=skip)
     train, val, test = (
-        Split(packed.images[split], packed.said[split]["targets"]) for split in NAMES
+        Split(packed.images[split], packed.annotations[split]["targets"]) for split in NAMES
     )
     return Dataset(packed.labels, train, val, test, remarks(packed), "packed")
 
 
 def remarks(packed: Packed) -> tuple[Issue, ...]:
-    """Return what was said of the images when they were packed."""
+    """Return the remarks on the images from when they were packed."""
     return tuple(Issue(Path(file), reason) for file, reason in packed.remarks)
 
 

@@ -15,7 +15,7 @@ from kzoo.recipes.data.text import Issue
 def same_bytes(items: Sequence[tuple[Path, str | None, Hashable]], issues: list[Issue]) -> None:
     """Add an issue for every image with the bytes of another of another class or split.
 
-    items: (file, its split, what is said of it: a class or boxes; None to compare splits alone).
+    items: (file, its split, its class or boxes; None to compare splits alone).
     Files of different lengths differ: only the others are read.
     """
     sizes: dict[int, list[int]] = {}

@@ -79,7 +79,7 @@ def is_candidate(path: Path) -> bool:
 
 
 def why_unread(path: Path) -> str | None:
-    """Return what is said of an image in a format that is not read; None of any other file."""
+    """Return the remark on an image in a format that is not read; None for any other file."""
     kind = UNREAD_SUFFIXES.get(path.suffix.lower())
     if kind is None or path.name.startswith("."):
         return None

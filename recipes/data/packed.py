@@ -3,7 +3,7 @@
 `kzoo pack` writes them, and every recipe reads them as it does a folder. A packed folder holds
 
 packed.json                    task, labels, and of each file its length and sha256
-train.npz, val.npz, test.npz   what is said of the images, but masks
+train.npz, val.npz, test.npz   labels, boxes and sizes of the images; masks are records
 train-00000.array_record, ...  the images, with their names and masks
 
 ArrayRecord (https://github.com/google/array_record) is the container of TensorFlow Datasets and of
@@ -32,7 +32,7 @@ FORMAT = 1
 HEADER = struct.Struct("<HI")  # of a record: bytes of its name, of its image; then both, the mask
 OPEN_SHARDS = 128  # files that a process has open at once
 SPLITS = ("train", "val", "test")
-PER_OBJECT = ("boxes", "labels")  # what is said of objects: of those of the first image first
+PER_OBJECT = ("boxes", "labels")  # of objects: those of the first image first
 
 
 class DamagedError(ValueError):
@@ -68,7 +68,7 @@ class Packed:
     labels: tuple[str, ...]
     remarks: tuple[tuple[str, str], ...]  # (file, what was wrong with it), of packing and opening
     images: dict[str, "Records"]  # by split
-    said: dict[str, dict[str, np.ndarray]]  # of them, by split
+    annotations: dict[str, dict[str, np.ndarray]]  # of them, by split
     about: dict[str, Any]  # of all of them
 
 
@@ -181,7 +181,7 @@ def open_packed(data: Path, task: str, *, skip: bool = False) -> Packed:
     files = [File(**file) for file in index["files"]]
     remarks = [(str(path), reason) for path, reason in index["remarks"]]
     sound: list[File] = []
-    said: dict[str, dict[str, np.ndarray]] = {}
+    annotations: dict[str, dict[str, np.ndarray]] = {}
     for file in files:
         # One process looks for all, so that all leave the same out.
         looks = not skip or distribute.first()
@@ -201,7 +201,7 @@ def open_packed(data: Path, task: str, *, skip: bool = False) -> Packed:
         # Folders that older versions packed have no test split: that of train, without its rows.
         arrays = data / f"{split}.npz"
         with np.load(arrays if arrays.is_file() else data / "train.npz") as found:
-            said[split] = of_kept(
+            annotations[split] = of_kept(
                 dict(found) if arrays.is_file() else {name: a[:0] for name, a in found.items()},
                 keep,
             )
@@ -210,15 +210,15 @@ def open_packed(data: Path, task: str, *, skip: bool = False) -> Packed:
         for split in SPLITS
     }
     labels = tuple(index["labels"])
-    return Packed(data, task, labels, tuple(remarks), images, said, index["about"])
+    return Packed(data, task, labels, tuple(remarks), images, annotations, index["about"])
 
 
-def of_kept(said: dict[str, np.ndarray], keep: np.ndarray) -> dict[str, np.ndarray]:
-    """What is said of the images that are kept; `counts` tells how many objects each has."""
+def of_kept(annotations: dict[str, np.ndarray], keep: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays of the images that are kept; `counts` has the objects of each."""
     if keep.all():
-        return said
-    objects = np.repeat(keep, said["counts"]) if "counts" in said else keep
-    return {name: a[objects if name in PER_OBJECT else keep] for name, a in said.items()}
+        return annotations
+    objects = np.repeat(keep, annotations["counts"]) if "counts" in annotations else keep
+    return {name: a[objects if name in PER_OBJECT else keep] for name, a in annotations.items()}
 
 
 def index_digest(data: Path) -> str:
@@ -282,8 +282,8 @@ class Writer:
         self.part = self.open.enter_context(replacing_folder(folder))
         self.files: list[File] = []
 
-    def split(self, name: str, records: Any, said: dict[str, np.ndarray]) -> None:
-        """Writes a split: its records (bytes) in shards, and what is said of them."""
+    def split(self, name: str, records: Any, annotations: dict[str, np.ndarray]) -> None:
+        """Write a split: its records (bytes) in shards, and its annotations."""
         shard: Any = None
         size = count = 0
         for record in records:
@@ -300,7 +300,7 @@ class Writer:
         if shard is not None:
             self.close(shard, path, name, count, digest.hexdigest())
         path = self.part / f"{name}.npz"
-        np.savez(path, **said)  # type: ignore[arg-type]  # numbers, by the names of Packed
+        np.savez(path, **annotations)  # type: ignore[arg-type]  # numbers, by the names of Packed
         self.files.append(File(path.name, path.stat().st_size, sha256(path), name))
 
     def close(self, shard: Any, path: Path, split: str, count: int, written: str) -> None:

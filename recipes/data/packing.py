@@ -1,4 +1,4 @@
-"""Images and what is said of them into few large files that any recipe reads: `kzoo pack`.
+"""Images and their annotations into few large files that any recipe reads: `kzoo pack`.
 
     kzoo pack PHOTOS packed --side 256        then: kzoo classify packed
     kzoo pack packed                          reads it back, every byte
@@ -86,8 +86,12 @@ def join(parts: Sequence[str | Path], out: str | Path) -> Check:
             for shard in own.images[split].shards:
                 name = os.path.relpath(own.folder / shard.name, out)
                 writer.files.append(dataclasses.replace(shard, name=name))
-        said = [own.said[split] for own in packed]
-        writer.split(split, (), {name: np.concatenate([s[name] for s in said]) for name in said[0]})
+        annotations = [own.annotations[split] for own in packed]
+        writer.split(
+            split,
+            (),
+            {name: np.concatenate([s[name] for s in annotations]) for name in annotations[0]},
+        )
     about = {key: np.sum([own.about[key] for own in packed], 0).tolist() for key in packed[0].about}
     writer.finish(
         indexes[0]["task"], packed[0].labels, [one for own in packed for one in own.remarks], about

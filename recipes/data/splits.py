@@ -158,11 +158,11 @@ def images_of(entry: str, file: Path, tree: Tree, finder: ImageFinder) -> set[Pa
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What is said of the split of one image."""
+    """The split that lists, columns or folders give one image."""
 
     image: Path
     source: Path  # the annotation file
-    own: str | None = None  # what its annotation itself says, by a column or an attribute
+    own: str | None = None  # the one its annotation names, by a column or an attribute
     many: bool = False  # the annotation file is of many images: its name may say a split
 
 
@@ -184,10 +184,10 @@ def assigned(
             unlisted.append(item.image)
             found.append(LEFT_OUT)
             continue
-        said = {item.own, source_split(tree, item.source, many=item.many)}
-        said |= {split_of_parts(tree.inside(item.image).parent.parts)}
-        split = max(said, key=GUARD.__getitem__)
-        if len(said - {None}) > 1:
+        given = {item.own, source_split(tree, item.source, many=item.many)}
+        given |= {split_of_parts(tree.inside(item.image).parent.parts)}
+        split = max(given, key=GUARD.__getitem__)
+        if len(given - {None}) > 1:
             disagree.append((item.image, str(split)))
         found.append(split)
     if unlisted:

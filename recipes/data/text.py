@@ -1,6 +1,7 @@
 """Text, tables, YAML, XML and JSON as people's programs write them.
 
-Byte order marks and UTF-16 are understood. What is no UTF-8 is read as Windows' cp1252, and said.
+Byte order marks and UTF-16 are understood. What is no UTF-8 is read as Windows'
+cp1252, with a remark.
 A file that cannot be read raises ValueError with its name, the place, and what is wrong.
 """
 

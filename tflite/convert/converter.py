@@ -200,10 +200,12 @@ def lower(
                 keep_float=request.keep_float,
             )  # fmt: skip
             images = None
-    said = request.metadata
+    metadata = request.metadata
     if isinstance(model, Detector):
         body, names = model.like(body.input, body.output).scored(), ["boxes", "scores"]
-        said = dataclasses.replace(said or Metadata(), outputs=BoxOutputs(model.anchor_boxes))
+        metadata = dataclasses.replace(
+            metadata or Metadata(), outputs=BoxOutputs(model.anchor_boxes)
+        )
     elif request.postprocess:
         raise ValueError(
             f"postprocess is for detectors. Received: {type(model).__name__} {model.name!r}"
@@ -224,14 +226,16 @@ def lower(
         content, input_name=model.inputs[0].name, output_names=names, io=request.io or "float32",
         outputs=request.outputs, through_float=request.float_first,
     )  # fmt: skip
-    if request.postprocess and said and isinstance(said.outputs, BoxOutputs):
-        content = with_postprocess(content, said.outputs, request.postprocess)
-        said = dataclasses.replace(said, outputs=DetectionOutputs())
-    if said is None and request.labels and told_by_ports(read_tflite(content).graphs[0]):
-        said = Metadata()
-    if said is None:
+    if request.postprocess and metadata and isinstance(metadata.outputs, BoxOutputs):
+        content = with_postprocess(content, metadata.outputs, request.postprocess)
+        metadata = dataclasses.replace(metadata, outputs=DetectionOutputs())
+    if metadata is None and request.labels and told_by_ports(read_tflite(content).graphs[0]):
+        metadata = Metadata()
+    if metadata is None:
         return content
-    return add_metadata(content, dataclasses.replace(said, labels=request.labels or said.labels))
+    return add_metadata(
+        content, dataclasses.replace(metadata, labels=request.labels or metadata.labels)
+    )
 
 
 def has_ranges(model: keras.Model) -> bool:

@@ -64,9 +64,9 @@ def add_postprocess(
             "have them, such as `kzoo detect` writes."
         )
     content = with_postprocess(content, metadata.outputs, settings)
-    said = dataclasses.replace(metadata, outputs=DetectionOutputs())
+    metadata = dataclasses.replace(metadata, outputs=DetectionOutputs())
     with replacing(Path(out)) as draft:
-        draft.write_bytes(add_metadata(content, said))
+        draft.write_bytes(add_metadata(content, metadata))
         require_sound(audit(draft), Path(out), custom=OPERATOR)
     return Path(out)
 

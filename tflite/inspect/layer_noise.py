@@ -28,11 +28,11 @@ TINY = np.finfo(np.float64).tiny
 
 @dataclasses.dataclass(frozen=True)
 class LayerNoise:
-    """What is left of the signal behind one layer of the model."""
+    """Signal to noise of one layer's output in the file, against the model's, in dB."""
 
     name: str
-    own_db: float  # had the model's layer been given what the file's was: the layer's own noise
-    sqnr_db: float  # had the model computed all before it as well
+    own_db: float  # of the layer alone: the model's layer is fed with the file's inputs of it
+    sqnr_db: float  # of the layer and all before it: the model is fed with the image
 
     def __str__(self) -> str:
         return f"{self.name}: {self.own_db:.1f} dB of its own, {self.sqnr_db:.1f} dB in all"
@@ -41,10 +41,11 @@ class LayerNoise:
 def noise_by_layer(
     model: Any, path: str | os.PathLike[str], images: np.ndarray
 ) -> tuple[LayerNoise, ...]:
-    """The layers that both have, those that add most noise first; some 8 `images` do.
+    """Return the noise of the layers that model and file share, the noisiest layer first.
 
-    Channels are compared but for a factor each: `kzoo.quantize` moves those between layers. Empty
-    where `model` is no functional Keras model, or the file's tensors are called otherwise.
+    images: (N, H, W, 3) in [0, 255]; some 8 are enough. Each channel is scaled to fit before it is
+    compared, since `kzoo.quantize` moves factors between layers. Empty where `model` is no
+    functional Keras model, or the names of the file's tensors are none of its layers'.
     """
     model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
@@ -86,14 +87,14 @@ def noise_by_layer(
 
 
 class Sums:
-    """Of what a model's layers give, squared, of what a file's do, and of both, by channel."""
+    """Sums by layer and channel of the model's squared outputs, the file's, and their products."""
 
     def __init__(self):
         self.found: dict[str, np.ndarray] = {}  # {layer: (3, channels)}
         self.shapes: dict[str, tuple[int, ...]] = {}  # in the model
 
     def add(self, name: str, model: Any, file: np.ndarray) -> None:
-        """Values of any shapes with as many in them, channels last."""
+        """Add one image's outputs, channels last; passed over where their sizes differ."""
         a = keras.ops.convert_to_numpy(model).astype(np.float64)
         if a.size == file.size:
             self.shapes[name] = a.shape
@@ -102,14 +103,14 @@ class Sums:
             self.found[name] = self.found.get(name, 0) + np.stack([a * a, b * b, a * b]).sum(1)
 
     def scaled(self, name: str, file: np.ndarray) -> np.ndarray:
-        """The file's values times the factor of each channel that fits the model's best."""
+        """Return the file's values, each channel scaled to fit the model's by least squares."""
         signal, square, both = self.found[name]
         seen = square > 1e-12 * signal  # else there is nothing to scale
         factor = np.where(seen, both, 0.0) / np.where(seen, square, 1.0)
         return (file.reshape(self.shapes[name]) * factor).astype("float32")
 
     def sqnr_db(self, name: str) -> float:
-        """Signal to noise of the scaled values."""
+        """Return the signal to noise ratio of the scaled values."""
         square, file, both = self.found[name]
         signal = square.sum()
         noise = signal - (both**2 / np.maximum(file, TINY)).sum()
@@ -120,7 +121,7 @@ Calls = dict[str, list[Any]]  # the nodes of each layer
 
 
 def calls_in(model: keras.Model) -> Calls:
-    """Of the layers in the model's own graph; in those of other models they may be called too."""
+    """Return the calls of each layer in this model's graph; other models may call it as well."""
     found: Calls = {}
     todo, seen = list(model.outputs), set()
     while todo:
@@ -134,7 +135,7 @@ def calls_in(model: keras.Model) -> Calls:
 
 
 def outputs_of_layers(calls: Calls, graph: TfliteGraph) -> dict[str, int]:
-    """{layer with one output: the tensor that holds it, the last one of its name}."""
+    """Return the tensor of each layer with one output: the last one that is named after it."""
     once = {
         name for name, (node, *more) in calls.items() if not more and len(node.output_tensors) == 1
     }
@@ -149,15 +150,15 @@ def outputs_of_layers(calls: Calls, graph: TfliteGraph) -> dict[str, int]:
 
 
 def layers_of(graph: TfliteGraph, tensor: int) -> list[str]:
-    """The layers that a tensor is named after: of those fused into one, the last comes first."""
+    """Return the layers that a tensor is named after; of fused ones the last comes first."""
     return [layer_of(part) for part in graph.tensors[tensor].name.split(";")]
 
 
 def fused(tensor: Any, own: Collection[str], calls: Calls) -> Any:
-    """The tensor behind what the file tells nothing of: a folded batch norm, a rounding.
+    """Return the model's tensor behind layers that the file has fused: batch norm, rounding.
 
-    `own` are the layers that it tells of. It ends before a rounding that tensors share, since Keras
-    makes no model from one output of a layer to another.
+    own: the layers that the file has tensors of. Stops before a rounding that several tensors
+    share, since Keras builds no model from one output of a layer to another.
     """
     while True:
         nodes = readers(tensor, calls)
@@ -170,16 +171,16 @@ def fused(tensor: Any, own: Collection[str], calls: Calls) -> Any:
 
 
 def readers(tensor: Any, calls: Calls) -> list[Any]:
-    """The nodes of a functional graph that read a tensor."""
+    """Return the nodes of a functional graph that read a tensor."""
     nodes = itertools.chain.from_iterable(calls.values())
     return [node for node in nodes if any(t is tensor for t in node.input_tensors)]
 
 
 def is_compared(tensor: Any, calls: Calls) -> bool:
-    """Whether a difference there is one.
+    """Return whether a difference at this tensor counts as noise.
 
-    Pixels are scaled otherwise in the file, which the first convolution takes back, and rounding
-    what an activation cuts off costs nothing.
+    Not before the first convolution, which takes back the file's other scale of pixels, and not
+    before an activation, which may cut the difference off.
     """
     pixels = (layers.Rescaling, layers.ZeroPadding2D, layers.InputLayer)
     activations = (layers.Activation, layers.ReLU)
@@ -190,7 +191,7 @@ def is_compared(tensor: Any, calls: Calls) -> bool:
 
 
 def steps(model: keras.Model, taps: Mapping[str, Any]) -> dict[str, tuple[list[str], keras.Model]]:
-    """{layer: the nearest ones before it ("": the model's input), what computes it from those}."""
+    """Return for each layer the nearest ones before it and the model between; "" is the input."""
     names = {id(tap): name for name, tap in taps.items()} | {id(model.inputs[0]): ""}
     found = {}
     for name, tap in taps.items():
@@ -208,7 +209,7 @@ def steps(model: keras.Model, taps: Mapping[str, Any]) -> dict[str, tuple[list[s
 
 
 def with_outputs(content: bytes, tensors: Mapping[str, int]) -> bytes:
-    """The file with these tensors as its outputs, under these names."""
+    """Return the file with these tensors as its outputs, under these names."""
     from ai_edge_litert import schema_py_generated as schema
 
     from kzoo.tflite.writer import tflite_content
