@@ -222,7 +222,7 @@ class SegmentConfig(RunConfig):
 
     task: ClassVar[str] = "segment"
     least: ClassVar[dict[str, float]] = RunConfig.least | dict.fromkeys(
-        ("cross_entropy", "dice", "focal", "zoom"), 0.0
+        ("cross_entropy", "dice", "focal", "lovasz", "zoom", "shrink"), 0.0
     )
 
     data: str = option("folder of images and masks, or of images and outlines, or packed")
@@ -241,11 +241,15 @@ class SegmentConfig(RunConfig):
     cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)
     dice: float = option("weight of the Dice loss: overlap, good for small regions", 1.0)
     focal: float = option("weight of the focal loss: pixels that are hard", 0.0)
-    balance: bool = option("weigh classes in cross-entropy and focal loss: rare ones more", False)
+    lovasz: float = option("weight of the Lovasz loss: the IoU itself", 0.0, before=0.0)
+    balance: bool = option("weigh classes in cross-entropy and focal loss: rare ones more", True)
     head_epochs: int = option("epochs of the new head, the rest frozen", 3)
     qat_epochs: int = option("epochs of the quantized network", 6)
-    batch_size: int = option("images per step", 8)
-    zoom: float = option("training images show down to 1 - zoom of each side", 0.5)
+    batch_size: int = option("images per step", 4)
+    zoom: float = option("training images show down to 1 - zoom of each side", 0.35)
+    shrink: float = option(
+        "training images show up to 1 + shrink of each side, with void around", 0.25, before=0.0
+    )
     output: str = option(
         f"of the file: {', '.join(SEGMENTATION_OUTPUTS)}", "logits", choices=SEGMENTATION_OUTPUTS
     )
@@ -255,14 +259,14 @@ class SegmentConfig(RunConfig):
         below_one(self, "zoom")
         if str(self.void).isdecimal():  # as the config.json of older runs has it
             object.__setattr__(self, "void", int(str(self.void)))
-        if not self.cross_entropy + self.dice + self.focal:
+        if not self.cross_entropy + self.dice + self.focal + self.lovasz:
             raise ValueError(
-                "All weights are 0: give cross_entropy, dice or focal one that is not."
+                "All weights are 0: give cross_entropy, dice, focal or lovasz one that is not."
             )
 
 
 # Of `kzoo plan`: (size in px, classes, images per update) where none is given.
-PLANNED = {"classify": (224, 1000, 32), "detect": (320, 20, 16), "segment": (256, 20, 8)}
+PLANNED = {"classify": (224, 1000, 32), "detect": (320, 20, 16), "segment": (256, 20, 4)}
 
 
 def of_tasks(place: int) -> str:

@@ -56,6 +56,7 @@ RECALIBRATION_IMAGES = 16  # whose statistics pretrained batch norms get
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 3e-5
 MARGIN = 1.25  # training images are kept this much larger than the net sees them
+MOST_WEIGHT = 10.0  # of a class, against one that covers as much as the median one
 STRETCH = 0.2  # of training images, one side against the other
 
 
@@ -71,7 +72,21 @@ def segment(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> M
 
 
 def build(config: Config, dataset: MaskDataset) -> keras.Model:
-    """Return the segmenter, with the weights that the config names."""
+    """Return the segmenter, with the weights that the config names.
+
+    Its head reads fine features, but where the weights are a segmenter's that has none of these.
+    """
+    if config.weights == "voc":
+        return assembled(config, dataset, fine=False)
+    try:
+        return assembled(config, dataset, fine=True)
+    except ValueError:
+        if config.weights == "none" or config.weights.startswith("imagenet"):
+            raise
+        return assembled(config, dataset, fine=False)
+
+
+def assembled(config: Config, dataset: MaskDataset, *, fine: bool) -> keras.Model:
     backbone = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
@@ -82,7 +97,7 @@ def build(config: Config, dataset: MaskDataset) -> keras.Model:
     )
     width = {"filters": config.filters} if config.filters is not None else {}
     labels = dataset.labels
-    net = HEADS[config.head](backbone, len(labels), norm_momentum=NORM_MOMENTUM, **width)
+    net = HEADS[config.head](backbone, len(labels), fine=fine, norm_momentum=NORM_MOMENTUM, **width)
     if config.weights != "none" and not config.weights.startswith("imagenet"):
         kzoo.load_weights(net, config.weights, labels=labels)  # the head of a segmenter's file
     return net
@@ -133,7 +148,7 @@ class Stages:
     def fit(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train on augmented images."""
         config, dataset = self.run.config, self.run.dataset
-        augment = Augment(zoom=config.zoom, stretch=STRETCH, flip=config.flip)
+        augment = Augment(zoom=config.zoom, shrink=config.shrink, stretch=STRETCH, flip=config.flip)
         train = self.batches(dataset.train, augment=augment, margin=MARGIN)
         val = self.batches(dataset.val)
         return fit(net, stage, lambda epoch: train.shuffled(config.seed, epoch), val)
@@ -145,6 +160,7 @@ class Stages:
             cross_entropy=config.cross_entropy,
             dice=config.dice,
             focal=config.focal,
+            lovasz=config.lovasz,
             class_weights=weights,
         )
 
@@ -157,7 +173,8 @@ class Stages:
 def class_weights(pixels: np.ndarray) -> list[float]:
     """Return the root of the median share over each class's own: rare classes count for more."""
     median = np.median(pixels[pixels > 0])
-    return np.where(pixels > 0, np.sqrt(median / np.maximum(pixels, 1)), 0).tolist()
+    weights = np.sqrt(median / np.maximum(pixels, 1)).clip(max=MOST_WEIGHT)
+    return np.where(pixels > 0, weights, 0).tolist()
 
 
 def image_quality(model: keras.Model, outputs: np.ndarray, val: MaskBatches, i: int) -> np.ndarray:

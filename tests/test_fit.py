@@ -370,6 +370,17 @@ class TestAugment:
             assert seen.dtype == np.float32
             np.testing.assert_allclose(seen, wanted, atol=1e-3)  # of 255 levels
 
+    def test_a_shrunk_image_is_wholly_seen(self):
+        augment = Augment(zoom=0, shrink=0.5, stretch=0, turn=0, flip=False)
+        rng = np.random.default_rng(0)
+        places = [augment.place(100, 50, rng) for _ in range(200)]
+        for place in places:  # from its first pixel to its last, at 1 to 1.5 times the scale
+            assert (place @ [0, 0, 1] <= 1e-9).all()
+            assert (place @ [50, 50, 1] >= 100 - 1e-9).all()
+        scales = np.array([place[0, 0] / 2 for place in places])
+        assert 1 <= scales.min() < 1.05
+        assert 1.45 < scales.max() <= 1.5
+
     def test_an_image_moves_as_its_map_says(self):
         """Against bilinear interpolation at the places that the map names, in float64."""
         rng = np.random.default_rng(0)

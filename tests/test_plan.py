@@ -72,7 +72,7 @@ def test_a_net_of_another_task(task, options, size):
     extras = [max(16, n // 2) for n in (512, 256, 256, 128)]
     build = {
         "detect": lambda: kzoo.SSDLite(backbone, 3, extras=extras),
-        "segment": lambda: kzoo.DeepLabV3(backbone, 3, decoder=True, filters=8),
+        "segment": lambda: kzoo.DeepLabV3(backbone, 3, decoder=True, fine=True, filters=8),
     }
     assert found.parameters == kzoo.profile(build[task]()).trainable
     assert f"{task}: mobilenet_v3_small at alpha 0.5 and {size} px, 3 classes" in str(found)

@@ -17,7 +17,15 @@ from kzoo.recipes.data.mask_dataset import full_mask, read_masks
 from kzoo.recipes.evaluation.drawings import clear_class, overlay
 from kzoo.recipes.evaluation.mask_report import legend
 from kzoo.recipes.evaluation.segment_files import load_segmenter
-from kzoo.recipes.segment import TASK, Config, Stages, class_weights, image_quality
+from kzoo.recipes.segment import (
+    TASK,
+    Config,
+    Stages,
+    assembled,
+    build,
+    class_weights,
+    image_quality,
+)
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.run_folder import open_run
 from kzoo.recipes.training.stages import fit
@@ -205,6 +213,25 @@ def test_a_run_that_could_not_end_in_its_file_does_not_begin(scenes, tmp_path, m
 def test_class_weights_by_hand():
     # The median share is 100: a class of 400 counts half, one of 25 twice, an absent one nothing.
     assert class_weights(np.array([400, 100, 25, 0])) == [0.5, 1.0, 2.0, 0.0]
+    assert class_weights(np.array([10**6, 10**6, 1])) == [1.0, 1.0, 10.0]
+
+
+@pytest.mark.parametrize("head", ["lraspp", "deeplabv3+"])
+def test_a_segmenter_of_plain_features_may_be_begun_with(head, scenes, tmp_path):
+    """Where its file is of a net without the fine features, so is the new one."""
+    dataset = read_masks(scenes)
+    options = {"model": "mobilenet_v3_small", "alpha": 0.35, "head": head, "filters": 8, "size": 64}
+    first = Config(str(scenes), weights="none", **options)
+    for fine, end in ((True, "fine"), (False, "low")):
+        net = assembled(first, dataset, fine=fine)
+        net.save(tmp_path / "begun.keras")
+        again = build(
+            Config(str(scenes), weights=str(tmp_path / "begun.keras"), **options), dataset
+        )
+        assert [layer.name for layer in again.layers] == [layer.name for layer in net.layers]
+        assert any(layer.name.endswith(end) for layer in again.layers)
+        for old, new in zip(net.weights, again.weights, strict=True):
+            np.testing.assert_array_equal(old, new)
 
 
 def test_the_quality_of_images_by_hand():

@@ -1,7 +1,7 @@
 """Drawn streets that are hard to segment: eleven classes and void, as street photos have them.
 
-Colours differ from object to object, and walls have upright bars as thin as poles. Poles are 1 to
-3 px wide and cover .9 % of the pixels of 480 x 360, signs .2, fences .7, persons 1, cyclists .6.
+Colours differ from object to object, and walls have upright bars as thin as poles. Poles are 3 to
+5 px wide and cover 1.3 % of the pixels of 480 x 360, signs .2, fences .7, persons 1, cyclists .6.
 """
 
 from pathlib import Path
@@ -125,7 +125,7 @@ class Street:
     def pole(self, x: float, y: float, s: float, fill: object) -> None:
         """Draw a pole, on some of which there is a sign."""
         rng = self.rng
-        half, top = rng.uniform(0.6, 1.6), rng.uniform(5, 90)
+        half, top = rng.uniform(1.2, 2.4), rng.uniform(5, 90)
         self.draw("rectangle", (x - half, top, x + half, y), "pole", fill)
         if rng.random() < 0.45:
             r, shape = rng.uniform(5, 10), str(rng.choice(["rectangle", "ellipse"]))
