@@ -7,6 +7,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,8 @@ OUTPUTS: dict[str, tuple[str | None, InApp]] = {
     "scores": ("softmax", "none"),
     "mask": (None, None),
 }
-COMPARED_IMAGES = 32  # whose logits, at full resolution, are held in memory to be compared
+COMPARED_IMAGES = 32  # at the most, as far as their logits, at full resolution, go into
+COMPARED_BYTES = 64 << 20
 COMPARED_AT_ONCE = 8
 RECALIBRATION_IMAGES = 16  # whose statistics pretrained batch norms get
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
@@ -201,7 +203,9 @@ def compare_masks(
     """Return how far the file's logits are from the model's; None where it gives something else."""
     if OUTPUTS[run.settings["output"]] != OUTPUTS["logits"]:
         return None
-    some = np.unique(np.linspace(0, len(pairs) - 1, COMPARED_IMAGES).astype(int))
+    each = 4 * math.prod(model.output_shape[1:])
+    count = min(COMPARED_IMAGES, max(1, COMPARED_BYTES // each))
+    some = np.unique(np.linspace(0, len(pairs) - 1, count).astype(int))
     images = Images([pairs[int(i)].image for i in some], run.size)[:]
     return compare(model, run.int8, images, layers=layers, batch_size=COMPARED_AT_ONCE)
 

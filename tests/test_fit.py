@@ -16,7 +16,12 @@ import kzoo.files
 from kzoo.recipes.data.augment import Augment, Batches, warp
 from kzoo.recipes.training import checkpoints, memory
 from kzoo.recipes.training import stages as fitting
-from kzoo.recipes.training.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
+from kzoo.recipes.training.memory import (
+    MMAP_THRESHOLD,
+    TRIM_THRESHOLD,
+    keep_freed_memory,
+    release_freed_memory,
+)
 from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.recipes.training.stages import balanced, finished_stage, fit, split_at
 
@@ -69,9 +74,24 @@ def train_and_count() -> None:
     assert page_faults() < 2000
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc of glibc on Linux")
+def test_freed_memory_is_released():
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    blocks = [np.ones(12_500) for _ in range(2000)]  # 100 kB each: of the heap
+    last = np.ones(12_500)  # above them, so that the heap's end stays
+    before = resident_mb()
+    del blocks
+    release_freed_memory()
+    assert resident_mb() < before - 150
+    assert last.sum() == 12_500
+
+
 def test_no_memory_is_kept_where_the_system_has_no_mallopt(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert not keep_freed_memory()
+    assert not release_freed_memory()
 
 
 class StoppedError(Exception):

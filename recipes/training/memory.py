@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import math
 import os
 from pathlib import Path
@@ -102,6 +103,18 @@ def keep_freed_memory() -> bool:
         return False
     mapped = mallopt(MMAP_THRESHOLD, LARGEST_ON_HEAP)
     return bool(mallopt(TRIM_THRESHOLD, KEPT_BYTES) and mapped)
+
+
+def release_freed_memory() -> bool:
+    """Give freed memory back to the system; return whether there was some, and it could.
+
+    Between the stages of a run: what one has freed lies in blocks that do not fit the next.
+    """
+    gc.collect()
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):
+        return False
 
 
 class KeepFreedMemory(keras.callbacks.Callback):
