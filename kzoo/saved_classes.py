@@ -20,6 +20,7 @@ CLASSES = {
     "Distilled": "kzoo.quantization.distill",
     "FakeQuant": "kzoo.quantization.layers",
     "Gate": "kzoo.quantization.layers",
+    "LabelLoss": "kzoo.recipes.multilabel",
     "MeanIoU": "kzoo.segmentation.losses",
     "PixelAccuracy": "kzoo.segmentation.losses",
     "QuantConv2D": "kzoo.quantization.layers",

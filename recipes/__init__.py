@@ -7,4 +7,4 @@ from kzoo.lazy import import_on_demand
 if TYPE_CHECKING:
     from kzoo.recipes.api import *  # noqa: F403
 
-import_on_demand(__name__, functions=["classify", "detect", "segment"])
+import_on_demand(__name__, functions=["classify", "detect", "multilabel", "segment"])

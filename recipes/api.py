@@ -12,6 +12,7 @@ from kzoo.recipes.detect import detect
 from kzoo.recipes.evaluation.finished_runs import compare_run, run_sensitivity
 from kzoo.recipes.inspection.inspection import inspect_data as inspect
 from kzoo.recipes.inspection.page import write_inspection
+from kzoo.recipes.multilabel import multilabel
 from kzoo.recipes.programs.convert_model import convert_file
 from kzoo.recipes.programs.demo import demo
 from kzoo.recipes.programs.plan import plan
@@ -27,6 +28,7 @@ __all__ = [
     "demo",
     "detect",
     "inspect",
+    "multilabel",
     "over_seeds",
     "pack",
     "plan",

@@ -24,6 +24,7 @@ CLASS_LOSSES = ("hnm", "focal")
 ANCHORS = ("auto", "published")
 SCALE_JITTERS = ("mild", "wide")
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou", "smooth_l1_giou")
+LABEL_LOSSES = ("bce", "asymmetric")
 SEGMENTATION_HEADS = ("lraspp", "deeplabv3", "deeplabv3+")
 SEGMENTATION_OUTPUTS = ("logits", "scores", "mask")
 
@@ -271,6 +272,27 @@ PLANNED = {"classify": (224, 1000, 32), "detect": (320, 20, 16), "segment": (256
 
 def of_tasks(place: int) -> str:
     return ", ".join(f"{values[place]} to {task}" for task, values in PLANNED.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class MultilabelConfig(RunConfig):
+    """What a multi-label run is made of; every field is a flag of `kzoo multilabel`."""
+
+    task: ClassVar[str] = "multilabel"
+
+    data: str = option(
+        "CSV of files and labels, several in a cell or a column of 0 and 1 for each; or packed"
+    )
+    head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
+    epochs: int = option("epochs of the whole network", 12)
+    batch_size: int = option("images per step", 32)
+    learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    loss: str = option(
+        f"{', '.join(LABEL_LOSSES)}: the second gives easy negatives little weight", "bce",
+        choices=LABEL_LOSSES,
+    )  # fmt: skip
+    balance: bool = option("weigh the images that have a label more, where they are few", True)
+    patience: int = option("epochs without a better one before a stage ends", 10)
 
 
 @dataclasses.dataclass(frozen=True)

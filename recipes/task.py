@@ -29,6 +29,11 @@ def no_words(split: Any) -> str:
     return ""
 
 
+def no_file(file: Path) -> bool:
+    """Return False: no file tells that it is of the task."""
+    return False
+
+
 def unchanged(model: Any) -> Any:
     """Return what came."""
     return model
@@ -79,8 +84,10 @@ class Task:
     compare: Callable[..., Any]  # (run, float model, split, *, layers) -> Comparison or None
     report: Report
     predict: Callable[[Path, int], Predictor]  # (file, how many things to name of an image)
+    most_named: int = 3  # how many that is where it is not said
     tiles: bool = False  # whether `predict` takes tiles=(rows, columns) of large photos
     recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
+    recognizes_file: Callable[[Path], bool] = no_file  # by what a file itself says; asked first
     pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): into a packed folder
     image_quality: Callable[..., Any] | None = None  # an ImageQuality of training.int8
     before_softmax: Callable[[keras.Model], keras.Model] = unchanged  # what noise is measured on

@@ -307,7 +307,7 @@ def test_env_tells_versions_backend_and_machine(capsys):
     assert found["cores"] >= 1
 
 
-@pytest.mark.parametrize("recipe", ["classify", "detect", "segment"])
+@pytest.mark.parametrize("recipe", ["classify", "detect", "multilabel", "segment"])
 def test_a_misspelt_option_of_a_recipe_is_told_with_the_nearest(recipe):
     words = (
         rf"^{recipe}\(\) got an unexpected keyword argument 'epocs'\. Did you mean 'epochs'\? It "

@@ -121,7 +121,7 @@ def test_what_is_nothing_to_learn_from_is_told(tmp_path, capsys):
     image(tmp_path / "a.png")
     assert main(["inspect", str(tmp_path)]) == 1
     assert "holds nothing that kzoo can learn from: neither one folder" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"task must be one of classify, detect, segment\. Rec"):
+    with pytest.raises(ValueError, match=r"one of classify, detect, multilabel, segment\. Rec"):
         inspect_data(tmp_path, task="count")
     with pytest.raises(ValueError, match="There is no nowhere"):
         inspect_data("nowhere")

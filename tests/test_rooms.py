@@ -74,7 +74,7 @@ FLOORS = {
         ("evaluation",),
         ("inspection",),
         ("pipeline",),
-        ("classify", "detect", "segment"),
+        ("classify", "detect", "multilabel", "segment"),
         ("programs",),
         ("commands",),
         ("cli",),

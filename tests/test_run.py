@@ -86,7 +86,7 @@ def test_files_that_are_none(tmp_path, files):
 def test_measures_by_hand():
     a = np.array([[3.0, 0.0, 1.0], [0.0, 4.0, 2.0]])
     b = np.array([[3.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
-    found = measure("scores", a, b, quantum=0.5, softmax=False, labels=[0, 1])
+    found = measure("scores", a, b, quantum=0.5, scores="", labels=[0, 1])
     assert found.agreement == 0.5
     assert found.distinct == (2, 2)
     assert found.accuracy == (1.0, 0.5)
@@ -97,7 +97,7 @@ def test_measures_by_hand():
 def test_masks_by_hand():
     """Class ids in bytes, where 0 - 1 is 255 and the last axis is an image's width."""
     a, b = (np.array(ids, np.uint8).reshape(1, 2, 2) for ids in ([0, 1, 1, 1], [1, 1, 1, 1]))
-    found = measure("mask", a, b, quantum=0.0, softmax=False, labels=a)
+    found = measure("mask", a, b, quantum=0.0, scores="", labels=a)
     assert found.agreement == 0.75
     assert found.distinct == (2, 1)
     assert found.accuracy == (1.0, 0.75)
@@ -105,7 +105,7 @@ def test_masks_by_hand():
 
 
 def test_a_constant_predictor_shows():
-    found = measure("scores", np.eye(3)[[1, 1, 1]], np.eye(3)[[1, 1, 1]], 0.0, False, None)
+    found = measure("scores", np.eye(3)[[1, 1, 1]], np.eye(3)[[1, 1, 1]], 0.0, "", None)
     assert found.agreement == 1
     assert "classes seen: model 1, file 1" in str(found)
 
@@ -115,7 +115,7 @@ def test_logarithms_of_probabilities_are_the_logits():
     noisy = logits + 0.1 * np.sin(logits) + 3  # softmax forgets the 3
     probabilities = [np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (logits, noisy)]
     a, b = (x - x.mean(1, keepdims=True) for x in (logits, noisy))
-    found = measure("predictions", *probabilities, 0.0, True, None)
+    found = measure("predictions", *probabilities, 0.0, "SOFTMAX", None)
     assert found.sqnr_db == pytest.approx(10 * np.log10((a**2).mean() / ((a - b) ** 2).mean()))
 
 

@@ -173,7 +173,10 @@ class TestJoined:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"task": "fly"}, "task must be one of classify, detect, segment. Received: 'fly'"),
+        (
+            {"task": "fly"},
+            "one of classify, detect, multilabel, segment. Received: 'fly'",
+        ),
         ({"side": 8}, "side must be at least 32 px. Received: 8"),
     ],
 )

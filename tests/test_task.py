@@ -204,7 +204,7 @@ def test_nothing_is_learnt_or_chosen_by_the_test_images(task, tmp_path):
 
 def test_tasks_by_name(task):
     assert get_task("tag") is TASK
-    with pytest.raises(ValueError, match=r"classify, detect, segment, tag\. .*'clasify'\. Did you"):
+    with pytest.raises(ValueError, match=r"multilabel, segment, tag\. .*'clasify'\. Did you"):
         get_task("clasify")
     with pytest.raises(ValueError, match="registered already"):
         register_task(TASK)

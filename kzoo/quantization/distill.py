@@ -101,8 +101,9 @@ def losses_of(teacher: keras.Model, loss: Any) -> list[Callable[[Any, Any], Any]
     def of(output: Any) -> Callable[[Any, Any], Any]:
         op = output._keras_history.operation
         function = getattr(op, "activation", None)
-        softmax = function is keras.activations.softmax or type(op).__name__ == "Softmax"
-        return missed_odds if softmax else missed  # as a layer, or of keras.ops
+        if function is keras.activations.softmax or type(op).__name__ == "Softmax":
+            return missed_odds  # as a layer, or of keras.ops
+        return missed_logits if function is keras.activations.sigmoid else missed
 
     return [keras.losses.get(loss) if loss else of(x) for x in teacher.outputs]
 
@@ -119,6 +120,12 @@ def missed(wanted: Any, found: Any) -> Any:
 def missed_odds(wanted: Any, found: Any) -> Any:
     """`missed` of the logits, from probabilities."""
     return missed(*map(centred_logits, (wanted, found)))
+
+
+def missed_logits(wanted: Any, found: Any) -> Any:
+    """`missed` of the logits, from what a sigmoid makes of each."""
+    return missed(*(ops.log(x / (1 - x)) for x in (
+        ops.clip(x, 1e-6, 1 - 1e-6) for x in (wanted, found))))  # fmt: skip
 
 
 def centred_logits(probabilities: Any) -> Any:
@@ -154,7 +161,7 @@ def distill(
 
     weight: in (0, 1], of the teacher against the loss that compile() gets.
     loss: loss(teacher's output, student's output), for each output. Default: the squared difference
-        as a share of the variance, of a softmax that of the logits behind it.
+        as a share of the variance, of a softmax or sigmoid that of the logits behind it.
     layers: names of layers whose outputs are matched too, by that squared difference; both models
         must have them. Default: where `student` is quantized the sums of the residual blocks,
         else none. All of these and the outputs count alike.

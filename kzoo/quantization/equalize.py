@@ -20,7 +20,7 @@ from keras import layers
 
 from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op, Plain
 from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
-from kzoo.quantization.ranges import DOMAINS, Plan, is_float
+from kzoo.quantization.ranges import DOMAINS, SCORES, Plan, is_float
 from kzoo.quantization.rules.rewrite import Result, Rewrite, rewrite
 from kzoo.quantization.simulate import CHUNK, Run
 
@@ -203,11 +203,11 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
 
 
 def difference(graph: Graph, rounded: dict[str, Any], exact: dict[str, Any]) -> float:
-    """Squared difference over all outputs, each against what it holds; before a softmax."""
+    """Squared difference over all outputs, each against what it holds; of scores their logits."""
     total = 0.0
     for name in keras.tree.flatten(graph.outputs):
         op = graph.ops[name]
-        if isinstance(op, Activation) and op.function == "softmax":
+        if isinstance(op, Activation) and op.function in SCORES:
             name = op.inputs[0]
         y, z = (keras.ops.convert_to_numpy(values[name]) for values in (exact, rounded))
         total += float(np.square(y - z).sum() / max(np.square(y).sum(), 1e-12))

@@ -13,6 +13,7 @@ from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
 
 Range = tuple[float, float]
 
+SCORES = ("softmax", "sigmoid")  # what turns logits into scores at a net's end
 # TFLite prescribes the ranges of some outputs; a hard sigmoid's is [0, 1] because that clips it.
 FIXED: dict[str, Range] = {
     "unit": (0.0, 1.0),
@@ -75,8 +76,8 @@ def place(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
             fused = isinstance(reader, Activation) and reader.function in FUSED
             if fused and not is_float(reader):
                 continue
-        if isinstance(op, Activation) and op.function == "softmax" and op.name in outputs:
-            continue  # over many classes its int8 step of 1 / 256 leaves nothing
+        if isinstance(op, Activation) and op.function in SCORES and op.name in outputs:
+            continue  # over many classes, or of rare labels, an int8 step of 1 / 256 leaves nothing
         exact = isinstance(op, Plain) and op.grid == "exact" and op.inputs[0] in grids
         same = isinstance(op, Plain) and op.grid == "same" and op.inputs[0] in grids
         grids[op.name] = grids[op.inputs[0]] if exact or same else op.name
@@ -261,7 +262,7 @@ def widen(graph: Graph, plan: Plan) -> None:
         try:
             key = grid_after(op, graph, plan)
         except StopIteration:
-            return False  # a softmax at the end
+            return False  # scores at the end
         if isinstance(op, Linear):
             return at_least(key, scales[0] * op.largest.max() / WEIGHT_LEVELS / LARGEST_RATIO)
         if isinstance(op, Join) and op.layer is layers.Multiply:

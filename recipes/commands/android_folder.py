@@ -52,7 +52,8 @@ def android(
 
     package: the app's name to Android, such as "com.example.flowers"; by default com.example and
         the run's name.
-    max_results: how many classes or boxes it shows; by default 3 classes and 20 boxes.
+    max_results: how many classes or boxes it shows; by default 3 classes, 20 boxes,
+        and all labels of a multi-label model.
 
     Raises ValueError for what is no run, for a name that is no package, and for a file whose input
     or outputs the app does not read.
@@ -127,6 +128,8 @@ def template_of(found: Audit) -> str:
     """Which of android_app/tasks reads the outputs."""
     if isinstance(said(found).outputs, DetectionOutputs):
         return "ObjectDetectorOp"
+    if said(found).thresholds:
+        return "MultilabelClassifier"
     return "ImageSegmenterMask" if is_mask(found) else task_of(found)
 
 
@@ -168,7 +171,13 @@ def result_words(
     """What Task.kt says of the outputs."""
     task, outputs = task_of(found), said(found).outputs
     words = {"MAX_RESULTS": str(max_results or min(5, classes))}
-    if task == "ImageClassifier":
+    if task == "ImageClassifier" and said(found).thresholds:
+        values = said(found).thresholds
+        words = {
+            "MAX_RESULTS": str(max_results or classes),
+            "THRESHOLDS": ", ".join(f"{value:.4f}f" for value in values),
+        }
+    elif task == "ImageClassifier":
         words = {
             "MAX_RESULTS": str(min(max_results or 3, classes)),
             "THRESHOLD": f"{threshold(predictions, classes):.2f}",

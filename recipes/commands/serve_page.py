@@ -167,6 +167,7 @@ def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:
         "normalization": said.normalization if said else (0, 1),
         "outputs": ports,
         "threshold": THRESHOLD,
+        "thresholds": said.thresholds if said else (),
         "images": [Path(path).name for path in images],
     } | more
 

@@ -3,7 +3,16 @@
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import BadImageError, read_image
+from kzoo.recipes.data.label_sets import read_label_sets
 from kzoo.recipes.data.mask_dataset import read_masks
 from kzoo.recipes.data.text import Issue
 
-__all__ = ["BadImageError", "Issue", "read_boxes", "read_dataset", "read_image", "read_masks"]
+__all__ = [
+    "BadImageError",
+    "Issue",
+    "read_boxes",
+    "read_dataset",
+    "read_image",
+    "read_label_sets",
+    "read_masks",
+]

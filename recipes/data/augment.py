@@ -191,7 +191,9 @@ class Epoch(keras.utils.PyDataset):
 
 
 class Batches(Epoch):
-    """One epoch of (examples (N, ...) float32, one-hot targets (N, classes)), in order.
+    """One epoch of (examples (N, ...) float32, targets (N, classes)), in order.
+
+    Targets are given as class ids (N,), of which one-hot rows are made, or as such rows.
 
     `examples` are images, uint8 (side, side, 3), or any other rows of numbers; with `augment`
     they come as float32 (size, size, 3). `shuffled` gives the order and augmentation of an epoch.
@@ -251,12 +253,15 @@ class Batches(Epoch):
         own = mixing(examples, last, rngs)[:, None]
         return (
             own * targets
-            + (1 - own) * np.eye(self.classes, dtype="float32")[self.targets[following]]
+            + (1 - own) * self.one_hot(following)
         )
 
     def one_hot(self, chosen: np.ndarray) -> np.ndarray:
         """Return the targets (n, classes) of examples, float32."""
-        return np.eye(self.classes, dtype="float32")[self.targets[chosen]]
+        own = self.targets[chosen]
+        if own.ndim == 2:  # label sets
+            return own.astype("float32")
+        return np.eye(self.classes, dtype="float32")[own]
 
     def rows(self, chosen: np.ndarray) -> np.ndarray:
         """Return the examples (n, ...) float32, each written into the batch's memory at once."""

@@ -29,10 +29,10 @@ from kzoo.recipes.data.text import Issue
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images and the index of each one's label."""
+    """Images and the index of each one's label, or which of the labels each one has."""
 
     paths: Sequence[Source]
-    targets: np.ndarray  # (N,) int
+    targets: np.ndarray  # (N,) int; of label sets (N, labels) of 0 and 1
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -173,7 +173,7 @@ def with_test(dataset: Dataset, test: Split, issues: Sequence[Issue]) -> Dataset
         dataset.train, dataset.val))  # fmt: skip
     found = [*dataset.issues, *issues]
     items = [
-        (path, name, dataset.labels[target])
+        (path, name, tuple(np.atleast_1d(target)))
         for name, split in (("train", train), ("val", val), ("test", test))
         for path, target in zip(split.paths, split.targets.tolist(), strict=True)
         if isinstance(path, Path)

@@ -143,12 +143,12 @@ def shrunk(source: Source, side: int | None) -> bytes:
     return small.getvalue()
 
 
-def pack_labels(dataset: Any, packer: Packer) -> None:
+def pack_labels(dataset: Any, packer: Packer, task: str = "classify") -> None:
     for name in SPLITS:
         split: Split = getattr(dataset, name)
         targets = {"targets": split.targets.astype("int32")}
         packer.split(name, packer.images(name, split.paths), targets)
-    packer.end("classify", dataset.labels, dataset.issues)
+    packer.end(task, dataset.labels, dataset.issues)
 
 
 def pack_boxes(dataset: Any, packer: Packer) -> None:

@@ -9,13 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.recipes.configs import ClassifyConfig, DetectConfig, SegmentConfig
+from kzoo.recipes.configs import (
+    ClassifyConfig,
+    DetectConfig,
+    MultilabelConfig,
+    SegmentConfig,
+)
 from kzoo.recipes.data.box_dataset import BoxDataset, read_boxes
 from kzoo.recipes.data.class_dataset import Dataset, has_class_folders, read_dataset
 from kzoo.recipes.data.duplicates import near_duplicates
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.tables import has_classes
 from kzoo.recipes.data.images import BadImageError, Source, upright_size
+from kzoo.recipes.data.label_sets import LabelSets, has_label_sets, read_label_sets
 from kzoo.recipes.data.layout import look_through
 from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
 from kzoo.recipes.data.mask_layout import mask_pairs
@@ -23,8 +29,11 @@ from kzoo.recipes.data.packed import is_packed, read_index
 from kzoo.recipes.data.splits import NAMES
 from kzoo.recipes.data.text import Issue
 
-TASKS = ("classify", "detect", "segment")
-SIZES = {config.task: config.size for config in (ClassifyConfig, DetectConfig, SegmentConfig)}
+TASKS = ("classify", "detect", "multilabel", "segment")
+SIZES = {
+    config.task: config.size
+    for config in (ClassifyConfig, DetectConfig, MultilabelConfig, SegmentConfig)
+}
 SMALLEST = 16  # px at the net's input; smaller objects are hardly found
 MANY_SMALL = 0.1  # share of objects that may be smaller
 UNEVEN = 10  # times as many of the most frequent class as of the rarest
@@ -32,8 +41,13 @@ FEW = 10  # examples of a class
 BALANCE = {
     "classify": "classes are weighed for that, and images of the rare one help more",
     "detect": "add images of that one",
+    "multilabel": "labels are weighed for that, and images of the rare one help more",
     "segment": "say --balance",
 }
+OF_A_CLASS = {  # what is counted
+    "classify": "images", "detect": "objects", "multilabel": "images with it",
+    "segment": "images with it",
+}  # fmt: skip
 LARGEST_SIZE = 1024  # px, of what is advised
 SHOWN_ISSUES = 20
 FIRST_ISSUES = 5  # that a run shows
@@ -100,6 +114,8 @@ class Inspection:
             return base | {"boxes": boxes}
         if item.pair is not None:
             return base | {"mask": str(item.pair.mask.path)}
+        if self.task == "multilabel":
+            return base | {"labels": [self.labels[i] for i in item.labels]}
         return base | {"label": self.labels[item.labels[0]]}
 
     def __str__(self) -> str:
@@ -119,7 +135,7 @@ class Inspection:
 
     def table(self) -> list[str]:
         """Return a line for each class: how often it is in each split."""
-        what = {"classify": "images", "detect": "objects", "segment": "images with it"}[self.task]
+        what = OF_A_CLASS[self.task]
         counts = [self.counts(split) for split in NAMES]
         width = max([5, *map(len, self.labels)])
         lines = [f"{'class':{width}} {'train':>8} {'val':>8} {'test':>8}   {what}"]
@@ -149,7 +165,7 @@ def inspect_data(
 ) -> Inspection:  # fmt: skip
     """Return what the recipes would read of `data`.
 
-    task: classify, detect or segment; None to go by what is there.
+    task: classify, detect, multilabel or segment; None to go by what is there.
     format, void, val_fraction, seed: as of `kzoo.recipes.detect` and the others.
     size: side of the net's input in px that objects are measured at; None: the task's own.
     items: whether `as_json` lists every example.
@@ -181,9 +197,9 @@ def inspect_dataset(
     issues = list(dataset.issues)
     if near:
         # Boxes and masks are compared across splits alone: no two are the same.
-        label = {"classify": lambda item: item.labels}.get(task, lambda item: None)
+        told = task in ("classify", "multilabel")
         files = [
-            (item.source, item.split, label(item)) for item in found
+            (item.source, item.split, item.labels if told else None) for item in found
             if isinstance(item.source, Path)
         ]  # fmt: skip
         near_duplicates(files, issues)
@@ -203,17 +219,21 @@ def task_of(data: Path) -> str:
         return "detect"
     if mask_pairs(tree, [])[0]:
         return "segment"
+    if not has_class_folders(data) and has_label_sets(tree):
+        return "multilabel"
     if data.is_file() or has_class_folders(data) or has_classes(tree):
         return "classify"
     raise ValueError(
         f"{data} holds nothing that kzoo can learn from: neither one folder of images per class "
-        "(classify), nor images with boxes (detect: COCO, VOC, YOLO, CSV, CVAT, LabelMe, CreateML) "
+        "(classify), nor a CSV of labels (classify, multilabel), nor images with boxes (detect: "
+        "COCO, VOC, YOLO, CSV, CVAT, LabelMe, CreateML) "
         "nor with masks (segment: images/ and masks/). --task says which is meant, and why not."
     )
 
 
 READERS: Mapping[str, Callable[..., Any]] = {
-    "classify": read_dataset, "detect": read_boxes, "segment": read_masks,
+    "classify": read_dataset, "detect": read_boxes, "multilabel": read_label_sets,
+    "segment": read_masks,
 }  # fmt: skip
 
 
@@ -222,6 +242,13 @@ def class_items(dataset: Dataset) -> Iterator[Item]:
         part = getattr(dataset, split)
         for source, target in zip(part.paths, part.targets.tolist(), strict=True):
             yield Item(source, split, size_of(source), (target,))
+
+
+def label_set_items(dataset: LabelSets) -> Iterator[Item]:
+    for split in NAMES:
+        part = getattr(dataset, split)
+        for source, target in zip(part.paths, part.targets, strict=True):
+            yield Item(source, split, size_of(source), tuple(np.flatnonzero(target).tolist()))
 
 
 def box_items(dataset: BoxDataset) -> Iterator[Item]:
@@ -240,7 +267,8 @@ def mask_items(dataset: MaskDataset) -> Iterator[Item]:
 
 
 ITEMS: Mapping[str, Callable[..., Iterator[Item]]] = {
-    "classify": class_items, "detect": box_items, "segment": mask_items,
+    "classify": class_items, "detect": box_items, "multilabel": label_set_items,
+    "segment": mask_items,
 }  # fmt: skip
 
 

@@ -36,8 +36,9 @@ def write_inspection(found: Inspection, file: str | Path) -> Inspection:
     }
     for i, label in enumerate(found.labels[:MOST_CLASSES]):
         sections[label] = gallery(sheet(found, i))
-    if found.task == "detect" and any(not item.labels for item in found.items):
-        sections["without objects"] = gallery(sheet(found, None))
+    nothing = {"detect": "without objects", "multilabel": "without labels"}.get(found.task)
+    if nothing and any(not item.labels for item in found.items):
+        sections[nothing] = gallery(sheet(found, None))
     subtitle = f"{found.task}, read as {found.format}"
     write_page(file, f"The images of {found.data.resolve().name}", subtitle, sections)
     return dataclasses.replace(found, page=file)

@@ -22,7 +22,7 @@ BATCH = 32  # images that the model is given at once
 
 
 def predict(
-    model: str | Path, images: Sequence[str | Path], *, top: int = 3, alpha: float = 1.0,
+    model: str | Path, images: Sequence[str | Path], *, top: int | None = None, alpha: float = 1.0,
     weights: str | None = None, tiles: tuple[int, int] | None = None,
 ) -> Iterator[Prediction]:  # fmt: skip
     """Yield what the model says of each image, or why it cannot be read.
@@ -31,17 +31,18 @@ def predict(
         is that of the run it stands in, else what its outputs tell. Its classes are named by the
         labels in a .tflite file, else by those of its run. A .tflite file that takes floats is
         given what its metadata say, pixels in [0, 255] without them.
-    images: what `image_files` takes. top: how many classes or objects to name of an image.
+    images: what `image_files` takes. top: how many classes or objects to name of an image;
+        by default 3, of a multi-label model all that it finds.
     tiles: (rows, columns) of a photo that a detector looks at besides the whole of it.
     """
-    if top < 1:
+    if top is not None and top < 1:
         raise ValueError(f"top must be at least 1. Received: {top}")
     file = model_file(model, alpha=alpha, weights=weights)
     paths = image_files(images)
     task, read = task_of(file), image_reader(file)
     if tiles and not task.tiles:
         raise ValueError(f"Tiles are for detectors. {file} is of the task {task.name!r}.")
-    predictor = task.predict(file, top, **({"tiles": tiles} if tiles else {}))
+    predictor = task.predict(file, top or task.most_named, **({"tiles": tiles} if tiles else {}))
     for start in range(0, len(paths), BATCH):
         some = paths[start : start + BATCH]
         arrays, problems = {}, {}
@@ -109,13 +110,17 @@ def task_of(file: Path) -> Task:
         config = read_config(file.parent)
         if "task" in config:
             return get_task(config["task"])
+    tasks = [get_task(name) for name in list_tasks()]
+    for task in tasks:
+        if task.recognizes_file(file):
+            return task
     if file.suffix == ".keras":
         outputs = load_model(file).outputs
         axes = [len(output.shape) for output in outputs]
     else:
         graph = read_tflite(file).graphs[0]
         axes = [len(graph.tensors[i].shape) for i in graph.outputs]
-    for task in map(get_task, list_tasks()):
+    for task in tasks:
         if task.recognizes(axes):
             return task
     raise ValueError(f"{file} is of no task that kzoo knows: its outputs have {axes} axes.")

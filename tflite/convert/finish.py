@@ -38,7 +38,7 @@ def finish(
     if outputs == "int8":
         ends = as_stored(model, ends)
     else:
-        softmax_in_float(model)
+        scores_in_float(model)
     if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
         take_bytes(model, io)
         if io == "uint8" and through_float:
@@ -103,10 +103,11 @@ def as_stored(model: Any, ends: list[int]) -> list[int]:
     return [inner[end] if end in gone else end for end in ends]
 
 
-def softmax_in_float(model: Any) -> None:
+def scores_in_float(model: Any) -> None:
     """Turn logits -> SOFTMAX -> DEQUANTIZE around: int8 probabilities have steps of 1/256.
 
-    A STRIDED_SLICE may stand between, which takes a detector's background off.
+    A STRIDED_SLICE may stand between, which takes a detector's background off. So it is with the
+    LOGISTIC of a multi-label classifier, whose scores (1, labels) are the file's output.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -116,8 +117,12 @@ def softmax_in_float(model: Any) -> None:
     def kind(op: Any) -> int:
         return model.operatorCodes[op.opcodeIndex].builtinCode
 
-    for softmax in [op for op in graph.operators if kind(op) == kinds.SOFTMAX]:
-        chain = [softmax]
+    def makes_scores(op: Any) -> bool:
+        of_labels = kind(op) == kinds.LOGISTIC and len(graph.tensors[op.outputs[0]].shape) == 2
+        return kind(op) == kinds.SOFTMAX or of_labels
+
+    for first in filter(makes_scores, list(graph.operators)):
+        chain = [first]
         while True:
             readers = [op for op in graph.operators if chain[-1].outputs[0] in op.inputs]
             if len(readers) != 1 or kind(readers[0]) != kinds.STRIDED_SLICE:
@@ -129,7 +134,7 @@ def softmax_in_float(model: Any) -> None:
         (dequantize,) = readers
         shapes = [graph.tensors[op.outputs[0]].shape for op in chain]
         written = [op.outputs for op in [*chain, dequantize]]
-        logits, rest = softmax.inputs, [op.inputs[1:] for op in chain]
+        logits, rest = first.inputs, [op.inputs[1:] for op in chain]
         dequantize.inputs, dequantize.outputs = logits, written[0]
         graph.tensors[written[0][0]].type = schema.TensorType.FLOAT32
         graph.tensors[written[0][0]].quantization = None
@@ -140,7 +145,7 @@ def softmax_in_float(model: Any) -> None:
             tensor = graph.tensors[target[0]]
             tensor.type, tensor.quantization, tensor.shape = schema.TensorType.FLOAT32, None, shape
         order = [op for op in graph.operators if op is not dequantize]
-        order.insert(next(k for k, op in enumerate(order) if op is softmax), dequantize)
+        order.insert(next(k for k, op in enumerate(order) if op is first), dequantize)
         graph.operators = order
 
 

@@ -16,8 +16,9 @@ from kzoo.tflite.runtime.runner import Runner
 from kzoo.weights.readers.flatbuffer import TfliteModel, TfliteOperator, read_tflite
 from kzoo.weights.saved_model import load_model
 
-PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "RESHAPE"}  # between that tensor and the output
+PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "LOGISTIC", "RESHAPE"}  # from there to the output
 LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
+THRESHOLD = 0.5  # of a label that a sigmoid gives a score to
 LAYERS_SHOWN = 5
 # Sound int8 files of trained nets reached an agreement of .88 to 1.0, broken ones .10 to .5; of
 # detectors that lost no mAP the boxes had 18 dB and more.
@@ -42,11 +43,14 @@ class Output:
 
     name: str
     values: (
-        str  # what was compared: "outputs", or "log-probabilities" where the model ends in softmax
+        str  # what was compared: "outputs", "log-probabilities" where the model ends in softmax,
+        # "logits" where it ends in a sigmoid
     )
-    agreement: float  # how often the largest value is at the same place; of integers, is the same
-    # Places that it takes in the model and the file, or such integers: of a constant, agreement
-    # is 1.
+    # How often the largest value is at the same place; of integers, is the same; of labels that
+    # a sigmoid gives scores to, how often both or neither are at their threshold.
+    agreement: float
+    # Places that it takes in the model and the file, such integers, or sets of labels: of a
+    # constant, agreement is 1.
     distinct: tuple[int, int]
     sqnr_db: float  # 10 log10(power of the model's values / power of the difference)
     quantum: float  # step of the last quantized tensor before this output in the file, or 0
@@ -133,13 +137,16 @@ def compare(
     *,
     batch_size: int = 32,
     layers: int = 0,
+    thresholds: Sequence[float] | None = None,
 ) -> Comparison:
     """Run both on `images` (N, H, W, C), uint8 or float, in the model's input range.
 
     `model` is a Keras model, tf-keras' too, or the path of a .keras or another .tflite file.
     `labels` are class numbers (N, ...), for the first output. Float probabilities are compared by
     logarithms, less the mean over classes, which are the logits less their mean: differences show
-    that softmax flattens. `layers` is on how many of the images, some 8, what each layer of a
+    that softmax flattens. Scores (N, labels) of a sigmoid are compared by their logits and, label
+    by label, by whether they reach `thresholds` (labels,), by default .5; `labels` are then (N,
+    labels) of 0 and 1. `layers` is on how many of the images, some 8, what each layer of a
     functional Keras model gives is compared too, to tell where the error comes from.
     """
     images = np.asarray(images)
@@ -156,42 +163,51 @@ def compare(
                 f"Output {name!r} is {a.shape} in the model and {b.shape} in {path}: the file was "
                 "made from another model."
             )
-        results.append(measure(name, a, b, *last_step(file, name), labels))
+        results.append(measure(name, a, b, *last_step(file, name), labels, thresholds))
         labels = None
     noises = noise_by_layer(model, path, images[:layers]) if layers else ()
     return Comparison(len(images), tuple(results), noises)
 
 
 def measure(
-    name: str, a: np.ndarray, b: np.ndarray, quantum: float, softmax: bool,
-    labels: Sequence[int] | np.ndarray | None,
+    name: str, a: np.ndarray, b: np.ndarray, quantum: float, scores: str,
+    labels: Sequence[int] | np.ndarray | None, thresholds: Sequence[float] | None = None,
 ) -> Output:  # fmt: skip
-    """`a` of the model, `b` of the file, both (N, ..., classes), or class ids (N, ...)."""
+    """`a` of the model, `b` of the file, both (N, ..., classes), or class ids (N, ...).
+
+    scores: SOFTMAX or LOGISTIC where one of these makes them, else "".
+    """
+    sets = scores == "LOGISTIC" and a.ndim == 2
     # A mask's last axis is an image's width; its values are the classes.
     ids = a.dtype.kind in "iub" or b.dtype.kind in "iub"
-    top_a, top_b = (a, b) if ids else (a.argmax(-1), b.argmax(-1))
+    if sets:
+        least = np.asarray(THRESHOLD if thresholds is None else thresholds)
+        top_a, top_b = a >= least, b >= least
+    else:
+        top_a, top_b = (a, b) if ids else (a.argmax(-1), b.argmax(-1))
     accuracy = None
     if labels is not None:
         truth = np.asarray(labels)
         if truth.shape != top_a.shape:
             raise ValueError(
-                f"labels must be class numbers {top_a.shape}. Received: shape {truth.shape}"
+                f"labels must be {'0 and 1' if sets else 'class numbers'} {top_a.shape}. "
+                f"Received: shape {truth.shape}"
             )
         accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
     noise = signal = distance = furthest = 0.0
     for one, other in zip(a, b, strict=True):  # image by image: masks of many would fill memory
         one, other = one.astype(np.float64), other.astype(np.float64)  # bytes would wrap
-        if softmax:
-            one, other = centered_logarithm(one), centered_logarithm(other)
+        if scores:
+            one, other = map(LOGITS[scores], (one, other))
         apart = np.abs(one - other)
         noise, signal = noise + np.square(apart).mean(), signal + np.square(one).mean()
         distance, furthest = distance + apart.mean(), max(furthest, apart.max())
     steps = np.array([distance / len(a), furthest]) / (quantum or np.nan)
     return Output(
         name=name,
-        values="log-probabilities" if softmax else "outputs",
+        values=VALUES[scores],
         agreement=float((top_a == top_b).mean()),
-        distinct=(len(np.unique(top_a)), len(np.unique(top_b))),
+        distinct=(kinds(top_a, sets), kinds(top_b, sets)),
         sqnr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
         quantum=quantum,
         quanta=(float(steps[0]), float(steps[1])),
@@ -202,6 +218,21 @@ def measure(
 def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
     logs = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
     return logs - logs.mean(-1, keepdims=True)
+
+
+def logits(probabilities: np.ndarray) -> np.ndarray:
+    """Return the logits of scores that a sigmoid gave."""
+    clipped = np.clip(probabilities, LEAST_PROBABILITY, 1 - 1e-7)  # next below 1 in float32
+    return np.log(clipped / (1 - clipped))
+
+
+LOGITS = {"SOFTMAX": centered_logarithm, "LOGISTIC": logits}
+VALUES = {"SOFTMAX": "log-probabilities", "LOGISTIC": "logits", "": "outputs"}
+
+
+def kinds(answers: np.ndarray, sets: bool) -> int:
+    """Return how many answers there are: classes or, of (N, labels), sets of labels."""
+    return len(np.unique(answers, axis=0 if sets else None))
 
 
 def opened(model: keras.Model | str | os.PathLike[str]) -> Any:
@@ -222,13 +253,16 @@ def predict(
     return by_name(model.predict(images, batch_size=batch_size, verbose=0), wanted)
 
 
-def last_step(file: TfliteModel, name: str) -> tuple[float, bool]:
-    """(Step of the last quantized tensor before this output or 0, whether a softmax follows)."""
+def last_step(file: TfliteModel, name: str) -> tuple[float, str]:
+    """(Step of the last quantized tensor before this output or 0, SOFTMAX or LOGISTIC behind it).
+
+    The second is "" where neither of them follows.
+    """
     graph, tensor = file.graphs[0], names(file)[1][name]
     producer: dict[int, TfliteOperator] = {t: op for op in graph.operators for t in op.outputs}
-    softmax = False
+    scores = ""
     while True:
         found, op = graph.tensors[tensor], producer.get(tensor)
         if found.scales or op is None or op.name not in PASSED or not op.inputs:
-            return (found.scales[0] if found.scales else 0.0), softmax
-        softmax, tensor = softmax or op.name == "SOFTMAX", op.inputs[0]
+            return (found.scales[0] if found.scales else 0.0), scores
+        scores, tensor = op.name if op.name in LOGITS else scores, op.inputs[0]

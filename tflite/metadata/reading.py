@@ -22,10 +22,10 @@ from kzoo.weights.readers.flatbuffer import Reader, Table, read_tflite
 
 BUFFER = "TFLITE_METADATA"
 IDENTIFIER = b"M001"  # of that buffer, at its byte 4
-LABELS, RUN = "labels.txt", "run.json"
+LABELS, RUN, CALIBRATION = "labels.txt", "run.json", "score_calibration.txt"
 MOST_BYTES = 1 << 24  # of an associated file when it is read: a zip can promise any number
-AXIS_LABELS, VALUE_LABELS = 2, 3  # AssociatedFileType
-NORMALIZATION = 1  # ProcessUnitOptions
+AXIS_LABELS, VALUE_LABELS, AXIS_CALIBRATION = 2, 3, 4  # AssociatedFileType
+NORMALIZATION, SCORE_CALIBRATION, SCORE_THRESHOLD = 1, 2, 3  # ProcessUnitOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,8 @@ class Metadata:
     outputs: what they are; None lets their shapes tell a classifier from a segmenter.
     normalization: (mean, std) of (pixel - mean) / std, which an app applies to pixels in [0, 255]
         before a float32 input. Bytes go in as they are.
+    thresholds: of a multi-label classifier, the score from which on an image has each label.
+        MediaPipe, left to its defaults, returns no label with less.
     run: how it came about, settings and figures: anything that is JSON.
     """
 
@@ -104,6 +106,7 @@ class Metadata:
     license: str = ""
     outputs: Outputs | None = None
     normalization: tuple[float, float] = (0.0, 1.0)
+    thresholds: tuple[float, ...] = ()
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -117,6 +120,8 @@ class Metadata:
             yield f"{len(self.labels)} labels", ", ".join(self.labels[:3])
         if isinstance(self.outputs, BoxOutputs):
             yield f"{len(self.outputs.anchors)} anchors", ""
+        if self.thresholds:
+            yield "thresholds", ", ".join(f"{value:.2f}" for value in self.thresholds[:3])
         yield "run", ", ".join(self.run)
 
 
@@ -146,6 +151,7 @@ def read_metadata(file: str | os.PathLike[str] | bytes) -> Metadata | None:
         for f in t.tables(6)
         if f.scalar(2, "b", 0) in (AXIS_LABELS, VALUE_LABELS)
     ]
+    calibrated = any(f.scalar(2, "b", 0) == AXIS_CALIBRATION for t in outputs for f in t.tables(6))
     run = read_json(associated_file(content, RUN))
     labels = associated_file(content, names[0]) if names else None
     return Metadata(
@@ -157,6 +163,7 @@ def read_metadata(file: str | os.PathLike[str] | bytes) -> Metadata | None:
         license=root.text(5),
         outputs=read_outputs(graph, [t.text(0) for t in outputs]) if graph else None,
         normalization=read_normalization(graph) if graph else (0.0, 1.0),
+        thresholds=read_thresholds(associated_file(content, CALIBRATION)) if calibrated else (),
         run=run,
     )
 
@@ -189,6 +196,15 @@ def read_outputs(graph: Table, names: list[str]) -> Outputs:
         sigmoid = bool(decoding and decoding.scalar(11, "?", False))
         return BoxOutputs(anchors, (y, x, h, w), sigmoid)
     return DetectionOutputs() if len(names) == 4 else ClassifierOutput()
+
+
+def read_thresholds(calibration: bytes | None) -> tuple[float, ...]:
+    """Return the least score of each label; () where a label has none."""
+    lines = [line.split(",") for line in (calibration or b"").decode("utf-8", "replace").split()]
+    try:
+        return tuple(float(cells[3]) for cells in lines)
+    except (IndexError, ValueError):
+        return ()
 
 
 def root_of(data: bytes) -> Table:

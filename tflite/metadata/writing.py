@@ -10,12 +10,16 @@ import numpy as np
 
 from kzoo.tflite.metadata.reading import (
     ACTIVATIONS,
+    AXIS_CALIBRATION,
     AXIS_LABELS,
     BUFFER,
+    CALIBRATION,
     IDENTIFIER,
     LABELS,
     NORMALIZATION,
     RUN,
+    SCORE_CALIBRATION,
+    SCORE_THRESHOLD,
     VALUE_LABELS,
     BoxOutputs,
     ClassifierOutput,
@@ -33,6 +37,8 @@ FEATURE, IMAGE, BOUNDING_BOX = np.uint8(1), np.uint8(2), np.uint8(3)  # ContentP
 # MediaPipe takes "boundaries" only, left, top, right, bottom, of boxes that it decodes itself too.
 BOX = {0: BOUNDING_BOX, 1: {0: np.array([1, 0, 3, 2], np.uint32), 1: np.int8(1)}}
 COLORS = {1: np.int8(2), 3: np.int8(1)}  # channels: ColorSpaceType, grayscale or RGB
+INVERSE_LOGISTIC = np.int8(2)  # ScoreTransformationType
+UNDER_THRESHOLD = -1.0  # the score that MediaPipe gives a label below its own threshold
 PROBABILITIES = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
 
 
@@ -66,6 +72,10 @@ def associated(metadata: Metadata) -> dict[str, bytes]:
     files = {}
     if metadata.labels:
         files[LABELS] = "\n".join(metadata.labels).encode()
+    if metadata.thresholds:
+        # scale, slope, offset, least score: sigmoid(1 * logit(score) + 0) leaves the others alone.
+        lines = [f"1,1,0,{threshold:.6g}" for threshold in metadata.thresholds]
+        files[CALIBRATION] = "\n".join(lines).encode()
     if metadata.run:
         files[RUN] = json.dumps(dict(metadata.run), indent=1, sort_keys=True).encode()
     return files
@@ -160,7 +170,29 @@ def classifier(file: TfliteModel, kind: ClassifierOutput, metadata: Metadata) ->
     if last in PROBABILITIES:
         about = f"Probabilities, by {PROBABILITIES[last]}."
         stats = {5: {0: np.ones(1, np.float32), 1: np.zeros(1, np.float32)}}  # most, least
-    return [feature("score", about) | stats | {6: label_file(metadata)}], {}
+    units, files = thresholds(metadata, output[-1])
+    table = feature("score", about) | stats | units
+    return [table | {6: [*label_file(metadata), *files]}], {}
+
+
+def thresholds(metadata: Metadata, classes: int) -> tuple[dict[int, Any], list[dict[int, Any]]]:
+    """Return (process units, files) by which MediaPipe drops scores below each label's threshold.
+
+    They are least scores of its score calibration, whose curve is the identity.
+    """
+    if not metadata.thresholds:
+        return {}, []
+    if len(metadata.thresholds) != classes:
+        raise ValueError(
+            f"The model has {classes} labels, and there are {len(metadata.thresholds)} thresholds."
+        )
+    calibration = {0: INVERSE_LOGISTIC, 1: np.float32(UNDER_THRESHOLD)}
+    units = [
+        {0: np.uint8(SCORE_CALIBRATION), 1: calibration},
+        {0: np.uint8(SCORE_THRESHOLD), 1: {0: np.float32(min(metadata.thresholds))}},
+    ]
+    file = named_file(CALIBRATION, "Least scores of the labels.", AXIS_CALIBRATION)
+    return {4: units}, [file]
 
 
 def segmenter(file: TfliteModel, kind: SegmenterOutput, metadata: Metadata) -> Written:

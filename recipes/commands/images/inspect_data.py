@@ -7,14 +7,14 @@ from kzoo.recipes.configs import BOX_FORMATS
 from kzoo.recipes.inputs import require_data
 from kzoo.recipes.options import Command, JsonOptions, option
 
-TASKS = ("classify", "detect", "segment")
+TASKS = ("classify", "detect", "multilabel", "segment")
 
 
 @dataclasses.dataclass(frozen=True)
 class InspectOptions(JsonOptions):
     """What `kzoo inspect` takes."""
 
-    data: str = option("what classify, detect or segment would be given")
+    data: str = option("what classify, detect, multilabel or segment would be given")
     task: str | None = option(f"{', '.join(TASKS)} (default: what is there)", None, choices=TASKS)
     format: str | None = option(
         f"{', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS

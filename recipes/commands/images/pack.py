@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kzoo.recipes.options import Command, Options, option
 
-TASKS = ("classify", "detect", "segment")
+TASKS = ("classify", "detect", "multilabel", "segment")
 SHARD_MB = 256.0
 
 

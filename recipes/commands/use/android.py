@@ -14,7 +14,7 @@ class AndroidOptions(Options):
     out: str | None = option("folder to write (default: RUN/android)", None)
     package: str | None = option("of the app (default: com.example and the run's name)", None)
     max_results: int | None = option(
-        "classes or boxes that it shows (default: 3 classes, 20 boxes)", None
+        "classes or boxes that it shows (default: 3 classes, 20 boxes, all labels)", None
     )
 
 

@@ -26,7 +26,10 @@ class PredictOptions(JsonOptions):
         "image files, folders of them, patterns such as 'photos/*.jpg', or - to read such a list "
         "from standard input"
     )
-    top: int = option("classes or objects to name of an image", 3)
+    top: int | None = option(
+        "classes or objects to name of an image (default: 3; all labels of a multi-label model)",
+        None,
+    )
     alpha: float = option("width multiplier of a net that is named", 1.0)
     weights: str | None = option("of a net that is named (default: the usual ones)", None)
     tiles: str | None = option(

@@ -248,13 +248,19 @@ def rows_of(table: Table, columns: dict[str, int]) -> Iterator[Row]:
     for number, cells in table.rows:
         where = f"{table.file}, line {number}"
         name, label = cells[columns["file"]], cells[columns["label"]]
-        said = cells[columns["split"]] if "split" in columns else ""
-        if said and not (SPLITS.get(folded(said)) or split_of(said)):
-            raise ValueError(f"{where}: split must be train, val or test. It says: {said!r}")
         if not label or not name:
             row = dict(zip(table.columns, cells, strict=True))
             raise ValueError(f"{where}: a row needs a file and a label. It says: {row}")
-        yield Row(table.file, name, label, SPLITS.get(folded(said)) or split_of(said) or by_name)
+        yield Row(table.file, name, label, given_split(cells, columns, where) or by_name)
+
+
+def given_split(cells: Sequence[str], columns: Mapping[str, int], where: str) -> str | None:
+    """Return the split that a row gives; None without. Raises ValueError for another word."""
+    said = cells[columns["split"]] if "split" in columns else ""
+    split = SPLITS.get(folded(said)) or split_of(said)
+    if said and not split:
+        raise ValueError(f"{where}: split must be train, val or test. It says: {said!r}")
+    return split
 
 
 def one_hot(table: Table, columns: dict[str, int]) -> list[int]:

@@ -1,0 +1,23 @@
+"""`kzoo multilabel`: from images with several labels each to a verified int8 file."""
+
+from typing import Any
+
+from kzoo.recipes.configs import MultilabelConfig
+from kzoo.recipes.inputs import require_data
+from kzoo.recipes.options import Command
+
+
+def run(options: MultilabelConfig) -> Any:
+    require_data(options.data)
+    from kzoo.recipes.multilabel import multilabel
+
+    return multilabel(**vars(options))
+
+
+COMMAND = Command(
+    "multilabel",
+    "fine-tune a net on images with any number of labels each, and convert it",
+    MultilabelConfig,
+    run,
+    "kzoo multilabel photos.csv --model mobilenet_v3_small --out runs/photos",
+)

@@ -1,0 +1,330 @@
+"""Images with any number of labels each, none among them: CSV files.
+
+A table has a column of files and one of labels ("red;round"), or one column of 0 and 1 for each
+label. Rows of the same image are added up. A split is given by a column, or by the name of the
+table or its folder.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kzoo.recipes.data.class_dataset import Dataset, Split, remarks, usable, with_test
+from kzoo.recipes.data.duplicates import same_bytes
+from kzoo.recipes.data.formats.tables import (
+    COLUMNS,
+    given_split,
+    kind_of,
+    of_images,
+    tables_of,
+    with_header,
+)
+from kzoo.recipes.data.layout import Asked, ImageFinder, Tree, look_through
+from kzoo.recipes.data.packed import is_packed, open_packed
+from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, only_train, source_split
+from kzoo.recipes.data.text import Issue, Table
+
+LABEL_SETS = (
+    "labels", "tags", "classes", "attributes", "categories", "label_names", "class_names", "tag",
+    "attribute", *COLUMNS["label"],
+)  # fmt: skip
+SEPARATORS = (";", "|", ",")  # between the labels of a cell: the first that the column has
+YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "-1", "false", "no")  # CelebA says 1 and -1
+WANTED = (
+    "the columns file,labels (several labels in a cell: red;round), or file and one column of 0 "
+    "and 1 for each label and, if wanted, split"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSets(Dataset):
+    """Images and which of the labels each one has; `targets` are (N, labels) of 0 and 1."""
+
+    format: str = "csv"
+
+    def __str__(self) -> str:
+        counts = self.train.targets.sum(axis=0)
+        names = ", ".join(f"{label} {n}" for label, n in zip(self.labels, counts, strict=True))
+        without = int((self.train.targets.sum(axis=1) == 0).sum())
+        text = f"{counted(self)} ({names}; {without} without a label)"
+        return text + (f"; {len(self.issues)} not used as they stand" if self.issues else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagged:
+    """An image, its labels, and the split that it is given for."""
+
+    path: Path
+    labels: frozenset[str]
+    split: str | None
+
+
+def read_label_sets(
+    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse",
+    test: str | Path | None = None,
+) -> LabelSets:  # fmt: skip
+    """Return the images that the tables of `data` name, every one opened to see that it is one.
+
+    `data` is a CSV file, a folder with some, or what `kzoo pack` made of one; the other arguments
+    are those of `read_dataset`. Where nothing is given as val, `val_fraction` of the images of
+    every label is drawn by `seed`, of the rarest label first.
+    Raises ValueError where nothing can be learnt from what is there, saying why.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(f"There is no {data}. DATA is a CSV with {WANTED}.")
+    if test is not None:
+        dataset = read_label_sets(data, val_fraction=val_fraction, seed=seed, damaged=damaged)
+        return with_test(dataset, *read_label_sets_test(test, dataset.labels))
+    if is_packed(data):
+        return packed_label_sets(data, skip=damaged == "skip")
+    issues: list[Issue] = []
+    named, found = tagged(data, issues)
+    if only_train(row.split for row in found):
+        given = {"train": None, "test": "test"}
+        found = [dataclasses.replace(row, split=given[str(row.split)]) for row in found]
+    rows = usable(found, issues)
+    if not {"train", "val"} & {row.split for row in rows}:
+        rows = drawn_by_label(rows, val_fraction, seed)
+    rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]
+    known = {label for row in rows if row.split == "train" for label in row.labels}
+    labels = [label for label in named if label in known]
+    for label in named:
+        if label not in known:
+            issues.append(Issue(data, f"label {label!r} is on no image to train on: left out"))
+    if len(labels) < 2:
+        raise ValueError(
+            f"{data} has {f'only the label {labels[0]!r}' if labels else 'no labels'} on its "
+            f"{len(rows)} images to learn from. A multi-label model needs at least two labels: a "
+            f"CSV with {WANTED}."
+        )
+    same_bytes([(row.path, row.split, row.labels) for row in rows], issues)
+    splits = {name: split_of_rows(rows, {name}, labels) for name in NAMES}
+    if not len(splits["val"]):
+        raise ValueError(
+            f"{data}: no image is left to validate on. Give some as val, or no split at all: then "
+            "val_fraction is drawn."
+        )
+    return LabelSets(tuple(labels), **splits, issues=tuple(issues))
+
+
+def read_label_sets_test(
+    data: str | Path, labels: Sequence[str]
+) -> tuple[Split, tuple[Issue, ...]]:
+    """Return the images to test a model of these labels on, and what is wrong with them.
+
+    They are those that `data` gives as test, or all where it gives none. Labels of others are left
+    out; their images stay. Raises ValueError where no image has one of the labels.
+    """
+    data = Path(data)
+    if not data.exists():
+        raise ValueError(f"There is no {data}. Name a CSV with {WANTED}.")
+    if is_packed(data):
+        packed = packed_label_sets(data, skip=False)
+        if packed.labels != tuple(labels):
+            raise ValueError(f"{data} was packed with other labels than {', '.join(labels)}.")
+        return packed.test if len(packed.test) else packed.val, packed.issues
+    issues: list[Issue] = []
+    named, found = tagged(data, issues)
+    for label in sorted({*named} - set(labels)):
+        issues.append(Issue(data, f"label {label!r} is none of the model's: left out"))
+    split = split_of_rows(usable(found, issues), for_test(row.split for row in found), labels)
+    if not split.targets.any():
+        raise ValueError(f"{data} holds no image of {', '.join(labels)} to test on.")
+    return split, tuple(issues)
+
+
+def packed_label_sets(data: Path, *, skip: bool) -> LabelSets:
+    packed = open_packed(data, "multilabel", skip=skip)
+    train, val, test = (
+        Split(packed.images[split], packed.said[split]["targets"]) for split in NAMES
+    )
+    return LabelSets(packed.labels, train, val, test, remarks(packed), "packed")
+
+
+def split_of_rows(
+    rows: Sequence[Tagged], wanted: set[str | None] | set[str], labels: Sequence[str]
+) -> Split:
+    """Return the images of some splits."""
+    own = [row for row in rows if row.split in wanted]
+    targets = [[label in row.labels for label in labels] for row in own]
+    return Split(
+        tuple(row.path for row in own), np.array(targets, "uint8").reshape(len(own), len(labels))
+    )
+
+
+def drawn_by_label(rows: Sequence[Tagged], val_fraction: float, seed: int) -> list[Tagged]:
+    """Return the rows with `val_fraction` of each label's images drawn as val.
+
+    The rarest label is drawn first, as of https://doi.org/10.1007/978-3-642-23808-6_10: what is
+    drawn for one label counts for its others. Images without a label come last.
+    """
+    rng = np.random.default_rng(seed)
+    free = [i for i, row in enumerate(rows) if row.split is None]
+    of_label: dict[str | None, list[int]] = {}
+    for i in free:
+        for label in rows[i].labels or (None,):
+            of_label.setdefault(label, []).append(i)
+    order = sorted(of_label, key=lambda label: (label is None, len(of_label[label]), label or ""))
+    drawn: set[int] = set()
+    settled: set[int] = set()
+    for label in order:
+        own = of_label[label]
+        wanted = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
+        left = [i for i in own if i not in settled]
+        missing = max(0, wanted - sum(i in drawn for i in own))
+        drawn.update(left[k] for k in rng.permutation(len(left))[:missing])
+        settled.update(own)
+    return [
+        dataclasses.replace(row, split="val") if i in drawn else row for i, row in enumerate(rows)
+    ]
+
+
+# Tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of a table of label sets."""
+
+    source: Path
+    image: str
+    labels: tuple[str, ...]
+    split: str | None
+
+
+def tagged(data: Path, issues: list[Issue]) -> tuple[tuple[str, ...], list[Tagged]]:
+    """Return (labels, images) of the tables of a file or folder."""
+    tree = look_through(data)
+    labels, rows = table_rows(tree, issues)
+    if not rows:
+        raise ValueError(f"{data} holds no table of labels. DATA is a CSV with {WANTED}.")
+    paths = ImageFinder(tree).find(
+        [Asked(row.source, row.image, split=row.split) for row in rows], issues
+    )
+    found: dict[Path, Tagged] = {}
+    for row, path in zip(rows, paths, strict=True):
+        if path is None:
+            continue
+        other = found.get(path, Tagged(path, frozenset(), row.split))
+        split = max(row.split, other.split, key=GUARD.__getitem__)
+        if other.split != row.split:
+            issues.append(Issue(path, f"is given as of two splits: kept for {split}"))
+        found[path] = Tagged(path, other.labels | {*row.labels}, split)
+    issues += tree.unread()
+    return labels, list(found.values())
+
+
+def table_rows(tree: Tree, issues: list[Issue]) -> tuple[tuple[str, ...], list[Row]]:
+    """Return (labels, rows) of all tables of label sets. Raises ValueError for a broken one.
+
+    Labels that are columns keep their order; others are sorted.
+    """
+    columns_first: dict[str, None] = {}
+    words: set[str] = set()
+    rows: list[Row] = []
+    for table, named in tables_of(tree, issues):
+        table, named = with_header(table, named)
+        places = columns_of_labels(table, named)
+        if places is None and tree.only:
+            raise ValueError(
+                f"{table.file}: the first line must name {WANTED}. It says: "
+                f"{','.join(table.columns)[:80]!r}"
+            )
+        if places is None:
+            issues.append(Issue(table.file, "has no columns of files and labels: left out"))
+            continue
+        by_name = source_split(tree, table.file, many=True)
+        own = [
+            dataclasses.replace(r, split=r.split or by_name) for r in rows_of(table, named, places)
+        ]
+        rows += own
+        if places.of_labels:
+            columns_first |= dict.fromkeys(table.columns[i] for i in places.of_labels)
+        words |= {label for row in own for label in row.labels}
+        unused = [name for i, name in enumerate(table.columns) if i not in places.used(named)]
+        if unused:
+            issues.append(Issue(table.file, f"columns that are not used: {', '.join(unused)}"))
+    return (*columns_first, *sorted(words - {*columns_first})), rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Numbers of columns: of files, and of label sets or of 0 and 1 for each label."""
+
+    file: int
+    of_sets: int | None
+    of_labels: tuple[int, ...] = ()
+
+    def used(self, named: Mapping[str, int]) -> set[int | None]:
+        return {self.file, self.of_sets, named.get("split"), *self.of_labels}
+
+
+def columns_of_labels(table: Table, named: Mapping[str, int]) -> Places | None:
+    """Return where a table has its labels; None where it is no table of labels.
+
+    Two columns that mostly hold 0 and 1, or more of them, are labels' own columns.
+    """
+    file = named.get("file")
+    if file is None:
+        files = [i for i in range(len(table.columns)) if of_images(table, i)]
+        file = files[0] if len(files) == 1 else None
+    if file is None or kind_of(named):
+        return None
+    others = [i for i in range(len(table.columns)) if i not in (file, named.get("split"))]
+    cells = {i: [row[i].lower() for _, row in table.rows] for i in others}
+    hot = [i for i in others if 2 * sum(cell in YES + NO for cell in cells[i]) > len(table.rows)]
+    if len(hot) > 1:
+        return Places(file, None, tuple(hot))
+    names = {table.columns[i].lower(): i for i in others}
+    known = [names[name] for name in LABEL_SETS if name in names]
+    place = known[0] if known else others[0] if len(others) == 1 else None
+    return None if place is None else Places(file, place)
+
+
+def rows_of(table: Table, named: Mapping[str, int], places: Places) -> list[Row]:
+    """Return the rows of a table. Raises ValueError for a broken line."""
+    column = places.of_sets
+    separator = None if column is None else separator_of([row[column] for _, row in table.rows])
+    rows = []
+    for number, cells in table.rows:
+        where = f"{table.file}, line {number}"
+        if not cells[places.file]:
+            raise ValueError(f"{where}: a row needs a file.")
+        if column is None:
+            words = [
+                table.columns[i] for i in places.of_labels if is_yes(cells[i], table, i, where)
+            ]
+        else:
+            words = cells[column].split(separator) if separator else [cells[column]]
+        labels = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+        rows.append(Row(table.file, cells[places.file], labels, given_split(cells, named, where)))
+    return rows
+
+
+def separator_of(cells: Sequence[str]) -> str | None:
+    """Return what stands between the labels of a cell; None where no cell has two."""
+    return next((mark for mark in SEPARATORS if any(mark in cell for cell in cells)), None)
+
+
+def is_yes(cell: str, table: Table, column: int, where: str) -> bool:
+    """Return what a cell of a label's own column says."""
+    if cell.lower() not in YES + NO:
+        raise ValueError(
+            f"{where}: the column {table.columns[column]!r} holds 0 and 1. It says: {cell!r}"
+        )
+    return cell.lower() in YES
+
+
+def has_label_sets(tree: Tree) -> bool:
+    """Whether a table gives some image several labels or none."""
+    try:
+        rows = table_rows(tree, [])[1]
+    except ValueError:
+        return False
+    found: dict[tuple[Path, str], set[str]] = {}
+    for row in rows:
+        found.setdefault((row.source, row.image), set()).update(row.labels)
+    return any(len(labels) != 1 for labels in found.values())

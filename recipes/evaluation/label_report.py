@@ -1,0 +1,375 @@
+"""How good label sets are, and what a multi-label run leaves for people."""
+
+import csv
+import dataclasses
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kzoo.files import replacing
+from kzoo.recipes.data.class_dataset import Split
+from kzoo.recipes.data.images import read_image
+from kzoo.recipes.evaluation.class_report import GALLERY, some_images, title
+from kzoo.recipes.evaluation.classify_files import load_classifier
+from kzoo.recipes.evaluation.evaluate import Evaluation
+from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
+from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
+from kzoo.recipes.task import FLOAT, INT8, Report, Run
+from kzoo.recipes.training.run_folder import labels_of
+from kzoo.tflite.metadata.reading import read_metadata
+
+THRESHOLD = 0.5  # of a label that no file has one of its own for
+MOST_CURVES = 12  # labels whose precision and recall are drawn
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """Probabilities (N, labels), and the threshold of each label."""
+
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """Which labels each image is given, (N, labels) bool."""
+        return self.probabilities >= self.thresholds
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelScore:
+    """How good label sets are. Arrays are (labels,); nan where no image has the label."""
+
+    thresholds: np.ndarray
+    average_precision: np.ndarray
+    true: np.ndarray  # images that have the label and are given it
+    false: np.ndarray  # images that are given it without having it
+    missed: np.ndarray
+    exact: float  # share of the images all of whose labels are right
+
+    @property
+    def map(self) -> float:
+        """Mean of the average precisions, of the labels that some image has."""
+        known = self.average_precision[~np.isnan(self.average_precision)]
+        return float(known.mean()) if len(known) else float("nan")
+
+    @property
+    def f1(self) -> np.ndarray:
+        """F1 of each label at its threshold."""
+        return f1(self.true, self.false, self.missed)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of the labels' F1, of those that some image has."""
+        known = self.f1[self.true + self.missed > 0]
+        return float(known.mean()) if len(known) else float("nan")
+
+    @property
+    def micro_f1(self) -> float:
+        """F1 of all decisions together."""
+        return float(f1(*(x.sum() for x in (self.true, self.false, self.missed))))
+
+    def figures(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Return what is kept in results.json, where nan is null."""
+        columns = {
+            "threshold": self.thresholds, "precision": share(self.true, self.false),
+            "recall": share(self.true, self.missed), "f1": self.f1,
+            "average_precision": self.average_precision, "images": self.true + self.missed,
+        }  # fmt: skip
+        by_label = {
+            label: {name: finite(values[i]) for name, values in columns.items()}
+            for i, label in enumerate(labels)
+        }
+        whole = ("map", "micro_f1", "macro_f1", "exact")
+        return {name: finite(getattr(self, name)) for name in whole} | {"by_label": by_label}
+
+    def as_json(self) -> dict[str, Any]:
+        return self.figures([str(i) for i in range(len(self.thresholds))])
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in cells(self).items())
+
+
+def finite(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def share(part: Any, rest: Any) -> np.ndarray:
+    """Return part / (part + rest), nan of nothing."""
+    whole = np.asarray(part + rest, float)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def f1(true: Any, false: Any, missed: Any) -> np.ndarray:
+    """Return the harmonic mean of precision and recall; 0 where there is nothing to find."""
+    return 2 * true / np.maximum(1, 2 * true + false + missed)
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean precision at every image that has the label, nan without any.
+
+    scores, truth: (N,). Sum of (recall step) x precision, without interpolation; images of equal
+    scores stand at one place, as scikit-learn's average_precision_score has it.
+    """
+    if not truth.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # of those with one score
+    found = np.cumsum(truth[order].astype(bool))[last]
+    precision = found / (np.flatnonzero(last) + 1)
+    return float((np.diff(found, prepend=0) * precision).sum() / truth.sum())
+
+
+def best_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return for each label the threshold (labels,) of the highest F1; .5 where no image has it.
+
+    It lies midway between two scores. Of equal ones the nearest to .5 is taken.
+    """
+    chosen = []
+    for scores, truth in zip(probabilities.T, targets.T.astype(bool), strict=True):
+        if not truth.any():
+            chosen.append(THRESHOLD)
+            continue
+        levels = np.unique(scores.astype(float))
+        candidates = np.append((levels[1:] + levels[:-1]) / 2, levels[0] / 2)
+        given = scores >= candidates[:, None]
+        quality = f1(
+            (given & truth).sum(1), (given & ~truth).sum(1), (~given & truth).sum(1)
+        )  # fmt: skip
+        best = candidates[quality >= quality.max() - 1e-12]
+        chosen.append(best[np.abs(best - THRESHOLD).argmin()])
+    return np.array(chosen)
+
+
+def score_labels(predictions: Scored, split: Split, labels: Sequence[str]) -> LabelScore:
+    """Return the score of what was predicted of the images of a split."""
+    truth, given = split.targets.astype(bool), predictions.decisions
+    return LabelScore(
+        predictions.thresholds,
+        np.array([average_precision(predictions.probabilities[:, i], truth[:, i])
+                  for i in range(len(labels))]),
+        (given & truth).sum(axis=0), (given & ~truth).sum(axis=0), (~given & truth).sum(axis=0),
+        float((given == truth).all(axis=1).mean()),
+    )  # fmt: skip
+
+
+def thresholds_of(file: Path, labels: int) -> np.ndarray:
+    """Return the thresholds (labels,) that a .tflite file carries, .5 where it has none."""
+    metadata = read_metadata(file) if file.is_file() else None
+    found = metadata.thresholds if metadata else ()
+    return np.array(found) if len(found) == labels else np.full(labels, THRESHOLD)
+
+
+def has_thresholds(file: Path) -> bool:
+    """Whether a .tflite file carries thresholds of labels."""
+    metadata = read_metadata(file) if file.suffix == ".tflite" else None
+    return bool(metadata and metadata.thresholds)
+
+
+def label_predictor(file: Path, top: int) -> Predictor:
+    """Return what names the labels of images, the surest `top` of those at their threshold.
+
+    The thresholds are those of the file or, of a .keras file, of model.tflite beside it.
+    """
+    classifier, labels = load_classifier(file), labels_of(file)
+    own = file if file.suffix == ".tflite" else file.with_name("model.tflite")
+
+    def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
+        scores = classifier(images)
+        thresholds = thresholds_of(own, scores.shape[1])
+        return [
+            Prediction(path, tuple(
+                Found(label_of(labels, i), float(row[i])) for i in np.argsort(-row)
+                if row[i] >= thresholds[i]
+            )[:top])
+            for path, row in zip(paths, scores, strict=True)
+        ]  # fmt: skip
+
+    return Predictor(classifier.size, run)
+
+
+# The report
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelResults(RunResults):
+    """What a multi-label run reached on its validation images; figures in [0, 1]."""
+
+    float_map: float
+    int8_map: float
+    float_micro_f1: float
+    int8_micro_f1: float
+    float_macro_f1: float
+    int8_macro_f1: float
+    agreement: float  # of decisions, label by label, between float model and int8 file
+    sqnr_db: float
+    thresholds: Mapping[str, float]  # by label
+
+    @staticmethod
+    def main_figures(evaluation: Evaluation) -> dict[str, Any]:
+        assert evaluation.comparison
+        scores = evaluation.val.scores
+        return {
+            **{
+                f"{kind}_{name}": getattr(score, name)
+                for kind, score in scores.items() for name in ("map", "micro_f1", "macro_f1")
+            },
+            "agreement": evaluation.comparison.agreement,
+            "sqnr_db": evaluation.comparison.sqnr_db,
+            "thresholds": {},
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, run: Run, evaluation: Evaluation, history: Sequence[Any] = ()) -> "LabelResults":
+        found = evaluation.val.scores[INT8].thresholds
+        by_label = dict(zip(run.dataset.labels, map(float, found), strict=True))
+        return dataclasses.replace(super().of(run, evaluation, history), thresholds=by_label)
+
+    def summary(self) -> str:
+        return (
+            f"mAP {self.float_map:.3f} float, {self.int8_map:.3f} int8; F1 of all decisions "
+            f"{self.float_micro_f1:.3f} float, {self.int8_micro_f1:.3f} int8; they agree on "
+            f"{self.agreement:.1%} of the decisions (SQNR of the logits {self.sqnr_db:.1f} dB)"
+        )
+
+    def test_summary(self) -> str:
+        if not self.test:
+            return ""
+        words = [
+            f"{name} {number(self.test[FLOAT][key] or np.nan)} float, "
+            f"{number(self.test[INT8][key] or np.nan)} int8"
+            for name, key in (("mAP", "map"), ("F1 of all decisions", "micro_f1"))
+        ]
+        return f"on the test images: {'; '.join(words)}"
+
+
+def cells(score: LabelScore) -> dict[str, str]:
+    values = {"mAP": score.map, "micro F1": score.micro_f1, "macro F1": score.macro_f1}
+    return {name: number(value) for name, value in values.items()} | {
+        "all labels right": f"{score.exact:.1%}"
+    }
+
+
+def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
+    """Return what the page shows of both models."""
+    val, labels = evaluation.val, run.dataset.labels
+    split, int8 = val.examples, val.predictions[INT8]
+    errors = (int8.decisions != split.targets.astype(bool)).sum(axis=1)
+    far = np.abs(int8.probabilities - int8.thresholds).max(axis=1)  # among equals the surest
+    worst = [i for i in np.lexsort((-far, -errors)) if errors[i]][:GALLERY]
+    shown = {
+        f"By label, {name}": table(
+            ("", "images", "threshold", *(
+                f"{column} {kind}" for kind in (FLOAT, INT8)
+                for column in ("precision", "recall", "F1", "AP")
+            )),
+            by_label(part.scores, labels),
+        )
+        for name, part in (("validation", val), ("test", evaluation.test)) if part
+    }  # fmt: skip
+    return shown | {
+        "Precision and recall": plot(draw_precision(val, labels), "precision over recall"),
+        "The worst answers of the int8 file": thumbnails(split, labels, int8, worst),
+        "Images of all kinds": thumbnails(split, labels, int8, some_images(len(split))),
+    }
+
+
+def by_label(scores: Mapping[str, LabelScore], labels: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return a row for each label."""
+    any_score = scores[INT8]
+    return [
+        (
+            label,
+            str(any_score.true[i] + any_score.missed[i]),
+            f"{any_score.thresholds[i]:.2f}",
+            *(
+                number(values[i]) for kind in (FLOAT, INT8) for values in (
+                    share(scores[kind].true, scores[kind].false),
+                    share(scores[kind].true, scores[kind].missed),
+                    scores[kind].f1, scores[kind].average_precision,
+                )
+            ),
+        )
+        for i, label in enumerate(labels)
+    ]  # fmt: skip
+
+
+def draw_precision(val: Any, labels: Sequence[str]) -> Figure:
+    """Draw precision over recall of the int8 file, and where each label's threshold lies."""
+    some = [i for i in range(len(labels)) if val.examples.targets[:, i].any()][:MOST_CURVES]
+    columns = min(4, max(1, len(some)))
+    rows = -(-max(1, len(some)) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    found, score = val.predictions[INT8], val.scores[INT8]
+    for axes in grid.flat[len(some) :]:
+        axes.axis("off")
+    for axes, i in zip(grid.flat, some, strict=False):
+        order = np.argsort(-found.probabilities[:, i], kind="stable")
+        right = np.cumsum(val.examples.targets[order, i])
+        axes.plot(right / right[-1], right / np.arange(1, len(right) + 1), color="#2458d3")
+        axes.plot(
+            *(share(score.true, other)[i] for other in (score.missed, score.false)), "o",
+            color="#b3261e",
+        )  # fmt: skip
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
+        axes.set_title(labels[i], fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def thumbnails(split: Split, labels: Sequence[str], found: Scored, chosen: Iterable[int]) -> str:
+    """Return HTML: images with the labels that they are given, and those that they lack."""
+    shown = []
+    for i in chosen:
+        words = []
+        for k in np.argsort(-found.probabilities[i]):
+            true, given = bool(split.targets[i, k]), bool(found.decisions[i, k])
+            name = f"{html.escape(labels[k])} {found.probabilities[i, k]:.0%}"
+            if given:
+                words.append(f'<span class="{"right" if true else "wrong"}">{name}</span>')
+            elif true:
+                words.append(f'<span class="wrong">not {name}</span>')
+        path = split.paths[i]
+        caption = f"{', '.join(words) or 'no label'}<br>{html.escape(path.name)}"
+        shown.append((read_image(path, THUMBNAIL), path.name, caption))
+    return gallery(shown)
+
+
+def write_files(run: Run, evaluation: Evaluation) -> None:
+    """Write predictions.csv, of the validation images: a row for each image and label."""
+    val, labels = evaluation.val, run.dataset.labels
+    with (
+        replacing(run.folder / "predictions.csv") as part,
+        part.open("w", newline="", encoding="utf-8") as out,
+    ):
+        writer = csv.writer(out)
+        kinds = list(val.predictions)
+        writer.writerow(
+            ["file", "label", "true", *(f"{n}{c}" for n in kinds for c in ("", "_probability"))]
+        )
+        for i, path in enumerate(val.examples.paths):
+            for k, label in enumerate(labels):
+                answers = [
+                    cell for found in val.predictions.values()
+                    for cell in (int(found.decisions[i, k]), f"{found.probabilities[i, k]:.4f}")
+                ]  # fmt: skip
+                writer.writerow([path, label, int(val.examples.targets[i, k]), *answers])
+
+
+REPORT = Report(
+    Results=LabelResults,
+    figures=lambda score, labels: score.figures(labels),
+    cells=cells,
+    title=title,
+    curves=("loss", "map"),
+    note="Each label has its own threshold, which the int8 file's F1 on the validation images "
+    "chose; the float model is measured at the same ones. Figures of the validation images flatter "
+    "for that.",
+    sections=sections,
+    files=write_files,
+)

@@ -1,0 +1,207 @@
+"""Fine-tune a MobileNet to say which of several labels an image has, down to a verified int8 file.
+
+    kzoo multilabel PHOTOS.csv --model mobilenet_v3_small --weights imagenet --out runs/photos
+
+The classifiers of the zoo end in a sigmoid here. Every label has a threshold of its own, which the
+int8 file's F1 on the validation images chose; the file carries them in its metadata.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import kzoo
+from kzoo.files import replacing
+from kzoo.recipes import classify, pipeline
+from kzoo.recipes.configs import MultilabelConfig as Config
+from kzoo.recipes.data.augment import Batches
+from kzoo.recipes.data.class_dataset import Split
+from kzoo.recipes.data.images import Images
+from kzoo.recipes.data.label_sets import LabelSets, read_label_sets, read_label_sets_test
+from kzoo.recipes.data.packing import pack_labels
+from kzoo.recipes.evaluation.classify_files import load_classifier
+from kzoo.recipes.evaluation.label_report import (
+    REPORT,
+    LabelResults,
+    Scored,
+    best_thresholds,
+    has_thresholds,
+    label_predictor,
+    score_labels,
+    thresholds_of,
+)
+from kzoo.recipes.options import configured
+from kzoo.recipes.task import Run, Task, register_task
+from kzoo.recipes.training.stage import Stage
+from kzoo.recipes.training.stages import TrainingStage, transfer_stages
+from kzoo.tflite import Comparison, Metadata, compare, convert
+from kzoo.tflite.convert.prepare import copy_in_float32
+from kzoo.tflite.metadata.writing import add_metadata
+
+LARGEST_WEIGHT = 10.0  # of the images that have a rare label
+EPSILON = 1e-7
+
+
+def multilabel(data: str | Path, **options) -> LabelResults:
+    """`kzoo multilabel` as a function; `options` are the fields of `Config`.
+
+    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    """
+    return pipeline.run(TASK, configured("multilabel", Config, data=str(data), **options))
+
+
+@keras.saving.register_keras_serializable(package="kzoo")
+class LabelLoss(keras.losses.Loss):
+    """Cross-entropy of each label's probability, on average over labels and images.
+
+    -w y (1 - p)^focus_yes log p - (1 - y) q^focus_no log(1 - q), with q = max(p - margin, 0): the
+    asymmetric loss of https://arxiv.org/abs/2009.14119, equation 5 to 7, and with zeros binary
+    cross-entropy. `weights` (labels,) are w, of the images that have a label.
+    """
+
+    def __init__(
+        self, *, weights: Sequence[float] | None = None, focus_yes: float = 0.0,
+        focus_no: float = 0.0, margin: float = 0.0, name: str = "label_loss", **options: Any,
+    ):  # fmt: skip
+        super().__init__(name=name, **options)
+        self.weights = None if weights is None else [float(weight) for weight in weights]
+        self.focus_yes, self.focus_no, self.margin = focus_yes, focus_no, margin
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each image (N,)."""
+        yes = ops.cast(y_true, y_pred.dtype)
+        p = ops.clip(y_pred, EPSILON, 1 - EPSILON)
+        q = ops.clip(p - self.margin, EPSILON, 1 - EPSILON)
+        found, spared = -ops.log(p), -ops.log(1 - q)
+        if self.focus_yes:
+            found = found * ops.power(1 - p, self.focus_yes)
+        if self.focus_no:
+            spared = spared * ops.power(q, self.focus_no)
+        if self.weights:
+            found = found * ops.convert_to_tensor(self.weights, y_pred.dtype)
+        return ops.mean(yes * found + (1 - yes) * spared, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("weights", "focus_yes", "focus_no", "margin")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+# By `Config.loss`; numbers of the asymmetric one as its authors set them.
+LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
+    "bce": lambda weights: LabelLoss(weights=weights),
+    "asymmetric": lambda weights: LabelLoss(weights=weights, focus_no=4.0, margin=0.05),
+}
+
+
+def build(config: Config, dataset: LabelSets) -> keras.Model:
+    """Return the classifier, with the weights that the config names."""
+    return kzoo.get_model(config.model)(
+        config.alpha,
+        input_shape=(config.size, config.size, 3),
+        classes=len(dataset.labels),
+        classifier_activation="sigmoid",
+        weights=None if config.weights == "none" else config.weights,
+        norm_momentum=classify.NORM_MOMENTUM,
+    )
+
+
+class Stages(classify.Stages):
+    """The stages of a classifier's run, with the loss and metric of label sets."""
+
+    def all(self) -> list[TrainingStage]:
+        return transfer_stages(
+            self.run.config, self.stage, head=self.head, whole=self.whole, qat=self.int8,
+            rates=(classify.HEAD_LEARNING_RATE, classify.QAT_LEARNING_RATE),
+        )  # fmt: skip
+
+    def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
+        """Return a stage whose best epoch has the highest mean average precision."""
+        config, labels = self.run.config, len(self.run.dataset.labels)
+        weights = label_weights(self.run.dataset.train.targets) if config.balance else None
+        precision = keras.metrics.AUC(curve="PR", multi_label=True, num_labels=labels, name="map")
+        return Stage(
+            name,
+            epochs,
+            learning_rate,
+            LOSSES[config.loss](weights),
+            [precision],
+            "val_map",
+            patience=config.patience,
+            **config.of_stages,
+            **options,
+        )
+
+    def balance(self) -> None:
+        """Return no weights of images: the loss weighs labels."""
+
+
+def label_weights(targets: np.ndarray) -> np.ndarray:
+    """Return (labels,) how much more the images that have a label weigh than those that do not.
+
+    They are the root of how many times fewer they are, from 1 to LARGEST_WEIGHT.
+    """
+    have = targets.sum(axis=0)
+    return np.sqrt((len(targets) - have) / np.maximum(1, have)).clip(1, LARGEST_WEIGHT)
+
+
+def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int) -> np.ndarray:
+    """Return 1 less the mean squared error of each image's probabilities."""
+    return 1 - np.square(outputs - val.targets[val.batch(i)]).mean(axis=1)
+
+
+def infer(run: Run, model: keras.Model | Path, split: Split) -> Scored:
+    """Return the probabilities of a split's images, with the thresholds of the run's int8 file."""
+    file = model if isinstance(model, Path) and model.suffix == ".tflite" else run.int8
+    probabilities = load_classifier(model)(Images(split.paths, run.size)[:])
+    return Scored(probabilities, thresholds_of(file, probabilities.shape[1]))
+
+
+def compare_labels(run: Run, model: keras.Model, split: Split, *, layers: int) -> Comparison:
+    images = Images(split.paths, run.size)[:]
+    thresholds = thresholds_of(run.int8, split.targets.shape[1])
+    return compare(
+        model, run.int8, images, labels=split.targets, layers=layers, thresholds=thresholds
+    )
+
+
+def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:
+    """Convert the model, and choose the file's thresholds by its own answers."""
+    labels, val = run.dataset.labels, run.dataset.val
+    convert(int8, run.int8, labels=labels, progress=progress)
+    thresholds = best_thresholds(infer(run, run.int8, val).probabilities, val.targets)
+    metadata = Metadata(labels=labels, thresholds=tuple(map(float, thresholds)))
+    content = add_metadata(run.int8.read_bytes(), metadata)
+    with replacing(run.int8) as part:
+        part.write_bytes(content)
+    return run.int8
+
+
+TASK = register_task(
+    Task(
+        name="multilabel",
+        Config=Config,
+        read=read_label_sets,
+        read_test=read_label_sets_test,
+        sources=lambda split: split.paths,
+        build=build,
+        stages=lambda run: Stages(run).all(),
+        float_copy=copy_in_float32,
+        write_file=write_file,
+        infer=infer,
+        score=score_labels,
+        compare=compare_labels,
+        report=REPORT,
+        predict=label_predictor,
+        most_named=100,
+        image_quality=image_quality,
+        recognizes=lambda axes: False,
+        recognizes_file=has_thresholds,
+        pack=partial(pack_labels, task="multilabel"),
+        before_softmax=lambda model: keras.Model(model.input, model.get_layer("predictions").input),
+    )
+)
