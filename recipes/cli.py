@@ -12,10 +12,10 @@ from kzoo.recipes.commands.about import env, list_models, weights
 from kzoo.recipes.commands.files import audit, benchmark, compare, convert, sensitivity
 from kzoo.recipes.commands.images import inspect_data, pack
 from kzoo.recipes.commands.json_output import json_text
+from kzoo.recipes.commands.quiet import own_terminal
 from kzoo.recipes.commands.train import classify, demo, detect, multilabel, plan, segment
 from kzoo.recipes.commands.use import android, evaluate, predict, serve
 from kzoo.recipes.options import Command, add_flags, did_you_mean, from_flags
-from kzoo.recipes.quiet import own_terminal
 
 GROUPS = {
     "Train on your own images": (demo, classify, multilabel, detect, segment, plan),

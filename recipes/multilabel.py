@@ -136,7 +136,7 @@ class Stages(classify.Stages):
             **options,
         )
 
-    def balance(self) -> None:
+    def balance(self) -> None:  # type: ignore[override]
         """Return no weights of images: the loss weighs labels."""
 
 
@@ -163,7 +163,7 @@ def infer(run: Run, model: keras.Model | Path, split: Split) -> Scored:
 
 def compare_labels(run: Run, model: keras.Model, split: Split, *, layers: int) -> Comparison:
     images = Images(split.paths, run.size)[:]
-    thresholds = thresholds_of(run.int8, split.targets.shape[1])
+    thresholds = thresholds_of(run.int8, split.targets.shape[1]).tolist()
     return compare(
         model, run.int8, images, labels=split.targets, layers=layers, thresholds=thresholds
     )

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from kzoo.recipes.data.augment import Augment
+from kzoo.recipes.data.formats.mask_layout import VOC_LABELS
 from kzoo.recipes.data.images import upright_size
 from kzoo.recipes.data.mask_batches import MaskBatches
 from kzoo.recipes.data.mask_dataset import Masked, full_mask, read_masks
-from kzoo.recipes.data.mask_layout import VOC_LABELS
 from kzoo.recipes.evaluation.drawings import palette, write_mask
 
 SIZE = (40, 30)  # (H, W)

@@ -75,7 +75,7 @@ def test_no_command_shows_a_library_s_remarks(words, run, images, tmp_path):
 
 def test_remarks_are_kept_and_shown_where_a_library_fails():
     code = (
-        "import os, sys\nfrom kzoo.recipes.quiet import own_terminal\n"
+        "import os, sys\nfrom kzoo.recipes.commands.quiet import own_terminal\n"
         "with own_terminal() as remarks:\n"
         "    os.write(2, b'from C++')\n    print('from kzoo', file=sys.stderr)\n"
         "    print('kept:', remarks())\n"
@@ -88,7 +88,7 @@ def test_remarks_are_kept_and_shown_where_a_library_fails():
 
 def test_a_process_that_c_ends_still_says_where(tmp_path):
     code = (
-        "import os, signal\nfrom kzoo.recipes.quiet import own_terminal\n"
+        "import os, signal\nfrom kzoo.recipes.commands.quiet import own_terminal\n"
         "with own_terminal():\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -67,7 +67,7 @@ FLOORS = {
         ("api",),
     ),
     "kzoo.recipes": (
-        ("distributed", "progress", "options", "models", "inputs", "quiet", "prediction", "task"),
+        ("distributed", "progress", "options", "models", "inputs", "prediction", "task"),
         ("configs",),
         ("data",),
         ("training",),

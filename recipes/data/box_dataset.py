@@ -15,10 +15,10 @@ import numpy as np
 from kzoo.recipes.data.class_dataset import remarks
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats import FORMATS
+from kzoo.recipes.data.formats.mask_layout import divided
 from kzoo.recipes.data.formats.records import Matched, Object, Record
 from kzoo.recipes.data.images import TURNED, Look, Source, look_at_all
 from kzoo.recipes.data.layout import Asked, ImageFinder, Tree, look_through
-from kzoo.recipes.data.mask_layout import divided
 from kzoo.recipes.data.packed import Records, is_packed, open_packed
 from kzoo.recipes.data.splits import (
     GUARD,

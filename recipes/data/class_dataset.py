@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -38,6 +39,8 @@ class Split:
         return len(self.paths)
 
 
+D = TypeVar("D", bound="Dataset")
+R = TypeVar("R", bound="HasPath")
 NONE = Split((), np.zeros(0, "int64"))
 
 
@@ -57,6 +60,13 @@ class Dataset:
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
         text = f"{counted(self)} ({names})"
         return text + (f"; {len(self.issues)} not used as they stand" if self.issues else "")
+
+
+class HasPath(Protocol):
+    """What stands for an image."""
+
+    @property
+    def path(self) -> Path: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +171,7 @@ def read_test(data: str | Path, labels: Sequence[str]) -> tuple[Split, tuple[Iss
     return Split(tuple(row.path for row in rows), targets), tuple(issues)
 
 
-def with_test(dataset: Dataset, test: Split, issues: Sequence[Issue]) -> Dataset:
+def with_test(dataset: D, test: Split, issues: Sequence[Issue]) -> D:
     """Return a dataset with other test images, none of which is left in its other splits."""
     own = set(test.paths)
 
@@ -361,7 +371,7 @@ def from_table(data: Path, issues: list[Issue]) -> list[Labelled]:
 # Both
 
 
-def usable(found: list[Labelled], issues: list[Issue]) -> list[Labelled]:
+def usable(found: list[R], issues: list[Issue]) -> list[R]:
     """Return the rows whose file is an image; the others are added to `issues`."""
     rows = []
     for row, look in zip(found, look_at_all(row.path for row in found), strict=True):

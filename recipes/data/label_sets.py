@@ -101,13 +101,13 @@ def read_label_sets(
             f"CSV with {WANTED}."
         )
     same_bytes([(row.path, row.split, row.labels) for row in rows], issues)
-    splits = {name: split_of_rows(rows, {name}, labels) for name in NAMES}
-    if not len(splits["val"]):
+    train, val, own_test = (split_of_rows(rows, {name}, labels) for name in NAMES)
+    if not len(val):
         raise ValueError(
             f"{data}: no image is left to validate on. Give some as val, or no split at all: then "
             "val_fraction is drawn."
         )
-    return LabelSets(tuple(labels), **splits, issues=tuple(issues))
+    return LabelSets(tuple(labels), train, val, own_test, tuple(issues))
 
 
 def read_label_sets_test(

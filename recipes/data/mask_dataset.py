@@ -19,6 +19,7 @@ from kzoo.recipes.data.box_dataset import alike, matched, recognized
 from kzoo.recipes.data.class_dataset import remarks
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats import FORMATS
+from kzoo.recipes.data.formats.mask_layout import mask_names, mask_pairs
 from kzoo.recipes.data.formats.outlines import Size, covered, fault, scaled
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import (
@@ -42,7 +43,6 @@ from kzoo.recipes.data.mask_files import (
     look_at_mask,
     without,
 )
-from kzoo.recipes.data.mask_layout import mask_names, mask_pairs
 from kzoo.recipes.data.packed import Record, Records, is_packed, open_packed
 from kzoo.recipes.data.splits import NAMES, counted, drawn, for_test, in_parts, require_left
 from kzoo.recipes.data.text import Issue, numbers
