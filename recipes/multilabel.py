@@ -24,8 +24,8 @@ from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.label_sets import LabelSets, read_label_sets, read_label_sets_test
 from kzoo.recipes.data.packing import pack_labels
-from kzoo.recipes.evaluation.classify_files import load_classifier
-from kzoo.recipes.evaluation.label_report import (
+from kzoo.recipes.evaluation.classification.classify_files import load_classifier
+from kzoo.recipes.evaluation.classification.label_report import (
     REPORT,
     LabelResults,
     Scored,

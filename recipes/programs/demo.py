@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from kzoo.files import replacing_folder
 from kzoo.recipes.classify import classify
-from kzoo.recipes.evaluation.class_report import ClassResults
+from kzoo.recipes.evaluation.classification.class_report import ClassResults
 
 SIDE = 128  # px
 PER_CLASS = {"train": 300, "val": 40}

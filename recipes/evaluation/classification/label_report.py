@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from kzoo.files import replacing
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import read_image
-from kzoo.recipes.evaluation.class_report import GALLERY, some_images, title
-from kzoo.recipes.evaluation.classify_files import load_classifier
+from kzoo.recipes.evaluation.classification.class_report import GALLERY, some_images, title
+from kzoo.recipes.evaluation.classification.classify_files import load_classifier
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
 from kzoo.recipes.evaluation.results import RunResults
