@@ -291,6 +291,10 @@ class MultilabelConfig(RunConfig):
         f"{', '.join(LABEL_LOSSES)}: the second gives easy negatives little weight", "bce",
         choices=LABEL_LOSSES,
     )  # fmt: skip
+    augment: str = option(
+        f"how much training images are changed: {', '.join(AUGMENTS)}; in Python an Augment too",
+        "light", choices=AUGMENTS, instead="Augment",
+    )  # fmt: skip
     balance: bool = option("weigh the images that have a label more, where they are few", True)
     patience: int = option("epochs without a better one before a stage ends", 10)
 

@@ -39,6 +39,7 @@ from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, transfer_stages
+from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, Metadata, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.tflite.metadata.writing import add_metadata
@@ -47,12 +48,15 @@ LARGEST_WEIGHT = 10.0  # of the images that have a rare label
 EPSILON = 1e-7
 
 
-def multilabel(data: str | Path, **options) -> LabelResults:
+def multilabel(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> LabelResults:
     """`kzoo multilabel` as a function; `options` are the fields of `Config`.
 
-    Returns what it reached. Raises ValueError for data or settings that make no sense.
+    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
+    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
+    make no sense.
     """
-    return pipeline.run(TASK, configured("multilabel", Config, data=str(data), **options))
+    config = configured("multilabel", Config, data=str(data), **options)
+    return pipeline.run(TASK, config, callbacks=callbacks)
 
 
 @keras.saving.register_keras_serializable(package="kzoo")

@@ -251,10 +251,7 @@ class Batches(Epoch):
         last = examples[0] if alone == chosen[0] else self.rows(alone)[0]
         rngs = [np.random.default_rng((*self.seed, j, 1)) for j in chosen]
         own = mixing(examples, last, rngs)[:, None]
-        return (
-            own * targets
-            + (1 - own) * self.one_hot(following)
-        )
+        return own * targets + (1 - own) * self.one_hot(following)
 
     def one_hot(self, chosen: np.ndarray) -> np.ndarray:
         """Return the targets (n, classes) of examples, float32."""
