@@ -13,6 +13,7 @@ from kzoo.recipes.evaluation.finished_runs import compare_run, run_sensitivity
 from kzoo.recipes.inspection.inspection import inspect_data as inspect
 from kzoo.recipes.inspection.page import write_inspection
 from kzoo.recipes.multilabel import multilabel
+from kzoo.recipes.programs.compare_runs import compare_runs
 from kzoo.recipes.programs.convert_model import convert_file
 from kzoo.recipes.programs.demo import demo
 from kzoo.recipes.programs.plan import plan
@@ -24,6 +25,7 @@ __all__ = [
     "android",
     "classify",
     "compare_run",
+    "compare_runs",
     "convert_file",
     "demo",
     "detect",

@@ -25,7 +25,12 @@ from kzoo.recipes.data.augment import AUGMENTS, Batches
 from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset, read_test
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
-from kzoo.recipes.evaluation.classification.class_report import REPORT, ClassResults, score_classes
+from kzoo.recipes.evaluation.classification.class_report import (
+    CROSS_ENTROPY,
+    REPORT,
+    ClassResults,
+    score_classes,
+)
 from kzoo.recipes.evaluation.classification.classify_files import class_predictor, load_classifier
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, nothing, register_task
@@ -110,7 +115,7 @@ class Stages:
             epochs,
             learning_rate,
             keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
-            ["accuracy"],
+            ["accuracy", keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY)],
             "val_accuracy",
             **self.run.config.of_stages,
             **options,

@@ -54,6 +54,8 @@ class Report:
     agreement: Callable[[Any], str] = no_words
     sections: Callable[["Run", Any], Mapping[str, str]] = nothing  # {heading: HTML}
     files: Callable[["Run", Any], Any] = nothing  # writes what stands beside report.html
+    image_scores: Callable[[Path, str], Mapping[str, Mapping[str, float]]] = nothing
+    # ^ (run folder, split) -> how good each model's answer is, by image and by model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

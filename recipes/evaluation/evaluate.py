@@ -33,6 +33,7 @@ class Evaluation:
     test: SplitEvaluation | None
     comparison: Comparison | None  # of their outputs; None where the file ends in a mask
     agreement: str = ""  # of what they find, in a sentence, where the comparison does not tell
+    model: keras.Model | None = None  # the float one
 
     @property
     def splits(self) -> tuple[SplitEvaluation, ...]:
@@ -87,4 +88,4 @@ def evaluate(run: Run, model: keras.Model | None = None, *, layers: int = 0) -> 
         comparison = run.task.compare(run, model, run.dataset.val, layers=layers)
         bar.advance()
     agreement = run.task.report.agreement(found[VAL])
-    return Evaluation(found[VAL], found.get(TEST), comparison, agreement)
+    return Evaluation(found[VAL], found.get(TEST), comparison, agreement, model)

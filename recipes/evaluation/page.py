@@ -17,23 +17,44 @@ from kzoo.files import write_text
 THUMBNAIL = 160  # px
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2330; background: #f6f7f9; margin: 0 }
+:root { color-scheme: light dark; --text: #1d2330; --quiet: #5b6475; --page: #f6f7f9 }
+:root { --box: #fff; --line: #e3e6ec; --code: #f1f3f6; --wrong: #b3261e; --right: #1b7f4b }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page) }
+body { margin: 0 }
 main { max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px }
 h1 { font-size: 28px; margin: 0 0 4px } h2 { font-size: 20px; margin: 40px 0 12px }
-p.sub, figcaption, .quiet { color: #5b6475 }
-section { background: #fff; border: 1px solid #e3e6ec; border-radius: 10px }
-section { padding: 4px 24px 24px; margin-top: 24px }
+p.sub, figcaption, .quiet { color: var(--quiet) }
+section { background: var(--box); border: 1px solid var(--line); border-radius: 10px }
+section { padding: 4px 24px 24px; margin-top: 24px; overflow-x: auto }
 table { border-collapse: collapse }
-td, th { padding: 6px 20px 6px 0; text-align: left; border-bottom: 1px solid #e9ebf0 }
+td, th { padding: 6px 20px 6px 0; text-align: left; border-bottom: 1px solid var(--line) }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+table.facts { overflow-wrap: anywhere } table.facts th { vertical-align: top; min-width: 8em }
 img.plot { max-width: 100%; height: auto }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 16px }
+.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)) }
 figure { margin: 0 } figure img { width: 100%; border-radius: 6px; display: block }
-figcaption { font-size: 13px; line-height: 1.35; padding-top: 4px }
-.wrong { color: #b3261e } .right { color: #1b7f4b }
-pre { background: #f1f3f6; padding: 12px 16px; border-radius: 6px; overflow-x: auto }
+figcaption { font-size: 13px; line-height: 1.35; padding-top: 4px; overflow-wrap: anywhere }
+.wrong { color: var(--wrong) } .right { color: var(--right) }
+pre { background: var(--code); padding: 12px 16px; border-radius: 6px; overflow-x: auto }
 pre { font-size: 13px }
 li { overflow-wrap: anywhere }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e8f0; --quiet: #9aa5b8; --page: #12151c; --box: #1b2029; --line: #303846 }
+  :root { --code: #242b37; --wrong: #ff8a80; --right: #6fd6a0 }
+  img.plot { filter: invert(.9) hue-rotate(180deg) }
+}
+@media print {
+  :root { --text: #000; --quiet: #444; --page: #fff; --box: #fff; --line: #ccc; --code: #f4f4f4 }
+  :root { color-scheme: light; --wrong: #b3261e; --right: #1b7f4b }
+  body { font-size: 11px } main { max-width: none; padding: 0 }
+  section { border: 0; padding: 0; overflow: visible }
+  figure, table, img.plot, pre { break-inside: avoid } h2 { break-after: avoid }
+  img.plot { filter: none }
+  .gallery { grid-template-columns: repeat(6, 1fr); gap: 8px }
+  .gallery.wide { grid-template-columns: repeat(3, 1fr) }
+  pre { white-space: pre-wrap }
+}
 """
 
 
@@ -66,6 +87,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Return a table of names and texts, both to the left."""
+    lines = (f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)
+    return f'<table class="facts">{"".join(lines)}</table>'
+
+
 def number(value: float) -> str:
     """A figure of a table; a dash where there is none."""
     return "-" if np.isnan(value) else f"{value:.3f}"
@@ -89,14 +116,18 @@ def settings(config: Mapping[str, Any]) -> str:
     return preformatted("\n".join(f"{key:16} {value}" for key, value in config.items()))
 
 
-def gallery(figures: Iterable[tuple[np.ndarray, str, str]]) -> str:
-    """Images (uint8 (H, W, 3)), each with its name and a caption that is HTML already."""
+def gallery(figures: Iterable[tuple[np.ndarray, str, str]], *, wide: bool = False) -> str:
+    """Images (uint8 (H, W, 3)), each with its name and a caption that is HTML already.
+
+    wide: whether they are two beside each other.
+    """
     inside = "".join(
         f'<figure><img src="{jpeg(image)}" alt="{html.escape(name)}" loading="lazy">'
         f"<figcaption>{caption}</figcaption></figure>"
         for image, name, caption in figures
     )
-    return f'<div class="gallery">{inside}</div>' if inside else "<p>None.</p>"
+    kind = "gallery wide" if wide else "gallery"
+    return f'<div class="{kind}">{inside}</div>' if inside else "<p>None.</p>"
 
 
 def jpeg(image: np.ndarray) -> str:
@@ -110,7 +141,7 @@ def plot(figure: Figure, alt: str) -> str:
     """A figure as an <img> that holds its SVG."""
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "kzoo"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
+        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     return f'<img class="plot" alt="{alt}" src="{data_address(out.getvalue(), "image/svg+xml")}">'
 
 

@@ -11,6 +11,12 @@ MOST_WRITTEN = 25  # classes of a confusion matrix whose cells are written
 LEAST_SHARE = 0.005  # that is written
 
 
+def known_curves(history: Sequence[Row], keys: Sequence[str]) -> list[str]:
+    """Return the keys to draw: "loss" stands in for what runs of earlier versions did not keep."""
+    known = {name.removeprefix("val_") for row in history for name in row}
+    return list(dict.fromkeys(key if key in known else "loss" for key in keys))
+
+
 def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
     """Draw figures over all epochs of all stages, in training and in validation."""
     figure = Figure(figsize=(5 * len(keys), 3.6), layout="constrained")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation
 from kzoo.recipes.evaluation.page import (
+    facts,
     listed,
     paragraph,
     plot,
@@ -12,7 +13,8 @@ from kzoo.recipes.evaluation.page import (
     table,
     write_page,
 )
-from kzoo.recipes.evaluation.plots import draw_curves
+from kzoo.recipes.evaluation.plots import draw_curves, known_curves
+from kzoo.recipes.evaluation.provenance import provenance
 from kzoo.recipes.evaluation.results import RunResults, write_results
 from kzoo.recipes.task import FLOAT, INT8, Run
 from kzoo.recipes.training.checkpoints import Row
@@ -28,14 +30,17 @@ UNSEEN = "; the test images chose nothing, so theirs are the figures to expect o
 def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> RunResults:
     """Write report.html, results.json and what the task has beside them; return the results."""
     report, config = run.task.report, read_config(run.folder)
-    results = write_results(run, evaluation, history)
+    made = provenance(run, config, history)
+    results = write_results(run, evaluation, history, made)
     report.files(run, evaluation)
-    curves = plot(draw_curves(list(history), report.curves), "figures by epoch") if history else ""
+    keys = known_curves(history, report.curves)
+    curves = plot(draw_curves(list(history), keys), "figures by epoch") if history else ""
     sections = {
         "Result": results_section(run, evaluation, results),
         "Training": curves,
         **report.sections(run, evaluation),
         "Remarks on the data": listed(run.dataset.issues, "None: every file was used as it is."),
+        "How it was made": facts(made.rows()),
         "Settings": settings(config),
     }
     write_page(run.folder / "report.html", report.title(config), str(run.dataset), sections)

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from kzoo.files import write_json
 from kzoo.recipes.evaluation.evaluate import Evaluation
+from kzoo.recipes.evaluation.provenance import Provenance
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import WEIGHTS
@@ -71,10 +72,13 @@ class RunResults:
         return "\n".join(lines)
 
 
-def write_results(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> Any:
+def write_results(
+    run: Run, evaluation: Evaluation, history: Sequence[Row], made: Provenance
+) -> Any:
     """Write results.json and return the task's RunResults."""
     results: RunResults = run.task.report.Results.of(run, evaluation, history)
     kept = dataclasses.asdict(results) | {"folder": run.folder.name}
+    kept |= {"made": dataclasses.asdict(made)}
     write_json(run.folder / "results.json", kept | dict(results.val))
     return results
 

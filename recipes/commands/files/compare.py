@@ -1,4 +1,4 @@
-"""`kzoo compare`: a run's float model and its int8 file."""
+"""`kzoo compare`: a run's float model and its int8 file, or two runs."""
 
 import dataclasses
 from pathlib import Path
@@ -12,20 +12,33 @@ from kzoo.recipes.options import Command, JsonOptions, option
 class CompareOptions(JsonOptions):
     """What `kzoo compare` takes."""
 
-    run: str = option("run folder")
+    runs: tuple[str, ...] = option(
+        "run folder, whose float model and int8 file are compared; or two, which are set side by "
+        "side"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.runs) > 2:
+            raise ValueError(f"compare takes one run folder or two. Received: {len(self.runs)}")
 
 
 def run(options: CompareOptions) -> Any:
-    require_run(options.run)
+    for folder in options.runs:
+        require_run(folder)
+    if len(options.runs) == 2:
+        from kzoo.recipes.programs.compare_runs import compare_runs
+
+        return compare_runs(*options.runs)
     from kzoo.recipes.evaluation.finished_runs import compare_run
 
-    return compare_run(Path(options.run))
+    return compare_run(Path(options.runs[0]))
 
 
 COMMAND = Command(
     "compare",
-    "a run's float model and its int8 file on the validation images",
+    "a run's float model and its int8 file on the validation images, or two runs side by side",
     CompareOptions,
     run,
-    "kzoo compare runs/photos",
+    "kzoo compare runs/photos runs/photos_large",
 )

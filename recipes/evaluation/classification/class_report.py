@@ -12,15 +12,34 @@ from matplotlib.figure import Figure
 
 from kzoo.files import replacing
 from kzoo.recipes.data.class_dataset import Split
-from kzoo.recipes.data.images import read_image
-from kzoo.recipes.evaluation.evaluate import Evaluation
-from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, plot
+from kzoo.recipes.data.images import Images, read_image
+from kzoo.recipes.evaluation.classification.attention import class_maps, shown_on
+from kzoo.recipes.evaluation.classification.class_details import (
+    by_class,
+    calibration,
+    changed,
+    draw_reliability,
+    likely_label_errors,
+)
+from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvaluation
+from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
 from kzoo.recipes.evaluation.results import RunResults
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
 
 GALLERY = 24  # images shown
+CROSS_ENTROPY = "cross_entropy"  # a metric, since the loss of some stages has smoothed labels
+PREDICTIONS = {"val": "predictions.csv", "test": "predictions_test.csv"}
+SEEN = (
+    "Beside each photo, bright: the places that the float model's answer rests on, by what the "
+    "mean over the last map loses without each. For a linear head that is the class activation map."
+)
+ODD = (
+    "By confident learning: the model is at least as sure of another class as it is, on average, "
+    "of images that bear its label. It was not trained on these images; the validation images "
+    "chose its best epoch. Look at them before you change a label: some are merely hard."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,24 +47,42 @@ class ClassScore:
     """How good predicted classes are."""
 
     confusion: np.ndarray  # (classes, classes) images: rows are the truth, columns the prediction
+    calibration_error: float  # expected calibration error, in [0, 1]
 
     @property
     def accuracy(self) -> float:
         """Share of the images whose class is right, in [0, 1]."""
         return float(np.diag(self.confusion).sum() / max(1, self.confusion.sum()))
 
+    def figures(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Return what is kept in results.json, where nan is null."""
+        found = dataclasses.asdict(by_class(self.confusion))
+        own = {
+            label: {
+                name: None if np.isnan(values[i]) else float(values[i])
+                for name, values in found.items()
+            }
+            for i, label in enumerate(labels)
+        }
+        return {
+            "accuracy": self.accuracy, "calibration_error": self.calibration_error, "by_class": own,
+        }  # fmt: skip
+
     def as_json(self) -> dict[str, Any]:
-        return {"accuracy": self.accuracy, "confusion": self.confusion}
+        return {
+            "accuracy": self.accuracy, "calibration_error": self.calibration_error,
+            "confusion": self.confusion,
+        }  # fmt: skip
 
     def __str__(self) -> str:
-        return f"accuracy {self.accuracy:.3f}"
+        return f"accuracy {self.accuracy:.3f}, calibration error {self.calibration_error:.3f}"
 
 
 def score_classes(probabilities: np.ndarray, split: Split, labels: Sequence[str]) -> ClassScore:
     """Return the score of probabilities (N, classes) for the images of a split."""
     confusion = np.zeros((len(labels), len(labels)), int)
     np.add.at(confusion, (split.targets, probabilities.argmax(1)), 1)
-    return ClassScore(confusion)
+    return ClassScore(confusion, calibration(probabilities, split.targets).error)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,13 +120,14 @@ class ClassResults(RunResults):
 
 
 def write_files(run: Run, evaluation: Evaluation) -> None:
-    """Write predictions.csv and predictions.png, of the validation images."""
+    """Write predictions.csv and .png of the validation images, predictions_test.csv of others."""
     split, labels = evaluation.val.examples, run.dataset.labels
-    predictions = evaluation.val.predictions
-    write_predictions(run.folder / "predictions.csv", split, labels, predictions)
-    with replacing(run.folder / "predictions.png") as part:
-        drawn = draw_gallery(split, labels, predictions[INT8], some_images(len(split)))
-        drawn.savefig(part, dpi=100)
+    for part in evaluation.splits:
+        file = run.folder / PREDICTIONS[part.name]
+        write_predictions(file, part.examples, labels, part.predictions)
+    with replacing(run.folder / "predictions.png") as part_file:
+        int8 = evaluation.val.predictions[INT8]
+        draw_gallery(split, labels, int8, some_images(len(split))).savefig(part_file, dpi=100)
 
 
 def some_images(count: int) -> np.ndarray:
@@ -98,33 +136,138 @@ def some_images(count: int) -> np.ndarray:
 
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
-    """Return what the page shows of the int8 model on the validation images."""
-    split, labels = evaluation.val.examples, run.dataset.labels
-    int8 = evaluation.val.predictions[INT8]
+    """Return what the page shows of both models, on the validation images if it says no other."""
+    val, labels = evaluation.val, run.dataset.labels
+    split, int8 = val.examples, val.predictions[INT8]
     surest = np.argsort(-int8.max(1), kind="stable")
     wrong = [i for i in surest if int8[i].argmax() != split.targets[i]][:GALLERY]
-    confusion = draw_confusion(evaluation.val.scores[INT8].confusion, labels)
+    confusion = draw_confusion(val.scores[INT8].confusion, labels)
+    last = evaluation.test or val
     return {
+        **{
+            f"By class, {SPLIT_NAMES[part.name]} images": table(
+                ("", "images", *(f"{column} {kind}" for kind in (FLOAT, INT8)
+                                 for column in ("precision", "recall", "F1"))),
+                rows_by_class(part, labels),
+            )
+            for part in evaluation.splits
+        },
         "Confusion of the int8 model": plot(confusion, "confusion matrix"),
-        "The surest mistakes of the int8 model": thumbnails(split, labels, int8, wrong),
+        f"How sure, and how often right, {SPLIT_NAMES[last.name]} images": reliability(last),
+        "Answers that int8 changed": changed_answers(evaluation.splits, labels),
+        "The surest mistakes of the int8 model": mistakes(run, evaluation, wrong),
+        "Labels that may be wrong": odd_labels(evaluation.splits, labels),
         "Images of all kinds": thumbnails(split, labels, int8, some_images(len(split))),
+    }  # fmt: skip
+
+
+def rows_by_class(part: SplitEvaluation, labels: Sequence[str]) -> list[tuple[str, ...]]:
+    found = [by_class(part.scores[kind].confusion) for kind in (FLOAT, INT8)]
+    return [
+        (
+            label,
+            str(found[0].images[i]),
+            *(number(values[i]) for one in found for values in (one.precision, one.recall, one.f1)),
+        )
+        for i, label in enumerate(labels)
+    ]
+
+
+def reliability(part: SplitEvaluation) -> str:
+    """Return HTML: the reliability diagrams of both models."""
+    found = {
+        kind: calibration(scores, part.examples.targets)
+        for kind, scores in part.predictions.items()
     }
+    words = (
+        "Points on the line: of the answers given at 80 %, 80 % are right. ECE is the mean gap, "
+        f"here over {len(part.examples)} images: a bin of few images says little."
+    )
+    return plot(draw_reliability(found), "reliability diagrams") + paragraph(words)
+
+
+def changed_answers(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> str:
+    """Return HTML: on which images float and int8 differ, and what that costs the worst class."""
+    shown, words = [], []
+    for part in parts:
+        exact, int8 = (part.predictions[kind] for kind in (FLOAT, INT8))
+        places = changed(exact, int8)
+        drops = np.subtract(*(by_class(part.scores[kind].confusion).recall
+                              for kind in (FLOAT, INT8)))  # fmt: skip
+        text = f"{len(places)} of {len(exact)} {SPLIT_NAMES[part.name]} images"
+        if not np.isnan(drops).all() and np.nanmax(drops) > 0:
+            worst = int(np.nanargmax(drops))
+            count = part.scores[INT8].confusion[worst].sum()
+            text += (
+                f"; the recall of {labels[worst]!r} falls most, by {drops[worst]:.3f} of its "
+                f"{count} images"
+            )
+        words.append(text)
+        for i in places:
+            true = part.examples.targets[i]
+            answers = []
+            for scores in (exact[i], int8[i]):
+                guess = int(scores.argmax())
+                kind = "right" if guess == true else "wrong"
+                name = f"{html.escape(labels[guess])} {scores[guess]:.0%}"
+                answers.append(f'<span class="{kind}">{name}</span>')
+            path = part.examples.paths[i]
+            caption = (
+                f"{' &rarr; '.join(answers)}; it is {html.escape(labels[true])}"
+                f"<br>{html.escape(path.name)} ({SPLIT_NAMES[part.name]})"
+            )
+            shown.append((path, caption))
+    images = [(read_image(path, THUMBNAIL), path.name, text) for path, text in shown[:GALLERY]]
+    return paragraph(". ".join(words) + ".") + (gallery(images) if images else "")
+
+
+def mistakes(run: Run, evaluation: Evaluation, chosen: Sequence[int]) -> str:
+    """Return HTML: images that int8 is wrong about, and where the float model sees that class."""
+    split, int8 = evaluation.val.examples, evaluation.val.predictions[INT8]
+    places = None
+    if evaluation.model is not None and chosen:
+        images = Images([split.paths[i] for i in chosen], run.size)[:]
+        guesses = [int(int8[i].argmax()) for i in chosen]
+        places = class_maps(evaluation.model, images, guesses)
+    page = thumbnails(split, run.dataset.labels, int8, chosen, places)
+    return page if places is None else paragraph(SEEN) + page
+
+
+def odd_labels(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> str:
+    """Return HTML: the likeliest label errors of each split, by the float model."""
+    page = paragraph(ODD)
+    for part in parts:
+        scores, targets = part.predictions[FLOAT], part.examples.targets
+        places = likely_label_errors(scores, targets)
+        share = f"{len(places)} of {len(targets)} {SPLIT_NAMES[part.name]} images"
+        page += paragraph(f"{share}, the likeliest first:") if len(places) else paragraph(share)
+        if len(places):
+            page += thumbnails(part.examples, labels, scores, places[: GALLERY // 2])
+    return page
 
 
 def thumbnails(
-    split: Split, labels: Sequence[str], scores: np.ndarray, chosen: Iterable[int]
-) -> str:
-    """Return HTML: images with the true and the predicted class."""
+    split: Split, labels: Sequence[str], scores: np.ndarray, chosen: Iterable[int],
+    places: np.ndarray | None = None,
+) -> str:  # fmt: skip
+    """Return HTML: images with the true and the predicted class and the file's name.
+
+    places: maps (len(chosen), h, w) that are shown beside them.
+    """
     shown = []
-    for i in chosen:
+    for k, i in enumerate(chosen):
         guess, true = int(scores[i].argmax()), int(split.targets[i])
         answer = f"{html.escape(labels[guess])} {scores[i][guess]:.0%}"
         caption = f'<span class="{"right" if guess == true else "wrong"}">{answer}</span>'
         if guess != true:
             caption += f", but it is {html.escape(labels[true])}"
         path = split.paths[i]
-        shown.append((read_image(path, THUMBNAIL), path.name, caption))
-    return gallery(shown)
+        caption += f"<br>{html.escape(path.name)}"
+        image = read_image(path, THUMBNAIL)
+        if places is not None:
+            image = np.concatenate([image, shown_on(image, places[k])], axis=1)
+        shown.append((image, path.name, caption))
+    return gallery(shown, wide=places is not None)
 
 
 def draw_gallery(
@@ -162,16 +305,38 @@ def write_predictions(
             writer.writerow([path, labels[split.targets[i]], *cells])
 
 
+def right_answers(folder: Path, split: str) -> dict[str, dict[str, float]]:
+    """Return 1 where a run's answer is right, else 0, by the end of an image's path and model."""
+    file = folder / PREDICTIONS[split]
+    if not file.is_file():
+        return {}
+    with file.open(encoding="utf-8", newline="") as rows:
+        return {
+            image_name(row["file"]): {kind: float(row[kind] == row["label"])
+                                      for kind in (FLOAT, INT8)}
+            for row in csv.DictReader(rows)
+        }  # fmt: skip
+
+
+def image_name(path: str) -> str:
+    """Return the last two parts of a path, which stay where data are moved."""
+    return "/".join(Path(path).parts[-2:])
+
+
 def title(settings: Mapping[str, Any]) -> str:
     return f"{settings['model']} {settings['alpha']:g} on {Path(settings['data']).name}"
 
 
 REPORT = Report(
     Results=ClassResults,
-    figures=lambda score, labels: {"accuracy": score.accuracy},
-    cells=lambda score: {"accuracy": f"{score.accuracy:.1%}"},
+    figures=lambda score, labels: score.figures(labels),
+    cells=lambda score: {
+        "accuracy": f"{score.accuracy:.1%}",
+        "ECE": f"{score.calibration_error:.3f}",
+    },
     title=title,
-    curves=("loss", "accuracy"),
+    curves=(CROSS_ENTROPY, "accuracy"),
     sections=sections,
     files=write_files,
+    image_scores=right_answers,
 )

@@ -13,7 +13,13 @@ from matplotlib.figure import Figure
 from kzoo.files import replacing
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import read_image
-from kzoo.recipes.evaluation.classification.class_report import GALLERY, some_images, title
+from kzoo.recipes.evaluation.classification.class_report import (
+    GALLERY,
+    PREDICTIONS,
+    image_name,
+    some_images,
+    title,
+)
 from kzoo.recipes.evaluation.classification.classify_files import load_classifier
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
@@ -341,12 +347,13 @@ def thumbnails(split: Split, labels: Sequence[str], found: Scored, chosen: Itera
 
 
 def write_files(run: Run, evaluation: Evaluation) -> None:
-    """Write predictions.csv, of the validation images: a row for each image and label."""
-    val, labels = evaluation.val, run.dataset.labels
-    with (
-        replacing(run.folder / "predictions.csv") as part,
-        part.open("w", newline="", encoding="utf-8") as out,
-    ):
+    """Write predictions.csv and predictions_test.csv: a row for each image and label."""
+    for part in evaluation.splits:
+        write_predictions(run.folder / PREDICTIONS[part.name], part, run.dataset.labels)
+
+
+def write_predictions(file: Path, val: Any, labels: Sequence[str]) -> None:
+    with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         kinds = list(val.predictions)
         writer.writerow(
@@ -361,6 +368,22 @@ def write_files(run: Run, evaluation: Evaluation) -> None:
                 writer.writerow([path, label, int(val.examples.targets[i, k]), *answers])
 
 
+def right_decisions(folder: Path, split: str) -> dict[str, dict[str, float]]:
+    """Return the share of right decisions of a run, by the end of an image's path and by model."""
+    file = folder / PREDICTIONS[split]
+    found: dict[str, dict[str, list[float]]] = {}
+    if file.is_file():
+        with file.open(encoding="utf-8", newline="") as rows:
+            for row in csv.DictReader(rows):
+                own = found.setdefault(image_name(row["file"]), {FLOAT: [], INT8: []})
+                for kind in (FLOAT, INT8):
+                    own[kind].append(float(row[kind] == row["true"]))
+    return {
+        name: {kind: sum(right) / len(right) for kind, right in own.items()}
+        for name, own in found.items()
+    }
+
+
 REPORT = Report(
     Results=LabelResults,
     figures=lambda score, labels: score.figures(labels),
@@ -372,4 +395,5 @@ REPORT = Report(
     "for that.",
     sections=sections,
     files=write_files,
+    image_scores=right_decisions,
 )

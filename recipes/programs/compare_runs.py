@@ -1,0 +1,183 @@
+"""Two finished runs of one task side by side: `kzoo compare RUN1 RUN2`."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, TEST, VAL
+from kzoo.recipes.inputs import require_ended
+from kzoo.recipes.task import FLOAT, INT8, get_task
+from kzoo.recipes.training.run_folder import read_config
+
+NOT_COMPARED = ("labels", "images", "out", "damaged", "task")  # settings
+SURE = 2.0  # standard errors from which on a difference is more than chance
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of both runs; None where one of them does not have it."""
+
+    split: str  # "val" or "test"
+    model: str  # "float" or "int8"
+    name: str  # such as "accuracy", or "by_class hat recall" of one class
+    first: float | None
+    second: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """The second less the first."""
+        if self.first is None or self.second is None:
+            return None
+        return self.second - self.first
+
+    @property
+    def by_class(self) -> bool:
+        return " " in self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """What two models reach on the same images, image by image."""
+
+    split: str
+    model: str
+    images: int
+    difference: float  # mean over images of how much better the second is
+    standard_error: float
+
+    @property
+    def is_chance(self) -> bool:
+        """Whether the difference is within two standard errors."""
+        return abs(self.difference) <= SURE * self.standard_error
+
+    def __str__(self) -> str:
+        where = f"{self.model}, on the same {self.images} {SPLIT_NAMES[self.split]} images"
+        spread = f"{self.difference:+.4f} with a standard error of {self.standard_error:.4f}"
+        if self.is_chance:
+            return f"{where}: the second differs by {spread}, which may be chance"
+        better = "better" if self.difference > 0 else "worse"
+        return f"{where}: the second is {better}, {spread}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunComparison:
+    """Two runs side by side."""
+
+    first: Path
+    second: Path
+    task: str
+    settings: Mapping[str, tuple[Any, Any]]  # those that differ
+    figures: Sequence[Figure]
+    paired: Sequence[Paired]
+
+    @property
+    def verdict(self) -> str:
+        """Which run is better, in a sentence, by test images where there are some."""
+        for split in (TEST, VAL):
+            found = [one for one in self.paired if (one.split, one.model) == (split, INT8)]
+            if found:
+                chosen = " Validation images chose the best epochs." if split == VAL else ""
+                return f"{found[0]}.{chosen}"
+        return (
+            "The runs were not scored on the same images, or their task keeps no answers by "
+            "image: the figures stand side by side, without a standard error."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return verdict, settings, figures and paired differences."""
+        return {
+            "verdict": self.verdict,
+            "runs": [self.first, self.second],
+            "task": self.task,
+            "settings": self.settings,
+            "figures": [dataclasses.asdict(x) | {"difference": x.difference} for x in self.figures],
+            "paired": [dataclasses.asdict(one) for one in self.paired],
+        }
+
+    def __str__(self) -> str:
+        lines = [self.verdict, "", f"first   {self.first}", f"second  {self.second}"]
+        lines += [f"{key}: {a!r}, {b!r}" for key, (a, b) in self.settings.items()]
+        width = max([20, *(len(x.name) for x in self.figures)])
+        for split in (VAL, TEST):
+            for by_class in (False, True):
+                own = [x for x in self.figures if (x.split, x.by_class) == (split, by_class)]
+                if own:
+                    what = "by class, " if by_class else ""
+                    head = f"{what}{SPLIT_NAMES[split]} images"
+                    lines += ["", f"{head:{width + 6}} {'first':>9} {'second':>9} {'change':>9}"]
+                    lines += [
+                        f"{x.name:{width}} {x.model:5} "
+                        + " ".join(f"{told(v, sign):>9}" for v, sign in (
+                            (x.first, ""), (x.second, ""), (x.difference, "+")))
+                        for x in own
+                    ]  # fmt: skip
+        return "\n".join([*lines, "", *(f"{one}." for one in self.paired)])
+
+
+def told(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.4f}"
+
+
+def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
+    """Return two finished runs of one task side by side, by the figures that they kept.
+
+    Where both keep their answers by image, the differences on the images that both were scored on
+    come with their standard errors. Raises ValueError where one has not ended or they are of
+    different tasks.
+    """
+    one, two = Path(first), Path(second)
+    for folder in (one, two):
+        require_ended(folder, "results.json")
+    configs = read_config(one), read_config(two)
+    tasks = [config["task"] for config in configs]
+    if tasks[0] != tasks[1]:
+        raise ValueError(
+            f"{one} is a run of `kzoo {tasks[0]}` and {two} one of `kzoo {tasks[1]}`: only runs of "
+            "the same task can be compared."
+        )
+    settings = {
+        key: (configs[0].get(key), configs[1].get(key))
+        for key in dict.fromkeys([*configs[0], *configs[1]])
+        if key not in NOT_COMPARED and configs[0].get(key) != configs[1].get(key)
+    }
+    kept = [json.loads((x / "results.json").read_text(encoding="utf-8")) for x in (one, two)]
+    return RunComparison(
+        one, two, tasks[0], settings, tuple(figures(*kept)), tuple(pairs(one, two, tasks[0]))
+    )
+
+
+def figures(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Figure]:
+    """Yield what two results.json hold of each split and model."""
+    for split in (VAL, TEST):
+        for model in (FLOAT, INT8):
+            one, two = (
+                dict(flat((kept.get(split) or {}).get(model) or {})) for kept in (first, second)
+            )
+            for name in dict.fromkeys([*one, *two]):
+                yield Figure(split, model, name, one.get(name), two.get(name))
+
+
+def flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of nested figures, with the names of what they stand in."""
+    for key, inside in value.items():
+        name = f"{before} {key}".strip()
+        if isinstance(inside, Mapping):
+            yield from flat(inside, name)
+        elif isinstance(inside, int | float) and not isinstance(inside, bool):
+            yield name, float(inside)
+
+
+def pairs(first: Path, second: Path, task: str) -> Iterator[Paired]:
+    """Yield the differences on the images that both runs were scored on."""
+    of_image = get_task(task).report.image_scores
+    for split in (VAL, TEST):
+        one, two = of_image(first, split), of_image(second, split)
+        same = sorted(one.keys() & two.keys())
+        for model in (FLOAT, INT8) if len(same) > 1 else ():
+            apart = [two[name][model] - one[name][model] for name in same]
+            mean = sum(apart) / len(apart)
+            spread = math.sqrt(sum((x - mean) ** 2 for x in apart) / (len(apart) - 1))
+            yield Paired(split, model, len(apart), mean, spread / math.sqrt(len(apart)))

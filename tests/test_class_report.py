@@ -1,0 +1,194 @@
+"""What a classification run's report explains, and two runs side by side."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kzoo
+from kzoo.files import write_json
+from kzoo.recipes.cli import main
+from kzoo.recipes.data.class_dataset import Split
+from kzoo.recipes.evaluation.classification.attention import class_maps, shown_on
+from kzoo.recipes.evaluation.classification.class_details import (
+    by_class,
+    calibration,
+    changed,
+    likely_label_errors,
+)
+from kzoo.recipes.evaluation.classification.class_report import score_classes
+from kzoo.recipes.evaluation.page import STYLE, write_page
+from kzoo.recipes.evaluation.plots import known_curves
+from kzoo.recipes.evaluation.provenance import command_of, versions
+from kzoo.recipes.programs.compare_runs import compare_runs
+from kzoo.recipes.task import Run, get_task
+
+
+def test_figures_by_class_by_hand():
+    found = by_class(np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]]))
+    assert found.images.tolist() == [4, 2, 0]
+    np.testing.assert_allclose(found.precision, [3 / 4, 1 / 2, np.nan])
+    np.testing.assert_allclose(found.recall, [3 / 4, 1 / 2, np.nan])
+    np.testing.assert_allclose(found.f1, [3 / 4, 1 / 2, np.nan])
+    scores = np.array([[0.9, 0.1], [0.4, 0.6]])
+    kept = score_classes(scores, Split((Path("a"), Path("b")), np.array([0, 0])), ("x", "y"))
+    assert kept.figures(("x", "y"))["by_class"]["y"] == {
+        "images": 0.0, "precision": 0.0, "recall": None, "f1": 0.0,
+    }  # fmt: skip
+
+
+def test_calibration_by_hand():
+    """Guo et al.: the gap of each bin, weighed by its images."""
+    scores = np.array([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35], [0.35, 0.65]])
+    found = calibration(scores, np.array([0, 1, 0, 0]), bins=10)
+    assert found.images.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
+    assert found.error == pytest.approx((abs(0.95 - 0.5) * 2 + abs(0.65 - 0.5) * 2) / 4)
+    sure = np.eye(2)[[0, 1]]
+    assert calibration(sure, np.array([0, 1])).error == 0
+
+
+def test_a_wrong_label_is_found_by_confident_learning():
+    """Of 60 images three labels are swapped: those three are named, the likeliest first."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], 20)
+    scores = np.full((60, 3), 0.1)
+    scores[np.arange(60), truth] = rng.uniform(0.7, 0.8, 60)
+    scores /= scores.sum(axis=1, keepdims=True)
+    labels = truth.copy()
+    labels[[3, 25, 47]] = [1, 2, 0]
+    scores[25] = [0.01, 0.98, 0.01]
+    found = likely_label_errors(scores, labels)
+    assert found[0] == 25
+    assert {25} <= set(found.tolist()) <= {3, 25, 47}
+    assert not len(likely_label_errors(scores, truth))
+    assert changed(scores, np.eye(3)[truth]).tolist() == []
+    assert changed(scores, np.eye(3)[labels])[0] == 25  # the surest of three
+
+
+def small_net(hidden: bool) -> keras.Model:
+    """Build a net that ends as those of the zoo do, with layers of their names."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(6, 4, strides=4, activation="relu")(image)
+    x = keras.layers.GlobalAveragePooling2D(keepdims=hidden, name="head_pool")(x)
+    if hidden:
+        x = keras.layers.Conv2D(5, 1, name="head_wide")(x)
+        x = keras.layers.Activation("hard_swish", name="head_wide_act")(x)
+    x = keras.layers.Dropout(0.2, name="head_dropout")(x)
+    if hidden:
+        x = keras.layers.Conv2D(3, 1, name="head_logits")(x)
+        x = keras.layers.Flatten(name="head_flatten")(x)
+    else:
+        x = keras.layers.Dense(3, name="head_logits")(x)
+    return keras.Model(image, keras.layers.Activation("softmax", name="predictions")(x))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_class_maps_are_what_the_mean_loses_without_a_place(hidden):
+    model = small_net(hidden)
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype="uint8")
+    found = class_maps(model, images, [2, 0])
+    assert found.shape == (2, 4, 4)
+    np.testing.assert_allclose(found.max(axis=(1, 2)), 1)
+    assert shown_on(images[0], found[0]).shape == (16, 16, 3)
+    body = keras.Model(model.input, model.get_layer("head_pool").input)
+    last = keras.ops.convert_to_numpy(body(images[:1].astype("float32")))[0].reshape(16, 6)
+    if hidden:
+        wide, kernel = (model.get_layer(name).get_weights() for name in (
+            "head_wide", "head_logits"))  # fmt: skip
+        y = np.stack([last.mean(0), *(np.delete(last, i, axis=0).mean(0) for i in range(16))])
+        y = y @ wide[0][0, 0] + wide[1]
+        logits = (y * np.clip(y + 3, 0, 6) / 6) @ kernel[0][0, 0][:, 2]
+        share = np.maximum(0, logits[0] - logits[1:])
+    else:  # the class activation map, less its mean
+        plain = last @ model.get_layer("head_logits").get_weights()[0][:, 2]
+        share = np.maximum(0, plain - plain.mean())
+    np.testing.assert_allclose(found[0].ravel(), share / share.max(), atol=1e-3)
+    flat = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    assert class_maps(flat, images, [0, 0]) is None
+
+
+def test_pages_are_dark_where_wanted_and_print(tmp_path):
+    write_page(tmp_path / "a.html", "title", "below", {"one": "<p>x</p>", "none": ""})
+    page = (tmp_path / "a.html").read_text()
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert STYLE.count("{") == STYLE.count("}")
+    assert "none" not in page.split("</style>")[1]
+
+
+def test_curves_of_earlier_runs_show_the_loss_they_have():
+    now, before = [{"val_cross_entropy": 1, "accuracy": 1}], [{"val_loss": 1, "accuracy": 1}]
+    assert known_curves(now, ("cross_entropy", "accuracy")) == ["cross_entropy", "accuracy"]
+    assert known_curves(before, ("cross_entropy", "accuracy")) == ["loss", "accuracy"]
+
+
+def test_the_command_that_repeats_a_run(tmp_path):
+    settings = {"data": "my photos", "model": "mobilenet_v2", "flip": False, "seed": 0,
+                "keep_float": ["a", "b"], "epochs": 12, "out": "runs/x"}  # fmt: skip
+    run = Run(get_task("classify"), settings, None, tmp_path)
+    assert command_of(run, settings) == (
+        "kzoo classify 'my photos' --model mobilenet_v2 --no-flip --keep-float a b"
+    )
+    assert versions()["kzoo"] == kzoo.__version__
+
+
+# Two runs
+
+
+def finished(folder: Path, right: str, **settings: object) -> Path:
+    """Write what a classification run leaves; `right` says of each image whether int8 is."""
+    folder.mkdir(parents=True)
+    config = {"task": "classify", "data": "photos", "seed": 0, "model": "mobilenet_v2"} | settings
+    write_json(folder / "config.json", config)
+    share = right.count("1") / len(right)
+    figures = {"accuracy": share, "by_class": {"cat": {"recall": share, "f1": None}}}
+    write_json(folder / "results.json", {"val": {"float": figures, "int8": figures}, "test": None})
+    lines = ["file,label,float,float_probability,int8,int8_probability"]
+    for i, one in enumerate(right):
+        said = "cat" if one == "1" else "dog"
+        lines.append(f"{folder}/cat/{i}.jpg,cat,{said},.9,{said},.9")
+    (folder / "predictions.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_two_runs_side_by_side_with_a_paired_error(tmp_path, capsys):
+    one = finished(tmp_path / "a", "1100110011")
+    two = finished(tmp_path / "b", "1111111111", model="mobilenet_v1", seed=1)
+    found = compare_runs(one, two)
+    (exact, int8) = found.paired
+    apart = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0])
+    assert (int8.images, int8.difference) == (10, pytest.approx(0.4))
+    assert int8.standard_error == pytest.approx(apart.std(ddof=1) / np.sqrt(10))
+    assert not int8.is_chance
+    assert "the second is better, +0.4000 with a standard error of 0.1633" in found.verdict
+    assert found.settings == {"seed": (0, 1), "model": ("mobilenet_v2", "mobilenet_v1")}
+    by_name = {(x.model, x.name): x for x in found.figures}
+    assert by_name["int8", "by_class cat recall"].difference == pytest.approx(0.4)
+    assert exact.split == "val"
+    assert main(["compare", str(one), str(two), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["paired"][1]["difference"] == pytest.approx(0.4)
+    assert main(["compare", str(one), str(two)]) == 0
+    assert "by class, validation images" in capsys.readouterr().out
+
+
+def test_a_small_difference_may_be_chance_and_others_have_no_error(tmp_path):
+    one, two = finished(tmp_path / "a", "1101"), finished(tmp_path / "b", "1110")
+    assert "may be chance" in compare_runs(one, two).verdict
+    (two / "predictions.csv").unlink()
+    assert "without a standard error" in compare_runs(one, two).verdict
+
+
+def test_what_cannot_be_compared(tmp_path, capsys):
+    one = finished(tmp_path / "a", "11")
+    other = finished(tmp_path / "b", "11", task="detect")
+    with pytest.raises(ValueError, match="only runs of the same task can be compared"):
+        compare_runs(one, other)
+    assert main(["compare", str(one), str(one), str(one)]) == 1
+    assert "one run folder or two" in capsys.readouterr().err
+    (other / "results.json").unlink()
+    with pytest.raises(ValueError, match="has no model yet"):
+        compare_runs(one, other)
