@@ -139,7 +139,7 @@ def read_label_sets_test(
 def packed_label_sets(data: Path, *, skip: bool) -> LabelSets:
     packed = open_packed(data, "multilabel", skip=skip)
     train, val, test = (
-        Split(packed.images[split], packed.said[split]["targets"]) for split in NAMES
+        Split(packed.images[split], packed.annotations[split]["targets"]) for split in NAMES
     )
     return LabelSets(packed.labels, train, val, test, remarks(packed), "packed")
 
