@@ -9,6 +9,7 @@ the most up to the end of each part of the run, as the kernel counts them.
 """
 
 import argparse
+import re
 import resource
 import sys
 from pathlib import Path
@@ -33,10 +34,11 @@ def main() -> None:
     parser.add_argument("--head", default="deeplabv3+")
     given = parser.parse_args()
     data = draw_streets(given.folder / "memory", SPLITS)
-    rows: list[dict[str, object]] = []
+    peaks: dict[str, float] = {}
 
     def note(text: str, style: str | None = None) -> None:
-        rows.append({"until": str(text).splitlines()[0][:60], "peak_gb": peak_gb()})
+        if stage := re.match(r"Stage \d of \d: [^,:]*", str(text)):
+            peaks[stage[0]] = peak_gb()
         print(f"{peak_gb():.2f} GB {text}", file=sys.stderr, flush=True)
 
     shown, progress.show = progress.show, note
@@ -48,8 +50,8 @@ def main() -> None:
         )  # fmt: skip
     finally:
         progress.show = shown
-    note("the report")
-    record("segment_memory", rows)
+    peaks["the report"] = peak_gb()
+    record("segment_memory", [{"until": part, "peak_gb": gb} for part, gb in peaks.items()])
 
 
 if __name__ == "__main__":
