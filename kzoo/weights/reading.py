@@ -2,14 +2,12 @@
 
 import os
 import pathlib
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 
 from kzoo.weights.checkpoint import Checkpoint
 from kzoo.weights.readers.flatbuffer import IDENTIFIER
 from kzoo.weights.readers.keras_file import read_hdf5, read_keras
+from kzoo.weights.readers.limits import FAULTS
 from kzoo.weights.readers.tfjs_file import is_tfjs, read_tfjs
 from kzoo.weights.readers.tflite_file import from_tflite
 from kzoo.weights.readers.torch_file import (
@@ -22,11 +20,6 @@ from kzoo.weights.readers.torch_file import (
 from kzoo.weights.readers.torch_names import read_torch
 
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
-# What readers may raise on a damaged file beside ValueError; MemoryError is the machine's.
-FAULTS = (
-    ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
-    struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from kzoo.weights.readers.limits import check_archive, check_hdf5, parse_json
+from kzoo.weights.readers.limits import FAULTS, check_archive, check_hdf5, parse_json
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # in a .keras file
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -29,11 +29,6 @@ PROGRAMS = {  # layers that hold or fetch a program
     "JaxLayer": "a function of JAX",
     "FlaxLayer": "a module of Flax",
 }
-# What Keras, h5py and zipfile raise on files that are damaged, or that they do not know.
-FAULTS = (
-    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError,
-    RuntimeError, TypeError, ValueError, zipfile.BadZipFile,
-)  # fmt: skip
 
 
 def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.Model:

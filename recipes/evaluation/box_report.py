@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kzoo.detection.detections import Detections
-from kzoo.files import replacing
+from kzoo.files import replacing, utf_8_writer
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
 from kzoo.recipes.evaluation.box_metrics import (
     AREAS,
@@ -288,7 +288,7 @@ def draw_data(dataset: BoxDataset) -> Figure:
 
 def write_predictions(file: Path, split: SplitEvaluation, labels: Sequence[str]) -> None:
     """Write one line per object that a model finds, from `SHOWN` on, boxes in the image's px."""
-    with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as out:
+    with replacing(file) as part, utf_8_writer(part) as out:
         writer = csv.writer(out)
         writer.writerow(["file", "model", "label", "score", "ymin", "xmin", "ymax", "xmax"])
         for i, example in enumerate(split.examples):

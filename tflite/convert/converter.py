@@ -139,13 +139,15 @@ def drafted(
         if request.labels is not None:
             text = "".join(f"{label}\n" for label in request.labels)
             listed = labels_file(request.out, text)
-            files.enter_context(replacing(listed)).write_text(text, encoding="utf-8")
+            part = files.enter_context(replacing(listed))
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def labels_file(out: Path, text: str) -> Path:
     """Return where the labels of `out` go: labels.txt beside it, unless it holds others already."""
     listed = out.with_name("labels.txt")
-    others = listed.is_file() and listed.read_text(encoding="utf-8").split() != text.split()
+    before = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else text
+    others = before.split() != text.split()
     return out.with_name(f"{out.stem}.labels.txt") if others else listed
 
 

@@ -71,7 +71,7 @@ def add_metadata(content: bytes, metadata: Metadata) -> bytes:
 def associated(metadata: Metadata) -> dict[str, bytes]:
     files = {}
     if metadata.labels:
-        files[LABELS] = "\n".join(metadata.labels).encode()
+        files[LABELS] = "\n".join(metadata.labels).encode(errors="backslashreplace")
     if metadata.thresholds:
         # scale, slope, offset, least score: sigmoid(1 * logit(score) + 0) leaves the others alone.
         lines = [f"1,1,0,{threshold:.6g}" for threshold in metadata.thresholds]

@@ -1,9 +1,17 @@
 """What a container may hold: nothing outside itself, and not a thousand times its own size."""
 
 import json
+import struct
 import zipfile
+import zlib
 from typing import Any
 
+# What Keras, h5py, zipfile and the readers here raise on files that are damaged, by a byte of which
+# nobody thought. Not MemoryError: that is the machine's. SystemError is h5py's, of C code.
+FAULTS = (
+    ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SystemError,
+    TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 FREE_BYTES = 64 << 20  # a small file may unfold to this much, whatever its size
 MOST_EXPANSION = 50  # Keras writes its archives uncompressed: 1; deflate reaches 1032
 

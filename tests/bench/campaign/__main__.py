@@ -1,0 +1,85 @@
+"""The reliability campaign: what kzoo does with damaged files, full disks, kills and strangers.
+
+    python tests/bench/campaign                       every part
+    python tests/bench/campaign files serve           some
+    python tests/bench/campaign kill --seconds 600 --count 60 --seed 1
+
+Each part is a file in this folder and prints its faults with what repeats them. Rows go into
+tests/bench/results/campaign.csv, where those of parts that were not run stay as they are, and from
+there into docs/reliability.md (tests/docs_pages.py).
+"""
+
+# ruff: noqa: E402  (the folders of the benches and tests are entered first)
+import argparse
+import csv
+import importlib
+import sys
+import time
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parents[1]
+sys.path[:1] = [str(BENCH), str(BENCH.parent)]
+
+from record import RESULTS, commit, machine
+
+from campaign.cases import Budget, tallied
+
+PARTS = {  # part: how many cases, where neither --count nor the time says less
+    "files": 5000, "data": 6000, "kill": 60, "disk": 40, "memory": 9, "together": 12,
+    "places": 40, "serve": 400, "soak": 500, "numeric": 12, "supply": 10,
+}  # fmt: skip
+FILE = RESULTS / "campaign.csv"
+COLUMNS = ("part", "load", "tried", "answered", "refused", "failed", "slowest_s", "peak_mb",
+           "first_failure", "seed", "commit", "machine", "command")  # fmt: skip
+
+
+def write(rows: list[dict[str, object]], parts: list[str]) -> None:
+    """Put rows in the place of those that the same parts had."""
+    kept = []
+    if FILE.is_file():
+        with FILE.open(encoding="utf-8", newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row["part"] not in parts]
+    order = list(PARTS)
+    everything = sorted([*kept, *rows], key=lambda row: order.index(str(row["part"])))
+    with FILE.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(everything)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[], metavar="PART")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=600, help="for each part, about")
+    parser.add_argument("--count", type=int, help="cases of each part, at the most")
+    parser.add_argument("--dry", action="store_true", help="print, and leave the table alone")
+    given = parser.parse_args()
+    parts = given.parts or list(PARTS)
+    rows, failed = [], False
+    for part in parts:
+        start = time.monotonic()
+        budget = Budget(given.seed, given.seconds, given.count or PARTS[part])
+        cases = list(importlib.import_module(f"campaign.{part}").cases(budget))
+        for case in cases:
+            if not case.passed:
+                print(f"{part}, {case.load}, {case.told}: {case.outcome}", flush=True)
+        words = f"{part} --seed {given.seed} --seconds {given.seconds:g}"
+        words += f" --count {given.count}" if given.count else ""
+        about = {
+            "seed": given.seed, "commit": commit(), "machine": machine(),
+            "command": f"python tests/bench/campaign {words}",
+        }  # fmt: skip
+        found = tallied(part, cases)
+        failed |= any(row["failed"] for row in found)
+        for row in found:
+            print("  ".join(f"{key} {value}" for key, value in row.items() if value != ""))
+        print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
+        rows += [row | about for row in found]
+    if not given.dry:
+        write(rows, parts)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
