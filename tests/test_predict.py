@@ -12,8 +12,10 @@ from PIL import Image
 
 from kzoo.recipes.cli import main
 from kzoo.recipes.prediction import Found, Prediction, label_of
+from kzoo.recipes.programs import predict_images
 from kzoo.recipes.programs.predict_images import image_files, predict
 from kzoo.recipes.training.run_folder import labels_of
+from kzoo.tflite.runtime import trial as trial_file
 
 LABELS = ["red", "green", "blue"]
 
@@ -139,3 +141,24 @@ def test_labels_in_the_file_come_before_those_beside_it(tmp_path, capsys):
     assert found["verdict"].startswith("This file runs on the CPU in ")
     assert found["metadata"]["labels"] == LABELS
     assert found["targets"]["gpu"]["answer"] in ("yes", "partly", "no", "unknown")
+
+
+def test_a_file_that_ends_the_process_which_runs_it_is_one_line(tmp_path, photos, monkeypatch):
+    """LiteRT is stood in for by a program that ends as it does on some damaged files."""
+    file = tmp_path / "strange.tflite"
+    file.write_bytes(b"")
+    monkeypatch.setattr(predict_images, "read_tflite", lambda path: None)
+    monkeypatch.setattr(trial_file, "__file__", str(tmp_path / "killed.py"))
+    (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(ValueError, match=r"strange\.tflite cannot be run, .* ended with signal 11"):
+        list(predict(file, [photos]))
+    (tmp_path / "config.json").write_text("{}")  # a run's own file has been tried
+    predict_images.require_runs(file)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"task": "image-classification"}', '{"task": 3}'])
+def test_a_config_of_another_program_beside_the_model(text, model, tmp_path):
+    file = tmp_path / "model.keras"
+    file.write_bytes(model.read_bytes())
+    (tmp_path / "config.json").write_text(text)
+    assert predict_images.task_of(file).name == "classify"

@@ -1,5 +1,6 @@
 """What a trained model says about images."""
 
+import contextlib
 import glob
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from kzoo.recipes.prediction import Prediction
 from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
 from kzoo.recipes.task import Task, get_task, list_tasks
 from kzoo.recipes.training.run_folder import read_config
+from kzoo.tflite.runtime.trial import trial
 from kzoo.weights.readers.flatbuffer import read_tflite
 from kzoo.weights.saved_model import load_model
 
@@ -39,6 +41,7 @@ def predict(
         raise ValueError(f"top must be at least 1. Received: {top}")
     file = model_file(model, alpha=alpha, weights=weights)
     paths = image_files(images)
+    require_runs(file)
     task, read = task_of(file), image_reader(file)
     if tiles and not task.tiles:
         raise ValueError(f"Tiles are for detectors. {file} is of the task {task.name!r}.")
@@ -55,6 +58,16 @@ def predict(
         found = predictor.run(list(arrays), stacked) if stacked is not None else []
         answers = {one.image: one for one in found} | problems
         yield from (answers[path] for path in some)
+
+
+def require_runs(file: Path) -> None:
+    """Raise ValueError where a .tflite file would end the process that runs it.
+
+    It is run in a process of its own first, unless a run of kzoo has written it, which has done so.
+    """
+    if file.suffix == ".tflite" and not (file.parent / "config.json").is_file():
+        read_tflite(file)  # what is no such file is told in other words
+        trial(file)
 
 
 def model_file(model: str | Path, *, alpha: float = 1.0, weights: str | None = None) -> Path:
@@ -106,10 +119,8 @@ def image_files(words: Sequence[str | Path]) -> list[Path]:
 
 def task_of(file: Path) -> Task:
     """Return the task of the run that the file is of; of any other file what its outputs tell."""
-    if (file.parent / "config.json").is_file():
-        config = read_config(file.parent)
-        if "task" in config:
-            return get_task(config["task"])
+    with contextlib.suppress(ValueError):  # no config.json, or another program's
+        return get_task(read_config(file.parent).get("task", ""))
     tasks = [get_task(name) for name in list_tasks()]
     for task in tasks:
         if task.recognizes_file(file):

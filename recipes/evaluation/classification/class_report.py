@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kzoo.files import replacing
+from kzoo.files import replacing, utf_8_writer
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Images, read_image
 from kzoo.recipes.evaluation.classification.attention import class_maps, shown_on
@@ -291,7 +291,7 @@ def write_predictions(
     file: Path, split: Split, labels: Sequence[str], predictions: Mapping[str, np.ndarray]
 ) -> None:
     """Write one line per image: its label, and each model's class and probability."""
-    with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as out:
+    with replacing(file) as part, utf_8_writer(part) as out:
         writer = csv.writer(out)
         writer.writerow(
             ["file", "label", *(f"{n}{c}" for n in predictions for c in ("", "_probability"))]

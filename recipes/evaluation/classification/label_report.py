@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kzoo.files import replacing
+from kzoo.files import replacing, utf_8_writer
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import read_image
 from kzoo.recipes.evaluation.classification.class_report import (
@@ -353,7 +353,7 @@ def write_files(run: Run, evaluation: Evaluation) -> None:
 
 
 def write_predictions(file: Path, val: Any, labels: Sequence[str]) -> None:
-    with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as out:
+    with replacing(file) as part, utf_8_writer(part) as out:
         writer = csv.writer(out)
         kinds = list(val.predictions)
         writer.writerow(

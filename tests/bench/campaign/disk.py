@@ -138,7 +138,7 @@ def moved(folder: Path, share: float) -> str:
         shutil.move(folder / "out", folder / "there")
     code = runs.ended(runs.started(
         lambda: runs.RECIPES["classify"](
-            folder / "elsewhere", out=str(folder / "there"), save_every=1e-4),
+            folder / "elsewhere", out=str(folder / "there"), save_every=1e-4, qat_epochs=1),
         log=log,
     ))  # fmt: skip
     if code:

@@ -8,10 +8,12 @@ archive, which is then whole again, so that the change arrives.
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,12 +200,19 @@ def make(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def cases(budget: Budget, *, tflite: bool = True) -> Iterator[Case]:
-    """Yield what came of changed files, by kind."""
+def cases(budget: Budget, *, tflite: bool = True, own: Path | None = None) -> Iterator[Case]:
+    """Yield what came of changed files, by kind.
+
+    tflite: whether TensorFlow makes some .tflite and .h5 files first; `own`: a folder of others.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if tflite:
+            start = time.monotonic()
             make(folder)
+            budget.end += time.monotonic() - start
+        for file in own.glob("*.*") if own else ():
+            shutil.copy2(file, folder)
         kinds = samples(folder)
         for k, (kind, (sources, changes, feeds)) in enumerate(kinds.items()):
             contents = [source.read_bytes() for source in sources]

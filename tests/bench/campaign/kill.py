@@ -88,9 +88,10 @@ def killed(
 def of_recipe(name: str) -> Callable[[Path], tuple[Act, tuple[str, ...]]]:
     def prepare(folder: Path) -> tuple[Act, tuple[str, ...]]:
         data = runs.DATA[name](folder / "data")
-        save_every = {"save_every": 1e-4} if name == "classify" else {}  # within an epoch too
+        # Within an epoch too, and in the int8 stage.
+        more = {"save_every": 1e-4, "qat_epochs": 1} if name == "classify" else {}
         results = ("model.tflite", "predictions.csv", "labels.txt")
-        return lambda out: runs.RECIPES[name](data, out=str(out), **save_every), results
+        return lambda out: runs.RECIPES[name](data, out=str(out), **more), results
 
     return prepare
 
