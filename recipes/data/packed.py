@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,7 +291,8 @@ class Writer:
                 path = self.part / f"{name}-{len(self.files):05d}.array_record"
                 shard = array_record().ArrayRecordWriter(str(path), "group_size:1,uncompressed")
                 digest, size, count = hashlib.sha256(), 0, 0
-            shard.write(record)
+            with self.disk_errors():
+                shard.write(record)
             digest.update(record)
             size, count = size + len(record), count + 1
             if size >= self.shard_bytes:
@@ -303,9 +304,19 @@ class Writer:
         np.savez(path, **annotations)  # type: ignore[arg-type]  # numbers, by the names of Packed
         self.files.append(File(path.name, path.stat().st_size, sha256(path), name))
 
+    @contextlib.contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Turn ArrayRecord's RuntimeError of a full or broken disk into an OSError."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).partition(";")[0]
+            raise OSError(f"{self.folder} cannot be written: {reason}") from error
+
     def close(self, shard: Any, path: Path, split: str, count: int, written: str) -> None:
         """Ends a shard, and reads it back."""
-        shard.close()
+        with self.disk_errors():
+            shard.close()
         shard = array_record().ArrayRecordReader(str(path), "")
         digest = hashlib.sha256()
         for i in range(shard.num_records()):

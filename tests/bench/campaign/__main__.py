@@ -61,7 +61,7 @@ def main() -> int:
     parts = given.parts or list(PARTS)
     if COMPUTES.isdisjoint(parts):  # Keras on NumPy is there in a third of the time
         os.environ.setdefault("KERAS_BACKEND", "numpy")
-    rows, failed = [], False
+    failed = False
     for part in parts:
         start = time.monotonic()
         budget = Budget(given.seed, given.seconds, given.count or PARTS[part])
@@ -83,9 +83,8 @@ def main() -> int:
         for row in found:
             print("  ".join(f"{key} {value}" for key, value in row.items() if value != ""))
         print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
-        rows += [row | about for row in found]
-    if not given.dry:
-        write(rows, parts)
+        if not given.dry:
+            write([row | about for row in found], [part])
     return int(failed)
 
 
