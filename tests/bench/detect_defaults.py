@@ -25,6 +25,7 @@ from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.evaluation.detect_files import load_detector
 from kzoo.recipes.pipeline import planned, train_float, with_mirroring
 from kzoo.recipes.task import Run
+from kzoo.recipes.training.user_callbacks import checked_callbacks
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -54,7 +55,8 @@ def measured(config: Config, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     stages, _ = planned(run)
     begun = time.process_time()
-    model, _ = train_float(run, model, [one for one in stages if not one[0].quantized], ())
+    in_float = [one for one in stages if not one[0].quantized]
+    model, _ = train_float(run, model, in_float, checked_callbacks(()))
     seconds = time.process_time() - begun
     images = Images(image_paths(dataset.val), config.size)[:]
     voted, single = (
