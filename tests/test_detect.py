@@ -414,6 +414,7 @@ def test_the_quality_of_an_image_is_its_own_map(scenes, tmp_path):
 def test_a_run_begun_with_the_defaults_of_before_goes_on_with_them(tmp_path):
     """Those that were options then are in its config.json, and what SSD crops was no option."""
     then = {"ema": 0.0, "box_loss": "smooth_l1", "close": 0.0, "batch_size": 16}
+    then["learning_rate"] = 1e-3
     begin_run(tmp_path, Config("data", **then, scale_jitter="wide"), ("a",), "digest")
     file = tmp_path / "config.json"
     kept = json.loads(file.read_text())
