@@ -7,6 +7,7 @@ model.keras, model.tflite, labels.txt and report.html; killed, the same command 
 """
 
 import dataclasses
+import functools
 import json
 import pickle
 import threading
@@ -38,6 +39,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, balanced, features, split_at
+from kzoo.recipes.training.teacher import WEIGHT, load_teacher
 from kzoo.recipes.training.tfmot_engine import (
     HISTORY,
     JOB,
@@ -47,6 +49,13 @@ from kzoo.recipes.training.tfmot_engine import (
     fit_tf_keras,
     prepared,
     train_by_tfmot,
+)
+from kzoo.recipes.training.transfer import (
+    copy_weights,
+    fine_rows,
+    freeze_pretrained,
+    of_any_size,
+    training_side,
 )
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, compare, convert
@@ -86,11 +95,15 @@ class Stages:
 
     run: Run
 
+    @property
+    def pretrained(self) -> bool:
+        return bool(self.run.config.weights != "none")
+
     def all(self) -> list[TrainingStage]:
         config = self.run.config
         smooth, patience = config.label_smoothing, config.patience
         head = self.stage(
-            "head", config.head_epochs if config.weights != "none" else 0, HEAD_LEARNING_RATE,
+            "head", config.head_epochs if self.pretrained else 0, HEAD_LEARNING_RATE,
             smoothing=smooth, title="the new head", cost=0.1,
         )  # fmt: skip
         whole = self.stage(
@@ -102,7 +115,7 @@ class Stages:
         )
         return [
             TrainingStage(head, self.head),
-            TrainingStage(whole, self.whole),
+            TrainingStage(whole, functools.partial(self.whole, teacher=self.teacher())),
             TrainingStage(qat, self.int8, quantized=True),
         ]
 
@@ -138,16 +151,37 @@ class Stages:
             net.get_layer(layer.name).set_weights(layer.get_weights())
         return net, history
 
-    def whole(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
-        """Train the whole network on augmented images.
+    def teacher(self) -> keras.Model | None:
+        """Return the larger model that teaches this one; None without."""
+        config = self.run.config
+        if config.teacher is None:
+            return None
+        return load_teacher(config.teacher, self.run.dataset.labels, config.size)
+
+    def whole(
+        self, net: keras.Model, stage: Stage, fit: Any, *, teacher: keras.Model | None = None
+    ) -> tuple[keras.Model, list[Row]]:
+        """Train the whole network on augmented images, by a teacher too where there is one.
 
         Pretrained batch normalization keeps its statistics: a batch of 32 knows less than ImageNet,
         and weights from a .tflite file come without the statistics of their own activations.
         """
-        for layer in net.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = self.run.config.weights == "none"
-        return self.fit(net, stage, fit, class_weight=self.balance())
+        config = self.run.config
+        side = training_side(config.size, config.train_size)
+        learner = net if side == config.size else of_any_size(net)
+        if self.pretrained:
+            freeze_pretrained(learner, fine_rows(net, config.freeze))
+        weigh = {"class_weight": self.balance(), "size": side}
+        if teacher is None:
+            learner, history = self.fit(learner, stage, fit, **weigh)
+        else:
+            teacher = teacher if side == config.size else of_any_size(teacher)
+            taught = kzoo.distill(learner, teacher, weight=WEIGHT)
+            taught, history = self.fit(taught, stage, fit, **weigh)
+            learner = taught.student
+        if learner is not net:
+            copy_weights(learner, net)
+        return net, history
 
     def int8(self, int8: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train the quantized network, taught by the float one."""
@@ -167,14 +201,15 @@ class Stages:
     def augmented(self, **options: Any) -> Batches:
         """Return the training images, changed in every epoch; `options` as of `Batches`."""
         config = self.run.config
+        options = {"size": config.size} | options
         augment = AUGMENTS.get(config.augment, config.augment)
         augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
-        return self.batches("train", augment=augment, size=config.size, **options)
+        return self.batches("train", augment=augment, **options)
 
     def batches(self, name: str, **options: Any) -> Batches:
         """Return the images of a split as the net sees them; `options` as of `Batches`."""
         config, split = self.run.config, getattr(self.run.dataset, name)
-        side = round(config.size * MARGIN) if "augment" in options else config.size
+        side = round(options["size"] * MARGIN) if "augment" in options else config.size
         return Batches(
             Images(split.paths, side),
             split.targets,

@@ -17,6 +17,7 @@ from kzoo.recipes.classify import Config
 from kzoo.recipes.cli import main
 from kzoo.recipes.programs import demo
 from kzoo.recipes.training.run_folder import open_run, read_config, read_labels, working_on
+from kzoo.recipes.training.teacher import load_teacher
 from kzoo.tflite import Runner, audit
 
 QUICK = ["--model", "mobilenet_v3_small", "--alpha", "0.35", "--size", "48", "--weights", "none"]
@@ -34,6 +35,24 @@ def images(tmp_path_factory):
             demo.draw(shape, rng).save(folder / shape / f"{i}.jpg")
     (folder / "cross" / "broken.jpg").write_bytes(b"\xff\xd8")
     return folder
+
+
+def test_a_teacher_of_other_classes_or_sizes_is_refused(tmp_path):
+    """None of these reaches training."""
+    file = tmp_path / "large.keras"
+    image = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    keras.Model(image, keras.layers.Dense(2, "softmax")(pooled)).save(file)
+    assert load_teacher(str(file), ["a", "b"], 32).output_shape == (None, 2)
+    with pytest.raises(ValueError, match=r"knows other classes: outputs of shape \(2,\)"):
+        load_teacher(str(file), ["a", "b", "c"], 32)
+    with pytest.raises(ValueError, match="sees images of 32 x 32 px, this run of 64 x 64"):
+        load_teacher(str(file), ["a", "b"], 64)
+    (tmp_path / "labels.txt").write_text("b\na\n")
+    with pytest.raises(ValueError, match=r"knows other classes: b, a\. The data have a, b"):
+        load_teacher(str(file), ["a", "b"], 32)
+    with pytest.raises(ValueError, match=r"There is no runs/none\. Name a run folder or a \.keras"):
+        Config("photos", teacher="runs/none")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +142,15 @@ class TestRun:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip().endswith("(1, 2)"), done.stderr
+
+    def test_a_run_teaches_another(self, run, images, tmp_path):
+        words = [*QUICK, "--epochs", "1", "--qat-epochs", "0", "--seed", "1"]
+        folder = tmp_path / "taught"
+        words += ["--out", str(folder), "--teacher", str(run), "--augment", "strong"]
+        assert main(["classify", str(images), *words]) == 0
+        taught = keras.saving.load_model(folder / "model.keras", compile=False)
+        assert not hasattr(taught, "teacher")  # the student alone is kept
+        assert json.loads((folder / "config.json").read_text())["teacher"] == str(run)
 
     def test_again_changes_nothing(self, run, images):
         before = (run / "model.tflite").read_bytes()

@@ -23,6 +23,7 @@ from kzoo.recipes.data.packed import index_digest, is_packed
 from kzoo.tflite.convert.converter import require_tensorflow
 from kzoo.tflite.metadata.reading import read_metadata
 
+PATHS = ("data", "test", "teacher")  # settings that are paths
 LOCK = ".lock"  # in a run's folder, while a process works on it
 
 
@@ -106,7 +107,7 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
         if field.metadata["lasting"]
     }
     settings = json.loads(json.dumps(lasting, default=str))
-    for name in ("data", "test"):  # the run may be looked at from elsewhere
+    for name in PATHS:  # the run may be looked at from elsewhere
         if settings.get(name):
             settings[name] = os.path.abspath(settings[name])
     wanted = {"task": config.task, **settings, "labels": list(labels)}
@@ -150,7 +151,7 @@ def moved(setting: str, begun: Any) -> bool:
 
 def differs(setting: str, begun: Any, wanted: Any) -> bool:
     """Return whether a setting makes it another run; a run may be moved and its data too."""
-    if setting in ("data", "test") and isinstance(begun, str):
+    if setting in PATHS and isinstance(begun, str):
         begun = os.path.abspath(begun)
     return setting != "out" and begun != wanted
 

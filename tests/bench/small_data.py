@@ -3,7 +3,7 @@
     uv run python tests/bench/small_data.py PHOTOS FILE VARIANT... [--seeds 0 1 2] [--epochs 12]
 
 PHOTOS has train/ and val/ with a folder per class. val/ is the test set: it chooses nothing. A
-fifth of train/, the same for all, ranks the ingredients ("validation"). FILE has the weights. A
+share of train/, the same for all, ranks the ingredients ("validation"). FILE has the weights. A
 variant is a name of VARIANTS. The head is trained once a seed, as by `kzoo classify`; then the
 whole net, of which are measured the best epoch, the last one, and means of the weights by momentum.
 Writes small_data.csv anew, with the rows of earlier calls.
@@ -27,6 +27,7 @@ from kzoo.recipes.data.augmentation.mixing import Mixing
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.training.stages import split_at
+from kzoo.recipes.training.transfer import training_side
 
 SIZE, BATCH = 224, 32
 LIGHT = Augment()
@@ -45,7 +46,7 @@ class Variant:
     weight_decay: float = 0.0
     layer_decay: float = 1.0  # the rate of a row against that of the next one
     dropout: float = 0.2
-    size: int = SIZE  # of the training images
+    size: float = 1.0  # of the training images, times --size
     still: str = ""  # the first row that learns; those before it stay as they are
     epochs: float = 1.0  # times --epochs
 
@@ -66,9 +67,24 @@ VARIANTS = {
     "erase": Variant(augment=Augment(erase=0.25)),
     "mild": Variant(augment=MILD),
     "zoom .4": Variant(augment=Augment(zoom=0.4)),
-    "192 px": Variant(size=192, epochs=1.3),
+    "192 px": Variant(size=6 / 7, epochs=1.3),
     "rows 3 on": Variant(still="row3", epochs=1.4),
     "rows 5 on": Variant(still="row5", epochs=1.6),
+    "rows 3 on, 2e-4": Variant(still="row3", epochs=1.4, learning_rate=2e-4),
+    "rows 3 on, 1e-4": Variant(still="row3", epochs=1.4, learning_rate=1e-4),
+    "rows 5 on, 2e-4": Variant(still="row5", epochs=1.6, learning_rate=2e-4),
+    "rows 3 on, 2e-4, layers .8": Variant(
+        still="row3", epochs=1.4, learning_rate=2e-4, layer_decay=0.8
+    ),
+    "rows 3 on, mixing": Variant(still="row3", epochs=2, augment=Augment(mixing=BOTH)),
+    "rows 3 on, 192 px": Variant(still="row3", size=6 / 7, epochs=2),
+    "rows 3 on, 192 px, 8e-4": Variant(still="row3", size=6 / 7, epochs=2, learning_rate=8e-4),
+    "rows 3 on, 192 px, mixing": Variant(
+        still="row3", size=6 / 7, epochs=2, augment=Augment(mixing=BOTH)
+    ),
+    "rows 3 on, 192 px, 8e-4, mixing": Variant(
+        still="row3", size=6 / 7, epochs=2, learning_rate=8e-4, augment=Augment(mixing=BOTH)
+    ),
     "layers .9": Variant(layer_decay=0.9, learning_rate=8e-4),
     "decay .05": Variant(weight_decay=0.05),
     "decay .5": Variant(weight_decay=0.5),
@@ -99,10 +115,9 @@ class Means(keras.callbacks.Callback):
         self.steps += 1
         for m in self.momenta:
             kept = self.means.setdefault(m, [value.copy() for value in now])
-            momentum = min(m, self.steps / (10 + self.steps))
             for mean, value in zip(kept, now, strict=True):
                 if mean.dtype == np.float32:
-                    mean += (1 - momentum) * (value - mean)
+                    mean += (1 - m) * (value - mean)
                 else:
                     mean[...] = value
 
@@ -110,25 +125,28 @@ class Means(keras.callbacks.Callback):
 class Trainer:
     """The photos, and a net whose head is trained, for each seed."""
 
-    def __init__(self, photos: Path, file: Path):
+    def __init__(self, photos: Path, file: Path, size: int, share: float):
         dataset = read_dataset(photos)
-        self.file, self.classes = file, len(dataset.labels)
+        self.size, self.file, self.classes = size, file, len(dataset.labels)
         targets = np.asarray(dataset.train.targets)
         order = np.random.default_rng(17).permutation(len(targets))
-        val = np.concatenate([o[: len(o) // 5] for o in (
+        val = np.concatenate([o[: round(share * len(o))] for o in (
             order[targets[order] == c] for c in range(self.classes))])  # fmt: skip
         fit = np.setdiff1d(order, val)
         paths = dataset.train.paths
-        self.wide = Images([paths[i] for i in fit], round(SIZE * MARGIN))
-        self.fit, self.fit_targets = Images([paths[i] for i in fit], SIZE), targets[fit]
+        self.wide = Images([paths[i] for i in fit], round(size * MARGIN))
+        self.fit, self.fit_targets = Images([paths[i] for i in fit], size), targets[fit]
         self.splits = {
-            "validation": (Images([paths[i] for i in val], SIZE)[:], targets[val]),
-            "test": (Images(dataset.val.paths, SIZE)[:], np.asarray(dataset.val.targets)),
+            "validation": (Images([paths[i] for i in val], size)[:], targets[val]),
+            "test": (Images(dataset.val.paths, size)[:], np.asarray(dataset.val.targets)),
         }
         self.heads: dict[int, list[np.ndarray]] = {}
 
-    def net(self, seed: int, size: int = SIZE, dropout: float = 0.2) -> keras.Model:
+    def net(self, seed: int, scale: float = 1.0, dropout: float = 0.2) -> keras.Model:
+        if seed not in self.heads and scale != 1:
+            self.net(seed)
         keras.utils.set_random_seed(seed)
+        size = training_side(self.size, scale)
         net = kzoo.MobileNetV3Small(
             input_shape=(size, size, 3), classes=self.classes, weights=self.file,
             norm_momentum=NORM_MOMENTUM, dropout_rate=dropout,
@@ -195,7 +213,7 @@ def trained(trainer: Trainer, name: str, seed: int, epochs: int) -> list[dict[st
         layer.trainable = layer.trainable and not how.still
     batches = Batches(
         trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=BATCH,
-        augment=how.augment, size=how.size,
+        augment=how.augment, size=training_side(trainer.size, how.size),
     )  # fmt: skip
     compiled(net, how, epochs * len(batches))
     means, best = Means(MEANS[1:]), (0.0, None)
@@ -214,7 +232,8 @@ def trained(trainer: Trainer, name: str, seed: int, epochs: int) -> list[dict[st
     for what, weights in (kept | {f"mean {m}": means.means[m] for m in means.momenta}).items():
         other.set_weights(weights)
         found = trainer.measure(other)
-        rows.append({"variant": name, "epochs": epochs, "weights": what, "run": seed, **found,
+        rows.append({"variant": name, "size": trainer.size, "epochs": epochs, "weights": what,
+                     "trained on": len(trainer.fit), "run": seed, **found,
                      "cpu_minutes": cpu / 60})  # fmt: skip
         print({k: v for k, v in rows[-1].items() if "test" not in k}, flush=True)
     return rows
@@ -227,9 +246,11 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--size", type=int, default=SIZE)
+    parser.add_argument("--val", type=float, default=0.2, help="share of train/ that ranks")
     parser.add_argument("--out", default="small_data")
     given = parser.parse_args()
-    trainer, rows = Trainer(given.photos, given.file), []
+    trainer, rows = Trainer(given.photos, given.file, given.size, given.val), []
     for seed in given.seeds:
         for name in given.variants:
             rows += trained(trainer, name, seed, given.epochs)

@@ -1,0 +1,38 @@
+"""A larger classifier that teaches the one that is trained: its logits, beside the labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from kzoo.recipes.inputs import MODEL, require_ended, require_model
+from kzoo.recipes.training.run_folder import labels_of
+
+WEIGHT = 0.5  # of what the teacher says against what the labels say
+
+
+def load_teacher(source: str, labels: Sequence[str], size: int) -> keras.Model:
+    """Return the float model of a run of `kzoo classify`, or of a .keras file.
+
+    Raises ValueError where it is none, or knows other classes or images of another size.
+    """
+    require_model(source)
+    path = Path(source)
+    if path.is_dir():
+        require_ended(path, MODEL)
+        path = path / MODEL
+    teacher = keras.saving.load_model(path, compile=False)
+    known = labels_of(path)
+    if teacher.output_shape[1:] != (len(labels),) or (known and list(labels) != known):
+        classes = ", ".join(known) if known else f"outputs of shape {teacher.output_shape[1:]}"
+        raise ValueError(
+            f"The teacher {source} knows other classes: {classes}. The data have "
+            f"{', '.join(labels)}. Train a teacher on the same classes."
+        )
+    if teacher.input_shape[1:3] != (size, size):
+        height, width = teacher.input_shape[1:3]
+        raise ValueError(
+            f"The teacher {source} sees images of {height} x {width} px, this run of {size} x "
+            f"{size}. Give both the same size."
+        )
+    return teacher
