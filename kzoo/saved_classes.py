@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 CLASSES = {
+    "Adam": "kzoo.recipes.training.optimizer",
     "Backbone": "kzoo.interop.backbone",
     "Detector": "kzoo.detection.detector",
     "Distilled": "kzoo.quantization.distill",
