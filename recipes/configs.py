@@ -337,6 +337,13 @@ class MultilabelConfig(RunConfig):
         "light", choices=AUGMENTS, instead="Augment",
     )  # fmt: skip
     balance: bool = option("weigh the images that have a label more, where they are few", True)
+    freeze: int = option(
+        "pretrained rows stay as they are as long as their maps are finer than 1/FREEZE of the "
+        "image; 1: none do", 1, before=1,
+    )  # fmt: skip
+    train_size: float = option(
+        "side of the images that the float net trains on, as a share of size", 1.0, before=1.0
+    )
     patience: int = option("epochs without a better one before a stage ends", 10)
 
 

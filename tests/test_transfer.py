@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kzoo
-from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.configs import ClassifyConfig, MultilabelConfig
 from kzoo.recipes.training.transfer import (
     copy_weights,
     fine_rows,
@@ -65,6 +65,8 @@ def test_defaults_depend_on_pretrained_weights():
     assert (tuned.freeze, tuned.ema) == (8, 0.9902)
     given = ClassifyConfig("photos", freeze=2, ema=0.5).resolved(1000)
     assert (given.freeze, given.ema) == (2, 0.5)
+    tags = MultilabelConfig("photos.csv").resolved(1000)  # its stages are the classifier's
+    assert (tags.freeze, tags.train_size) == (1, 1.0)
     assert ClassifyConfig("photos", epochs=0).resolved(1000).ema == 0.0
     with pytest.raises(ValueError, match=r"freeze must be in \(0, 32\]. Received: 0"):
         ClassifyConfig("photos", freeze=0)
