@@ -129,15 +129,18 @@ def lets_pass(op: Op) -> bool:
     return isinstance(op, Plain) or (isinstance(op, Activation) and op.function == "relu")
 
 
-def equalize(graph: Graph, plan: Plan, images: np.ndarray) -> tuple[Graph, set[str]]:
+def equalize(
+    graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool = False
+) -> tuple[Graph, set[str]]:
     """The graph with a factor for each channel at every site that is worth it.
 
     And the operations whose outputs are others than before. `plan` is that of the graph as it is;
     on `images` (N, H, W, C) ranges and noise are measured. A layer that is kept in float takes its
-    part: what stands between it and the next is int8 all the same.
+    part: what stands between it and the next is int8 all the same. `everywhere`: at all sites.
     """
     sites = [s for s in find_sites(graph) if plan.fake_quants.intersection(s.between)]
-    sites = worthwhile(sites, graph, plan, images)
+    if not everywhere:
+        sites = worthwhile(sites, graph, plan, images)
     if not sites:
         return graph, set()
     factors: dict[str, np.ndarray] = {}

@@ -1,12 +1,19 @@
 """`quantize`: from a float model to one that computes what its int8 file will."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from kzoo.quantization import ranges as ranges_
+from kzoo.quantization.calibration import (
+    batched,
+    calibration_remarks,
+    check_calibration,
+    first,
+    holds_bytes,
+)
 from kzoo.quantization.correct import correct_biases
 from kzoo.quantization.emit import emit
 from kzoo.quantization.equalize import equalize
@@ -14,20 +21,18 @@ from kzoo.quantization.graph import Graph
 from kzoo.quantization.lower import HARD_SWISH, lower
 from kzoo.quantization.output_ranges import refine
 from kzoo.quantization.read import Kept, read
-from kzoo.quantization.rounding import round_weights
 from kzoo.quantization.simulate import observe
 
-BATCH = 16
 EQUALIZED = 64  # images that channels are compared on
-REFINED = 16  # images that ranges are refined on
-ROUNDED = 64  # images that weights are rounded on
+REFINED = 6  # images that ranges are refined on
 CORRECTED = 32  # images that biases are corrected on: of a V2 they hold .4 GB
 
 
 def quantize(
     model: keras.Model, *, calibration: Any = None, hard_swish: Literal["split", "op"] = "split",
-    keep_float: Kept = (), ranges: ranges_.Method = "mse", equalization: bool = True,
-    bias_correction: bool = True, rounding: Literal["nearest", "learned"] = "nearest",
+    keep_float: Kept = (), ranges: ranges_.Method = "output",
+    equalization: bool | Literal["all"] = True,
+    bias_correction: bool = True,
     progress: Callable[[str], None] = lambda step: None,
 ) -> keras.Model:  # fmt: skip
     """A copy of `model` that rounds weights and activations as the int8 TFLite file does.
@@ -45,22 +50,17 @@ def quantize(
     keep_float: layers to leave in float: names as model.summary() prints them, layer classes, or
         compiled regular expressions that whole names match. They are float in the file too, behind
         a DEQUANTIZE and before a QUANTIZE, and as slow as in a float file.
-    ranges: "mse" for the least squared error, "minmax" for none cut off, or the share of values to
-        cut off at each end of an activation's range. "output" begins with "mse" and tries other
-        ranges for the activations that make most noise, by the model's outputs on 16 images: two
-        to three times the time of the rest.
+    ranges: "output" begins with the ranges of least squared error ("mse") and narrows those of the
+        activations that make most noise, as long as the model's outputs on 6 images come nearer to
+        float, which takes about as long as the rest. "minmax" for none cut off, or the share of
+        values to cut off at each end of an activation's range.
     equalization: scale the channels of an activation to one range where the layer after takes that
         back for nothing. In front of a hard-swish it costs one small convolution, placed only where
-        it brings a twentieth of the noise (at two to four places of a V3-Small).
-    rounding: of weights. "nearest", or "learned": layer after layer, each so that it gives what the
-        float layer gives, on 64 images without labels; bias correction is part of it. It takes two
-        to three times as long, and the file is as fast.
-    progress: called with a line for each layer where ranges="output" or rounding="learned".
+        that activation makes a twentieth of the noise (at four places of a V3-Small). "all" places
+        it at every such activation, where a V3-Small gains in accuracy and takes 11 % more time.
     bias_correction: take off each bias what int8 shifts its channel by, on average.
-
-    Signal to noise of the logits on photos (tests/bench/ptq_choices.py): V3-Small 19.1 dB, without
-    equalization 12.2, without bias correction 13.6, without both 10.7; with ranges of 1e-4 16.7,
-    with "minmax" 16.0. V2 29.1 dB, with ranges of 1e-4 25.1.
+    progress: called with a line for each activation that ranges="output" looks at, and first with
+        what `calibration` is short of: too few images, the same ones again, all alike.
 
     Raises ValueError for a layer that has no int8 form, with its name.
     """
@@ -69,9 +69,9 @@ def quantize(
         raise ValueError(
             f"hard_swish must be one of {allowed}. Received: hard_swish={hard_swish!r}"
         )
-    if rounding not in ("nearest", "learned"):
+    if equalization not in (True, False, "all"):
         raise ValueError(
-            f'rounding must be "nearest" or "learned". Received: rounding={rounding!r}'
+            f'equalization must be True, False or "all". Received: equalization={equalization!r}'
         )
     share = isinstance(ranges, float) and 0 < ranges < 0.5
     if not share and ranges not in ("mse", "minmax", "output"):
@@ -88,12 +88,12 @@ def quantize(
         calibration = list(batched(calibration))  # it is read more than once
     check_model(model)
     check_calibration(model, batched(calibration))
+    for remark in calibration_remarks(batched(calibration)):
+        progress(remark)
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, equalization)
     if ranges == "output":
         plan = refine(graph, plan, first(calibration, REFINED), progress)
-    if rounding == "learned":
-        graph, plan = round_weights(graph, plan, first(calibration, ROUNDED), progress)
-    elif bias_correction:
+    if bias_correction:
         graph = correct_biases(graph, plan, first(calibration, CORRECTED))
         plan = ranges_.with_limits(graph, plan)
     quantized = emit(graph, plan, name=model.name)
@@ -104,7 +104,7 @@ def quantize(
 
 def planned(
     model: keras.Model, calibration: Any, hard_swish: str, keep_float: Kept,
-    ranges: ranges_.Method, equalization: bool,
+    ranges: ranges_.Method, equalization: bool | Literal["all"],
 ) -> tuple[Graph, ranges_.Plan]:  # fmt: skip
     """The graph of the model in its int8 form, and what quantization adds to it."""
     graph = read(model, keep_float)
@@ -113,7 +113,9 @@ def planned(
     histograms = observe(graph, *placed, batched(calibration))
     plan = ranges_.make_plan(graph, placed, histograms, ranges)
     if equalization:
-        graph, changed = equalize(graph, plan, first(calibration, EQUALIZED))
+        graph, changed = equalize(
+            graph, plan, first(calibration, EQUALIZED), everywhere=equalization == "all"
+        )
         if changed:
             placed = grids, rounded = ranges_.place(graph)
             # Those that share a range are observed together.
@@ -122,9 +124,6 @@ def planned(
             histograms |= observe(graph, grids, names, batched(calibration))
             plan = ranges_.make_plan(graph, placed, histograms, ranges)
     return graph, plan
-
-
-DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value
 
 
 def check_model(model: keras.Model) -> None:
@@ -142,68 +141,3 @@ def check_model(model: keras.Model) -> None:
                 f"The weight {weight.path!r} of {model.name!r} holds values that are not finite: "
                 "its training diverged. Train again with a lower learning rate."
             )
-
-
-def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
-    """Raise ValueError for calibration images of one value, or in another range than the model's.
-
-    That range is told by a Rescaling at the model's front: one of 1/127.5 is for [0, 255].
-    """
-    low, high = np.inf, -np.inf
-    for batch in batches:
-        if batch.size:
-            low, high = min(low, float(batch.min())), max(high, float(batch.max()))
-    if low > high:
-        return  # empty: told where it is read
-    if low == high:
-        raise ValueError(
-            f"The calibration images hold nothing but the value {low:g}, which tells no range of "
-            "activations. Pass about 100 images like those that the model will see."
-        )
-    first = next((x for x in model.layers if isinstance(x, keras.layers.Rescaling)), None)
-    if first is None or first.input is not model.inputs[0]:
-        return
-    scale, offset = np.asarray(first.scale, np.float64), np.asarray(first.offset, np.float64)
-    ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
-    span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
-    if span < DARKEST or most > BRIGHTEST:
-        raise ValueError(
-            f"The calibration images are in [{low:g}, {high:g}], and the model begins with "
-            f"Rescaling({np.ravel(scale)[0]:.6g}), which makes [{ends.min():.3g}, "
-            f"{ends.max():.3g}] of that: they are in another range than the model's. Pass images "
-            "as the model takes them, [0, 255] for Rescaling(1 / 127.5)."
-        )
-
-
-def batched(calibration: Any) -> Iterator[np.ndarray]:
-    """The images of a calibration set, a batch at a time."""
-    if isinstance(calibration, np.ndarray):
-        for i in range(0, len(calibration), BATCH):
-            yield calibration[i : i + BATCH].astype(np.float32)
-        return
-    if not isinstance(calibration, Iterable):
-        raise ValueError(
-            f"calibration must be an array (N, H, W, C) or an iterable of batches. Received: "
-            f"{type(calibration).__name__}"
-        )
-    for batch in calibration:
-        images = batch[0] if isinstance(batch, tuple | list) else batch
-        yield keras.ops.convert_to_numpy(images).astype(np.float32)
-
-
-def first(calibration: Any, n: int) -> np.ndarray:
-    """The first `n` images, or as many as there are."""
-    found: list[np.ndarray] = []
-    for batch in batched(calibration):
-        found.append(batch)
-        if sum(map(len, found)) >= n:
-            break
-    return np.concatenate(found)[:n]
-
-
-def holds_bytes(batches: Iterator[np.ndarray]) -> bool:
-    """Whether images are bytes, 0 to 255, by their values."""
-    low, high = np.inf, -np.inf
-    for batch in batches:
-        low, high = min(low, batch.min()), max(high, batch.max())
-    return ranges_.pixel_range(low, high) == (0, 255)

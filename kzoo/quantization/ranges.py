@@ -115,8 +115,9 @@ class Histogram:
         self.low = self.high = 0.0
         self.zeros = 0
 
-    def add(self, values: np.ndarray) -> None:
-        low, high = float(values.min()), float(values.max())
+    def add(self, values: np.ndarray, ends: Range) -> None:
+        """Count `values`; `ends` are the least and the largest of all that they are a sample of."""
+        low, high = ends
         if not np.isfinite(high - low):
             raise ValueError(
                 "The model computes values that are not finite on the calibration set."

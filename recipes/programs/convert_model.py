@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kzoo.detection.detector import Detector
+from kzoo.quantization.calibration import calibration_remarks
 from kzoo.recipes import progress
 from kzoo.recipes.data.images import BadImageError, Images, is_candidate, read_image
 from kzoo.recipes.evaluation.finished_runs import open_finished
@@ -18,6 +19,7 @@ from kzoo.tflite import Audit, Bounds, Comparison, Metadata, Search, audit, conv
 from kzoo.tflite.convert.converter import STEPS, drafted
 from kzoo.tflite.convert.postprocess import add_postprocess
 from kzoo.tflite.convert.request import requested
+from kzoo.tflite.convert.translation import SCHEMES
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT, verify_draft
 from kzoo.weights.saved_model import load_model
 
@@ -31,6 +33,7 @@ class Converted:
 
     audit: Audit
     comparison: Comparison | None  # with the model; None where there were no images
+    remarks: tuple[str, ...] = ()  # on the calibration images
 
     @property
     def verdict(self) -> str:
@@ -43,7 +46,7 @@ class Converted:
 
     def __str__(self) -> str:
         tables = [self.audit.table, *([self.comparison.table] if self.comparison else [])]
-        return "\n\n".join([self.verdict, *tables])
+        return "\n\n".join([self.verdict, *self.remarks, *tables])
 
 
 def convert_file(
@@ -98,7 +101,10 @@ def convert_file(
                 comparison = verify_draft(net, draft, request.out, seen, bounds=bounds)
             if postprocess:
                 add_postprocess(draft, draft)
-    return Converted(audit(out), comparison)
+    remarks: list[str] = []
+    if images is not None and SCHEMES[request.scheme].calibrated:
+        remarks = calibration_remarks(iter([images]))
+    return Converted(audit(out), comparison, tuple(remarks))
 
 
 def convert_within_budget(

@@ -61,14 +61,14 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="an older checkout, measured in turn")
     parser.add_argument("--nets", nargs="+", default=["V3-Large", "V2"])
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--learned", action="store_true", help="ranges and rounding too")
+    parser.add_argument("--ways", action="store_true", help="other choices of quantize too")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     checkouts = {"base": options.base, "now": ROOT} if options.base else {"now": ROOT}
     ways: dict[str, dict] = {"default": {}}
-    if options.learned:
-        ways |= {"ranges=output": {"ranges": "output"}, "rounding=learned": {"rounding": "learned"}}
+    if options.ways:
+        ways |= {"ranges=mse": {"ranges": "mse"}, "equalization=all": {"equalization": "all"}}
     rows = []
     for round_number in range(options.rounds):
         for net in options.nets:

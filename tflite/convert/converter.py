@@ -20,7 +20,8 @@ import kzoo
 from kzoo.detection.detector import Detector
 from kzoo.files import replacing
 from kzoo.qat import FakeQuant
-from kzoo.quantization.quantize import check_calibration, check_model
+from kzoo.quantization.calibration import check_calibration
+from kzoo.quantization.quantize import check_model
 from kzoo.quantization.ranges import CHANNELS, pixel_range
 from kzoo.quantization.read import functional
 from kzoo.tflite.convert.forms import require_fit

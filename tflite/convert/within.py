@@ -26,8 +26,7 @@ SHARES = (0.5, 0.75, 0.9)  # of the noise that the layers kept in float make
 # What `kzoo.quantize` is asked for, the cheapest first.
 WAYS: dict[str, dict[str, Any]] = {
     "calibration": {},
-    "ranges by outputs": {"ranges": "output"},
-    "learned rounding": {"ranges": "output", "rounding": "learned"},
+    "equalized everywhere": {"equalization": "all"},
 }
 
 
@@ -110,9 +109,10 @@ def convert_within(
 ) -> Search:
     """Write the first int8 file that loses at most `max_drop` points to `out`; say what was tried.
 
-    In turn: calibration alone, ranges chosen by the outputs, learned rounding, then the layers kept
-    in float that make half, three quarters and nine tenths of the noise (`kzoo.sensitivity`). Where
-    none holds, `chosen` is None and nothing is written.
+    In turn: calibration alone, channels equalized in front of every hard-swish, then the layers
+    kept in float that make half, three quarters and nine tenths of the noise (`kzoo.sensitivity`).
+    A file with layers in float is taken only where those without do not hold and it does, so it is
+    never worse. Where none holds, `chosen` is None and nothing is written.
 
     model: of one output, without ranges: a classifier or segmenter.
     max_drop: in points, hundredths: of accuracy on `labels`, (N, ...) class numbers; without
@@ -190,7 +190,11 @@ def ways(
         keep = tuple(names[: int(np.searchsorted(held, share)) + 1])
         if keep not in known:
             known.add(keep)
-            yield f"{len(keep)} layers in float", keep, quantized(keep, WAYS["learned rounding"])
+            yield (
+                f"{len(keep)} layers in float",
+                keep,
+                quantized(keep, WAYS["equalized everywhere"]),
+            )
     for name, file in trained_files.items():
         yield name, (), functools.partial(shutil.copyfile, file)
 

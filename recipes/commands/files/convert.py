@@ -61,7 +61,7 @@ class ConvertOptions(JsonOptions):
     )
     max_drop: float | None = option(
         "points that int8 may lose, of accuracy for a run of kzoo classify, else of answers that "
-        "change: tries calibration, learned rounding, layers in float and the run's own training, "
+        "change: tries calibration, more equalization, layers in float and the run's own training, "
         "and takes the first that holds", None,
     )  # fmt: skip
     pareto: str | None = option(

@@ -1,0 +1,117 @@
+"""Calibration images: in batches, whether a model takes them, and whether they are a fair draw."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kzoo.quantization.ranges import pixel_range
+
+BATCH = 16
+DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value
+# Draws of 100 photos gave a V3-Small's logits within .4 dB of each other.
+ENOUGH = 100  # images
+MOST_COPIES = 0.1  # of the images
+LEAST_SPREAD = 0.03  # of the images' mean values, as a share of the whole range
+
+
+def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
+    """Raise ValueError for calibration images of one value, or in another range than the model's.
+
+    That range is told by a Rescaling at the model's front: one of 1/127.5 is for [0, 255].
+    """
+    low, high = np.inf, -np.inf
+    for batch in batches:
+        if batch.size:
+            low, high = min(low, float(batch.min())), max(high, float(batch.max()))
+    if low > high:
+        return  # empty: told where it is read
+    if low == high:
+        raise ValueError(
+            f"The calibration images hold nothing but the value {low:g}, which tells no range of "
+            "activations. Pass about 100 images like those that the model will see."
+        )
+    first = next((x for x in model.layers if isinstance(x, keras.layers.Rescaling)), None)
+    if first is None or first.input is not model.inputs[0]:
+        return
+    scale, offset = np.asarray(first.scale, np.float64), np.asarray(first.offset, np.float64)
+    ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
+    span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
+    if span < DARKEST or most > BRIGHTEST:
+        raise ValueError(
+            f"The calibration images are in [{low:g}, {high:g}], and the model begins with "
+            f"Rescaling({np.ravel(scale)[0]:.6g}), which makes [{ends.min():.3g}, "
+            f"{ends.max():.3g}] of that: they are in another range than the model's. Pass images "
+            "as the model takes them, [0, 255] for Rescaling(1 / 127.5)."
+        )
+
+
+def batched(calibration: Any) -> Iterator[np.ndarray]:
+    """The images of a calibration set, a batch at a time."""
+    if isinstance(calibration, np.ndarray):
+        for i in range(0, len(calibration), BATCH):
+            yield calibration[i : i + BATCH].astype(np.float32)
+        return
+    if not isinstance(calibration, Iterable):
+        raise ValueError(
+            f"calibration must be an array (N, H, W, C) or an iterable of batches. Received: "
+            f"{type(calibration).__name__}"
+        )
+    for batch in calibration:
+        images = batch[0] if isinstance(batch, tuple | list) else batch
+        yield keras.ops.convert_to_numpy(images).astype(np.float32)
+
+
+def first(calibration: Any, n: int) -> np.ndarray:
+    """The first `n` images, or as many as there are."""
+    found: list[np.ndarray] = []
+    for batch in batched(calibration):
+        found.append(batch)
+        if sum(map(len, found)) >= n:
+            break
+    return np.concatenate(found)[:n]
+
+
+def holds_bytes(batches: Iterator[np.ndarray]) -> bool:
+    """Whether images are bytes, 0 to 255, by their values."""
+    low, high = np.inf, -np.inf
+    for batch in batches:
+        low, high = min(low, batch.min()), max(high, batch.max())
+    return pixel_range(low, high) == (0, 255)
+
+
+def calibration_remarks(batches: Iterator[np.ndarray]) -> list[str]:
+    """Return a sentence for each way in which images (N, ...) are too few or too alike.
+
+    They are a draw from all that a model will see: of too few, ranges are those of these images.
+    """
+    seen: set[int] = set()
+    means: list[np.ndarray] = []
+    low, high = np.inf, -np.inf
+    for batch in batches:
+        if not batch.size:
+            continue
+        seen.update(hash(image.tobytes()) for image in batch)
+        means.append(batch.reshape(len(batch), -1).mean(axis=1, dtype=np.float64))
+        low, high = min(low, float(batch.min())), max(high, float(batch.max()))
+    if low >= high:
+        return []  # none, or of one value: an error, told elsewhere
+    mean = np.concatenate(means)
+    count, whole = len(mean), pixel_range(low, high) or (low, high)
+    spread = float(mean.std() / (whole[1] - whole[0]))
+    remarks = []
+    if count < ENOUGH:
+        remarks.append(
+            f"There are {count} calibration images: {ENOUGH} or more give steady ranges."
+        )
+    if len(seen) < count * (1 - MOST_COPIES):
+        remarks.append(
+            f"Only {len(seen)} of {count} calibration images differ: copies tell nothing new."
+        )
+    if count > 1 and spread < LEAST_SPREAD:
+        remarks.append(
+            f"The calibration images are alike: their brightness spreads by {spread:.1%} of the "
+            "range. Take images of all the scenes and light that the model will see."
+        )
+    return remarks

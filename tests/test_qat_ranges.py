@@ -1,0 +1,71 @@
+"""Ranges by the outputs: what they gain; and what is said of calibration images."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from qat_nets import images, randomized
+
+import kzoo
+from kzoo.quantization.calibration import calibration_remarks
+
+
+def decibels(model: keras.Model, other: keras.Model, x: np.ndarray) -> float:
+    y, z = (keras.ops.convert_to_numpy(m.predict_on_batch(x)) for m in (model, other))
+    return 10 * np.log10(np.square(y - y.mean(0)).sum() / np.square(y - z).sum())
+
+
+def clipped_behind() -> keras.Model:
+    """A net that clips what its first layer's hard-swish gives: least squares keeps it all."""
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Rescaling(1 / 255, name="preprocessing")(image)
+    x = layers.Conv2D(8, 1, activation="hard_swish", name="first")(x)
+    x = layers.DepthwiseConv2D(3, activation="relu6", name="depthwise")(x)
+    model = randomized(keras.Model(image, layers.GlobalAveragePooling2D(name="pool")(x)))
+    kernel, bias = model.get_layer("depthwise").get_weights()
+    model.get_layer("depthwise").set_weights([kernel * 6, bias])
+    return model
+
+
+@pytest.mark.backend
+def test_ranges_by_the_outputs_are_better():
+    model, x = clipped_behind(), images(32, size=16)
+    seen = images(16, size=16, seed=1).astype("float32")
+    lines = []
+    least_squares = kzoo.quantize(model, calibration=x, ranges="mse", equalization=False)
+    found = kzoo.quantize(model, calibration=x, equalization=False, progress=lines.append)
+    assert decibels(model, found, seen) > decibels(model, least_squares, seen) + 0.3
+    assert lines[0] == "There are 32 calibration images: 100 or more give steady ranges."
+    assert lines[1].startswith("range 1 of ")
+
+
+@pytest.mark.parametrize(
+    ("x", "remarks"),
+    [
+        (images(100, size=8), []),
+        (images(12, size=8), ["There are 12 calibration images"]),
+        (np.tile(images(25, size=8), (4, 1, 1, 1)), ["Only 25 of 100 calibration images differ"]),
+        (
+            np.random.default_rng(0).integers(0, 256, (100, 8, 8, 3), np.uint8),
+            ["The calibration images are alike: their brightness spreads by 2."],
+        ),
+    ],
+    ids=["a fair draw", "few", "copies", "alike"],
+)
+def test_remarks_on_calibration_images(x, remarks):
+    found = calibration_remarks(iter([x[:50], x[50:]] if len(x) > 50 else [x]))
+    assert len(found) == len(remarks)
+    for line, start in zip(found, remarks, strict=True):
+        assert line.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ranges": "best"}, r"must be \"mse\", \"minmax\", \"output\" or a share"),
+        ({"equalization": "most"}, "must be True, False or \"all\". Received: equalization='most'"),
+    ],
+)
+def test_choices_that_there_are_not(options, message):
+    with pytest.raises(ValueError, match=message):
+        kzoo.quantize(clipped_behind(), calibration=images(2, size=16), **options)
