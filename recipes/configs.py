@@ -149,7 +149,6 @@ class ClassifyConfig(RunConfig):
     data: str = option("folder with one folder per class or train/, val/, test/; a CSV; or packed")
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
     epochs: int = option("epochs of the whole network", 18)
-    qat_epochs: int = option("epochs of the quantized network, taught by the float one", 4)
     ema: float | None = option(
         "highest momentum of a mean of the weights, kept in their place; 0: none (default: with "
         "pretrained weights a mean over some fifth of the steps, else 0)", None,
