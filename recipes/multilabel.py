@@ -37,7 +37,6 @@ from kzoo.recipes.evaluation.classification.label_report import (
 )
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
-from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, transfer_stages
 from kzoo.recipes.training.user_callbacks import Callbacks
@@ -140,15 +139,6 @@ class Stages(classify.Stages):
             **config.of_stages,
             **options,
         )
-
-    def whole(
-        self, net: keras.Model, stage: Stage, fit: Any, *, teacher: keras.Model | None = None
-    ) -> tuple[keras.Model, list[Row]]:
-        """Train the whole network; pretrained batch normalization keeps its statistics."""
-        for layer in net.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = not self.pretrained
-        return self.fit(net, stage, fit)
 
     def balance(self) -> None:  # type: ignore[override]
         """Return no weights of images: the loss weighs labels."""
