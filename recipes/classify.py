@@ -50,13 +50,7 @@ from kzoo.recipes.training.tfmot_engine import (
     prepared,
     train_by_tfmot,
 )
-from kzoo.recipes.training.transfer import (
-    copy_weights,
-    fine_rows,
-    freeze_pretrained,
-    of_any_size,
-    training_side,
-)
+from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
@@ -166,22 +160,13 @@ class Stages:
         Pretrained batch normalization keeps its statistics: a batch of 32 knows less than ImageNet,
         and weights from a .tflite file come without the statistics of their own activations.
         """
-        config = self.run.config
-        side = training_side(config.size, config.train_size)
-        learner = net if side == config.size else of_any_size(net)
         if self.pretrained:
-            freeze_pretrained(learner, fine_rows(net, config.freeze))
-        weigh = {"class_weight": self.balance(), "size": side}
+            freeze_pretrained(net, fine_rows(net, self.run.config.freeze))
         if teacher is None:
-            learner, history = self.fit(learner, stage, fit, **weigh)
-        else:
-            teacher = teacher if side == config.size else of_any_size(teacher)
-            taught = kzoo.distill(learner, teacher, weight=WEIGHT)
-            taught, history = self.fit(taught, stage, fit, **weigh)
-            learner = taught.student
-        if learner is not net:
-            copy_weights(learner, net)
-        return net, history
+            return self.fit(net, stage, fit, class_weight=self.balance())
+        taught = kzoo.distill(net, teacher, weight=WEIGHT)
+        taught, history = self.fit(taught, stage, fit, class_weight=self.balance())
+        return taught.student, history
 
     def int8(self, int8: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train the quantized network, taught by the float one."""
@@ -201,15 +186,14 @@ class Stages:
     def augmented(self, **options: Any) -> Batches:
         """Return the training images, changed in every epoch; `options` as of `Batches`."""
         config = self.run.config
-        options = {"size": config.size} | options
         augment = AUGMENTS.get(config.augment, config.augment)
         augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
-        return self.batches("train", augment=augment, **options)
+        return self.batches("train", augment=augment, size=config.size, **options)
 
     def batches(self, name: str, **options: Any) -> Batches:
         """Return the images of a split as the net sees them; `options` as of `Batches`."""
         config, split = self.run.config, getattr(self.run.dataset, name)
-        side = round(options["size"] * MARGIN) if "augment" in options else config.size
+        side = round(config.size * MARGIN) if "augment" in options else config.size
         return Batches(
             Images(split.paths, side),
             split.targets,

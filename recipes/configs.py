@@ -7,10 +7,9 @@ refused before Keras is imported. `kzoo.recipes.classify.Config` is `ClassifyCon
 import contextlib
 import dataclasses
 import importlib.util
-import math
 import warnings
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from kzoo.recipes.inputs import require_model
 from kzoo.recipes.models import known_models
@@ -19,7 +18,6 @@ from kzoo.recipes.options import JsonOptions, Options, at_least, below_one, opti
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED = ("refuse", "skip")
 ENGINES = ("kzoo", "tfmot")
-MEAN_OVER = 5  # the mean of the weights goes over a fifth of the steps, about
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
 AUGMENTS = ("none", "light", "strong")
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
@@ -65,7 +63,7 @@ class RunConfig(Options):
         f"{', '.join(PRECISIONS)}: what the net computes in", "float32", choices=PRECISIONS
     )
     accumulate: int = option("steps that a batch is spread over, where memory is short", 1)
-    ema: float | None = option(
+    ema: float = option(
         "highest momentum of a mean of the weights, kept in their place; 0: none", 0.0
     )
     save_every: float = option(
@@ -88,14 +86,14 @@ class RunConfig(Options):
 
     least: ClassVar[dict[str, float]] = {
         "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
-        "patience": 1, "accumulate": 1, "save_every": 0, "seed": 0, "size": 32,
+        "patience": 1, "accumulate": 1, "save_every": 0, "ema": 0, "seed": 0, "size": 32,
     }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, self.least)
         below_one(self, "val_fraction")
-        if self.ema is not None and not 0 <= self.ema < 1:
+        if self.ema >= 1:
             raise ValueError(
                 f"ema must be in [0, 1), .998 for a mean of some 500 steps. Received: {self.ema}"
             )
@@ -110,13 +108,6 @@ class RunConfig(Options):
             from kzoo.recipes import distributed  # imports Keras, whose backend it asks for
 
             distributed.check(self.distribute, self.rank, self.step)
-
-    def resolved(self, images: int) -> Self:
-        """Return the options with values for those whose default depends on others.
-
-        images: how many there are to train on.
-        """
-        return self
 
     @property
     def step(self) -> int:
@@ -148,11 +139,7 @@ class ClassifyConfig(RunConfig):
 
     data: str = option("folder with one folder per class or train/, val/, test/; a CSV; or packed")
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
-    epochs: int = option("epochs of the whole network", 18)
-    ema: float | None = option(
-        "highest momentum of a mean of the weights, kept in their place; 0: none (default: with "
-        "pretrained weights a mean over some fifth of the steps, else 0)", None,
-    )  # fmt: skip
+    epochs: int = option("epochs of the whole network", 12)
     qat_engine: str = option(
         "who quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')", "kzoo", choices=ENGINES
     )
@@ -165,39 +152,24 @@ class ClassifyConfig(RunConfig):
     teacher: str | None = option(
         "a run or .keras file of a larger net of the same classes, that teaches this one", None
     )
-    freeze: int | None = option(
-        "rows stay as they are as long as their maps are finer than 1/FREEZE of the image; 1: none "
-        "do (default: 8 with pretrained weights)", None, before=1,
+    freeze: int = option(
+        "pretrained rows stay as they are as long as their maps are finer than 1/FREEZE of the "
+        "image; 1: none do", 1, before=1,
     )  # fmt: skip
-    train_size: float = option(
-        "side of the images that the float net trains on, as a share of size", 1.0, before=1.0
-    )
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
     patience: int = option("epochs without a better one before a stage ends", 10)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         below_one(self, "label_smoothing")
-        for name, most in (("freeze", 32), ("train_size", 2)):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= most:
-                raise ValueError(f"{name} must be in (0, {most}]. Received: {value}")
+        if not 1 <= self.freeze <= 32:
+            raise ValueError(f"freeze must be in [1, 32]. Received: {self.freeze}")
         if self.teacher is not None:
             require_model(self.teacher)
         if self.qat_engine == "tfmot" and self.keep_float:
             raise ValueError("keep_float is for qat_engine='kzoo'; tfmot takes no such layers.")
         if self.qat_engine == "tfmot":
             require_tfmot()
-
-    def resolved(self, images: int) -> Self:
-        pretrained = self.weights != "none"
-        steps = self.epochs * math.ceil(images / self.batch_size)
-        ema = max(0.0, round(1 - MEAN_OVER / steps, 4)) if steps and pretrained else 0.0
-        return dataclasses.replace(
-            self,
-            freeze=(8 if pretrained else 1) if self.freeze is None else self.freeze,
-            ema=ema if self.ema is None else self.ema,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,9 +312,6 @@ class MultilabelConfig(RunConfig):
         "pretrained rows stay as they are as long as their maps are finer than 1/FREEZE of the "
         "image; 1: none do", 1, before=1,
     )  # fmt: skip
-    train_size: float = option(
-        "side of the images that the float net trains on, as a share of size", 1.0, before=1.0
-    )
     patience: int = option("epochs without a better one before a stage ends", 10)
 
 

@@ -48,7 +48,7 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
     with progress.quiet(config.quiet), config.joined(), progress.quiet(not first()):
         dataset = task.read_dataset(config.data, vars(config))
         progress.show(summary(dataset, config.data, task.name, config.size))
-        config = with_mirroring(config.resolved(len(dataset.train)), dataset.labels)
+        config = with_mirroring(config, dataset.labels)
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         model = task.build(config, dataset)

@@ -1,4 +1,4 @@
-"""What training from pretrained weights can spare: rows that need not learn, pixels."""
+"""What training from pretrained weights can spare: rows that need not learn."""
 
 import re
 from collections.abc import Collection
@@ -6,7 +6,6 @@ from collections.abc import Collection
 import keras
 
 ROW = re.compile(r"(row\d+)_")
-STEP = 16  # px: sides of training images are multiples of it
 
 
 def fine_rows(model: keras.Model, stride: int) -> set[str]:
@@ -28,23 +27,3 @@ def freeze_pretrained(model: keras.Model, rows: Collection[str]) -> None:
         found = ROW.match(layer.name)
         norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = not norm and not (found and found[1] in rows)
-
-
-def training_side(size: int, share: float) -> int:
-    """Return the side of training images in px: that share of `size`, or nearly."""
-    return size if share == 1 else max(32, STEP * round(size * share / STEP))
-
-
-def of_any_size(model: keras.Model) -> keras.Model:
-    """Return a copy that takes images of any size; its weights are copied too."""
-    image = keras.Input((None, None, *model.input_shape[3:]), name=model.inputs[0].name)
-    copy = keras.models.clone_model(model, input_tensors=image)
-    copy_weights(model, copy)
-    return copy
-
-
-def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give each layer of `target` the weights of that of its name."""
-    for layer in source.layers:
-        if layer.weights:
-            target.get_layer(layer.name).set_weights(layer.get_weights())

@@ -27,7 +27,6 @@ from kzoo.recipes.data.augmentation.mixing import Mixing
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.training.stages import split_at
-from kzoo.recipes.training.transfer import training_side
 
 SIZE, BATCH = 224, 32
 LIGHT = Augment()
@@ -122,6 +121,11 @@ class Means(keras.callbacks.Callback):
                     mean[...] = value
 
 
+def side(size: int, share: float) -> int:
+    """Return a share of a side in px, a multiple of 16."""
+    return 16 * round(size * share / 16)
+
+
 class Trainer:
     """The photos, and a net whose head is trained, for each seed."""
 
@@ -146,7 +150,7 @@ class Trainer:
         if seed not in self.heads and scale != 1:
             self.net(seed)
         keras.utils.set_random_seed(seed)
-        size = training_side(self.size, scale)
+        size = side(self.size, scale)
         net = kzoo.MobileNetV3Small(
             input_shape=(size, size, 3), classes=self.classes, weights=self.file,
             norm_momentum=NORM_MOMENTUM, dropout_rate=dropout,
@@ -213,7 +217,7 @@ def trained(trainer: Trainer, name: str, seed: int, epochs: int) -> list[dict[st
         layer.trainable = layer.trainable and not how.still
     batches = Batches(
         trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=BATCH,
-        augment=how.augment, size=training_side(trainer.size, how.size),
+        augment=how.augment, size=side(trainer.size, how.size),
     )  # fmt: skip
     compiled(net, how, epochs * len(batches))
     means, best = Means(MEANS[1:]), (0.0, None)
