@@ -5,20 +5,20 @@ benchmark, list_models.
 """
 
 from kzoo.recipes.classify import classify
-from kzoo.recipes.commands.android_folder import android
-from kzoo.recipes.commands.serve_page import serve
 from kzoo.recipes.data.packing import pack
 from kzoo.recipes.detect import detect
 from kzoo.recipes.evaluation.finished_runs import compare_run, run_sensitivity
 from kzoo.recipes.inspection.inspection import inspect_data as inspect
 from kzoo.recipes.inspection.page import write_inspection
 from kzoo.recipes.multilabel import multilabel
+from kzoo.recipes.programs.android_folder import android
 from kzoo.recipes.programs.compare_runs import compare_runs
 from kzoo.recipes.programs.convert_model import convert_file
 from kzoo.recipes.programs.demo import demo
 from kzoo.recipes.programs.plan import plan
 from kzoo.recipes.programs.predict_images import predict
 from kzoo.recipes.programs.seeds import over_seeds
+from kzoo.recipes.programs.serve_page import serve
 from kzoo.recipes.segment import segment
 
 __all__ = [

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.recipes.commands.android_folder import android, threshold
+from kzoo.recipes.programs.android_folder import android, threshold
 from kzoo.tflite import BoxOutputs, Metadata, SegmenterOutput, audit, convert
 from kzoo.tflite.convert.mask_output import end_in_mask
 from kzoo.tflite.convert.postprocess import add_postprocess

@@ -12,8 +12,6 @@ from test_android import check_sources
 
 from kzoo.recipes import multilabel
 from kzoo.recipes.cli import main
-from kzoo.recipes.commands.android_folder import android
-from kzoo.recipes.commands.serve_page import about
 from kzoo.recipes.configs import LABEL_LOSSES
 from kzoo.recipes.data import read_dataset, read_label_sets
 from kzoo.recipes.data.label_sets import drawn_by_label, read_label_sets_test
@@ -25,7 +23,9 @@ from kzoo.recipes.evaluation.classification.label_report import (
 )
 from kzoo.recipes.inspection.inspection import inspect_data
 from kzoo.recipes.multilabel import LOSSES, LabelLoss, label_weights
+from kzoo.recipes.programs.android_folder import android
 from kzoo.recipes.programs.predict_images import task_of
+from kzoo.recipes.programs.serve_page import about
 from kzoo.tflite import Metadata, audit, compare
 from kzoo.tflite.metadata.reading import read_metadata
 

@@ -14,11 +14,11 @@ from golden import torchvision_lraspp, torchvision_models, torchvision_ssdlite
 from test_weights import KERAS, save_keras_2, save_safetensors, settled
 
 import kzoo
-from kzoo.recipes.commands.model_card import pretrained
 from kzoo.recipes.configs import DetectConfig, SegmentConfig
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
 from kzoo.recipes.data.mask_dataset import MaskDataset
 from kzoo.recipes.detect import build as build_detector
+from kzoo.recipes.programs.model_card import pretrained
 from kzoo.recipes.segment import build as build_segmenter
 from kzoo.weights import download, named
 from kzoo.weights import published as table

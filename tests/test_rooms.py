@@ -271,9 +271,9 @@ def test_wheel_and_sdist_beside_the_package_called_tflite(tmp_path):
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT) for _, path in (case.values for case in FILES)}
     expected = {str(p if p.parts[0] == "kzoo" else "kzoo" / p) for p in expected}
-    expected |= {"kzoo/py.typed", "kzoo/recipes/models.csv", "kzoo/recipes/commands/serve.html"}
+    expected |= {"kzoo/py.typed", "kzoo/recipes/models.csv", "kzoo/recipes/programs/serve.html"}
     expected |= {f"kzoo/weights/data/{name}.txt" for name in ("coco", "imagenet", "voc")}
-    app = ROOT / "recipes" / "commands" / "android_app"
+    app = ROOT / "recipes" / "programs" / "android_app"
     expected |= {f"kzoo/{path.relative_to(ROOT)}" for path in app.rglob("*") if path.is_file()}
     assert expected == {name for name in packed if name.startswith("kzoo/")}
     assert not [name for name in packed if name.startswith(("tests", "tflite", "recipes"))]

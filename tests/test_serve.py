@@ -11,8 +11,8 @@ import pytest
 from chromium import PROGRAM, Page
 from PIL import Image
 
-from kzoo.recipes.commands.serve_page import package_file, serve
 from kzoo.recipes.data.images import read_image
+from kzoo.recipes.programs.serve_page import package_file, serve
 from kzoo.tflite import Runner, convert
 
 pytestmark = pytest.mark.skipif(

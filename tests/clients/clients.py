@@ -36,7 +36,7 @@ from conftest import gratings, settled, solved  # noqa: E402
 
 import kzoo  # noqa: E402
 from kzoo.detection.boxes import decode  # noqa: E402
-from kzoo.recipes.commands.serve_page import default_cache, serve  # noqa: E402
+from kzoo.recipes.programs.serve_page import default_cache, serve  # noqa: E402
 from kzoo.tflite import (  # noqa: E402
     SCHEMES,
     BoxOutputs,

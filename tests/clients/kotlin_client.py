@@ -33,7 +33,7 @@ from arm_client import cache  # noqa: E402
 from conftest import CLASSES, SIDE, gratings  # noqa: E402
 from zoo_files import zoo_files  # noqa: E402
 
-from kzoo.recipes.commands.android_folder import DETECTION_THRESHOLD, SOURCES, android  # noqa: E402
+from kzoo.recipes.programs.android_folder import DETECTION_THRESHOLD, SOURCES, android  # noqa: E402
 from kzoo.tflite import BoxOutputs, Metadata, Runner, SegmenterOutput, audit  # noqa: E402
 
 COMPILER = "kotlin-compiler@2.4.20"

@@ -20,7 +20,7 @@ class AndroidOptions(Options):
 
 def run(options: AndroidOptions) -> str:
     require_run(options.run)
-    from kzoo.recipes.commands.android_folder import android
+    from kzoo.recipes.programs.android_folder import android
 
     folder = android(
         options.run, options.out, package=options.package, max_results=options.max_results

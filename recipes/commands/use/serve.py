@@ -21,7 +21,7 @@ def run(options: ServeOptions) -> None:
     require_model(options.model, (".tflite",))
     for image in options.images:
         require_file(image)
-    from kzoo.recipes.commands.serve_page import serve
+    from kzoo.recipes.programs.serve_page import serve
 
     server = serve(options.model, options.images, port=options.port, cache=options.cache)
     print(f"http://127.0.0.1:{server.server_port}/    Ctrl-C ends it", flush=True)

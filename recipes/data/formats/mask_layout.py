@@ -68,25 +68,25 @@ def divided(tree: Tree) -> tuple[list[Path], list[Path]]:
     """Return (images, masks) of a data set, by their folders, else by their stems."""
     images: list[Path] = []
     masks: list[Path] = []
-    unsaid: list[Path] = []
+    undecided: list[Path] = []
     for path in tree.images:
         if {folded(part) for part in tree.inside(path).parent.parts} & OTHER_FOLDERS:
             continue
         if path.is_dir():
             continue
-        said = is_mask(tree, path)
-        (masks if said else unsaid if said is None else images).append(path)
+        answer = is_mask(tree, path)
+        (masks if answer else undecided if answer is None else images).append(path)
     if masks:
         masks = [path for path in masks if not OTHERS.search(path.stem)] or masks
-        return images + unsaid, masks
+        return images + undecided, masks
     stems = {(path.parent, folded(path.stem)) for path in tree.images}
-    for path in images + unsaid:
+    for path in images + undecided:
         stem = bare(MASK_STEM, path.stem)
         if stem != path.stem and (path.parent, folded(stem)) in stems:
             masks.append(path)
-    masks = masks or beside_photos(images + unsaid)
+    masks = masks or beside_photos(images + undecided)
     chosen = set(masks)
-    return [path for path in images + unsaid if path not in chosen], masks
+    return [path for path in images + undecided if path not in chosen], masks
 
 
 def beside_photos(paths: list[Path]) -> list[Path]:

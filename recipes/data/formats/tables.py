@@ -118,8 +118,8 @@ def read_boxes(tree: Tree, issues: list[Issue]) -> Found:
     for (file, name), own in rows.items():
         objects = tuple(line.item for line in own if line.item)
         size = (1.0, 1.0) if shares else own[0].size
-        said = {line.split for line in own} - {None}
-        split = next((s for s in ("test", "val", "train") if s in said), None)
+        given = {line.split for line in own} - {None}
+        split = next((s for s in ("test", "val", "train") if s in given), None)
         records.append(Record(file, name, objects, size, split))
     labels = {item.label for r in records for item in r.objects if item.label}
     return tuple(sorted(labels)), records
@@ -148,8 +148,8 @@ def line_of(values: dict[str, str], kind: tuple[str, ...], where: str) -> Line:
         if not (sides := numbers(given)):
             raise ValueError(f"{where}: height and width are numbers, not {given}")
         size = (sides[0], sides[1]) if all(sides) else None
-    said = values.get("split", "")
-    return Line(item, SPLITS.get(folded(said)) or split_of(said), size)
+    word = values.get("split", "")
+    return Line(item, SPLITS.get(folded(word)) or split_of(word), size)
 
 
 def box_of(values: dict[str, str], kind: tuple[str, ...], where: str) -> Box | None:
@@ -256,10 +256,10 @@ def rows_of(table: Table, columns: dict[str, int]) -> Iterator[Row]:
 
 def given_split(cells: Sequence[str], columns: Mapping[str, int], where: str) -> str | None:
     """Return the split that a row gives; None without. Raises ValueError for another word."""
-    said = cells[columns["split"]] if "split" in columns else ""
-    split = SPLITS.get(folded(said)) or split_of(said)
-    if said and not split:
-        raise ValueError(f"{where}: split must be train, val or test. It says: {said!r}")
+    given = cells[columns["split"]] if "split" in columns else ""
+    split = SPLITS.get(folded(given)) or split_of(given)
+    if given and not split:
+        raise ValueError(f"{where}: split must be train, val or test. It says: {given!r}")
     return split
 
 
@@ -282,8 +282,8 @@ def hot_rows(
         own = [table.columns[i] for i in hot if float(cells[i])]
         counts[len(own)] += len(own) != 1
         if len(own) == 1:
-            said = cells[columns["split"]] if "split" in columns else ""
-            split = split_of(said) or split_of(table.file.stem) or split_of(table.file.parent.name)
+            given = cells[columns["split"]] if "split" in columns else ""
+            split = split_of(given) or split_of(table.file.stem) or split_of(table.file.parent.name)
             yield Row(table.file, cells[columns["file"]], own[0], split)
     if left := counts.total():
         issues.append(Issue(table.file, f"{left} images of no class or of several: left out"))

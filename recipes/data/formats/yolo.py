@@ -185,8 +185,8 @@ def read_names(tree: Tree, issues: list[Issue]) -> Given:
     file, given = agreed({f: g for f, g in yamls.items() if f.stem in YAMLS} or yamls)
     if not file:
         return agreed({f: given for f, given in texts.items() if given.names})[1]
-    for other, said in texts.items():
-        if said.names and said.names != given.names:
+    for other, others in texts.items():
+        if others.names and others.names != given.names:
             reason = f"names other classes than {tree.inside(file)}, which counts"
             issues.append(Issue(other, reason))
     return given

@@ -136,10 +136,10 @@ def package_file(packages: Path, path: str) -> tuple[bytes, str] | None:
 
 def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:
     """What the page needs to know of the file."""
-    said = found.metadata
+    metadata = found.metadata
     labels = labels_of(found.path) or []
     kinds = {2: "ImageClassifier", 3: "ImageSegmenter", 4: "ImageSegmenter"}  # 3: a mask
-    task = said.outputs.task if said and said.outputs else ""
+    task = metadata.outputs.task if metadata and metadata.outputs else ""
     task = task or kinds.get(len(found.outputs[0].shape), "") if len(found.outputs) == 1 else task
     if not task:
         raise ValueError(
@@ -147,27 +147,27 @@ def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:
             "metadata=Metadata(outputs=...)."
         )
     more: dict[str, Any] = {}
-    if said and isinstance(said.outputs, BoxOutputs):
-        more = {"anchors": said.outputs.anchors.tolist(), "sigmoid": said.outputs.sigmoid,
-                "scales": said.outputs.scales}  # fmt: skip
-    if said and isinstance(said.outputs, DetectionOutputs):
-        more = {"order": said.outputs.order}
+    if metadata and isinstance(metadata.outputs, BoxOutputs):
+        more = {"anchors": metadata.outputs.anchors.tolist(), "sigmoid": metadata.outputs.sigmoid,
+                "scales": metadata.outputs.scales}  # fmt: skip
+    if metadata and isinstance(metadata.outputs, DetectionOutputs):
+        more = {"order": metadata.outputs.order}
     folder = found.path.resolve().parent
     ports = {
         port.name: {"shape": port.shape, "scale": port.scale, "zero_point": port.zero_point}
         for port in found.outputs
     }
     return {
-        "title": said.title if said and said.title not in ("", task) else folder.name,
+        "title": metadata.title if metadata and metadata.title not in ("", task) else folder.name,
         "file": found.path.name,
         "bytes": sum(found.bytes.values()),
         "task": task,
         "labels": labels,
         "input": {"shape": found.inputs[0].shape, "dtype": found.inputs[0].dtype},
-        "normalization": said.normalization if said else (0, 1),
+        "normalization": metadata.normalization if metadata else (0, 1),
         "outputs": ports,
         "threshold": THRESHOLD,
-        "thresholds": said.thresholds if said else (),
+        "thresholds": metadata.thresholds if metadata else (),
         "images": [Path(path).name for path in images],
     } | more
 

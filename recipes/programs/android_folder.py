@@ -24,8 +24,8 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from kzoo.files import replacing, write_text
-from kzoo.recipes.commands.model_card import card, is_mask, task_of
 from kzoo.recipes.inputs import FILE, require_ended
+from kzoo.recipes.programs.model_card import card, is_mask, task_of
 from kzoo.recipes.training.run_folder import labels_of, read_config
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 
@@ -83,7 +83,7 @@ def android(
         part.write_bytes(described(found, title, labels, config, results))
     found = audit(assets / f"{slug}.tflite")
     write_text(assets / "labels.txt", "".join(f"{label}\n" for label in labels))
-    outputs = said(found).outputs
+    outputs = metadata_of(found).outputs
     if isinstance(outputs, BoxOutputs):
         with replacing(assets / "anchors.bin") as part:
             part.write_bytes(np.asarray(outputs.anchors, "<f4").tobytes())
@@ -126,22 +126,22 @@ def require_readable(found: Audit) -> None:
 
 def template_of(found: Audit) -> str:
     """Which of android_app/tasks reads the outputs."""
-    if isinstance(said(found).outputs, DetectionOutputs):
+    if isinstance(metadata_of(found).outputs, DetectionOutputs):
         return "ObjectDetectorOp"
-    if said(found).thresholds:
+    if metadata_of(found).thresholds:
         return "MultilabelClassifier"
     return "ImageSegmenterMask" if is_mask(found) else task_of(found)
 
 
 def model_words(found: Audit) -> dict[str, str]:
     """What Model.kt and the README say of the file."""
-    outputs, port = said(found).outputs, found.inputs[0]
+    outputs, port = metadata_of(found).outputs, found.inputs[0]
     names = [end.name for end in found.outputs]
     if isinstance(outputs, BoxOutputs):
         names = [outputs.boxes, outputs.scores]
     if isinstance(outputs, DetectionOutputs):
         names = list(outputs.order)
-    mean, deviation = said(found).normalization if port.dtype == "float32" else (0, 1)
+    mean, deviation = metadata_of(found).normalization if port.dtype == "float32" else (0, 1)
     quantized = found.per_channel[1] > 0
     asks = (
         "the CPU, where XNNPACK runs int8 fastest. For the GPU give the app the float16 file of "
@@ -169,10 +169,10 @@ def result_words(
     found: Audit, predictions: Path, classes: int, max_results: int | None
 ) -> dict[str, str]:
     """What Task.kt says of the outputs."""
-    task, outputs = task_of(found), said(found).outputs
+    task, outputs = task_of(found), metadata_of(found).outputs
     words = {"MAX_RESULTS": str(max_results or min(5, classes))}
-    if task == "ImageClassifier" and said(found).thresholds:
-        values = said(found).thresholds
+    if task == "ImageClassifier" and metadata_of(found).thresholds:
+        values = metadata_of(found).thresholds
         words = {
             "MAX_RESULTS": str(max_results or classes),
             "THRESHOLDS": ", ".join(f"{value:.4f}f" for value in values),
@@ -200,7 +200,7 @@ def result_words(
     return words
 
 
-def said(found: Audit) -> Metadata:
+def metadata_of(found: Audit) -> Metadata:
     """The file's metadata, empty where it has none."""
     return found.metadata or Metadata()
 
@@ -248,14 +248,14 @@ def threshold(predictions: Path, classes: int) -> float:
     if not predictions.is_file():
         return chance
     with predictions.open(encoding="utf-8", newline="") as rows:
-        said = sorted(
+        ranked = sorted(
             (float(row["int8_probability"]), row["int8"] == row["label"])
             for row in csv.DictReader(rows)
         )[::-1]
     best, right = chance, 0
-    for i, (score, correct) in enumerate(said, 1):
+    for i, (score, correct) in enumerate(ranked, 1):
         right += correct
-        last = i == len(said) or said[i][0] < score  # of those with this score
+        last = i == len(ranked) or ranked[i][0] < score  # of those with this score
         if last and right >= SURE * i:
             best = score
     return math.floor(100 * best) / 100  # as it is written: rounded up, it would shut some out
