@@ -256,7 +256,7 @@ class TestRun:
         ]  # fmt: skip
         assert history[7]["loss"] < history[0]["loss"] / 1.5
         page = (run / "report.html").read_text()
-        assert page.count("<section>") == 11
+        assert page.count("<section>") == 12  # "How it was made" is one
         for words in ("False", "By size", "most errors", "objects that the float model finds"):
             assert words.lower() in page.lower()
         assert "https://" not in page

@@ -39,6 +39,17 @@ def test_ranges_by_the_outputs_are_no_worse():
     assert lines[1].startswith("range 1 of ")
 
 
+@pytest.mark.backend
+def test_ranges_that_only_the_first_images_like_are_not_taken():
+    """Six dim images choose; on the bright ones after them the narrow ranges cut values off."""
+    model, dim, bright = clipped_behind(), images(6, size=16) // 8, images(26, size=16)
+    x = np.concatenate([dim, bright])
+    least_squares = kzoo.quantize(model, calibration=x, ranges="mse")
+    found = kzoo.quantize(model, calibration=x)
+    seen = images(16, size=16, seed=1).astype("float32")
+    assert decibels(model, found, seen) > decibels(model, least_squares, seen) - 0.2
+
+
 @pytest.mark.parametrize(
     ("x", "remarks"),
     [
