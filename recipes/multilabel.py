@@ -42,7 +42,6 @@ from kzoo.recipes.training.stages import TrainingStage, transfer_stages
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, Metadata, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
-from kzoo.tflite.metadata.writing import add_metadata
 
 LARGEST_WEIGHT = 10.0  # of the images that have a rare label
 EPSILON = 1e-7
@@ -175,6 +174,8 @@ def compare_labels(run: Run, model: keras.Model, split: Split, *, layers: int) -
 
 def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:
     """Convert the model, and choose the file's thresholds by its own answers."""
+    from kzoo.tflite.metadata.writing import add_metadata  # needs flatbuffers: with TensorFlow
+
     labels, val = run.dataset.labels, run.dataset.val
     convert(int8, run.int8, labels=labels, progress=progress)
     thresholds = best_thresholds(infer(run, run.int8, val).probabilities, val.targets)

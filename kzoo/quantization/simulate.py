@@ -155,8 +155,9 @@ def observe(
             for op, value in run.walk(batch[i : i + CHUNK], wanted=names):
                 if op.name in names:
                     histogram = histograms.setdefault(grids[op.name], Histogram())
-                    ends = float(ops.min(value)), float(ops.max(value))
-                    histogram.add(ops.convert_to_numpy(some_places(value)), ends)
+                    ends = (ops.convert_to_numpy(end(value)) for end in (ops.min, ops.max))
+                    low, high = map(float, ends)
+                    histogram.add(ops.convert_to_numpy(some_places(value)), (low, high))
     if not histograms:
         raise ValueError("The calibration set is empty: quantize() needs about 100 images.")
     return histograms
