@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from campaign.cases import ANSWER, REFUSED, Budget, Case
-from kzoo.recipes.commands import serve_page
+from kzoo.recipes.programs import serve_page
 from kzoo.tflite.runtime.trial import resident_mb
 
 CLIENTS = 200
