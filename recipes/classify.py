@@ -23,7 +23,7 @@ from kzoo.recipes import distributed as distribute
 from kzoo.recipes import pipeline, progress
 from kzoo.recipes.configs import ClassifyConfig as Config
 from kzoo.recipes.data.augment import AUGMENTS, Batches
-from kzoo.recipes.data.class_dataset import Dataset, Split, read_dataset, read_test
+from kzoo.recipes.data.class_dataset import Split, read_dataset, read_test
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
 from kzoo.recipes.evaluation.classification.class_report import (
@@ -72,12 +72,13 @@ def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> 
     return pipeline.run(TASK, config, callbacks=callbacks)
 
 
-def build(config: Config, dataset: Dataset) -> keras.Model:
+def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Model:
     """Return the classifier, with the weights that the config names."""
     return kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
         classes=len(dataset.labels),
+        classifier_activation=activation,
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
     )

@@ -15,14 +15,13 @@ import keras
 import numpy as np
 from keras import ops
 
-import kzoo
 from kzoo.files import replacing
 from kzoo.recipes import classify, pipeline
 from kzoo.recipes.configs import MultilabelConfig as Config
 from kzoo.recipes.data.augment import Batches
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Images
-from kzoo.recipes.data.label_sets import LabelSets, read_label_sets, read_label_sets_test
+from kzoo.recipes.data.label_sets import read_label_sets, read_label_sets_test
 from kzoo.recipes.data.packing import pack_labels
 from kzoo.recipes.evaluation.classification.classify_files import load_classifier
 from kzoo.recipes.evaluation.classification.label_report import (
@@ -99,18 +98,6 @@ LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
     "bce": lambda weights: LabelLoss(weights=weights),
     "asymmetric": lambda weights: LabelLoss(weights=weights, focus_no=4.0, margin=0.05),
 }
-
-
-def build(config: Config, dataset: LabelSets) -> keras.Model:
-    """Return the classifier, with the weights that the config names."""
-    return kzoo.get_model(config.model)(
-        config.alpha,
-        input_shape=(config.size, config.size, 3),
-        classes=len(dataset.labels),
-        classifier_activation="sigmoid",
-        weights=None if config.weights == "none" else config.weights,
-        norm_momentum=classify.NORM_MOMENTUM,
-    )
 
 
 class Stages(classify.Stages):
@@ -193,7 +180,7 @@ TASK = register_task(
         read=read_label_sets,
         read_test=read_label_sets_test,
         sources=lambda split: split.paths,
-        build=build,
+        build=partial(classify.build, activation="sigmoid"),
         stages=lambda run: Stages(run).all(),
         float_copy=copy_in_float32,
         write_file=write_file,

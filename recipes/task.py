@@ -25,7 +25,7 @@ def nothing(*_: Any) -> dict[str, Any]:
 
 
 def no_words(split: Any) -> str:
-    """Return "": what is said where there is nothing to say."""
+    """Return "": the words of a split that needs none."""
     return ""
 
 
@@ -86,7 +86,7 @@ class Task:
     compare: Callable[..., Any]  # (run, float model, split, *, layers) -> Comparison or None
     report: Report
     predict: Callable[[Path, int], Predictor]  # (file, how many things to name of an image)
-    most_named: int = 3  # how many that is where it is not said
+    most_named: int = 3  # how many by default
     tiles: bool = False  # whether `predict` takes tiles=(rows, columns) of large photos
     recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
     recognizes_file: Callable[[Path], bool] = no_file  # by what a file itself says; asked first

@@ -19,7 +19,7 @@ from kzoo.quantization.simulate import CHUNK, Run
 # Of the noise of all activations: those of less stay as they are. .02 and 16 images took nearly
 # twice as long as .03 and 8: V3-Small 14.1 against 13.9 dB, V2 20.7 against 19.9 (simulated).
 LEAST_SHARE = 0.03
-REFINED, SCREENED = 6, 2  # images
+CHOOSING, JUDGING, SCREENED = 6, 8, 2  # images
 FACTOR, STEPS = 0.8, 5  # an end of a range is narrowed by steps of this factor
 LEAST_GAIN = 0.97  # of the noise of the step before, or it is the last one
 LEAST_LOW = 0.1  # of the upper end: a lower end nearer to zero stays
@@ -31,13 +31,13 @@ def refine(
 ) -> Plan:  # fmt: skip
     """Return the plan with narrower ranges where outputs on `images` (N, H, W, C) gain by it.
 
-    The first `REFINED` images choose; on those each tensor is rounded alone, the rest in float.
+    The first `CHOOSING` images choose; on those each tensor is rounded alone, the rest in float.
     The other images, which chose nothing, judge: the plan stays as it is unless the outputs come
     nearer to float on those, all activations rounded. Where values are rare, as in small images,
     six do not show them.
     """
-    chosen = narrower(graph, plan, images[:REFINED], progress)
-    judges = images[REFINED:] if len(images) > REFINED else images
+    chosen = narrower(graph, plan, images[:CHOOSING], progress)
+    judges = images[CHOOSING:] if len(images) > CHOOSING else images
     return min(chosen, plan, key=lambda each: activation_noise(graph, each, judges))
 
 

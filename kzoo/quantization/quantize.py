@@ -19,12 +19,11 @@ from kzoo.quantization.emit import emit
 from kzoo.quantization.equalize import equalize
 from kzoo.quantization.graph import Graph
 from kzoo.quantization.lower import HARD_SWISH, lower
-from kzoo.quantization.output_ranges import refine
+from kzoo.quantization.output_ranges import CHOOSING, JUDGING, refine
 from kzoo.quantization.read import Kept, read
 from kzoo.quantization.simulate import observe
 
 EQUALIZED = 64  # images that channels are compared on
-REFINED = 14  # images that ranges are refined on: six choose, the others judge
 CORRECTED = 32  # images that biases are corrected on: of a V2 they hold .4 GB
 
 
@@ -93,7 +92,7 @@ def quantize(
         progress(remark)
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, equalization)
     if ranges == "output":
-        plan = refine(graph, plan, first(calibration, REFINED), progress)
+        plan = refine(graph, plan, first(calibration, CHOOSING + JUDGING), progress)
     if bias_correction:
         graph = correct_biases(graph, plan, first(calibration, CORRECTED))
         plan = ranges_.with_limits(graph, plan)

@@ -24,7 +24,7 @@ from kzoo.recipes.data.layout import (
     walk,
 )
 from kzoo.recipes.data.packed import Packed, is_packed, open_packed
-from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, only_train, require_left
+from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, require_left, with_val_to_draw
 from kzoo.recipes.data.text import Issue
 
 
@@ -104,10 +104,7 @@ def read_dataset(
         return packed_dataset(data, skip=damaged == "skip")
     issues: list[Issue] = []
     form, found = labelled(data, issues)
-    if only_train(row.split for row in found):
-        given = {"train": None, "test": "test"}
-        found = [dataclasses.replace(row, split=given[str(row.split)]) for row in found]
-    rows = usable(found, issues)
+    rows = usable(with_val_to_draw(found), issues)
     rows = of_known_classes(rows, data, issues)
     known = sorted({row.label for row in rows})
     if len(known) < 2:

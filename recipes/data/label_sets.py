@@ -23,7 +23,7 @@ from kzoo.recipes.data.formats.tables import (
 )
 from kzoo.recipes.data.layout import Asked, ImageFinder, Tree, look_through
 from kzoo.recipes.data.packed import is_packed, open_packed
-from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, only_train, source_split
+from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, source_split, with_val_to_draw
 from kzoo.recipes.data.text import Issue, Table
 
 LABEL_SETS = (
@@ -82,10 +82,7 @@ def read_label_sets(
         return packed_label_sets(data, skip=damaged == "skip")
     issues: list[Issue] = []
     named, found = tagged(data, issues)
-    if only_train(row.split for row in found):
-        given = {"train": None, "test": "test"}
-        found = [dataclasses.replace(row, split=given[str(row.split)]) for row in found]
-    rows = usable(found, issues)
+    rows = usable(with_val_to_draw(found), issues)
     if not {"train", "val"} & {row.split for row in rows}:
         rows = drawn_by_label(rows, val_fraction, seed)
     rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]

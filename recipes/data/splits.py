@@ -214,6 +214,13 @@ def only_train(splits: Iterable[str | None]) -> bool:
     return set(splits) - {"test", LEFT_OUT} == {"train"}
 
 
+def with_val_to_draw(rows: Sequence[Any]) -> list[Any]:
+    """Return dataclasses that have a `split`, those of train open where `only_train` holds."""
+    if not only_train(row.split for row in rows):
+        return list(rows)
+    return [dataclasses.replace(row, split=None) if row.split == "train" else row for row in rows]
+
+
 Part = dict[str | None, list[Any]]  # what is of train, val, test, and of None: not given
 
 
