@@ -13,6 +13,8 @@ from PIL import Image
 from kzoo.recipes.cli import main
 from kzoo.recipes.prediction import Found, Prediction, label_of
 from kzoo.recipes.programs import predict_images
+from kzoo.recipes.programs.benchmark_plot import benchmark_files
+from kzoo.recipes.programs.evaluate import evaluate_on
 from kzoo.recipes.programs.predict_images import image_files, predict
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite.runtime import trial as trial_file
@@ -150,8 +152,13 @@ def test_a_file_that_ends_the_process_which_runs_it_is_one_line(tmp_path, photos
     monkeypatch.setattr(predict_images, "read_tflite", lambda path: None)
     monkeypatch.setattr(trial_file, "__file__", str(tmp_path / "killed.py"))
     (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 11)")
-    with pytest.raises(ValueError, match=r"strange\.tflite cannot be run, .* ended with signal 11"):
-        list(predict(file, [photos]))
+    for use in (
+        lambda: list(predict(file, [photos])),
+        lambda: evaluate_on(file, photos),
+        lambda: benchmark_files([file]),
+    ):
+        with pytest.raises(ValueError, match=r"strange\.tflite cannot be run, .* with signal 11"):
+            use()
     (tmp_path / "config.json").write_text("{}")  # a run's own file has been tried
     predict_images.require_runs(file)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from kzoo.files import replacing
+from kzoo.recipes.programs.predict_images import require_runs
 from kzoo.tflite import Benchmark, benchmark
 
 
@@ -14,6 +15,8 @@ def benchmark_files(
     plot: str | Path | None = None,
 ) -> Benchmark:  # fmt: skip
     """Time `files`; with `plot` draw them into that file, .png, .svg or .pdf."""
+    for file in files:
+        require_runs(Path(file))
     found = benchmark(files, threads=threads, runtimes=runtimes)
     if plot:
         with replacing(Path(plot)) as part:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kzoo.recipes.data.text import Issue
-from kzoo.recipes.programs.predict_images import task_of
+from kzoo.recipes.programs.predict_images import require_runs, task_of
 from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.run_folder import labels_of, read_config
 from kzoo.tflite import Runner
@@ -69,6 +69,7 @@ def evaluate_on(
         files = [file for file in files if file.is_file()]
     if not files or not files[0].is_file():
         raise ValueError(f"There is no model {path}. Name a run folder, a .keras or .tflite file.")
+    require_runs(files[-1])
     task, labels = task_of(files[-1]), classes_of(files[-1])
     given = {"format": format, "void": void}
     chosen = {name: given[name] for name in task.test_settings if given[name] is not None}
