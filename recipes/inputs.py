@@ -23,6 +23,14 @@ def require_data(data: str | Path) -> None:
         raise ValueError(f"{data} holds no images: it is an empty folder. {NO_IMAGES}")
 
 
+def existing(data: str | Path, wanted: str) -> Path:
+    """Return the path of data. Raises ValueError, which names what is `wanted`, for none."""
+    path = Path(data)
+    if not path.exists():
+        raise ValueError(f"There is no {data}. Name {wanted}.")
+    return path
+
+
 def require_file(file: str | Path) -> None:
     """Raise ValueError where there is no such file."""
     if not Path(file).is_file():

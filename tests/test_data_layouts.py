@@ -16,7 +16,8 @@ from PIL import Image
 
 from kzoo.recipes.data import read_boxes, read_dataset, read_image, read_masks
 from kzoo.recipes.data.layout import key_of, split_of
-from kzoo.recipes.data.mask_dataset import full_mask, read_test
+from kzoo.recipes.data.mask_dataset import read_test
+from kzoo.recipes.data.masks.pairs import full_mask
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import mutate_data

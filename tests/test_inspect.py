@@ -11,7 +11,7 @@ from PIL import Image
 
 from kzoo.recipes.cli import main
 from kzoo.recipes.data import read_boxes, read_dataset, read_masks
-from kzoo.recipes.data.mask_dataset import full_mask
+from kzoo.recipes.data.masks.pairs import full_mask
 from kzoo.recipes.inspection.inspection import inspect_data
 from kzoo.recipes.inspection.page import write_inspection
 

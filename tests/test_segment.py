@@ -13,7 +13,8 @@ from PIL import Image
 import kzoo
 from kzoo.recipes.cli import main
 from kzoo.recipes.data.images import read_image
-from kzoo.recipes.data.mask_dataset import full_mask, read_masks
+from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.data.masks.pairs import full_mask
 from kzoo.recipes.evaluation.drawings import clear_class, overlay
 from kzoo.recipes.evaluation.mask_report import legend
 from kzoo.recipes.evaluation.segment_files import load_segmenter

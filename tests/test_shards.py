@@ -11,7 +11,8 @@ from kzoo.recipes.cli import main
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images, read_image
-from kzoo.recipes.data.mask_dataset import Masked, full_mask, read_masks
+from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.data.masks.pairs import Masked, full_mask
 from kzoo.recipes.data.packed import DamagedError, check, open_packed, sha256
 from kzoo.recipes.data.packing import join, pack
 

@@ -7,34 +7,28 @@ no known class is left out, and all of it is counted. Boxes are as the image is 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kzoo.recipes.data.class_dataset import remarks
-from kzoo.recipes.data.duplicates import same_bytes
+from kzoo.recipes.data.duplicates import same_bytes, with_test
 from kzoo.recipes.data.formats import FORMATS
-from kzoo.recipes.data.formats.mask_layout import divided
+from kzoo.recipes.data.formats.matching import alike, matched, recognized
 from kzoo.recipes.data.formats.records import Matched, Object, Record
 from kzoo.recipes.data.images import TURNED, Look, Source, look_at_all
-from kzoo.recipes.data.layout import Asked, ImageFinder, Tree, look_through
-from kzoo.recipes.data.packed import Records, is_packed, open_packed
+from kzoo.recipes.data.layout import look_through
+from kzoo.recipes.data.packed import Records, is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import (
-    GUARD,
     NAMES,
-    Given,
-    assigned,
     counted,
     drawn,
     for_test,
     in_parts,
-    only_train,
-    read_lists,
-    require_left,
-    source_split,
 )
 from kzoo.recipes.data.text import Issue
+from kzoo.recipes.inputs import existing
 
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
 
@@ -82,14 +76,12 @@ def read_boxes(
 
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
-    data = Path(data)
-    if not data.exists():
-        raise ValueError(f"There is no {data}. DATA is a folder of images and annotations.")
+    data = existing(data, "a folder of images and annotations")
     if test is not None:
         dataset = read_boxes(
             data, format=format, val_fraction=val_fraction, seed=seed, damaged=damaged
         )
-        return with_test(dataset, *read_test(test, dataset.labels))
+        return with_test(dataset, *read_test(test, dataset.labels), attrgetter("path"))
     if is_packed(data):
         return packed_boxes(data, skip=damaged == "skip")
     issues: list[Issue] = []
@@ -130,7 +122,7 @@ def packed_boxes(data: Path, *, skip: bool) -> BoxDataset:
     splits = {
         split: PackedExamples(packed.images[split], **packed.annotations[split]) for split in NAMES
     }
-    return BoxDataset("packed", packed.labels, **splits, issues=remarks(packed))
+    return BoxDataset("packed", packed.labels, **splits, issues=packed.issues)
 
 
 def read_test(
@@ -141,14 +133,9 @@ def read_test(
     They are those that `data` gives as test, or all where it gives none. Objects of other classes
     are left out. Raises ValueError where no object is of a known class.
     """
-    data = Path(data)
-    if not data.exists():
-        raise ValueError(f"There is no {data}. Name a folder of images and annotations.")
+    data = existing(data, "a folder of images and annotations")
     if is_packed(data):
-        packed = packed_boxes(data, skip=False)
-        if packed.labels != tuple(labels):
-            raise ValueError(f"{data} was packed with other classes than {', '.join(labels)}.")
-        return packed.test if len(packed.test) else packed.val, packed.issues
+        return test_images(packed_boxes(data, skip=False), data, labels)
     issues: list[Issue] = []
     _, _, examples, _ = annotated(data, format, issues, tuple(labels))
     wanted = for_test(split for split, _ in examples)
@@ -156,24 +143,6 @@ def read_test(
     if not any(len(example.labels) for example in found):
         raise ValueError(f"{data} holds no object of {', '.join(labels)} to test on.")
     return found, tuple(issues)
-
-
-def with_test(dataset: BoxDataset, test: Sequence[Example], issues: Sequence[Issue]) -> BoxDataset:
-    """Return a dataset with other test images, none of which is left in its other splits."""
-    own = {item.path for item in test}
-    train, val = (
-        tuple(item for item in split if item.path not in own)
-        if own & {item.path for item in split}
-        else split
-        for split in (dataset.train, dataset.val)
-    )
-    issues = [*dataset.issues, *issues]
-    splits = (("train", train), ("val", val), ("test", test))
-    files = [(item.path, name, None) for name, split in splits for item in split]
-    same_bytes([(path, name, x) for path, name, x in files if isinstance(path, Path)], issues)
-    found = tuple(dict.fromkeys(issues))
-    require_left(train, val)
-    return dataclasses.replace(dataset, train=train, val=val, test=test, issues=found)
 
 
 class PackedExamples(Sequence[Example]):
@@ -199,71 +168,6 @@ class PackedExamples(Sequence[Example]):
         own = slice(self.ends[record.index - 1] if record.index else 0, self.ends[record.index])
         size = tuple(self.sizes[record.index].tolist())
         return Example(record, self.boxes[own], self.labels[own], size)
-
-
-def recognized(tree: Tree, data: Path, issues: list[Issue], *, outlines: bool = False) -> str:
-    """Return the format of what is there. Raises ValueError for none.
-
-    outlines: only those that masks can be drawn from.
-    """
-    formats = {name: kind for name, kind in FORMATS.items() if kind.outlines or not outlines}
-    fitting = [name for name, kind in formats.items() if kind.fits(tree)]
-    if not fitting:
-        known = "; ".join(f"{name}: {kind.about}" for name, kind in formats.items())
-        raise ValueError(f"{data} holds no annotations that kzoo reads ({known}).")
-    if len(fitting) > 1:
-        others = " and ".join(fitting[1:])
-        reason = f"is read as {fitting[0]}, and looks like {others} too (--format chooses)"
-        issues.append(Issue(data, reason))
-    return fitting[0]
-
-
-def matched(
-    records: list[Record], tree: Tree, issues: list[Issue], *, image_set: str = "Main"
-) -> tuple[list[Matched], bool]:  # fmt: skip
-    """Return the records whose image is there, each with its split; the rest goes to `issues`.
-
-    And whether all that is given, with what has no image, is to train on (`only_train`).
-    Of records of one image the first counts, for the split that keeps most from training on it.
-    """
-    finder = ImageFinder(tree, divided(tree)[0] or tree.images)
-    asked = []
-    for record in records:
-        split = record.split or source_split(tree, record.source, many=not record.own)
-        asked.append(Asked(record.source, record.image, record.own, split))
-    paths = finder.find(asked, issues)
-    pairs = [(r, path) for r, path in zip(records, paths, strict=True) if path]
-    given = [Given(path, r.source, r.split, many=not r.own) for r, path in pairs]
-    lists = read_lists(tree, finder, issues, image_set=image_set)
-    splits = assigned(given, tree, lists, issues)
-    found: dict[Path, Matched] = {}
-    twice: list[tuple[Path, Path, Path]] = []
-    for (record, path), split in zip(pairs, splits, strict=True):
-        own = Matched(record, path, split)
-        if path in found and found[path].record.source == record.source:
-            other = found[path]
-            objects = (*other.record.objects, *record.objects)
-            merged = dataclasses.replace(other.record, objects=objects)
-            found[path] = dataclasses.replace(other, record=merged)
-            issues.append(Issue(path, f"is listed twice in {record.source.name}: read as one"))
-        elif path in found:
-            other = found[path]
-            twice.append((record.source, path, other.record.source))
-            if GUARD.get(split, -1) > GUARD.get(other.split, -1):
-                found[path] = dataclasses.replace(other, split=split)
-        else:
-            found[path] = own
-    for source, path, first in twice[:1] if len(twice) > 20 else twice:
-        more = f" ({len(twice)} such)" if len(twice) > 20 else ""
-        reason = f"{path.name} is annotated by {first.name}: left out{more}"
-        issues.append(Issue(source, reason))
-    annotated = set(paths)
-    for path in finder.images:
-        if path not in annotated:
-            issues.append(Issue(path, "has no annotation: left out"))
-    issues += tree.unread()
-    lost = [item.split for item, path in zip(asked, paths, strict=True) if not path]
-    return list(found.values()), only_train([*splits, *lost])
 
 
 def settled_all(
@@ -361,8 +265,3 @@ def settled(
 def extent_of(item: Object) -> tuple[float, float, float, float]:
     assert item.extent is not None  # the others are left out before
     return item.extent
-
-
-def alike(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Whether two sizes have the same shape, to 2 %."""
-    return abs(a[0] * b[1] - a[1] * b[0]) <= 0.02 * a[0] * b[1]

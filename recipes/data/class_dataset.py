@@ -1,31 +1,26 @@
 """Images with one label each: folders of classes, or a CSV file."""
 
 import dataclasses
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from kzoo.recipes.data.duplicates import same_bytes
+from kzoo.recipes.data.formats.class_folders import Labelled, has_class_folders, read_folder
 from kzoo.recipes.data.formats.tables import class_rows, has_classes
-from kzoo.recipes.data.images import Source, is_candidate, look_at_all, why_unread
+from kzoo.recipes.data.image_index import Asked, ImageIndex
+from kzoo.recipes.data.images import Source, look_at_all
 from kzoo.recipes.data.layout import (
-    PASSED_OVER,
-    SPLITS,
-    Asked,
-    ImageFinder,
     folded,
-    key_part,
     look_through,
-    split_of,
-    walk,
 )
-from kzoo.recipes.data.packed import Packed, is_packed, open_packed
+from kzoo.recipes.data.packed import is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, require_left, with_val_to_draw
 from kzoo.recipes.data.text import Issue
+from kzoo.recipes.inputs import existing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +64,6 @@ class HasPath(Protocol):
     def path(self) -> Path: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """An image, its label, and the split that it is given for."""
-
-    path: Path
-    label: str
-    split: str | None
-
-
 def read_dataset(
     data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, damaged: str = "refuse",
     test: str | Path | None = None,
@@ -92,11 +78,7 @@ def read_dataset(
     the images to test on, where they lie elsewhere.
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
-    data = Path(data)
-    if not data.exists():
-        raise ValueError(
-            f"There is no {data}. DATA is a folder with one folder per class, or a CSV."
-        )
+    data = existing(data, "a folder with one folder per class, or a CSV")
     if test is not None:
         dataset = read_dataset(data, val_fraction=val_fraction, seed=seed, damaged=damaged)
         return with_test(dataset, *read_test(test, dataset.labels))
@@ -147,14 +129,9 @@ def read_test(data: str | Path, labels: Sequence[str]) -> tuple[Split, tuple[Iss
     They are those that `data` gives as test, or all where it gives none. Raises ValueError where
     none is of a known class.
     """
-    data = Path(data)
-    if not data.exists():
-        raise ValueError(f"There is no {data}. Name a folder with one folder per class, or a CSV.")
+    data = existing(data, "a folder with one folder per class, or a CSV")
     if is_packed(data):
-        packed = packed_dataset(data, skip=False)
-        if packed.labels != tuple(labels):
-            raise ValueError(f"{data} was packed with other classes than {', '.join(labels)}.")
-        return packed.test if len(packed.test) else packed.val, packed.issues
+        return test_images(packed_dataset(data, skip=False), data, labels)
     issues: list[Issue] = []
     found = labelled(data, issues, train=False)[1]
     wanted = for_test(row.split for row in found)
@@ -197,12 +174,7 @@ def packed_dataset(data: Path, *, skip: bool) -> Dataset:
     train, val, test = (
         Split(packed.images[split], packed.annotations[split]["targets"]) for split in NAMES
     )
-    return Dataset(packed.labels, train, val, test, remarks(packed), "packed")
-
-
-def remarks(packed: Packed) -> tuple[Issue, ...]:
-    """Return the remarks on the images from when they were packed."""
-    return tuple(Issue(Path(file), reason) for file, reason in packed.remarks)
+    return Dataset(packed.labels, train, val, test, packed.issues, "packed")
 
 
 def of_known_classes(rows: list[Labelled], data: Path, issues: list[Issue]) -> list[Labelled]:
@@ -223,126 +195,14 @@ def meant(label: str, known: set[str]) -> str:
     return alike[0] if label not in known and len(alike) == 1 else label
 
 
-# Folders
-
-
-def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Iterable[Labelled]:
-    """Yield every file below the class folders of `data`, in the order of their names."""
-    data = unwrapped(data)
-    splits = split_folders(data)
-    if train and splits and "train" not in splits.values():
-        given = next(iter(splits)).name
-        raise ValueError(f"{data} holds {given}/ but no train/.")
-    for other in subfolders(data) if splits else ():
-        if other not in splits:
-            issues.append(Issue(other, "is neither train/, val/ nor test/: left out"))
-    places: dict[Path, str | None] = {**splits} if splits else {data: None}
-    for place, split in places.items():
-        folders = subfolders(place)
-        others = [p for p in sorted(place.iterdir()) if p not in folders and p.name[0] != "."]
-        issues += [Issue(path, reason) for path in others if (reason := why_unread(path))]
-        strays = [path for path in others if is_candidate(path)]
-        if strays:
-            more = f" ({len(strays)} such)" if len(strays) > 1 else ""
-            reason = f"stands beside the class folders: left out{more}"
-            issues.append(Issue(strays[0], reason))
-        for folder in folders:
-            yield from of_one_class(folder, split, issues)
-
-
-def of_one_class(folder: Path, split: str | None, issues: list[Issue]) -> Iterable[Labelled]:
-    files = list(walk(folder))
-    images = [path for path in files if is_candidate(path) or is_nameless_image(path)]
-    for path in files:
-        if reason := why_unread(path):
-            issues.append(Issue(path, reason))
-    if not images:
-        issues.append(Issue(folder, "holds no images: the class is left out"))
-    for path in images:
-        # A class may itself hold train/ and test/: cats/test/1.jpg.
-        inner = [SPLITS.get(folded(part)) for part in path.relative_to(folder).parts[:-1]]
-        own = max([split, *inner], key=GUARD.__getitem__)
-        yield Labelled(path, folder.name, own)
-
-
-def has_class_folders(data: Path) -> bool:
-    """Whether there are at least two folders that are classes, or folders of splits with such."""
-    data = unwrapped(data)
-    splits = split_folders(data)
-    if splits:
-        return any(subfolders(path) for path in splits)
-    own = [path for path in subfolders(data) if key_part(path.name) and not split_of(path.name)]
-    return len(own) > 1 or (len(subfolders(data)) > 1 and not any(data.glob("*.[ct]sv")))
-
-
-def is_nameless_image(path: Path) -> bool:
-    """Whether a file without a suffix begins like a JPEG, PNG, GIF or WebP."""
-    if path.suffix or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(12)
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")) or head[8:] == b"WEBP"
-
-
-def subfolders(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith((".", "__")) and path.name not in PASSED_OVER
-    )  # fmt: skip
-
-
-def unwrapped(data: Path) -> Path:
-    """Return the folder within, where a folder holds nothing but one folder of folders."""
-    for _ in range(8):
-        inner = subfolders(data)
-        if len(inner) != 1 or not subfolders(inner[0]):
-            break
-        if any(is_candidate(path) for path in (*data.iterdir(), *inner[0].iterdir())):
-            break
-        if folded(inner[0].name) in SPLITS:
-            break
-        data = inner[0]
-    return data
-
-
-SPLIT_FOLDER = re.compile(r"(?:\w+[_-])?({})(?:[_-]?(?:set|data|images?|imgs?|\d+))*".format(
-    "|".join(sorted(SPLITS, key=len, reverse=True))))  # fmt: skip
-
-
-def split_folders(data: Path) -> dict[Path, str]:
-    """Return the folders within that are called train, val or test, or much like it.
-
-    A folder of images among other folders of images is a class that is called so: a train.
-    """
-    folders = subfolders(data)
-    plain = {path: SPLITS[folded(path.name)] for path in folders if folded(path.name) in SPLITS}
-    classes = [path for path in folders if path not in plain and holds_images(path)]
-    if classes:
-        plain = {path: split for path, split in plain.items() if not holds_images(path)}
-    like = {
-        path: split for path in folders
-        if SPLIT_FOLDER.fullmatch(folded(path.name)) and (split := split_of(path.name))
-        and subfolders(path)
-    }  # fmt: skip
-    return like | plain if len(set(like.values())) > 1 else plain
-
-
-def holds_images(folder: Path) -> bool:
-    """Whether there are images in a folder itself, and no folders."""
-    return not subfolders(folder) and any(is_candidate(path) for path in folder.iterdir())
-
-
-# Tables
-
-
 def from_table(data: Path, issues: list[Issue]) -> list[Labelled]:
     """Return the rows of a CSV file, or of those in a folder, with their images."""
     tree = look_through(data)
     rows = class_rows(tree, issues)
-    finder = ImageFinder(tree)
+    index = ImageIndex(tree)
     asked = [Asked(row.source, row.image, split=row.split) for row in rows]
     lost: list[Issue] = []
-    paths = finder.find(asked, lost)
+    paths = index.find(asked, lost)
     for issue in lost:  # by the file that is missing, as of folders
         issues.append(issue)
     found: dict[Path, Labelled] = {}
@@ -363,9 +223,6 @@ def from_table(data: Path, issues: list[Issue]) -> list[Labelled]:
         found[path] = own
     issues += tree.unread()
     return [row for path, row in found.items() if path not in contradictory]
-
-
-# Both
 
 
 def usable(found: list[R], issues: list[Issue]) -> list[R]:

@@ -1,14 +1,17 @@
 """The same image twice: in two classes, or in two splits, where it spoils what is measured."""
 
+import dataclasses
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes.data.images import READERS, BadImageError, read_image
+from kzoo.recipes.data.images import READERS, BadImageError, Source, read_image
+from kzoo.recipes.data.splits import require_left
 from kzoo.recipes.data.text import Issue
 
 
@@ -41,6 +44,26 @@ def same_bytes(items: Sequence[tuple[Path, str | None, Hashable]], issues: list[
                 break
         else:
             first[own].append(i)  # one of each class and split to compare with
+
+
+def with_test(
+    dataset: Any, test: Sequence[Any], issues: Sequence[Issue], image: Callable[[Any], Source]
+) -> Any:
+    """Return a dataset with other test images, none of which is left in its other splits.
+
+    `image` returns the file of an item of a split. Raises ValueError where nothing is left.
+    """
+    own = {image(item) for item in test}
+    splits = {name: getattr(dataset, name) for name in ("train", "val")}
+    for name, split in splits.items():
+        if own & set(map(image, split)):
+            splits[name] = tuple(item for item in split if image(item) not in own)
+    require_left(*splits.values())
+    splits["test"] = test
+    found = [*dataset.issues, *issues]
+    files = [(image(item), name) for name, split in splits.items() for item in split]
+    same_bytes([(path, name, None) for path, name in files if isinstance(path, Path)], found)
+    return dataclasses.replace(dataset, **splits, issues=tuple(dict.fromkeys(found)))
 
 
 HASHED_SIDE = 32  # px that images are compared at

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.recipes.data.class_dataset import Dataset, Split, remarks, usable, with_test
+from kzoo.recipes.data.class_dataset import Dataset, Split, usable, with_test
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats.tables import (
     COLUMNS,
@@ -21,10 +21,12 @@ from kzoo.recipes.data.formats.tables import (
     tables_of,
     with_header,
 )
-from kzoo.recipes.data.layout import Asked, ImageFinder, Tree, look_through
-from kzoo.recipes.data.packed import is_packed, open_packed
+from kzoo.recipes.data.image_index import Asked, ImageIndex
+from kzoo.recipes.data.layout import Tree, look_through
+from kzoo.recipes.data.packed import is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, source_split, with_val_to_draw
 from kzoo.recipes.data.text import Issue, Table
+from kzoo.recipes.inputs import existing
 
 LABEL_SETS = (
     "labels", "tags", "classes", "attributes", "categories", "label_names", "class_names", "tag",
@@ -72,9 +74,7 @@ def read_label_sets(
     every label is drawn by `seed`, of the rarest label first.
     Raises ValueError where nothing can be learnt from what is there, saying why.
     """
-    data = Path(data)
-    if not data.exists():
-        raise ValueError(f"There is no {data}. DATA is a CSV with {WANTED}.")
+    data = existing(data, f"a CSV with {WANTED}")
     if test is not None:
         dataset = read_label_sets(data, val_fraction=val_fraction, seed=seed, damaged=damaged)
         return with_test(dataset, *read_label_sets_test(test, dataset.labels))
@@ -115,14 +115,9 @@ def read_label_sets_test(
     They are those that `data` gives as test, or all where it gives none. Labels of others are left
     out; their images stay. Raises ValueError where no image has one of the labels.
     """
-    data = Path(data)
-    if not data.exists():
-        raise ValueError(f"There is no {data}. Name a CSV with {WANTED}.")
+    data = existing(data, f"a CSV with {WANTED}")
     if is_packed(data):
-        packed = packed_label_sets(data, skip=False)
-        if packed.labels != tuple(labels):
-            raise ValueError(f"{data} was packed with other labels than {', '.join(labels)}.")
-        return packed.test if len(packed.test) else packed.val, packed.issues
+        return test_images(packed_label_sets(data, skip=False), data, labels)
     issues: list[Issue] = []
     named, found = tagged(data, issues)
     for label in sorted({*named} - set(labels)):
@@ -138,7 +133,7 @@ def packed_label_sets(data: Path, *, skip: bool) -> LabelSets:
     train, val, test = (
         Split(packed.images[split], packed.annotations[split]["targets"]) for split in NAMES
     )
-    return LabelSets(packed.labels, train, val, test, remarks(packed), "packed")
+    return LabelSets(packed.labels, train, val, test, packed.issues, "packed")
 
 
 def split_of_rows(
@@ -198,7 +193,7 @@ def tagged(data: Path, issues: list[Issue]) -> tuple[tuple[str, ...], list[Tagge
     labels, rows = table_rows(tree, issues)
     if not rows:
         raise ValueError(f"{data} holds no table of labels. DATA is a CSV with {WANTED}.")
-    paths = ImageFinder(tree).find(
+    paths = ImageIndex(tree).find(
         [Asked(row.source, row.image, split=row.split) for row in rows], issues
     )
     found: dict[Path, Tagged] = {}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kzoo.recipes.data.augment import Augment, Epoch, warp
-from kzoo.recipes.data.mask_dataset import Masked, Pair
+from kzoo.recipes.data.masks.pairs import Masked, Pair
 from kzoo.segmentation.masks import VOID
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from kzoo.files import locked, replacing_folder, write_json
 from kzoo.recipes import distributed as distribute
+from kzoo.recipes.data.text import Issue
 
 INDEX = "packed.json"
 FORMAT = 1
@@ -70,6 +71,10 @@ class Packed:
     images: dict[str, "Records"]  # by split
     annotations: dict[str, dict[str, np.ndarray]]  # of them, by split
     about: dict[str, Any]  # of all of them
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        return tuple(Issue(Path(file), reason) for file, reason in self.remarks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +125,16 @@ class Records(Sequence[Record]):
         except (RuntimeError, ValueError, IndexError) as error:
             raise DamagedError(damaged(path, str(error).splitlines()[0][:120])) from error
         return unpacked(record)
+
+
+def test_images(packed: Any, data: Path, labels: Sequence[str]) -> tuple[Any, tuple[Issue, ...]]:
+    """Return (test images, issues) of a packed dataset; its val where it has no test.
+
+    Raises ValueError where it was packed with other labels than a model's.
+    """
+    if packed.labels != tuple(labels):
+        raise ValueError(f"{data} was packed with other labels than {', '.join(labels)}.")
+    return packed.test if len(packed.test) else packed.val, packed.issues
 
 
 def damaged(path: Path, reason: str) -> str:

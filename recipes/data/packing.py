@@ -20,7 +20,7 @@ from PIL import Image
 from kzoo.recipes.data.box_dataset import Example
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Source, check_pixels, open_image, to_rgb, upright
-from kzoo.recipes.data.mask_dataset import Pair, full_mask
+from kzoo.recipes.data.masks.pairs import Pair, full_mask
 from kzoo.recipes.data.packed import (
     SPLITS,
     Check,

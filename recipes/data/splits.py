@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.recipes.data.image_index import Asked, ImageIndex, sole
 from kzoo.recipes.data.layout import (
     SPLITS,
-    Asked,
-    ImageFinder,
     Tree,
     folded,
     parts_of,
-    sole,
     split_of,
     split_of_parts,
     words_of,
@@ -42,7 +40,7 @@ class Lists:
 
 
 def read_lists(
-    tree: Tree, finder: ImageFinder, issues: list[Issue], *, image_set: str = "Main"
+    tree: Tree, index: ImageIndex, issues: list[Issue], *, image_set: str = "Main"
 ) -> Lists:
     """Return the splits that lists give: of ImageSets/, else of a data.yaml, else of train.txt."""
     found = image_sets(tree, image_set) or yaml_lists(tree, issues) or plain_lists(tree)
@@ -53,7 +51,7 @@ def read_lists(
     for file, split, entries in found:
         paths = set()
         for entry in entries:
-            paths |= images_of(entry, file, tree, finder)
+            paths |= images_of(entry, file, tree, index)
         if not paths:
             if entries:
                 reason = f"names no image that is here (as {split or 'train and val'}): passed over"
@@ -134,24 +132,24 @@ def yaml_lists(tree: Tree, issues: list[Issue]) -> Listed:
     return found
 
 
-def images_of(entry: str, file: Path, tree: Tree, finder: ImageFinder) -> set[Path]:
+def images_of(entry: str, file: Path, tree: Tree, index: ImageIndex) -> set[Path]:
     """Return the images that a line of a list means: one, those of a folder, of another list."""
     if not entry:
         return set()
-    if path := sole(finder.best(Asked(file, entry), entry)):
+    if path := sole(index.best(Asked(file, entry), entry)):
         return {path}
     parts = parts_of(entry)
     for start in range(len(parts)):
         for base in (file.parent, tree.root):
             place = base.joinpath(*parts[start:])
             if place.is_dir():
-                return {path for path in finder.images if place in path.parents}
+                return {path for path in index.images if place in path.parents}
             if place.suffix in (".txt", ".lst") and place.is_file() and place != file:
                 lines = read_lines(place)
-                return set().union(*(images_of(line, place, tree, finder) for line in lines))
+                return set().union(*(images_of(line, place, tree, index) for line in lines))
     for separator in (None, ",", "\t"):  # "image mask", "image label"
         first = entry.split(separator)[0]
-        if first != entry and (path := sole(finder.best(Asked(file, first), first))):
+        if first != entry and (path := sole(index.best(Asked(file, first), first))):
             return {path}
     return set()
 

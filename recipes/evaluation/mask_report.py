@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kzoo.recipes.data.images import read_image
-from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, full_mask
+from kzoo.recipes.data.mask_dataset import MaskDataset
+from kzoo.recipes.data.masks.pairs import Pair, full_mask
 from kzoo.recipes.evaluation.drawings import clear_class, overlay, palette
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import jpeg, number, plot, table

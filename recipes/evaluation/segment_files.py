@@ -10,7 +10,7 @@ from PIL import Image
 
 from kzoo.files import UniqueNames, replacing
 from kzoo.recipes.data.images import Source, read_image, upright_size
-from kzoo.recipes.data.mask_dataset import Pair
+from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.evaluation.drawings import clear_class, overlay, write_mask
 from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.progress import track

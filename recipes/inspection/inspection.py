@@ -24,7 +24,8 @@ from kzoo.recipes.data.formats.tables import has_classes
 from kzoo.recipes.data.images import BadImageError, Source, upright_size
 from kzoo.recipes.data.label_sets import LabelSets, has_label_sets, read_label_sets
 from kzoo.recipes.data.layout import look_through
-from kzoo.recipes.data.mask_dataset import MaskDataset, Pair, read_masks
+from kzoo.recipes.data.mask_dataset import MaskDataset, read_masks
+from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.data.packed import is_packed, read_index
 from kzoo.recipes.data.splits import NAMES
 from kzoo.recipes.data.text import Issue

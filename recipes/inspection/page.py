@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from kzoo.detection.detections import Detections
 from kzoo.recipes.data.images import BadImageError, read_image
-from kzoo.recipes.data.mask_dataset import full_mask
+from kzoo.recipes.data.masks.pairs import full_mask
 from kzoo.recipes.data.splits import NAMES
 from kzoo.recipes.evaluation.drawings import draw_boxes, overlay
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, listed, plot, table, write_page

@@ -23,7 +23,8 @@ from record import RESULTS, record
 from street_scenes import draw_streets
 
 from kzoo.recipes.data.images import read_image
-from kzoo.recipes.data.mask_dataset import full_mask, read_masks
+from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.data.masks.pairs import full_mask
 from kzoo.recipes.segment import TASK, Config, Stages, assembled
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.memory import KeepFreedMemory

@@ -4,17 +4,16 @@ import re
 from pathlib import Path
 
 from kzoo.recipes.data.formats.records import Matched, Record
+from kzoo.recipes.data.image_index import Asked, ImageIndex
 from kzoo.recipes.data.layout import (
     IMAGE_WORDS,
     MASK_WORDS,
-    Asked,
-    ImageFinder,
     Tree,
     folded,
     split_of_parts,
     words_of,
 )
-from kzoo.recipes.data.mask_files import Names
+from kzoo.recipes.data.masks.coding import Names
 from kzoo.recipes.data.splits import Given, assigned, only_train, read_lists
 from kzoo.recipes.data.text import Issue, numbers, read_lines, read_table
 from kzoo.segmentation.masks import VOID
@@ -107,17 +106,17 @@ def mask_pairs(tree: Tree, issues: list[Issue]) -> tuple[list[Matched], bool]:
     images, masks = divided(tree)
     if not masks:
         return [], False
-    finder = ImageFinder(tree, images, lambda stem: bare(IMAGE_STEM, stem))
+    index = ImageIndex(tree, images, lambda stem: bare(IMAGE_STEM, stem))
     asked = []
     for path in masks:
         split = split_of_parts(tree.inside(path).parent.parts)
         plain = Asked(path, "", own=True, split=split)
         short = bare(MASK_STEM, path.stem)
-        if short != path.stem and not finder.best(plain, ""):
+        if short != path.stem and not index.best(plain, ""):
             plain = Asked(path, "", own=True, split=split, stem=short)
         asked.append(plain)
     lost: list[Issue] = []
-    paths = finder.find(asked, lost)
+    paths = index.find(asked, lost)
     if not any(paths):
         return [], False
     of_image: dict[Path, list[Path]] = {}
@@ -132,7 +131,7 @@ def mask_pairs(tree: Tree, issues: list[Issue]) -> tuple[list[Matched], bool]:
             issues.append(Issue(path, f"has {len(own)} masks, {names}: left out"))
         else:
             single.append((path, own[0]))
-    lists = read_lists(tree, finder, issues, image_set="Segmentation")
+    lists = read_lists(tree, index, issues, image_set="Segmentation")
     if not lists.files:  # Pascal VOC has more images than masks
         for path in images:
             if path not in of_image:

@@ -1,4 +1,4 @@
-"""Mask files: what their values are, and which class each value means.
+"""Which class each value of a mask means.
 
 A mask is an image of class ids (Pillow's mode P, whose indices count, or L, also with 16 bits), or
 of colours that a label map names. People's masks also hold 0 and 255, soft edges, evenly spaced
@@ -9,27 +9,17 @@ once, and said.
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from kzoo.recipes.data.images import BadImageError, opened, turned
 from kzoo.segmentation.masks import VOID
 
-LOSSY = ("JPEG", "MPO", "AVIF", "HEIF", "JPEG2000")  # formats that blur class ids
 PLAIN_IDS = 20  # ids up to there are ids, whether or not there are gaps
 MOST_COLOURS = 40  # classes that colours without a label map may be
-MOST_VALUES = 4096  # of a mask; more are a photo
 SOFT = 0.1  # share of the range, at each end, where values of a soft-edged mask mostly lie
 SOFT_PIXELS = 0.8  # share of the pixels that lie there
-FLAT = 0.6  # share of neighbours in a row that are equal in a mask of many values
 COMMON = 0.01  # share of the pixels that a colour without a name may have and be void
 BORDER = (224, 224, 192)  # Pascal VOC's colour of void
-
-
-class BadMaskError(ValueError):
-    """A file that is no usable mask; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,93 +63,6 @@ class Coding:
             classes = np.array([self.ids.get(int(key), VOID) for key in keys], np.int32)
             return classes[where].reshape(values.shape)
         return np.where(values == self.void, VOID, values).astype(np.int32)
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskFile:
-    """A mask in a file of its own."""
-
-    path: Path
-    coding: Coding = Coding()
-    orientation: int = 1  # of the image's EXIF, where the mask was drawn on it as it is stored
-
-    def read(self) -> np.ndarray:
-        """Return class ids (H, W). Raises BadMaskError."""
-        return self.coding(values_of(self.path, self.orientation, self.coding.by_colour)[0])
-
-
-def values_of(
-    path: Path, turn: int = 1, by_colour: bool = False
-) -> tuple[np.ndarray, dict[int, int], str, str]:
-    """Return the values of a mask file (H, W), its palette {index: colour}, format and mode.
-
-    Raises BadMaskError for what is no image.
-    """
-    try:
-        with opened(path) as image:
-            form, mode = image.format or "", image.mode
-            palette = palette_of(image) if mode == "P" else {}
-            image = turned(image, turn)
-            if by_colour and mode == "P":
-                image = image.convert("RGB")
-            return plain_values(image), palette, form, mode
-    except BadImageError as error:
-        raise BadMaskError(str(error)) from None
-
-
-def plain_values(image: Image.Image) -> np.ndarray:
-    """Return indices, grey values, or colours 0xRRGGBB (H, W) of an image of any mode."""
-    if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
-        return np.asarray(image).astype(np.int32)
-    if image.mode == "F":
-        values = np.asarray(image)
-        if not np.isfinite(values).all() or (values != np.round(values)).any():
-            raise BadImageError("holds fractions, and a mask holds class ids")
-        return values.clip(-1, 1 << 24).astype(np.int32)
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
-        rgba = np.asarray(image.convert("RGBA")).astype(np.int32)
-        alpha, rgb = rgba[..., 3], rgba[..., :3]
-        if (rgb == rgb[0, 0]).all() and alpha.min() < alpha.max():
-            return alpha  # drawn in transparency alone
-        rgb = np.where(alpha[..., None] > 0, rgb, 0)
-    else:
-        rgb = np.asarray(image.convert("RGB")).astype(np.int32)
-    red, green, blue = np.moveaxis(rgb, -1, 0)
-    if (red == green).all() and (green == blue).all():
-        return red
-    return red << 16 | green << 8 | blue
-
-
-def palette_of(image: Image.Image) -> dict[int, int]:
-    """Return {index: colour} of an image of mode P."""
-    flat = image.getpalette("RGB") or []
-    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=False)
-    return {i: r << 16 | g << 8 | b for i, (r, g, b) in enumerate(triples)}
-
-
-def look_at_mask(path: Path) -> Values:
-    """Return what a mask file holds. Raises BadMaskError."""
-    values, palette, form, mode = values_of(path)
-    keys, numbers = np.unique(values, return_counts=True)
-    if len(keys) > MOST_VALUES:
-        raise BadMaskError(f"holds {len(keys)} values: is it a photo? A mask holds class ids")
-    flat = float((values[:, 1:] == values[:, :-1]).mean())
-    if len(keys) > MOST_COLOURS and flat < FLAT:
-        raise BadMaskError(
-            f"holds {len(keys)} values that change from pixel to pixel: is it a photo? A mask "
-            "holds class ids"
-        )
-    counts = {int(k): int(n) for k, n in zip(keys, numbers, strict=True)}
-    edges = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
-    return Values(
-        values.shape[:2],
-        counts,
-        Counter(edges.tolist()),
-        colours=bool(keys[-1] > 65535),
-        palette={i: palette[i] for i in counts if i in palette},
-        lossy=form in LOSSY,
-        mode=mode,
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,126 @@
+"""One folder of images for each class, perhaps below train/, val/ and test/."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from kzoo.recipes.data.images import is_candidate, why_unread
+from kzoo.recipes.data.layout import PASSED_OVER, SPLITS, folded, key_part, split_of, walk
+from kzoo.recipes.data.splits import GUARD
+from kzoo.recipes.data.text import Issue
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """An image, its label, and the split that it is given for."""
+
+    path: Path
+    label: str
+    split: str | None
+
+
+def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Iterable[Labelled]:
+    """Yield every file below the class folders of `data`, in the order of their names."""
+    data = unwrapped(data)
+    splits = split_folders(data)
+    if train and splits and "train" not in splits.values():
+        given = next(iter(splits)).name
+        raise ValueError(f"{data} holds {given}/ but no train/.")
+    for other in subfolders(data) if splits else ():
+        if other not in splits:
+            issues.append(Issue(other, "is neither train/, val/ nor test/: left out"))
+    places: dict[Path, str | None] = {**splits} if splits else {data: None}
+    for place, split in places.items():
+        folders = subfolders(place)
+        others = [p for p in sorted(place.iterdir()) if p not in folders and p.name[0] != "."]
+        issues += [Issue(path, reason) for path in others if (reason := why_unread(path))]
+        strays = [path for path in others if is_candidate(path)]
+        if strays:
+            more = f" ({len(strays)} such)" if len(strays) > 1 else ""
+            reason = f"stands beside the class folders: left out{more}"
+            issues.append(Issue(strays[0], reason))
+        for folder in folders:
+            yield from of_one_class(folder, split, issues)
+
+
+def of_one_class(folder: Path, split: str | None, issues: list[Issue]) -> Iterable[Labelled]:
+    files = list(walk(folder))
+    images = [path for path in files if is_candidate(path) or is_nameless_image(path)]
+    for path in files:
+        if reason := why_unread(path):
+            issues.append(Issue(path, reason))
+    if not images:
+        issues.append(Issue(folder, "holds no images: the class is left out"))
+    for path in images:
+        # A class may itself hold train/ and test/: cats/test/1.jpg.
+        inner = [SPLITS.get(folded(part)) for part in path.relative_to(folder).parts[:-1]]
+        own = max([split, *inner], key=GUARD.__getitem__)
+        yield Labelled(path, folder.name, own)
+
+
+def has_class_folders(data: Path) -> bool:
+    """Whether there are at least two folders that are classes, or folders of splits with such."""
+    data = unwrapped(data)
+    splits = split_folders(data)
+    if splits:
+        return any(subfolders(path) for path in splits)
+    own = [path for path in subfolders(data) if key_part(path.name) and not split_of(path.name)]
+    return len(own) > 1 or (len(subfolders(data)) > 1 and not any(data.glob("*.[ct]sv")))
+
+
+def is_nameless_image(path: Path) -> bool:
+    """Whether a file without a suffix begins like a JPEG, PNG, GIF or WebP."""
+    if path.suffix or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")) or head[8:] == b"WEBP"
+
+
+def subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__")) and path.name not in PASSED_OVER
+    )  # fmt: skip
+
+
+def unwrapped(data: Path) -> Path:
+    """Return the folder within, where a folder holds nothing but one folder of folders."""
+    for _ in range(8):
+        inner = subfolders(data)
+        if len(inner) != 1 or not subfolders(inner[0]):
+            break
+        if any(is_candidate(path) for path in (*data.iterdir(), *inner[0].iterdir())):
+            break
+        if folded(inner[0].name) in SPLITS:
+            break
+        data = inner[0]
+    return data
+
+
+SPLIT_FOLDER = re.compile(r"(?:\w+[_-])?({})(?:[_-]?(?:set|data|images?|imgs?|\d+))*".format(
+    "|".join(sorted(SPLITS, key=len, reverse=True))))  # fmt: skip
+
+
+def split_folders(data: Path) -> dict[Path, str]:
+    """Return the folders within that are called train, val or test, or much like it.
+
+    A folder of images among other folders of images is a class that is called so: a train.
+    """
+    folders = subfolders(data)
+    plain = {path: SPLITS[folded(path.name)] for path in folders if folded(path.name) in SPLITS}
+    classes = [path for path in folders if path not in plain and holds_images(path)]
+    if classes:
+        plain = {path: split for path, split in plain.items() if not holds_images(path)}
+    like = {
+        path: split for path in folders
+        if SPLIT_FOLDER.fullmatch(folded(path.name)) and (split := split_of(path.name))
+        and subfolders(path)
+    }  # fmt: skip
+    return like | plain if len(set(like.values())) > 1 else plain
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether there are images in a folder itself, and no folders."""
+    return not subfolders(folder) and any(is_candidate(path) for path in folder.iterdir())

@@ -1,0 +1,82 @@
+"""Which format annotations are in, and which image each record is of."""
+
+import dataclasses
+from pathlib import Path
+
+from kzoo.recipes.data.formats import FORMATS
+from kzoo.recipes.data.formats.mask_layout import divided
+from kzoo.recipes.data.formats.records import Matched, Record
+from kzoo.recipes.data.image_index import Asked, ImageIndex
+from kzoo.recipes.data.layout import Tree
+from kzoo.recipes.data.splits import GUARD, Given, assigned, only_train, read_lists, source_split
+from kzoo.recipes.data.text import Issue
+
+
+def recognized(tree: Tree, data: Path, issues: list[Issue], *, outlines: bool = False) -> str:
+    """Return the format of what is there. Raises ValueError for none.
+
+    outlines: only those that masks can be drawn from.
+    """
+    formats = {name: kind for name, kind in FORMATS.items() if kind.outlines or not outlines}
+    fitting = [name for name, kind in formats.items() if kind.fits(tree)]
+    if not fitting:
+        known = "; ".join(f"{name}: {kind.about}" for name, kind in formats.items())
+        raise ValueError(f"{data} holds no annotations that kzoo reads ({known}).")
+    if len(fitting) > 1:
+        others = " and ".join(fitting[1:])
+        reason = f"is read as {fitting[0]}, and looks like {others} too (--format chooses)"
+        issues.append(Issue(data, reason))
+    return fitting[0]
+
+
+def matched(
+    records: list[Record], tree: Tree, issues: list[Issue], *, image_set: str = "Main"
+) -> tuple[list[Matched], bool]:  # fmt: skip
+    """Return the records whose image is there, each with its split; the rest goes to `issues`.
+
+    And whether all that is given, with what has no image, is to train on (`only_train`).
+    Of records of one image the first counts, for the split that keeps most from training on it.
+    """
+    index = ImageIndex(tree, divided(tree)[0] or tree.images)
+    asked = []
+    for record in records:
+        split = record.split or source_split(tree, record.source, many=not record.own)
+        asked.append(Asked(record.source, record.image, record.own, split))
+    paths = index.find(asked, issues)
+    pairs = [(r, path) for r, path in zip(records, paths, strict=True) if path]
+    given = [Given(path, r.source, r.split, many=not r.own) for r, path in pairs]
+    lists = read_lists(tree, index, issues, image_set=image_set)
+    splits = assigned(given, tree, lists, issues)
+    found: dict[Path, Matched] = {}
+    twice: list[tuple[Path, Path, Path]] = []
+    for (record, path), split in zip(pairs, splits, strict=True):
+        own = Matched(record, path, split)
+        if path in found and found[path].record.source == record.source:
+            other = found[path]
+            objects = (*other.record.objects, *record.objects)
+            merged = dataclasses.replace(other.record, objects=objects)
+            found[path] = dataclasses.replace(other, record=merged)
+            issues.append(Issue(path, f"is listed twice in {record.source.name}: read as one"))
+        elif path in found:
+            other = found[path]
+            twice.append((record.source, path, other.record.source))
+            if GUARD.get(split, -1) > GUARD.get(other.split, -1):
+                found[path] = dataclasses.replace(other, split=split)
+        else:
+            found[path] = own
+    for source, path, first in twice[:1] if len(twice) > 20 else twice:
+        more = f" ({len(twice)} such)" if len(twice) > 20 else ""
+        reason = f"{path.name} is annotated by {first.name}: left out{more}"
+        issues.append(Issue(source, reason))
+    annotated = set(paths)
+    for path in index.images:
+        if path not in annotated:
+            issues.append(Issue(path, "has no annotation: left out"))
+    issues += tree.unread()
+    lost = [item.split for item, path in zip(asked, paths, strict=True) if not path]
+    return list(found.values()), only_train([*splits, *lost])
+
+
+def alike(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """Whether two sizes have the same shape, to 2 %."""
+    return abs(a[0] * b[1] - a[1] * b[0]) <= 0.02 * a[0] * b[1]

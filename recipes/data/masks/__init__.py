@@ -1,0 +1,1 @@
+"""Masks: what their values mean, the files and outlines they come from, their images."""

@@ -1,0 +1,98 @@
+"""Images with their masks, in files or packed."""
+
+import dataclasses
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kzoo.recipes.data.images import CACHE_BYTES, Source, read_image
+from kzoo.recipes.data.masks.drawn import DrawnMask
+from kzoo.recipes.data.masks.files import MaskFile
+from kzoo.recipes.data.packed import Record, Records
+
+BACKGROUND = "background"
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedMask:
+    """The mask beside a packed image, looked at when it was packed."""
+
+    record: Record
+
+    @property
+    def path(self) -> Path:
+        return Path(self.record.name)
+
+    def read(self) -> np.ndarray:
+        """Return class ids (H, W)."""
+        with Image.open(io.BytesIO(self.record.mask())) as image:
+            return np.asarray(image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """An image and its mask."""
+
+    image: Source
+    mask: MaskFile | DrawnMask | PackedMask
+
+
+class PackedPairs(Sequence[Pair]):
+    """The images of a packed split with their masks."""
+
+    def __init__(self, records: Records):
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        return Pair(self.records[i], PackedMask(self.records[i]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A pair that can be used."""
+
+    pair: Pair
+    counts: Counter[int]  # pixels of each class
+    edge: Counter[int]  # the same, at the edge of the image
+    split: str | None
+
+
+class Masked(Sequence[Any]):
+    """Pairs as (image (side, side, 3), mask (side, side)), uint8, in memory as far as it goes.
+
+    Images are stretched to a square bilinearly, masks by nearest neighbour.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], side: int):
+        self.pairs, self.side = pairs, side
+        self.kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: Any) -> Any:
+        if i not in self.kept:
+            pair = self.pairs[i]
+            mask = Image.fromarray(full_mask(pair))
+            mask = mask.resize((self.side, self.side), Image.Resampling.NEAREST)
+            both = read_image(pair.image, self.side), np.asarray(mask)
+            many = (len(self.kept) + 1) * sum(a.nbytes for a in both) > CACHE_BYTES
+            if many or isinstance(pair.mask, PackedMask):  # as `Images`
+                return both
+            self.kept[i] = both
+        return self.kept[i]
+
+
+def full_mask(pair: Pair) -> np.ndarray:
+    """Return the mask of a pair at its image's own size, uint8."""
+    return pair.mask.read().astype("uint8")
