@@ -47,6 +47,26 @@ def test_channels_of_all_sizes_keep_their_levels(activation):
     assert decibels(model, equal, seen) > decibels(model, plain, seen) + 6
 
 
+@pytest.mark.backend
+def test_a_channel_that_hardly_moves_leaves_the_others_their_levels():
+    """One that is 20 whatever the image reaches 20, though its values span next to nothing."""
+    image = keras.Input((24, 24, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(image)
+    x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=4, name="depthwise")(x)
+    x = layers.Activation("relu", name="act")(x)
+    x = layers.Conv2D(8, 1, name="project")(x)
+    model, taken = randomized(keras.Model(image, x)), images(64, size=24)
+    kernel, bias = model.get_layer("depthwise").get_weights()
+    kernel[:, :, 0, 0], bias[0] = 0, 20
+    model.get_layer("depthwise").set_weights([kernel, bias])
+    plain, equal = (
+        kzoo.quantize(model, calibration=taken, equalization=on, bias_correction=False)
+        for on in (False, True)
+    )
+    seen = images(32, size=24, seed=1).astype("float32")
+    assert decibels(model, equal, seen) > decibels(model, plain, seen) + 3
+
+
 @pytest.mark.parametrize("name", ["v2", "v3-large", "v3-small"])
 def test_in_float_nothing_changes(name, monkeypatch):
     model, x = net(name), images(16).astype("float32")

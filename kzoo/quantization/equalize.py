@@ -37,7 +37,7 @@ class Site:
 
     source: str
     readers: tuple[str, ...]
-    between: tuple[str, ...]  # from the source on, all that is multiplied
+    between: tuple[str, ...]  # all that is multiplied, the source with it
     gate: str | None = None
     product: str | None = None
     shared_scale: bool = False  # of the weights of the readers: one for all channels that they read
@@ -149,9 +149,11 @@ def equalize(
         reader = graph.ops[site.readers[0]]
         assert isinstance(reader, Linear)
         if site.shared_scale:
-            passed = [graph.ops[name] for name in site.between[1:]]
+            passed = [graph.ops[name] for name in site.between if name != site.source]
             positive = any(isinstance(op, Activation) for op in passed)
-            size = np.maximum(channels.high, 0) if positive else channels.high - channels.low
+            # From zero on, which is a level: a channel that hardly moves is as far off as it is.
+            size = np.maximum(channels.high, 0)
+            size = size if positive else size - np.minimum(channels.low, 0)
             factors[site.source] = balanced_factors(size, channels.variance, reader.kernel[0, 0])
         elif site.gate or isinstance(graph.ops[site.source], Activation):
             energy = np.square(reader.kernel).sum(axis=(0, 1, 3))
