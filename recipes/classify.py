@@ -26,6 +26,7 @@ from kzoo.recipes.data.augment import AUGMENTS, Batches
 from kzoo.recipes.data.class_dataset import Split, read_dataset, read_test
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
+from kzoo.recipes.evaluation.classification.class_details import calibration
 from kzoo.recipes.evaluation.classification.class_report import (
     CROSS_ENTROPY,
     REPORT,
@@ -33,6 +34,11 @@ from kzoo.recipes.evaluation.classification.class_report import (
     score_classes,
 )
 from kzoo.recipes.evaluation.classification.classify_files import class_predictor, load_classifier
+from kzoo.recipes.evaluation.classification.temperature import (
+    at_temperature,
+    divide_logits,
+    fit_temperature,
+)
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, nothing, register_task
 from kzoo.recipes.training.checkpoints import Row
@@ -219,6 +225,24 @@ def compare_classes(run: Run, model: keras.Model, split: Split, *, layers: int) 
     return compare(model, run.int8, images, labels=split.targets, layers=layers)
 
 
+def float_copy(run: Run, model: keras.Model) -> keras.Model:
+    """Return the trained model in float32, with the temperature that the config asks for."""
+    model = copy_in_float32(model)
+    if run.settings.get("temperature"):
+        found = infer(run, model, run.dataset.val)
+        temperature = fit_temperature(found, run.dataset.val.targets)
+        divide_logits(model, temperature)
+        before, after = (
+            calibration(probabilities, run.dataset.val.targets).error
+            for probabilities in (found, at_temperature(found, temperature))
+        )
+        progress.show(
+            f"The logits are divided by {temperature:.3f}: calibration error {before:.3f} -> "
+            f"{after:.3f} on the {len(found)} validation images"
+        )
+    return model
+
+
 def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:
     return convert(int8, run.int8, labels=run.dataset.labels, progress=progress)
 
@@ -268,7 +292,7 @@ TASK = register_task(
         sources=lambda split: split.paths,
         build=build,
         stages=lambda run: Stages(run).all(),
-        float_copy=copy_in_float32,
+        float_copy=float_copy,
         int8_file=lambda run: FILES[run.config.qat_engine](run),
         write_file=write_file,
         infer=infer,

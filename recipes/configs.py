@@ -157,6 +157,11 @@ class ClassifyConfig(RunConfig):
         "image; 1: none do", 1, before=1,
     )  # fmt: skip
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
+    temperature: bool = option(
+        "divide the logits by a temperature fitted on the validation images: the probabilities of "
+        "model and file are then as sure as they are right; no answer changes", False,
+        before=False,
+    )  # fmt: skip
     patience: int = option("epochs without a better one before a stage ends", 10)
 
     def __post_init__(self) -> None:

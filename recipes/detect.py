@@ -193,7 +193,7 @@ class Stages:
         return figures
 
 
-def float_copy(detector: Detector) -> Detector:
+def float_copy(run: Run, detector: Detector) -> Detector:
     plain = copy_in_float32(detector)
     return detector.like(plain.input, plain.output)
 

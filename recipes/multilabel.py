@@ -182,7 +182,7 @@ TASK = register_task(
         sources=lambda split: split.paths,
         build=partial(classify.build, activation="sigmoid"),
         stages=lambda run: Stages(run).all(),
-        float_copy=copy_in_float32,
+        float_copy=lambda run, model: copy_in_float32(model),
         write_file=write_file,
         infer=infer,
         score=score_labels,

@@ -110,7 +110,7 @@ def train_float(
         )
         history += rows
     keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
-    model = this.task.float_copy(model)
+    model = this.task.float_copy(this, model)
     unfreeze(model)  # as its user will want it
     if distribute.first():
         save_model(model, this.model)

@@ -76,7 +76,8 @@ class Task:
     sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
     build: Callable[[Any, Any], keras.Model]  # (config, dataset) -> the float model
     stages: Callable[["Run"], Sequence[Any]]  # TrainingStages; those of the int8 model come last
-    float_copy: Callable[[keras.Model], keras.Model]  # the same model, computing in float32
+    float_copy: Callable[["Run", keras.Model], keras.Model]
+    # ^ (run, trained model) -> the model that is kept, computing in float32
     write_file: Callable[["Run", keras.Model, Callable[[str], None]], Path]
     # ^ (run, int8 model, progress) -> the .tflite file
     int8_file: Callable[["Run"], Any] = nothing

@@ -19,6 +19,12 @@ from kzoo.recipes.evaluation.classification.class_details import (
     likely_label_errors,
 )
 from kzoo.recipes.evaluation.classification.class_report import score_classes
+from kzoo.recipes.evaluation.classification.temperature import (
+    LEAST,
+    at_temperature,
+    divide_logits,
+    fit_temperature,
+)
 from kzoo.recipes.evaluation.page import STYLE, write_page
 from kzoo.recipes.evaluation.plots import known_curves
 from kzoo.recipes.evaluation.provenance import command_of, versions
@@ -47,6 +53,37 @@ def test_calibration_by_hand():
     assert found.error == pytest.approx((abs(0.95 - 0.5) * 2 + abs(0.65 - 0.5) * 2) / 4)
     sure = np.eye(2)[[0, 1]]
     assert calibration(sure, np.array([0, 1])).error == 0
+
+
+def test_a_temperature_by_hand():
+    """Of answers with logits (2, 0), three of four right: sure at 75 % where 2 / T = log 3."""
+    sure = 1 / (1 + np.exp(-2))
+    scores = np.tile([sure, 1 - sure], (4, 1))
+    targets = np.array([0, 0, 0, 1])
+    temperature = fit_temperature(scores, targets)
+    assert temperature == pytest.approx(2 / np.log(3), rel=1e-6)
+    calibrated = at_temperature(scores, temperature)
+    np.testing.assert_allclose(calibrated[:, 0], 0.75, rtol=1e-6)
+    assert calibration(calibrated, targets).error == pytest.approx(0, abs=1e-6)
+    assert fit_temperature(scores, np.zeros(4, int)) == pytest.approx(LEAST)  # all right
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_divided_logits_are_the_model_at_that_temperature(hidden):
+    model = small_net(hidden)
+    images = np.random.default_rng(0).uniform(0, 1, (5, 16, 16, 3)).astype("float32")
+    before = keras.ops.convert_to_numpy(model(images))
+    divide_logits(model, 2.5)
+    after = keras.ops.convert_to_numpy(model(images))
+    np.testing.assert_allclose(after, at_temperature(before, 2.5), atol=1e-5)
+
+
+def test_a_net_whose_logits_are_not_linear_takes_no_temperature():
+    image = keras.Input((4,))
+    x = keras.layers.Dense(3, activation="relu", name="odd")(image)
+    model = keras.Model(image, keras.layers.Activation("softmax", name="predictions")(x))
+    with pytest.raises(ValueError, match="come from 'odd', a Dense: a temperature needs"):
+        divide_logits(model, 2.0)
 
 
 def test_a_wrong_label_is_found_by_confident_learning():

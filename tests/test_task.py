@@ -136,7 +136,7 @@ TASK = Task(
     sources=lambda split: split.paths,
     build=build,
     stages=stages,
-    float_copy=copy_in_float32,
+    float_copy=lambda run, model: copy_in_float32(model),
     write_file=lambda run, int8, step: convert(int8, run.int8, labels=TAGS, progress=step),
     infer=infer,
     score=lambda found, split, labels: ((found > 0.5) == split.tags).mean(),

@@ -21,6 +21,7 @@ from kzoo.recipes.evaluation.classification.class_details import (
     draw_reliability,
     likely_label_errors,
 )
+from kzoo.recipes.evaluation.classification.temperature import at_temperature, fit_temperature
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
@@ -153,7 +154,9 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
             for part in evaluation.splits
         },
         "Confusion of the int8 model": plot(confusion, "confusion matrix"),
-        f"How sure, and how often right, {SPLIT_NAMES[last.name]} images": reliability(last),
+        f"How sure, and how often right, {SPLIT_NAMES[last.name]} images": reliability(
+            run, evaluation
+        ),
         "Answers that int8 changed": changed_answers(evaluation.splits, labels),
         "The surest mistakes of the int8 model": mistakes(run, evaluation, wrong),
         "Labels that may be wrong": odd_labels(evaluation.splits, labels),
@@ -173,8 +176,9 @@ def rows_by_class(part: SplitEvaluation, labels: Sequence[str]) -> list[tuple[st
     ]
 
 
-def reliability(part: SplitEvaluation) -> str:
-    """Return HTML: the reliability diagrams of both models."""
+def reliability(run: Run, evaluation: Evaluation) -> str:
+    """Return HTML: the reliability diagrams of both models, and what a temperature would do."""
+    part = evaluation.test or evaluation.val
     found = {
         kind: calibration(scores, part.examples.targets)
         for kind, scores in part.predictions.items()
@@ -183,7 +187,36 @@ def reliability(part: SplitEvaluation) -> str:
         "Points on the line: of the answers given at 80 %, 80 % are right. ECE is the mean gap, "
         f"here over {len(part.examples)} images: a bin of few images says little."
     )
-    return plot(draw_reliability(found), "reliability diagrams") + paragraph(words)
+    return (
+        plot(draw_reliability(found), "reliability diagrams")
+        + paragraph(words)
+        + paragraph(temperature_words(run, evaluation, part))
+    )
+
+
+def temperature_words(run: Run, evaluation: Evaluation, part: SplitEvaluation) -> str:
+    """Return what the temperature of the run did, or what one would do to the calibration error."""
+    if run.settings.get("temperature"):
+        return (
+            "The logits of model and file were divided by a temperature fitted on the validation "
+            "images (--temperature)."
+        )
+    val = evaluation.val
+    temperature = fit_temperature(val.predictions[FLOAT], val.examples.targets)
+    errors = [
+        f"{score.calibration_error:.3f} to "
+        f"{calibration(at_temperature(scores, temperature), part.examples.targets).error:.3f} "
+        f"({kind})"
+        for (kind, score), scores in zip(
+            part.scores.items(), part.predictions.values(), strict=True
+        )
+    ]  # fmt: skip
+    same = "" if evaluation.test else ", on the images that it was fitted on"
+    return (
+        f"With logits divided by {temperature:.2f}, a temperature fitted on the validation images, "
+        f"the ECE would go from {' and from '.join(errors)}{same}; no answer would change. A run "
+        "with --temperature carries it into the model and the file."
+    )
 
 
 def changed_answers(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> str:

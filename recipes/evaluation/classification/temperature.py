@@ -1,0 +1,56 @@
+"""Temperature scaling: probabilities as sure as they are right (https://arxiv.org/abs/1706.04599).
+
+Logits divided by a temperature keep their order, so that no answer changes.
+"""
+
+import keras
+import numpy as np
+
+LEAST, MOST = 0.05, 20.0  # temperatures; an end is the answer where all predictions are right
+STEPS = 60  # of bisection: 400 / 2^60 is below float64's resolution
+
+
+def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities (N, classes) that the same logits have at another temperature."""
+    logits = np.log(np.maximum(probabilities.astype("float64"), 1e-12)) / temperature
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the temperature in [.05, 20] that has the least cross-entropy on these images.
+
+    probabilities: (N, classes), at temperature 1. targets: true classes (N,).
+
+    Cross-entropy is convex in 1 / temperature: its slope there is the mean of the logit that is
+    expected less that of the true class, and changes sign once.
+    """
+    logits = np.log(np.maximum(probabilities.astype("float64"), 1e-12))
+    own = logits[np.arange(len(targets)), targets]
+    low, high = 1 / MOST, 1 / LEAST
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        expected = (at_temperature(probabilities, 1 / middle) * logits).sum(axis=1)
+        if np.mean(expected - own) > 0:
+            high = middle
+        else:
+            low = middle
+    return float(1 / low)
+
+
+def divide_logits(model: keras.Model, temperature: float) -> None:
+    """Divide the logits in front of the layer "predictions" by a temperature, in place.
+
+    The last layer with weights before it makes them: its kernel and bias are divided.
+    Raises ValueError where no such layer is a linear one.
+    """
+    layer = model.get_layer("predictions")
+    while not layer.get_weights():
+        layer = layer.input._keras_history.operation
+    linear = (keras.layers.Dense, keras.layers.Conv2D)
+    if not isinstance(layer, linear) or layer.activation is not keras.activations.linear:
+        raise ValueError(
+            f"The logits come from {layer.name!r}, a {type(layer).__name__}: a temperature needs a "
+            "Dense or Conv2D layer without activation there."
+        )
+    layer.set_weights([weights / temperature for weights in layer.get_weights()])
