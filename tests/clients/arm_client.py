@@ -14,15 +14,20 @@ against x86 with the installed one (`_new`) the largest difference of any output
 the int8 tensor it is dequantized from; of outputs computed in floats, millionths of their range; of
 masks nothing), and the share of answers that change (top class, pixels' classes, anchors' classes).
 Rows of files and CPUs that are not run (--only, --cpu) stay.
+
+`--trained FOLDER` runs the nets of tests/trained_runs.py instead, which a recipe has trained, on
+validation images of their own; `--run RUN ...` those of any finished runs, by their folders' names.
+Their rows go to arm_trained.csv.
 """
 
 import argparse
 import csv
+import dataclasses
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +35,15 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent)]
 from conftest import gratings  # noqa: E402
+from trained_runs import RUNS, trained_runs  # noqa: E402
 from zoo_files import NETS, zoo_files  # noqa: E402
 
+from kzoo.recipes import convert_file  # noqa: E402
+from kzoo.recipes.data.images import Images  # noqa: E402
+from kzoo.recipes.evaluation.finished_runs import open_finished  # noqa: E402
 from kzoo.tflite import targets  # noqa: E402
+from kzoo.tflite.convert.mask_output import end_in_mask  # noqa: E402
+from kzoo.tflite.convert.postprocess import add_postprocess  # noqa: E402
 from kzoo.weights.readers.flatbuffer import TfliteGraph, read_tflite  # noqa: E402
 
 PYTHON = """python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 libstdc++6
@@ -47,43 +58,91 @@ CPUS = {
     "cortex-a76": "dotprod",
     "max,sve=off,sme=off": "dotprod and i8mm",
 }
-RESULTS = HERE.parent / "bench" / "results" / "arm.csv"
+RESULTS = HERE.parent / "bench" / "results"
 COLUMNS = ["net", "scheme", "cpu", "features", "images", "partitions", "outside", "predicted",
            "worst_quanta", "changed", "worst_quanta_new", "changed_new", "litert_arm",
            "litert_x86", "machine", "commit", "seed",
            "command"]  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Files that are run on the same images (N, H, W, 3), uint8."""
+
+    files: list[tuple[str, str, Path]]  # net, scheme, file
+    images: np.ndarray
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", type=Path, default=cache() / "arm", help="what is set up")
     parser.add_argument("--files", type=Path, default=cache() / "zoo", help="made where missing")
+    parser.add_argument("--trained", type=Path, help="folder of trained runs, made where missing")
+    parser.add_argument("--run", type=Path, nargs="+", default=(), help="finished runs of kzoo")
     parser.add_argument("--only", nargs="+", choices=tuple(NETS), default=())
     parser.add_argument("--cpu", nargs="+", choices=tuple(CPUS), default=tuple(CPUS))
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="default: arm.csv, or arm_trained.csv")
     given = parser.parse_args()
     set_up(given.root)
-    files = [(n, s, f.absolute()) for n, s, f in zoo_files(given.files, tuple(given.only))]
-    work = given.root / "work"
+    only = tuple(given.only)
+    if given.trained or given.run:
+        assert set(RUNS) == set(NETS)
+        runs = [*(trained_runs(given.trained, only) if given.trained else ())]
+        runs += [(run.name, run) for run in given.run]
+        groups = [run_files(name, run, given.images) for name, run in runs]
+        learnt = "--trained FOLDER " if given.trained else f"--run {given.run[0].name} "
+    else:
+        made = [(n, s, f.absolute()) for n, s, f in zoo_files(given.files, only)]
+        groups, learnt = [Files(made, gratings(given.images, seed=1)[0])], ""
+    command = f"python tests/clients/arm_client.py {learnt}--images {given.images}"
+    out = given.out or RESULTS / ("arm_trained.csv" if learnt else "arm.csv")
+    for group in groups:
+        write(out, list(rows_of(group, given.root, given.cpu, command)))
+
+
+def run_files(name: str, folder: Path, count: int) -> Files:
+    """The files of a finished run: float16, int8 and their forms; and its validation images."""
+    run = open_finished(folder.absolute(), "model.keras")
+    made = [(name, "float16", run.folder / "arm_float16.tflite")]
+    if not made[0][2].is_file():
+        convert_file(run.folder, made[0][2], target="gpu")
+    forms = {"detect": (f"{name}_op", add_postprocess), "segment": (f"{name}_mask", with_mask)}
+    if run.int8.is_file():
+        made.append((name, "int8", run.int8.absolute()))
+        if run.task.name in forms:
+            form, change = forms[run.task.name]
+            made.append((form, "int8", change(run.int8, run.folder / f"arm_{form}.tflite")))
+    return Files(made, Images(run.val[:count], run.size)[:])
+
+
+def with_mask(file: Path, out: Path) -> Path:
+    out.write_bytes(file.read_bytes())
+    end_in_mask(out)
+    return out
+
+
+def rows_of(group: Files, root: Path, cpus: Sequence[str], command: str) -> Iterator[list]:
+    """The rows of the CSV, for files that are run on the same images."""
+    work = root / "work"
     work.mkdir(exist_ok=True)
-    np.save(work / "images.npy", gratings(given.images, seed=1)[0])
+    np.save(work / "images.npy", group.images)
     for name in ("arm_runner.py", "../../tflite/runtime/trial.py"):
         (work / Path(name).name).write_bytes((HERE / name).read_bytes())
-    run([sys.executable, "-P"], work, "x86", [file for _, _, file in files])
-    same = given.root / "pip" / "bin" / "python"
-    run([same, "-P"], work, f"x86 {OLD}", [file for _, _, file in files])
-    rows = []
-    for cpu in given.cpu:
-        arm64 = given.root / "arm64"
-        emulated = [given.root / "qemu/usr/bin/qemu-aarch64-static", "-cpu", cpu, "-L", arm64,
+    paths = [file for _, _, file in group.files]
+    run([sys.executable, "-P"], work, "x86", paths)
+    run([root / "pip" / "bin" / "python", "-P"], work, f"x86 {OLD}", paths)
+    for cpu in cpus:
+        arm64 = root / "arm64"
+        emulated = [root / "qemu/usr/bin/qemu-aarch64-static", "-cpu", cpu, "-L", arm64,
                     arm64 / "usr/bin/python3.11"]  # fmt: skip
-        died = run(emulated, work, cpu, [file for _, _, file in files], given.root / "site")
-        for net, scheme, file in files:
+        died = run(emulated, work, cpu, paths, root / "site")
+        count = len(group.images)
+        for net, scheme, file in group.files:
             found = [died[file]] * 7 if file in died else compared(work, cpu, file)
-            rows.append([net, scheme, cpu, CPUS[cpu], given.images, *found, *stamp(given.images)])
-            print(*rows[-1][:12], sep="\t", flush=True)
-    write(given.out, rows)
+            row = [net, scheme, cpu, CPUS[cpu], count, *found, *stamp(command)]
+            print(*row[:12], sep="\t", flush=True)
+            yield row
 
 
 def write(out: Path, rows: list[list]) -> None:
@@ -196,15 +255,15 @@ def answers_of(graph: TfliteGraph, outputs: Mapping) -> np.ndarray:
     return classes.argmax(-1) if classes.dtype == np.float32 else classes
 
 
-def stamp(images: int) -> list[str]:
+def stamp(command: str) -> list[str]:
     import ai_edge_litert
 
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    return [OLD, ai_edge_litert.__version__, platform.machine(), commit.stdout.strip(), "0, 1",
-            f"python tests/clients/arm_client.py --images {images}"]  # fmt: skip
+    versions = [OLD, ai_edge_litert.__version__]
+    return [*versions, platform.machine(), commit.stdout.strip(), "0, 1", command]
 
 
 if __name__ == "__main__":
