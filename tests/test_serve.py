@@ -2,6 +2,9 @@
 
 import http.client
 import json
+import re
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import pytest
 from chromium import PROGRAM, Page
 from PIL import Image
 
+from kzoo.detection.detections import detections
 from kzoo.recipes.data.images import read_image
+from kzoo.recipes.programs import serve_page
 from kzoo.recipes.programs.serve_page import package_file, serve
 from kzoo.tflite import Runner, convert
 
@@ -95,6 +100,32 @@ def test_what_cannot_be_served(tiny, tmp_path, no_litert_js, monkeypatch):
     with pytest.raises(ValueError, match=r"install Node\.js"):
         serve(good, cache=tmp_path)
     assert not list(tmp_path.glob("litertjs*"))
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_finds_the_objects_that_kzoo_finds():
+    """Boxes that reach over the image's edge, crowd, or lie outside of it."""
+    random = np.random.default_rng(0)
+    anchors = np.sort(random.uniform(0, 1, (60, 2, 2)), axis=1).reshape(60, 4).astype("float32")
+    codes = random.normal(0, 4, (1, 60, 4)).astype("float32")
+    codes[0, :2, :2] = 60, -60  # outside
+    scores = random.uniform(0, 1, (1, 60, 2)).astype("float32")
+    scores[0, :2] = [[0.99, 0.98], [0.97, 0.96]]
+    text = (Path(serve_page.__file__).parent / "serve.html").read_text()
+    parts = [re.search(rf"^function {name}\(.*?^}}$", text, re.M | re.S)[0]
+             for name in ("fromAnchors", "voted", "iou")]  # fmt: skip
+    about = {"anchors": anchors.tolist(), "scales": [10, 10, 5, 5], "threshold": 0.3}
+    given = {"boxes": codes.ravel().tolist(), "scores": scores.ravel().tolist()}
+    page = f"""const MOST_BOXES = 20, OVERLAP = 0.55, about = {json.dumps(about)};
+        {"".join(parts)}
+        console.log(JSON.stringify(fromAnchors({json.dumps(given)})))"""
+    done = subprocess.run(["node", "-"], input=page, capture_output=True, text=True, check=True)
+    shown = json.loads(done.stdout)
+    (found,) = detections({"boxes": codes, "scores": scores}, anchors, score_threshold=0.3,
+                          max_detections=20)  # fmt: skip
+    assert [one["label"] for one in shown] == found.labels.tolist()
+    np.testing.assert_allclose([one["score"] for one in shown], found.scores, atol=1e-6)
+    np.testing.assert_allclose([one["box"] for one in shown], found.boxes, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ class Task(private val labels: List<String>, assets: AssetManager) {
         val kept = mutableListOf<Thing>()
         for (one in found.sortedByDescending { it.score }) {
             if (kept.size == MAX_RESULTS) break
-            if (kept.none { it.index == one.index && overlap(it.box!!, one.box!!) >= OVERLAP }) {
+            if (kept.none { it.index == one.index && overlap(it.box!!, one.box!!) > OVERLAP }) {
                 kept += one
             }
         }
@@ -59,14 +59,18 @@ class Task(private val labels: List<String>, assets: AssetManager) {
         val x = anchors[at + 1] + width / 2 + codes[at + 1] / SCALES[1] * width
         val h = height * exp(codes[at + 2] / SCALES[2])
         val w = width * exp(codes[at + 3] / SCALES[3])
-        return RectF(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        fun inside(side: Float): Float = min(1f, max(0f, side))
+        return RectF(
+            inside(x - w / 2), inside(y - h / 2), inside(x + w / 2), inside(y + h / 2)
+        )
     }
 
     private fun overlap(a: RectF, b: RectF): Float {
         val width = max(0f, min(a.right, b.right) - max(a.left, b.left))
         val height = max(0f, min(a.bottom, b.bottom) - max(a.top, b.top))
         val shared = width * height
-        return shared / (a.width() * a.height() + b.width() * b.height() - shared)
+        val both = a.width() * a.height() + b.width() * b.height() - shared
+        return if (both > 0) shared / both else 0f
     }
 
     private companion object {
