@@ -128,12 +128,23 @@ def parse(words: Sequence[str]) -> tuple[Command, dict[str, Any]]:
         parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}")
     command = COMMANDS[name]
     own = parser_of(command)
-    given, unknown = own.parse_known_args(rest)
+    given, unknown = own.parse_known_args(with_first_in_place(own, rest))
     if unknown:
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         near = did_you_mean(word.partition("=")[0], own._option_string_actions)
         own.error(f"it takes no {word}{near}")
     return command, from_flags(command.options, given)
+
+
+def with_first_in_place(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Return the words with a first argument that was given as a flag, `--model NAME`, in front."""
+    first = next((action.dest for action in parser._actions if not action.option_strings), None)
+    for i, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag == f"--{first}" and (equals or i + 1 < len(words)):
+            after = i + (1 if equals else 2)
+            return [value if equals else words[i + 1], *words[:i], *words[after:]]
+    return list(words)
 
 
 def parser_of(command: Command) -> "Parser":

@@ -17,7 +17,7 @@ import pytest
 import kzoo
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
 from kzoo.recipes import cli, configs
-from kzoo.recipes.cli import COMMANDS, main
+from kzoo.recipes.cli import COMMANDS, main, parse
 from kzoo.recipes.commands.files import benchmark, convert
 from kzoo.recipes.commands.images import pack
 from kzoo.recipes.data.box_batches import SCALE_JITTER
@@ -156,6 +156,14 @@ def test_wrong_usage_is_answered_in_two_lines(words, message, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert message in first
     assert second.startswith("See kzoo")
+
+
+@pytest.mark.parametrize(
+    "words", [["--model", "a.keras", "b.tflite"], ["b.tflite", "--io", "int8", "--model=a.keras"]]
+)
+def test_the_first_argument_may_be_a_flag(words):
+    _, options = parse(["convert", *words])
+    assert (options["model"], options["out"]) == ("a.keras", "b.tflite")
 
 
 @pytest.mark.parametrize(

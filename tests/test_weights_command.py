@@ -55,7 +55,12 @@ def test_path_and_verify(row, tmp_path, capsys):
     assert "net.bin: its sha256 is" in capsys.readouterr().err
     (tmp_path / "net.bin").unlink()
     assert main(["weights", "path", "net.bin"]) == 1
-    assert "Not on this machine: net.bin" in capsys.readouterr().err
+    missing = "Not on this machine: net.bin. Fetch: kzoo weights get net.bin"
+    assert missing in capsys.readouterr().err
+    assert main(["weights", "verify"]) == 0
+    assert "None of them is on this machine" in capsys.readouterr().out
+    assert main(["weights", "--task", "segment"]) == 0
+    assert "There are none." in capsys.readouterr().out
 
 
 def test_get_offline(row, tmp_path, capsys):

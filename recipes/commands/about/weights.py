@@ -43,11 +43,14 @@ class WeightsTable:
     """Published files, with their figures and where they lie."""
 
     entries: tuple[Entry, ...]
+    without: str = "There are none. kzoo weights lists what there is."  # what to say without files
 
     def as_json(self) -> list[dict[str, Any]]:
         return [entry.as_json() for entry in self.entries]
 
     def __str__(self) -> str:
+        if not self.entries:
+            return self.without
         head = f"{'model':32}{'alpha':>6} {'weights=':30}{'px':>4}{'%':>7}  {'checked by':11}file"
         return "\n".join([head, *map(line, self.entries), "", FIGURES])
 
@@ -126,8 +129,9 @@ def verified(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
         )
     if names and len(entries) < len(rows):
         missing = [row.file for row in rows if here(row) is None]
-        raise ValueError(f"Not on this machine: {', '.join(missing)}. Fetch: kzoo weights get NAME")
-    return WeightsTable(tuple(entries))
+        fetch = f"kzoo weights get {' '.join(names)}"
+        raise ValueError(f"Not on this machine: {', '.join(missing)}. Fetch: {fetch}")
+    return WeightsTable(tuple(entries), "None of them is on this machine: kzoo weights get NAME")
 
 
 def path(names: Sequence[str], options: WeightsOptions) -> str:
