@@ -10,9 +10,10 @@ import numpy as np
 from kzoo.detection.detector import Detector
 from kzoo.quantization.calibration import calibration_remarks
 from kzoo.recipes import progress
-from kzoo.recipes.data.images import BadImageError, Images, is_candidate, read_image
+from kzoo.recipes.data.images import BadImageError, Images, is_candidate
 from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.inputs import MODEL
+from kzoo.recipes.programs.published_model import image_reader
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import labels_of, read_labels
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, Search, audit, convert_within
@@ -76,8 +77,8 @@ def convert_file(
         raise ValueError(f"--postprocess is for detectors; {model} is a {type(net).__name__}.")
     names = read_labels(Path(labels)) if labels else labels_of(model)
     side = size or net.input_shape[1]
-    images = None if calibration is None else sample(Path(calibration), side)
-    seen = images if check is None else sample(Path(check), side)
+    images = None if calibration is None else sample(Path(calibration), side, model)
+    seen = images if check is None else sample(Path(check), side, model)
     if run and images is None:
         images = for_calibration(run.train, side, seed=run.settings["seed"], count=MOST_IMAGES)
     if run and seen is None:
@@ -119,11 +120,12 @@ def convert_within_budget(
     `calibration`. Raises ValueError where none holds, with what was tried.
     """
     run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
-    net = load_model(run.model if run else model)
-    names = read_labels(Path(labels)) if labels else labels_of(run.model if run else Path(model))
+    source = run.model if run else Path(model)
+    net = load_model(source)
+    names = read_labels(Path(labels)) if labels else labels_of(source)
     side = net.input_shape[1]
-    images = None if calibration is None else sample(Path(calibration), side)
-    seen = images if check is None else sample(Path(check), side)
+    images = None if calibration is None else sample(Path(calibration), side, source)
+    seen = images if check is None else sample(Path(check), side, source)
     truth, trained = None, {}
     if run and images is None:
         images = for_calibration(run.train, side, seed=run.settings["seed"], count=MOST_IMAGES)
@@ -143,10 +145,14 @@ def convert_within_budget(
     return found
 
 
-def sample(folder: Path, side: int | None) -> np.ndarray:
-    """Return up to MOST_IMAGES readable images below a folder, spread over its file names."""
+def sample(folder: Path, side: int | None, model: Path) -> np.ndarray:
+    """Return up to MOST_IMAGES readable images below a folder, spread over its file names.
+
+    They are resized as `model`'s weights were measured, where it is a published net's file.
+    """
     if side is None:
         raise ValueError("The model leaves the size of its images open: say --size.")
+    read_image = image_reader(model)
     paths = sorted(path for path in folder.rglob("*") if is_candidate(path))
     images = []
     for path in paths[:: max(1, len(paths) // MOST_IMAGES)][:MOST_IMAGES]:

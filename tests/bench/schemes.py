@@ -37,8 +37,9 @@ def main() -> None:
     net = keras.saving.load_model(given.model, compile=False)
     side = net.input_shape[1]
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder, "calibration.npy"), sample(given.train, side)[: given.calibration])
-        seen = sample(given.val, side)[:: max(1, 256 // given.images)]
+        taken = sample(given.train, side, given.model)[: given.calibration]
+        np.save(Path(folder, "calibration.npy"), taken)
+        seen = sample(given.val, side, given.model)[:: max(1, 256 // given.images)]
         files: dict[Path, str] = {}
         for scheme, about in SCHEMES.items():
             for io in about.inputs:
