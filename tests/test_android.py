@@ -134,8 +134,8 @@ def test_the_name_of_the_app(run):
 def test_a_segmenter_and_files_that_do_not_fit(run, unseen):
     image = keras.Input((32, 32, 3))
     net = keras.Model(image, keras.layers.Conv2D(6, 1)(image))
-    said = Metadata(outputs=SegmenterOutput("softmax"))
-    convert(net, run / "model.tflite", scheme="float32", labels=list("abcdef"), metadata=said)
+    metadata = Metadata(outputs=SegmenterOutput("softmax"))
+    convert(net, run / "model.tflite", scheme="float32", labels=list("abcdef"), metadata=metadata)
     folder = android(run, run.parent / "out")
     check_sources(folder)
     model = (folder / KOTLIN / "Model.kt").read_text()
@@ -169,8 +169,8 @@ def test_a_detector_with_its_anchors_or_its_operator(run, operator):
     scores = keras.layers.Reshape((2, 6), name="scores")(keras.layers.Dense(12)(x))
     net = keras.Model(image, {"boxes": boxes, "scores": scores})
     anchors = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
-    said = Metadata(labels=tuple("abcdef"), outputs=BoxOutputs(anchors))
-    file = convert(net, run / "model.tflite", scheme="float32", metadata=said)
+    metadata = Metadata(labels=tuple("abcdef"), outputs=BoxOutputs(anchors))
+    file = convert(net, run / "model.tflite", scheme="float32", metadata=metadata)
     if operator:
         add_postprocess(file, file)
     folder = android(run, run.parent / "out")

@@ -296,10 +296,10 @@ NOT_READ = {
 
 @pytest.mark.parametrize("name", NOT_READ)
 def test_a_file_that_cannot_be_read_is_named(name, tmp_path):
-    make, spoil, said = NOT_READ[name]
+    make, spoil, message = NOT_READ[name]
     make(tmp_path)
     spoil(tmp_path)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_boxes(tmp_path)
 
 
@@ -327,8 +327,8 @@ def test_files_of_one_image_that_cannot_be_read_are_left_out(tmp_path):
     (folder / "4.txt").write_text("0 .5 .5 .1 .1\n" * 20 + "0 .5 .5 .1 wide\n")
     (folder / "5.txt").write_text("1e12 .5 .5 .1 .1\n")
     dataset = read_boxes(tmp_path / "yolo")
-    for said in ("3.txt: broken at line 1", "4.txt: broken at line 21", "5.txt: broken at line 1"):
-        assert said in remarks(dataset)
+    for words in ("3.txt: broken at line 1", "4.txt: broken at line 21", "5.txt: broken at line 1"):
+        assert words in remarks(dataset)
 
 
 @pytest.mark.parametrize("name", ["voc", "coco", "yolo"])

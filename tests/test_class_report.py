@@ -185,8 +185,8 @@ def finished(folder: Path, right: str, **settings: object) -> Path:
     write_json(folder / "results.json", {"val": {"float": figures, "int8": figures}, "test": None})
     lines = ["file,label,float,float_probability,int8,int8_probability"]
     for i, one in enumerate(right):
-        said = "cat" if one == "1" else "dog"
-        lines.append(f"{folder}/cat/{i}.jpg,cat,{said},.9,{said},.9")
+        predicted = "cat" if one == "1" else "dog"
+        lines.append(f"{folder}/cat/{i}.jpg,cat,{predicted},.9,{predicted},.9")
     (folder / "predictions.csv").write_text("\n".join(lines))
     return folder
 

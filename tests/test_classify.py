@@ -68,6 +68,15 @@ def command(*arguments, **options):
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
+@pytest.fixture(scope="module")
+def taught(run, images):
+    """A run in mixed precision on much altered images, whose teacher is the other run."""
+    words = [*QUICK, "--epochs", "1", "--seed", "1", "--out", str(run.parent / "taught")]
+    words += ["--teacher", str(run), "--augment", "strong", "--precision", "mixed_bfloat16"]
+    assert main(["classify", str(images), *words]) == 0
+    return run.parent / "taught"
+
+
 @pytest.mark.slow
 class TestRun:
     def test_leaves_everything_in_its_folder(self, run):
@@ -105,12 +114,12 @@ class TestRun:
         broken = str(images / "cross" / "broken.jpg")
         for model in (run, run / "model.tflite", run / "model.keras"):
             assert main(["predict", str(model), image, broken]) == 1
-            said = capsys.readouterr()
-            which, first = said.out.splitlines()[-2:]
+            captured = capsys.readouterr()
+            which, first = captured.out.splitlines()[-2:]
             assert which == f"model {model / 'model.tflite' if model == run else model}"
             assert first.startswith(f"{image}: c")
-            assert f"{broken} cannot be read: not an image" in said.err
-            assert said.err.endswith("kzoo: 1 of 2 images could not be read.\n")
+            assert f"{broken} cannot be read: not an image" in captured.err
+            assert captured.err.endswith("kzoo: 1 of 2 images could not be read.\n")
 
     def test_predict_as_json_and_csv_on_folders(self, run, images, capsys):
         assert main(["predict", str(run), str(images / "circle"), "--json", "--top", "1"]) == 0
@@ -143,28 +152,21 @@ class TestRun:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip().endswith("(1, 2)"), done.stderr
 
-    def test_a_run_teaches_another(self, run, images, tmp_path):
-        words = [*QUICK, "--epochs", "1", "--qat-epochs", "0", "--seed", "1"]
-        folder = tmp_path / "taught"
-        words += ["--out", str(folder), "--teacher", str(run), "--augment", "strong"]
-        assert main(["classify", str(images), *words]) == 0
-        taught = keras.saving.load_model(folder / "model.keras", compile=False)
-        assert not hasattr(taught, "teacher")  # the student alone is kept
-        assert json.loads((folder / "config.json").read_text())["teacher"] == str(run)
+    def test_a_run_teaches_another(self, taught, run):
+        model = keras.saving.load_model(taught / "model.keras", compile=False)
+        assert not hasattr(model, "teacher")  # the student alone is kept
+        assert json.loads((taught / "config.json").read_text())["teacher"] == str(run)
+
+    def test_mixed_precision_ends_in_float32(self, taught):
+        model = keras.saving.load_model(taught / "model.keras")
+        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+        assert keras.config.dtype_policy().name == "float32"
+        assert not audit(taught / "model.tflite").float_ops
 
     def test_again_changes_nothing(self, run, images):
         before = (run / "model.tflite").read_bytes()
         assert main(["classify", str(images), *QUICK, "--out", str(run)]) == 0
         assert (run / "model.tflite").read_bytes() == before
-
-    def test_mixed_precision_ends_in_float32(self, images, tmp_path):
-        out = tmp_path / "mixed"
-        words = [*QUICK, "--epochs", "1", "--precision", "mixed_bfloat16", "--out", str(out)]
-        assert main(["classify", str(images), *words]) == 0
-        model = keras.saving.load_model(out / "model.keras")
-        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
-        assert keras.config.dtype_policy().name == "float32"
-        assert not audit(out / "model.tflite").float_ops
 
     def test_other_settings_are_refused(self, run, images, capsys):
         words = ["classify", str(images), *QUICK, "--out", str(run), "--seed", "1"]

@@ -382,10 +382,10 @@ def test_the_command(tiny, unseen, tmp_path, capsys):
     tiny.save(model)
     command = ["convert", str(model), str(out), "--scheme", "float32", "--author", "me"]
     assert main([*command, "--check", str(images)]) == 0
-    said = capsys.readouterr().out
-    assert "author me" in said
-    assert "12 images" in said
-    assert "agreement 1.0000" in said
+    output = capsys.readouterr().out
+    assert "author me" in output
+    assert "12 images" in output
+    assert "agreement 1.0000" in output
     assert main([*command, "--check", str(images), "--agreement", "2"]) == 1
     assert "agreement must be in [0, 1]" in capsys.readouterr().err
     assert main(command) == 0

@@ -48,7 +48,7 @@ def expected(scene: data_sets.Boxes = SCENE) -> dict[str, list]:
     }
 
 
-def said(dataset) -> str:
+def remarks(dataset) -> str:
     return "\n".join(map(str, dataset.issues))
 
 
@@ -132,8 +132,8 @@ def test_a_mask_of_another_folder_is_not_taken(tmp_path):
     (tmp_path / "images" / "val" / "0.png").unlink()  # what is left: 0.png of each, of two images
     found = read_masks(tmp_path)
     assert [Path(a).name for a, _ in pairs_of(found)["train"]] == ["1.png", "2.png"]
-    assert "val/0.png: its image '0' is missing" in said(found)
-    assert "train/0.png: has no mask" in said(found)
+    assert "val/0.png: its image '0' is missing" in remarks(found)
+    assert "train/0.png: has no mask" in remarks(found)
 
 
 def test_masks_beside_their_images_and_two_for_one(tmp_path):
@@ -148,7 +148,7 @@ def test_masks_beside_their_images_and_two_for_one(tmp_path):
         (tmp_path / f"{i}_mask.png").unlink()
     (tmp_path / "0_mask.png").unlink()
     found = read_masks(tmp_path)
-    assert "0.jpg: has 2 masks, masks/0.png and masks/0_mask.png: left out" in said(found)
+    assert "0.jpg: has 2 masks, masks/0.png and masks/0_mask.png: left out" in remarks(found)
 
 
 @pytest.mark.parametrize("name", ["coco", "csv", "createml"])
@@ -162,7 +162,7 @@ def test_an_image_of_another_folder_is_not_taken(name, tmp_path):
     wanted = expected(scene)
     del wanted["val/1"]
     assert boxes_of(dataset) == wanted
-    assert "is missing" in said(dataset)
+    assert "is missing" in remarks(dataset)
 
 
 def test_a_moved_folder_is_read_and_said(tmp_path):
@@ -190,12 +190,12 @@ def test_names_in_another_case_or_form(tmp_path):
     }  # fmt: skip
     image(folder / "B.JPEG")  # which of the two is meant?
     dataset = read_boxes(tmp_path)
-    assert "its image 'B.jpg' may be images/train/B.JPEG or images/train/b.jpeg" not in said(
+    assert "its image 'B.jpg' may be images/train/B.JPEG or images/train/b.jpeg" not in remarks(
         dataset
     )  # B.JPEG has the very stem
     (folder / "B.JPEG").rename(folder / "B.PNG")
     (folder / "b.jpeg").rename(folder / "B.bmp")
-    assert "its image 'B.jpg' may be images/train/B.PNG or images/train/B.bmp: left out" in said(
+    assert "its image 'B.jpg' may be images/train/B.PNG or images/train/B.bmp: left out" in remarks(
         read_boxes(tmp_path)
     )
 
@@ -220,7 +220,7 @@ def test_images_and_annotations_renamed_together(tmp_path):
         file.write_text(file.read_text().replace(f"{stem}.jpg", f"{stems[i - 1]}.jpg"))
     dataset = read_boxes(tmp_path)
     assert boxes_of(dataset) == expected()
-    assert "read as of" in said(dataset)
+    assert "read as of" in remarks(dataset)
     for i, stem in enumerate(stems):
         file = tmp_path / "Annotations" / f"{stem}.xml"
         file.write_text(file.read_text().replace(f"{stems[i - 1]}.jpg", f"IMG_{i}.JPG"))
@@ -235,7 +235,7 @@ def test_one_xml_that_names_another_image_is_left_out(tmp_path):
     file.write_text(file.read_text().replace("train_a.jpg", "train_b.jpg"))
     (tmp_path / "Annotations" / "train_c.xml").rename(tmp_path / "Annotations" / "other.xml")
     dataset = read_boxes(tmp_path)
-    assert "names 'train_b.jpg' and is called like JPEGImages/train_a.jpg: left out" in said(
+    assert "names 'train_b.jpg' and is called like JPEGImages/train_a.jpg: left out" in remarks(
         dataset
     )
     assert boxes_of(dataset)["train/b"] == expected()["train/b"]
@@ -263,7 +263,7 @@ def test_coco_ids_given_twice(tmp_path):
     content["images"][1]["id"] = 0
     file.write_text(json.dumps(content))
     dataset = read_boxes(tmp_path)
-    assert "'a.jpg' and 'b.jpg' have the id 0: both left out" in said(dataset)
+    assert "'a.jpg' and 'b.jpg' have the id 0: both left out" in remarks(dataset)
     assert {"train/a", "train/b"}.isdisjoint(boxes_of(dataset))
     content["images"][1]["id"] = 1
     content["categories"][1]["id"] = 1
@@ -284,7 +284,7 @@ def test_coco_categories_go_by_name_and_ids_may_be_texts(tmp_path):
     file.write_text(json.dumps(content))
     dataset = read_boxes(tmp_path)
     assert boxes_of(dataset) == expected()
-    assert "category 'cat' has the ids 1 and 2: read as one class" in said(dataset)
+    assert "category 'cat' has the ids 1 and 2: read as one class" in remarks(dataset)
 
 
 def test_files_of_other_kinds_beside_the_right_ones(tmp_path):
@@ -300,7 +300,7 @@ def test_files_of_other_kinds_beside_the_right_ones(tmp_path):
     dataset = read_boxes(tmp_path / "coco")
     assert boxes_of(dataset) == expected()
     for words in ("captions, not objects", "panoptic", "repeats the images", "package.json"):
-        assert words in said(dataset)
+        assert words in remarks(dataset)
 
     as_voc(tmp_path / "voc")
     text(tmp_path / "voc" / "notes.xml", "<settings/>")
@@ -308,7 +308,7 @@ def test_files_of_other_kinds_beside_the_right_ones(tmp_path):
     text(tmp_path / "voc" / "log.csv", "epoch,loss\n1,2\n")
     dataset = read_boxes(tmp_path / "voc")
     assert boxes_of(dataset) == expected()
-    assert "notes.xml: begins with <settings>" in said(dataset)
+    assert "notes.xml: begins with <settings>" in remarks(dataset)
 
     as_yolo(tmp_path / "yolo")
     text(tmp_path / "yolo" / "README.roboflow.txt", "Exported")
@@ -326,7 +326,7 @@ def test_a_group_of_categories_is_no_class(tmp_path):
         file.write_text(json.dumps(content))
     dataset = read_boxes(tmp_path)
     assert dataset.labels == ("cat", "dog")
-    assert "'pets' is the group of others" in said(dataset)
+    assert "'pets' is the group of others" in remarks(dataset)
 
 
 def test_a_category_called_background_is_the_ground(tmp_path):
@@ -390,7 +390,7 @@ def test_lists_of_files_split_every_task(names, tmp_path):
             sources = [getattr(dataset, s) for s in SPLITS]
             stems = [[getattr(x, "image", getattr(x, "path", x)).stem for x in s] for s in sources]
             assert stems == [["im0", "im1", "im2"], ["im3"], ["im4", "im5"]]
-            assert "im6.jpg: is in none of" in said(dataset)
+            assert "im6.jpg: is in none of" in remarks(dataset)
 
 
 def test_pascal_vocs_lists_of_both_tasks_and_trainval(tmp_path):
@@ -445,7 +445,7 @@ def test_train_and_val_of_one_folder_are_told_apart(tmp_path):
     text(tmp_path / "data.yaml", f"train: images/train\nval: images/train\n{names}")
     dataset = read_boxes(tmp_path)
     assert not {e.path for e in dataset.train} & {e.path for e in dataset.val}
-    assert "listed as train and as val" in said(dataset)
+    assert "listed as train and as val" in remarks(dataset)
 
 
 def test_an_image_of_two_splits_is_kept_from_training(tmp_path):
@@ -545,14 +545,14 @@ def test_lines_of_yolo_by_their_counts(name, tmp_path):
     dataset = read_boxes(yolo(tmp_path, line, more=more))
     for example in (*dataset.train, *dataset.val):
         np.testing.assert_allclose(example.boxes, [box], atol=1e-6)
-    assert (remark or "") in said(dataset)
+    assert (remark or "") in remarks(dataset)
     assert bool(remark) == bool(dataset.issues)
 
 
 def test_numbers_of_pixels_are_no_shares(tmp_path):
     yolo(tmp_path, "{} .5 .5 .2 .4")
     text(tmp_path / "labels" / "0.txt", "0 32 24 10 20\n")
-    assert "0.txt: line 1 holds numbers beyond 1, and YOLO's are shares" in said(
+    assert "0.txt: line 1 holds numbers beyond 1, and YOLO's are shares" in remarks(
         read_boxes(tmp_path)
     )
 
@@ -575,18 +575,18 @@ def test_names_of_classes(name, tmp_path):
     assert dataset.labels == wanted
     for example in (*dataset.train, *dataset.val):
         assert example.labels.tolist() == [int(example.path.stem) % 2]
-    assert ("says nc: 2 and names 3" in said(dataset)) == (name == "with more")
+    assert ("says nc: 2 and names 3" in remarks(dataset)) == (name == "with more")
 
 
 def test_names_from_one_and_other_lists_are_told(tmp_path):
     yolo(tmp_path, "{} .5 .5 .2 .4")
     text(tmp_path / "data.yaml", "names: {1: cat, 2: dog}")
-    assert "names begin at 1 and lines at 0" in said(read_boxes(tmp_path))
+    assert "names begin at 1 and lines at 0" in remarks(read_boxes(tmp_path))
     text(tmp_path / "data.yaml", "names: [cat, dog]")
     text(tmp_path / "labels" / "classes.txt", "dog\ncat\n")
     dataset = read_boxes(tmp_path)
     assert dataset.labels == ("cat", "dog")
-    assert "classes.txt: names other classes than data.yaml, which counts" in said(dataset)
+    assert "classes.txt: names other classes than data.yaml, which counts" in remarks(dataset)
 
 
 # Text
@@ -787,7 +787,7 @@ def test_a_colour_that_a_map_does_not_name(tmp_path):
     road = np.dstack([HARD * 250, HARD * 50, HARD * 83])
     mask_set(tmp_path, lambda p, i: mask(p, road if i else strange))
     text(tmp_path / "labelmap.txt", MAPS["labelmap.txt"])
-    assert "0.png: holds colour 9,8,7, which labelmap.txt does not name: left out" in said(
+    assert "0.png: holds colour 9,8,7, which labelmap.txt does not name: left out" in remarks(
         read_masks(tmp_path)
     )
 
@@ -795,8 +795,8 @@ def test_a_colour_that_a_map_does_not_name(tmp_path):
 def test_photos_are_no_masks(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (48, 64), dtype="uint8")
     mask_set(tmp_path, lambda p, i: mask(p, noise if i == 0 else HARD))
-    assert "0.png: holds 25" in said(read_masks(tmp_path))
-    assert "is it a photo?" in said(read_masks(tmp_path))
+    assert "0.png: holds 25" in remarks(read_masks(tmp_path))
+    assert "is it a photo?" in remarks(read_masks(tmp_path))
 
 
 def test_another_value_is_void(tmp_path):
@@ -823,7 +823,7 @@ def test_void_by_name(by_colour, tmp_path):
         mask_set(tmp_path, lambda p, i: mask(p, THREE))
     plain = read_masks(tmp_path)
     assert plain.labels == names
-    assert "class 'Void' is learnt as the others are: if its pixels count for nothing" in said(
+    assert "class 'Void' is learnt as the others are: if its pixels count for nothing" in remarks(
         plain
     )
     found = read_masks(tmp_path, void="void")
@@ -856,7 +856,7 @@ def test_a_mask_turns_with_its_image(tmp_path):
         mask(tmp_path / "masks" / f"{i}.png")
     found = read_masks(tmp_path)
     np.testing.assert_array_equal(full_mask(found.train[0]), np.rot90(GROUND, -1))
-    assert "turned with its image" in said(found)
+    assert "turned with its image" in remarks(found)
 
 
 @pytest.mark.parametrize("names", ["{}.jpg {}.png", "x/{}.jpg x/{}.png"])
@@ -873,7 +873,7 @@ def test_masks_of_0_and_1_among_those_of_0_and_255(tmp_path):
     found = read_masks(mask_set(tmp_path, lambda p, i: mask(p, HARD * (255 if i % 2 else 1))))
     for pair in (*found.train, *found.val):
         np.testing.assert_array_equal(full_mask(pair), HARD)
-    assert "some masks hold 0 and 1, others 0 and 255" in said(found)
+    assert "some masks hold 0 and 1, others 0 and 255" in remarks(found)
 
 
 def test_a_class_that_lies_between_all_others_may_be_void(tmp_path):
@@ -884,9 +884,9 @@ def test_a_class_that_lies_between_all_others_may_be_void(tmp_path):
     mask_set(tmp_path, lambda p, i: mask(p, ids))
     assert (
         "class 4 lies in thin lines between all others, as void does: if it is, say --void 4"
-        in (said(read_masks(tmp_path)))
+        in (remarks(read_masks(tmp_path)))
     )
-    assert "lies in thin lines" not in said(read_masks(tmp_path, void=4))
+    assert "lies in thin lines" not in remarks(read_masks(tmp_path, void=4))
 
 
 def test_labels_that_begin_with_labelmes_ignore(tmp_path):
@@ -938,7 +938,7 @@ def test_any_exception_of_a_decoder_is_an_issue(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "PIL.WebPImagePlugin.WebPImageFile.load", lambda self: {}["no such key"], raising=True
     )
-    assert "bad.webp: damaged ('no such key'): left out" in said(read_dataset(tmp_path))
+    assert "bad.webp: damaged ('no such key'): left out" in remarks(read_dataset(tmp_path))
 
 
 def test_suffixes_are_read_or_listed(tmp_path):
@@ -964,9 +964,9 @@ def test_suffixes_are_read_or_listed(tmp_path):
     dataset = read_dataset(tmp_path)
     names = {path.name for path in (*dataset.train.paths, *dataset.val.paths)}
     assert names >= {*read, "h.heic", "bare"}
-    assert "raw.CR2: is a raw photo (.cr2) that kzoo does not read: left out" in said(dataset)
-    assert "film.mp4: is a video" in said(dataset)
-    assert "drawing.svg" in said(dataset)
+    assert "raw.CR2: is a raw photo (.cr2) that kzoo does not read: left out" in remarks(dataset)
+    assert "film.mp4: is a video" in remarks(dataset)
+    assert "drawing.svg" in remarks(dataset)
     assert "3 not used as they stand" in str(dataset)
 
 
@@ -996,7 +996,7 @@ def test_values_that_nobody_can_read_are_refused(values, tmp_path):
         for i in range(3):
             image(tmp_path / kind / f"{i}.png")
     (tmp_path / "a.tif").rename(tmp_path / "a" / "a.tif")
-    assert "a.tif: holds values" in said(read_dataset(tmp_path))
+    assert "a.tif: holds values" in remarks(read_dataset(tmp_path))
 
 
 def test_large_photos_are_decoded_small(tmp_path):
@@ -1038,7 +1038,7 @@ def test_a_data_yaml_stands_for_its_folder_and_one_image_of_two_entries(tmp_path
     file.write_text(json.dumps(content))
     dataset = read_boxes(tmp_path / "coco")
     assert boxes_of(dataset) == expected()
-    assert "a.jpg: is listed twice in instances_train.json: read as one" in said(dataset)
+    assert "a.jpg: is listed twice in instances_train.json: read as one" in remarks(dataset)
 
 
 # The same image twice
@@ -1053,7 +1053,7 @@ def test_the_same_bytes_in_two_classes_splits_or_rows(tmp_path):
     (tmp_path / "x" / "train" / "b" / "9.png").write_bytes(content)
     (tmp_path / "x" / "val" / "a" / "9.png").write_bytes(content)
     (tmp_path / "x" / "train" / "a" / "8.png").write_bytes(content)  # no harm
-    found = said(read_dataset(tmp_path / "x"))
+    found = remarks(read_dataset(tmp_path / "x"))
     assert "b/9.png: is the same image as" in found
     assert "val/a/9.png: is the same image as" in found
     assert "8.png" not in found
@@ -1062,7 +1062,7 @@ def test_the_same_bytes_in_two_classes_splits_or_rows(tmp_path):
     (tmp_path / "y" / "images" / "val" / "d.jpg").write_bytes(
         (tmp_path / "y" / "images" / "train" / "c.jpg").read_bytes()
     )
-    assert "which is in train (this one in val)" in said(read_boxes(tmp_path / "y"))
+    assert "which is in train (this one in val)" in remarks(read_boxes(tmp_path / "y"))
 
 
 def test_an_image_of_two_classes_in_one_table_is_left_out(tmp_path):
@@ -1070,7 +1070,7 @@ def test_an_image_of_two_classes_in_one_table_is_left_out(tmp_path):
         image(tmp_path / f"{i}.png")
     text(tmp_path / "x.csv", "file,label\n0.png,a\n0.png,b\n1.png,a\n2.png,b\n3.png,a\n3.png,a\n")
     dataset = read_dataset(tmp_path / "x.csv")
-    assert "0.png: is 'a' and 'b' in x.csv: left out" in said(dataset)
+    assert "0.png: is 'a' and 'b' in x.csv: left out" in remarks(dataset)
     assert "0.png" not in {path.name for path in (*dataset.train.paths, *dataset.val.paths)}
 
 
@@ -1079,7 +1079,7 @@ def test_a_tree_without_permission_or_a_broken_link(tmp_path):
         for i in range(3):
             image(tmp_path / kind / f"{i}.png")
     os.symlink(tmp_path / "gone.png", tmp_path / "a" / "link.png")
-    assert "link.png: missing: left out" in said(read_dataset(tmp_path))
+    assert "link.png: missing: left out" in remarks(read_dataset(tmp_path))
 
 
 def test_mutated_files_are_read_or_told():

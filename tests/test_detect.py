@@ -318,9 +318,9 @@ class TestRun:
         file = tmp_path / "op.tflite"
         command = ["convert", str(run), str(file), "--scheme", "float32", "--postprocess"]
         assert main(command) == 0
-        said = capsys.readouterr().out
-        assert "TFLite_Detection_PostProcess" in said
-        assert "64 images\nboxes: agreement 1.0" in said  # those it was validated on
+        captured = capsys.readouterr().out
+        assert "TFLite_Detection_PostProcess" in captured
+        assert "64 images\nboxes: agreement 1.0" in captured  # those it was validated on
         assert read_metadata(file).labels == COLOURS
         assert list(Runner(file)(np.full((64, 64, 3), 90, "uint8"))) == [
             "boxes", "classes", "scores", "count",
@@ -329,17 +329,17 @@ class TestRun:
     def test_compare_says_what_the_report_says(self, run, capsys):
         results = json.loads((run / "results.json").read_text())
         assert main(["compare", str(run)]) == 0
-        said = capsys.readouterr().out
+        captured = capsys.readouterr().out
         for name in ("float", "int8"):
-            assert f"{name:6} mAP {results[f'{name}_map']:.3f}" in said
-        assert "SQNR" in said
+            assert f"{name:6} mAP {results[f'{name}_map']:.3f}" in captured
+        assert "SQNR" in captured
 
     def test_predict_draws(self, run, tiles, capsys):
         image = next((tiles / "val").glob("*.png"))
         assert main(["predict", str(run), str(image), str(run / "labels.txt")]) == 1
-        said = capsys.readouterr()
-        assert "drawn in" in said.out
-        assert "cannot be read" in said.err
+        captured = capsys.readouterr()
+        assert "drawn in" in captured.out
+        assert "cannot be read" in captured.err
         with Image.open(run / "predicted" / f"{image.stem}.jpg") as drawn:
             assert drawn.size == (64, 64)
 

@@ -33,10 +33,10 @@ def start(tmp_path):
         addresses = free_addresses(processes) if processes > 1 else ""
         for rank in range(processes):
             words = [sys.executable, TOY, folder, addresses, rank, *arguments]
-            with (folder / f"said-{rank}.txt").open("w") as said:
+            with (folder / f"said-{rank}.txt").open("w") as output:
                 started.append(
                     subprocess.Popen(
-                        list(map(str, words)), stdout=said, stderr=subprocess.STDOUT,
+                        list(map(str, words)), stdout=output, stderr=subprocess.STDOUT,
                         env=os.environ | kept,
                     )
                 )  # fmt: skip
@@ -49,9 +49,9 @@ def start(tmp_path):
 
 
 def outcome(process, folder):
-    said = (process.wait(timeout=300), (folder / "said-0.txt").read_text())
-    assert said[0] == 0, said[1]
-    return json.loads(said[1].splitlines()[-1])
+    output = (process.wait(timeout=300), (folder / "said-0.txt").read_text())
+    assert output[0] == 0, output[1]
+    return json.loads(output[1].splitlines()[-1])
 
 
 def shown(folder):
@@ -77,9 +77,9 @@ def test_one_of_two_is_killed_and_one_alone_ends_as_if_nothing_had_been(start, t
     killed = time.monotonic()
     assert first.wait(timeout=2 * distribute.HEARTBEAT_SECONDS)
     assert time.monotonic() - killed < distribute.HEARTBEAT_SECONDS
-    said = (folder / "said-0.txt").read_text()
+    output = (folder / "said-0.txt").read_text()
     # JAX may be quicker to say so than kzoo.
-    assert "another process has ended" in said or "another task died" in said
+    assert "another process has ended" in output or "another task died" in output
     assert not (folder / "done.keras").exists()
 
     (resumed,) = start(folder, 1)

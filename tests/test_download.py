@@ -320,8 +320,8 @@ def test_two_processes_at_once_fetch_once(server, row, tmp_path):
     server.delay_s = 0.05
     start = [sys.executable, "-c", code]
     running = [subprocess.Popen(start, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0].strip() for process in running]
-    assert said == [str(download.cache_folder() / "net.bin")] * 2
+    outputs = [process.communicate()[0].strip() for process in running]
+    assert outputs == [str(download.cache_folder() / "net.bin")] * 2
     assert len(server.asked) == 1
 
 

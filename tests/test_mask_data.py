@@ -156,12 +156,12 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_used_is_told(data, name):
-    spoil, said = BAD[name]
+    spoil, message = BAD[name]
     spoil(data)
     found = read_masks(data)
     assert len(found.train) + len(found.val) == 9
     (issue,) = found.issues
-    assert said in str(issue)
+    assert message in str(issue)
 
 
 def test_16_bits_within_the_classes_are_read(data):
@@ -189,9 +189,9 @@ ERRORS = {
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_what_cannot_be_learnt_from_is_an_error(data, name):
-    spoil, said = ERRORS[name]
+    spoil, message = ERRORS[name]
     spoil(data)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_masks(data)
 
 
@@ -303,10 +303,10 @@ def first_mask(found) -> np.ndarray:
 def test_a_coco_outline_that_cannot_be_drawn_is_told(name, tmp_path):
     outline, why = UNDRAWN[name]
     found = read_masks(coco_file(tmp_path, [{"segmentation": outline}]))
-    (said,) = map(str, found.issues)
-    assert "masks.json: 1 objects have outlines that cannot be drawn (first: annotation 77" in said
-    assert f"annotation 77 of 0.jpg: {why}" in said
-    assert said.endswith("): left out")
+    (text,) = map(str, found.issues)
+    assert "masks.json: 1 objects have outlines that cannot be drawn (first: annotation 77" in text
+    assert f"annotation 77 of 0.jpg: {why}" in text
+    assert text.endswith("): left out")
     expected = np.zeros(SIZE, int)
     expected[10:20, 10:20] = 1
     np.testing.assert_array_equal(first_mask(found), expected)
@@ -330,14 +330,14 @@ def test_coco_masks_of_unknown_classes_and_images(tmp_path):
         {"segmentation": []},
     ]
     found = read_masks(coco_file(tmp_path, more))
-    said = "\n".join(map(str, found.issues))
+    message = "\n".join(map(str, found.issues))
     for expected in (
         "masks.json: 1 objects of unknown class 'category 9': left out, their pixels are void",
         "masks.json: 1 objects of unknown class 'category None': left out",
         "masks.json: 1 objects on images that it does not name: left out",
         "masks.json: 1 objects have no segmentation: left out",
     ):
-        assert expected in said
+        assert expected in message
     assert len(found.issues) == 4
     assert found.labels == ("background", "square")
     assert (first_mask(found)[:4, :4] == 255).all()  # neither a square nor background
@@ -351,7 +351,7 @@ def test_a_coco_image_of_another_size_is_told(height, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b'{"annotations": [}', r"b\.json is broken at line 1, column 18"),
         (
@@ -361,11 +361,11 @@ def test_a_coco_image_of_another_size_is_told(height, tmp_path):
         (b'{"annotations": [4], "categories": [], "images": []}', r"b\.json .*AttributeError"),
     ],
 )
-def test_a_broken_coco_file_is_named(content, said, tmp_path):
+def test_a_broken_coco_file_is_named(content, message, tmp_path):
     coco_file(tmp_path, [])
     (tmp_path / "b.json").write_bytes(content)
     (tmp_path / "c.json").write_text('{"annotations": [], "categories": [], "images": []}')
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_masks(tmp_path)
 
 

@@ -66,12 +66,12 @@ def test_every_layout_is_the_same_data(kind, tmp_path):
     for data in (tmp_path / "list.csv", tmp_path):
         found = read_label_sets(data)
         assert set(found.labels) == {"red", "round"}
-        said = {
+        read = {
             path.stem: {label for label, has in zip(found.labels, row, strict=True) if has}
             for split in (found.train, found.val)
             for path, row in zip(split.paths, split.targets, strict=True)
         }
-        assert said == WANTED
+        assert read == WANTED
         assert [path.stem for path in found.val.paths] == ["d", "e"]
         assert not found.issues
     assert "3 images to train on, 2 to validate (" in str(found)

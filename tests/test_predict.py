@@ -69,14 +69,14 @@ def test_images_are_named_in_their_order_and_the_unread_are_told(model, photos, 
     broken = photos / "aa.png"
     broken.write_bytes(b"")
     assert main(["predict", str(model), str(photos), "--top", "1"]) == 1
-    said = capsys.readouterr()
-    assert said.out.splitlines() == [
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
         f"model {model}",
         f"{photos / 'a.png'}: red 100%",
         f"{photos / 'b.png'}: green 100%",
         f"{photos / 'more' / 'c.png'}: blue 100%",
     ]
-    assert said.err.splitlines() == [
+    assert captured.err.splitlines() == [
         f"kzoo: {broken} cannot be read: empty",
         "kzoo: 1 of 4 images could not be read.",
     ]

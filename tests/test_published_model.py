@@ -37,8 +37,8 @@ def test_predict_by_a_name(here, capsys):
     (here / "mirror" / V2_NAME).unlink()  # what is made once needs no network
     assert published_model("mobilenet_v2", alpha=0.35, size=96) == file
     assert main(["predict", str(file), "photo.png"]) == 0
-    said = capsys.readouterr().out.splitlines()[1].removeprefix("photo.png: ")
-    assert any(said.startswith(f"{label} ") for label in kzoo.labels("imagenet"))
+    line = capsys.readouterr().out.splitlines()[1].removeprefix("photo.png: ")
+    assert any(line.startswith(f"{label} ") for label in kzoo.labels("imagenet"))
 
 
 def test_a_name_that_cannot_be_had(here, capsys):

@@ -22,8 +22,8 @@ def small():
 @pytest.fixture(scope="module")
 def before(small):
     """(What the float model says of `images(2)`, its weights), before it was quantized."""
-    said = small.predict_on_batch(images(2).astype("float32"))
-    return said, [np.array(w) for w in small.get_weights()]
+    outputs = small.predict_on_batch(images(2).astype("float32"))
+    return outputs, [np.array(w) for w in small.get_weights()]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def quantized(small, before):
 
 
 def test_the_float_model_stays_as_it_was(small, before, quantized):
-    said, weights = before
-    np.testing.assert_array_equal(said, small.predict_on_batch(images(2).astype("float32")))
+    outputs, weights = before
+    np.testing.assert_array_equal(outputs, small.predict_on_batch(images(2).astype("float32")))
     for was, now in zip(weights, small.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
     assert all(len(layer._inbound_nodes) == 1 for layer in small.layers)
@@ -193,15 +193,15 @@ def scaled_net() -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         (np.random.default_rng(0).random((4, 16, 16, 3)), r"are in \[.*another range than"),
         (np.zeros((4, 16, 16, 3)), "nothing but the value 0, which tells no range"),
         (np.full((4, 16, 16, 3), 200), "nothing but the value 200"),
     ],
 )
-def test_calibration_images_that_tell_nothing_are_refused(images, said):
-    with pytest.raises(ValueError, match=said):
+def test_calibration_images_that_tell_nothing_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
         kzoo.quantize(scaled_net(), calibration=images)
 
 

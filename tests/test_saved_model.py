@@ -56,7 +56,7 @@ def refusals(file: Path, tmp_path: Path) -> list[str]:
     """What predict, convert and compare say of a file."""
     image = tmp_path / "a.png"
     Image.fromarray(np.zeros((16, 16, 3), "uint8")).save(image)
-    said = []
+    message = []
     for call in (
         lambda: list(predict(file, [image])),
         lambda: convert_file(file, tmp_path / "a.tflite", calibration=tmp_path),
@@ -64,9 +64,9 @@ def refusals(file: Path, tmp_path: Path) -> list[str]:
     ):
         with pytest.raises(ValueError, match=r"cannot be loaded as a Keras model") as caught:
             call()
-        said.append(str(caught.value))
+        message.append(str(caught.value))
     assert not (tmp_path / "a.tflite").exists()
-    return said
+    return message
 
 
 def test_a_sound_file_is_loaded(sound, tmp_path):
@@ -84,9 +84,9 @@ def test_a_lambda_is_refused_with_its_name_and_a_way_out(tmp_path):
     file = tmp_path / "lambda.keras"
     model.save(file)
     ran.clear()
-    for said in refusals(file, tmp_path):
-        assert "'twice' (Lambda) holds a function of Python: refused, and nothing of it" in said
-        assert "safe_mode=False" in said
+    for message in refusals(file, tmp_path):
+        assert "'twice' (Lambda) holds a function of Python: refused, and nothing of it" in message
+        assert "safe_mode=False" in message
     assert ran == []
 
 
@@ -104,9 +104,9 @@ def test_no_module_is_imported_because_a_file_names_it(sound, tmp_path, monkeypa
         sound, tmp_path / "c.keras",
         lambda p: as_class(p, class_name="Evil", module="evil_module", registered_name="Evil"),
     )  # fmt: skip
-    for said in refusals(file, tmp_path):
-        assert "is of the module 'evil_module', which no file makes kzoo import" in said
-        assert "custom_objects" in said
+    for message in refusals(file, tmp_path):
+        assert "is of the module 'evil_module', which no file makes kzoo import" in message
+        assert "custom_objects" in message
     assert "evil_module" not in sys.modules
 
 

@@ -112,9 +112,9 @@ class TestRun:
             image.resize((100, 70)).save(wide)
         (tmp_path / "broken.png").write_bytes(b"")
         assert main(["predict", str(run), str(wide), str(tmp_path / "broken.png")]) == 1
-        said = capsys.readouterr()
-        assert "%" in said.out.splitlines()[1]
-        assert "broken.png cannot be read: empty" in said.err
+        captured = capsys.readouterr()
+        assert "%" in captured.out.splitlines()[1]
+        assert "broken.png cannot be read: empty" in captured.err
         with Image.open(run / "predicted" / "wide.png") as mask:
             found = np.asarray(mask)
         runner = Runner(run / "model.tflite")
@@ -133,10 +133,10 @@ class TestRun:
     def test_compare_says_what_the_report_says(self, run, capsys):
         results = json.loads((run / "results.json").read_text())
         assert main(["compare", str(run)]) == 0
-        said = capsys.readouterr().out
+        captured = capsys.readouterr().out
         for name in ("float", "int8"):
-            assert f"{name:6} mean IoU {results[f'{name}_iou']:.4f}" in said
-        assert "SQNR" in said
+            assert f"{name:6} mean IoU {results[f'{name}_iou']:.4f}" in captured
+        assert "SQNR" in captured
 
     def test_the_report_stands_alone(self, run):
         page = (run / "report.html").read_text(encoding="utf-8")

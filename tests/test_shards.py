@@ -135,9 +135,9 @@ class TestDamage:
         assert "24 images" in capsys.readouterr().out
         hurt(shards(copied)[0])
         assert main(["pack", str(copied)]) == 1
-        said = capsys.readouterr()
-        assert f"{shards(copied)[0].name}: its bytes have changed" in said.out
-        assert "1 damaged files" in said.err
+        captured = capsys.readouterr()
+        assert f"{shards(copied)[0].name}: its bytes have changed" in captured.out
+        assert "1 damaged files" in captured.err
 
     def test_of_what_is_said_of_the_images_cannot_be_skipped(self, copied):
         hurt(copied / "train.npz")

@@ -66,9 +66,9 @@ def test_path_and_verify(row, tmp_path, capsys):
 def test_get_offline(row, tmp_path, capsys):
     (tmp_path / "net.bin").unlink()
     assert main(["weights", "get", "mobilenet_v1"]) == 1
-    said = capsys.readouterr().err
-    assert f"kzoo: The weights {row} cannot be had. Tried:\n" in said
-    assert "--weights none" in said
+    error = capsys.readouterr().err
+    assert f"kzoo: The weights {row} cannot be had. Tried:\n" in error
+    assert "--weights none" in error
 
 
 def test_get_goes_on_after_a_file_that_cannot_be_had(row, tmp_path, monkeypatch, capsys):

@@ -45,15 +45,19 @@ class Distilled(keras.Model):
             return self.student(x, training=False)
         inner, found = self.seen(x, training=True)
         inner_wanted, wanted = self.wanted(x, training=False)
-        between = [missed(y, z) for y, z in zip(inner_wanted, inner, strict=True)]
+        between = [
+            missed(ops.cast(y, "float32"), ops.cast(z, "float32"))
+            for y, z in zip(inner_wanted, inner, strict=True)
+        ]
         differences = [*between, *self.differences(wanted, found)]
         # Of each example, (N,). Keras keeps it until compute_loss asks for `losses`.
         self.add_loss(sum(differences) / len(differences))
         return found
 
     def differences(self, wanted: Any, found: Any) -> list[Any]:
-        """Of each output, (N,)."""
-        pairs = zip(*map(keras.tree.flatten, (wanted, found)), strict=True)
+        """Of each output, (N,), in float32: in mixed precision the student's are in half of it."""
+        outputs = ([ops.cast(x, "float32") for x in keras.tree.flatten(y)] for y in (wanted, found))
+        pairs = zip(*outputs, strict=True)
         each = zip(self.losses_of_outputs, pairs, strict=True)
         return [by_example(loss(ops.stop_gradient(y), z)) for loss, (y, z) in each]
 

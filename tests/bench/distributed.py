@@ -103,12 +103,12 @@ def work(folder: Path, addresses: str, rank: int, apart: float, case: str, file:
         print(json.dumps({"losses": losses, "history": history}), flush=True)
 
 
-def together(count: int, folder: Path, *said: object) -> list[dict]:
+def together(count: int, folder: Path, *output: object) -> list[dict]:
     folder.mkdir(parents=True)
     addresses = free_addresses(count) if count > 1 else ""
     words = [sys.executable, __file__, "--work", folder, addresses]
     processes = [
-        subprocess.Popen(list(map(str, [*words, rank, *said])), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(list(map(str, [*words, rank, *output])), stdout=subprocess.PIPE, text=True)
         for rank in range(count)
     ]
     return [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
@@ -148,9 +148,9 @@ def toy(folder: Path, count: int, *arguments: float) -> list[subprocess.Popen]:
     processes = []
     for rank in range(count):
         words = [sys.executable, TOY, folder, addresses, rank, *arguments]
-        with (folder / f"said-{rank}.txt").open("w") as said:
+        with (folder / f"said-{rank}.txt").open("w") as output:
             processes.append(
-                subprocess.Popen(list(map(str, words)), stdout=said, stderr=subprocess.STDOUT)
+                subprocess.Popen(list(map(str, words)), stdout=output, stderr=subprocess.STDOUT)
             )
     return processes
 

@@ -132,18 +132,18 @@ def outcome(path: Path, sound: Path) -> str:
             os._exit(1)
         os._exit(0)
     os.close(writer)
-    said, end = b"", time.monotonic() + SECONDS
+    output, end = b"", time.monotonic() + SECONDS
     while select.select([reader], [], [], max(0, end - time.monotonic()))[0]:
         more = os.read(reader, 4096)
         if not more:
             break
-        said += more
+        output += more
     else:
         os.kill(child, signal.SIGKILL)
     os.close(reader)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     how = {0: "", -9: "hang or killed"}.get(code, f"signal {-code}" if code < 0 else "")
-    return f"{said.decode().strip()} {how}".strip()
+    return f"{output.decode().strip()} {how}".strip()
 
 
 def campaign(files: list[Path], cases: int, seed: int) -> tuple[collections.Counter, list[str]]:
@@ -175,11 +175,11 @@ def made(folder: Path) -> list[Path]:
     images, labels = gratings(200, seed=0)
     net = beginning(0.35, input_shape=(64, 64, 3), classes=6)
     net = solved(settled(net, images[:128]), images, labels)
-    said = Metadata(author="someone", run={"a": 1})
+    note = Metadata(author="someone", run={"a": 1})
     names = list("abcdef")
     return [
-        convert(net, folder / "int8.tflite", calibration=images[:40], labels=names, metadata=said),
-        convert(net, folder / "float32.tflite", scheme="float32", labels=names, metadata=said),
+        convert(net, folder / "int8.tflite", calibration=images[:40], labels=names, metadata=note),
+        convert(net, folder / "float32.tflite", scheme="float32", labels=names, metadata=note),
         convert(net, folder / "dynamic.tflite", scheme="dynamic"),
     ]
 

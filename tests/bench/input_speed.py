@@ -271,10 +271,10 @@ def memory(scratch: Path) -> None:
         folder = packed(scratch / f"many-{count}", records, count, shard_mb=8)
         size = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
         words = [sys.executable, __file__, "--epoch", str(folder)]
-        said = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+        result = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
         print(
-            f"{count:8,} images {size:21.1f} {said['before']:20.0f} {said['most']:13.0f} "
-            f"{said['seconds']:9.1f}"
+            f"{count:8,} images {size:21.1f} {result['before']:20.0f} {result['most']:13.0f} "
+            f"{result['seconds']:9.1f}"
         )
 
 

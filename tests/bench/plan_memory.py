@@ -52,8 +52,8 @@ if __name__ == "__main__":
         ask = Ask(model, batch_size=batch)
         plan = Plan(ask, *cost(ask), rate=1.0, reading=1.0, kb=1.0)
         words = [sys.executable, __file__, "--case", str(k)]
-        said = subprocess.run(words, capture_output=True, check=True, text=True).stdout
-        found = json.loads(said.splitlines()[-1])
+        output = subprocess.run(words, capture_output=True, check=True, text=True).stdout
+        found = json.loads(output.splitlines()[-1])
         print(
             f"{model:24} {batch:8} {plan.memory:10.2f} {found:10.2f} {found / plan.memory:17.2f}",
             flush=True,

@@ -58,14 +58,14 @@ def main() -> None:
     def measure(name: str, int8: keras.Model, **options) -> None:
         with tempfile.TemporaryDirectory() as place:
             try:
-                said = Runner(convert(int8, Path(place) / "model.tflite", **options))(images)
+                by_file = Runner(convert(int8, Path(place) / "model.tflite", **options))(images)
             except ValueError as error:
                 print(f"  {name:12} {error}", flush=True)
                 return
         simulated = int8.predict(images.astype("float32"), verbose=0)
-        answers = [scores.argmax(-1) for scores in (said, exact, simulated)]
+        answers = [scores.argmax(-1) for scores in (by_file, exact, simulated)]
         alike = [float(np.mean(answers[0] == other)) for other in (targets, *answers[1:])]
-        ratio = np.log(np.maximum(exact, 1e-9) / np.maximum(said, 1e-9))
+        ratio = np.log(np.maximum(exact, 1e-9) / np.maximum(by_file, 1e-9))
         row = (*alike, float((exact * ratio).sum(-1).mean()))
         rows.setdefault(name, []).append(row)
         print(f"  {name:12} " + " ".join(f"{value:.4f}" for value in row), flush=True)

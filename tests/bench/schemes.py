@@ -56,11 +56,11 @@ def main() -> None:
         print(f"{net.name}, {side} px, {len(seen)} images")
         print("scheme   input        bytes  CPU   parts outside agree  SQNR dB   s to convert, MB")
         for (file, cost), timing in zip(files.items(), times.timings, strict=True):
-            found, said = audit(file), compare(net, file, seen)
+            found, kept = audit(file), compare(net, file, seen)
             scheme, io = file.stem.split("_")
             print(
                 f"{scheme:8} {io:8} {timing.bytes:>9,} {timing.ratio:>5.2f} {found.partitions:>5} "
-                f"{len(found.outside):>7} {said.agreement:>6.3f} {said.sqnr_db:>7.1f}   {cost}",
+                f"{len(found.outside):>7} {kept.agreement:>6.3f} {kept.sqnr_db:>7.1f}   {cost}",
                 flush=True,
             )
 

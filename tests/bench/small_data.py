@@ -174,9 +174,9 @@ class Trainer:
     def measure(self, net: keras.Model) -> dict[str, float]:
         found = {}
         for name, (images, targets) in self.splits.items():
-            said = net.predict(images.astype("float32"), verbose=0, batch_size=64)
-            found[name] = float(np.mean(said.argmax(1) == targets))
-            each = -np.log(np.maximum(said[np.arange(len(targets)), targets], 1e-7))
+            scores = net.predict(images.astype("float32"), verbose=0, batch_size=64)
+            found[name] = float(np.mean(scores.argmax(1) == targets))
+            each = -np.log(np.maximum(scores[np.arange(len(targets)), targets], 1e-7))
             found[f"{name} loss"] = float(each.mean())
         return found
 
@@ -226,8 +226,8 @@ def trained(trainer: Trainer, name: str, seed: int, epochs: int) -> list[dict[st
     for epoch in range(epochs):
         net.fit(batches.shuffled(seed, epoch), shuffle=False, verbose=0, callbacks=[means])
         other.set_weights(net.get_weights())
-        said = other.predict(images.astype("float32"), verbose=0, batch_size=64)
-        right = float(np.mean(said.argmax(1) == targets))
+        scores = other.predict(images.astype("float32"), verbose=0, batch_size=64)
+        right = float(np.mean(scores.argmax(1) == targets))
         if right >= best[0]:
             best = (right, net.get_weights())
     cpu = time.process_time() - start

@@ -59,9 +59,9 @@ def main() -> None:
     def measure(name: str, int8: Any, simulated: np.ndarray, seconds: float = 0.0) -> None:
         with tempfile.TemporaryDirectory() as place:
             file = convert(int8, Path(place) / "model.tflite")
-            said, report = Runner(file)(val), audit(file)
+            scores, report = Runner(file)(val), audit(file)
         wanted = (targets, exact.argmax(-1), simulated.argmax(-1))
-        row = [float(np.mean(said.argmax(-1) == other)) for other in wanted]
+        row = [float(np.mean(scores.argmax(-1) == other)) for other in wanted]
         found.setdefault(name, []).append((*row, seconds))
         partitions = report.partitions
         print(f"  {name:20}", *(f"{x:.4f}" for x in row), f"{seconds:6.0f} s, {partitions} XNNPACK"

@@ -102,7 +102,7 @@ def main() -> None:
             file = convert(int8, Path(place) / "model.tflite")
             content = file.read_bytes()
             floats = back.predict(val.astype("float32"), verbose=0).argmax(-1)
-            accuracy = [np.mean(said == targets) for said in (floats, Runner(file)(val).argmax(-1))]
+            accuracy = [np.mean(x == targets) for x in (floats, Runner(file)(val).argmax(-1))]
             zeros = share_of_zeros(file)
         cells = f"{accuracy[0]:12.4f}{accuracy[1]:12.4f}{len(content):12,}"
         print(f"{name:14}{cells}{len(gzip.compress(content, 9)):12,}{zeros:12.3f}", flush=True)

@@ -1,14 +1,16 @@
 """The wheel in empty environments: each extra alone, the newest and the oldest versions it allows.
 
-    uv run python tests/bench/wheel_matrix.py [--extras none,tensorflow,recipes] [--python 3.11]
+    uv run python tests/bench/wheel_matrix.py [--extras "none;jax"] [--python 3.11,3.12,3.13]
 
 Builds the wheel, installs it with `uv` and runs it from an empty folder: `kzoo --help`, then
 whatever the extra allows. PyTorch is left out: its wheels are taken by pip (CONTRIBUTING.md). A
-cell is `ok` or the last line of what went wrong.
+cell is `ok` or the last line of what went wrong. The first Python gets every row; the others get
+those of SHORT, with the newest versions. A Python is a version that `uv` finds, or a path.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,6 +46,7 @@ MATRIX: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "tensorflow and recipes": ("tensorflow,recipes", "tensorflow", (DRAW, CLASSIFY)),
     "tensorflow, jax and recipes": ("tensorflow,jax,recipes", "jax", (DRAW, CLASSIFY)),
 }
+SHORT = ("none", "jax", "tensorflow and recipes")
 RESOLUTIONS = ("highest", "lowest-direct")
 
 
@@ -69,7 +72,11 @@ def cell(name: str, wheel: Path, python: str, resolution: str, folder: Path) -> 
     made = tried(["uv", "venv", "--quiet", "--python", python, str(environment)], folder)
     target = f"kzoo[{extras}] @ {wheel.as_uri()}" if extras else str(wheel)
     install = ["uv", "pip", "install", "--quiet", "--resolution", resolution, target]
-    row = {"python": python, "extra": name, "versions": resolution}
+    row = {
+        "python": Path(python).name.removeprefix("python"),
+        "extra": name,
+        "versions": resolution,
+    }
     row["install"] = tried(install, folder, VIRTUAL_ENV=str(environment)) if made == "ok" else made
     if row["install"] != "ok":
         return row | {"help": "not run", "run": "not run"}
@@ -91,7 +98,7 @@ def cell(name: str, wheel: Path, python: str, resolution: str, folder: Path) -> 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--extras", default=";".join(MATRIX), help="rows of MATRIX, with ; between")
-    parser.add_argument("--python", default="3.11")
+    parser.add_argument("--python", default="3.11", help="versions or paths, commas between")
     parser.add_argument("--resolutions", default=",".join(RESOLUTIONS))
     given = parser.parse_args()
     rows = []
@@ -99,13 +106,16 @@ def main() -> None:
         build = [sys.executable, "-m", "build", "--wheel", "--outdir", place, str(HERE)]
         subprocess.run(build, check=True, capture_output=True)
         (wheel,) = Path(place).glob("*.whl")
-        for i, name in enumerate(given.extras.split(";")):
-            for resolution in given.resolutions.split(","):
-                folder = Path(place) / f"{i}-{resolution}"
-                folder.mkdir()
-                rows.append(cell(name, wheel, given.python, resolution, folder))
-                print(rows[-1], flush=True)
-                subprocess.run(["rm", "-rf", str(folder)], check=True)
+        names, resolutions = given.extras.split(";"), given.resolutions.split(",")
+        first, *others = given.python.split(",")
+        cells = [(first, name, resolution) for name in names for resolution in resolutions]
+        cells += [(other, name, "highest") for other in others for name in names if name in SHORT]
+        for i, (python, name, resolution) in enumerate(cells):
+            folder = Path(place) / str(i)
+            folder.mkdir()
+            rows.append(cell(name, wheel, python, resolution, folder))
+            print(rows[-1], flush=True)
+            shutil.rmtree(folder)
     record("wheel_matrix", rows)
 
 

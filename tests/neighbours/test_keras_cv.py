@@ -116,8 +116,8 @@ def test_its_coco_metrics_agree_with_pycocotools_ours():
         labels = rng.integers(0, 2, n)
         examples.append(Example(Path(f"{i}.jpg"), boxes, labels, (96, 128)))
         moved = boxes + rng.normal(0, 0.02, boxes.shape)
-        said = np.where(rng.random(n) < 0.8, labels, 1 - labels)
-        found.append(kzoo.Detections(moved, said, rng.uniform(0.1, 1, n)))
+        guessed = np.where(rng.random(n) < 0.8, labels, 1 - labels)
+        found.append(kzoo.Detections(moved, guessed, rng.uniform(0.1, 1, n)))
     ours = score_boxes(examples, found, ("a", "b"))
     theirs = score_by_keras_cv(examples, found)
     assert 0.2 < ours.map < 0.95
