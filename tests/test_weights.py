@@ -686,27 +686,41 @@ def test_tflite_classifiers_on_the_interpreter(name, correlation, agreement):
     assert (found.argmax(1) == expected.argmax(1)).mean() >= agreement
 
 
-def converter_of(model: keras.Model):
-    """TensorFlow's own converter, on a frozen graph for one image."""
+def frozen(model: keras.Model):
+    """The function of one image, with the weights in it as constants."""
     tf = pytest.importorskip("tensorflow")
     freeze = pytest.importorskip("tensorflow.python.framework.convert_to_constants")
     function = tf.function(lambda image: model(image, training=False))
     spec = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
-    frozen = freeze.convert_variables_to_constants_v2(function.get_concrete_function(spec))
-    return tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    return freeze.convert_variables_to_constants_v2(function.get_concrete_function(spec))
+
+
+def converter_of(function):
+    """TensorFlow's own converter, on a frozen function."""
+    return pytest.importorskip("tensorflow").lite.TFLiteConverter.from_concrete_functions(
+        [function]
+    )
+
+
+@pytest.fixture(scope="module", params=["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"])
+def theirs(request):
+    """(name, frozen function, outputs for `pixels(count=4)`) of a net of keras.applications."""
+    model = settled(KERAS[request.param](input_shape=(64, 64, 3), alpha=1.0, weights=None))
+    x = pixels(count=4)
+    expected = run(model, scaled(x) if request.param == "mobilenet_v2" else x)
+    return request.param, frozen(model), np.log(expected)
 
 
 @pytest.mark.filterwarnings("ignore::kzoo.weights.batch_norm.MissingStatisticsWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8"])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"])
-def test_tflite_conversions(tmp_path, name, scheme):
+def test_tflite_conversions(tmp_path, theirs, scheme):
     """keras.applications' nets, converted by TensorFlow, and read back."""
     tf = pytest.importorskip("tensorflow")
-    theirs = settled(KERAS[name](input_shape=(64, 64, 3), alpha=1.0, weights=None))
+    name, function, expected = theirs
     x = pixels(count=4)
     x_theirs = scaled(x) if name == "mobilenet_v2" else x
-    converter = converter_of(theirs)
+    converter = converter_of(function)
     if scheme != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "float16":
@@ -716,7 +730,6 @@ def test_tflite_conversions(tmp_path, name, scheme):
     path = tmp_path / "net.bin"
     with warnings.catch_warnings(action="ignore"):  # that no statistics of the input are given
         path.write_bytes(converter.convert())
-    expected = np.log(run(theirs, x_theirs))
     found = np.log(run(ZOO[name](input_shape=(64, 64, 3), weights=path), x))
     assert np.std(expected) > 0.05, "the reference is constant: no test"
     # Of the spread of the logits; int8 weights have 1/254 of their channel's range as rounding.
@@ -736,7 +749,7 @@ def test_tflite_conversions(tmp_path, name, scheme):
 def test_tflite_tells_padding_and_preprocessing(tmp_path, asked, found):
     # At odd sizes the two paddings are one, and the converter writes "same" for both.
     model = kzoo.MobileNetV2(0.35, input_shape=(64, 64, 3), classes=4, **asked)
-    (tmp_path / "net.tflite").write_bytes(converter_of(settled(model)).convert())
+    (tmp_path / "net.tflite").write_bytes(converter_of(frozen(settled(model))).convert())
     checkpoint = read_checkpoint(tmp_path / "net.tflite")
     assert (checkpoint.padding, checkpoint.preprocessing) == found
 
@@ -747,7 +760,7 @@ def test_a_hard_swish_taken_apart_is_refused(tmp_path):
     x = keras.layers.Conv2D(16, 3, 2, padding="same")(image)
     x = x * keras.ops.relu6(x + 3)
     model = settled(keras.Model(image, keras.layers.Conv2D(8, 1)(x)))
-    (tmp_path / "net.tflite").write_bytes(converter_of(model).convert())
+    (tmp_path / "net.tflite").write_bytes(converter_of(frozen(model)).convert())
     with pytest.raises(ValueError, match=r"hard-swish is taken apart.*load the model that it was"):
         kzoo.MobileNetV3Small(weights=tmp_path / "net.tflite")
 
