@@ -5,9 +5,14 @@ trained net, and the last layer is solved for by least squares on what the rest 
 """
 
 import gc
+import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: more threads only wait
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, "1")
 
 import keras
 import numpy as np
