@@ -172,6 +172,20 @@ def test_weights_that_lie_elsewhere_or_unfold(change, reason, sound, tmp_path):
             read(path)
 
 
+def test_a_heap_that_has_no_end(sound, tmp_path):
+    """The HDF5 library itself loops for ever on free space of no bytes."""
+    whole = hdf5(lambda g: g.attrs.create("names", ["a" * 99] * 30, dtype=h5py.string_dtype()))
+    heap = whole.index(b"GCOL") + 16
+    content = whole[:heap] + bytes(64) + whole[heap + 64 :]
+    file = changed(sound, tmp_path / "l.keras", lambda p: p.update({"model.weights.h5": content}))
+    (tmp_path / "l.weights.h5").write_bytes(content)
+    for read, path in ((load_model, file), (read_checkpoint, file),
+                       (read_checkpoint, tmp_path / "l.weights.h5"),
+                       (load_model, tmp_path / "l.weights.h5")):  # fmt: skip
+        with pytest.raises(ValueError, match=r"l\..*a heap at byte \d+ has no end"):
+            read(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n" + bytes(99), b"abc"])
 def test_what_is_no_model(content, tmp_path):
     file = tmp_path / "h.keras"

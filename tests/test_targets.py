@@ -1,5 +1,6 @@
 """What the targets' tables say of files, against counts by hand and XNNPACK itself."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -168,6 +169,14 @@ def test_float16_weights_cost_a_delegate_nothing():
     gpu, micro = targets(file, ["gpu", "micro"])
     assert (gpu.answer, gpu.operators, gpu.partitions) == ("yes", 1, 1)
     assert (micro.answer, micro.refused[0].reason) == ("no", "from float16 to float32")
+
+
+def test_a_damaged_operator_without_outputs():
+    file = one_op("QUANTIZE", FLOAT, INT8)
+    (graph,) = file.graphs
+    operator = dataclasses.replace(graph.operators[0], outputs=())
+    graph = dataclasses.replace(graph, operators=(operator,))
+    assert len(targets(dataclasses.replace(file, graphs=(graph,)))) == len(TARGETS)
 
 
 def chain(*kinds: str) -> TfliteModel:

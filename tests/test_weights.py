@@ -825,6 +825,14 @@ def test_a_short_pickle_cannot_ask_for_all_memory(tmp_path):
         read_checkpoint(path)
 
 
+def test_a_tensor_of_anything_but_a_storage(tmp_path):
+    path = tmp_path / "view.pth"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01\x85K\x00))tR"  # of the tuple (1,)
+    path.write_bytes(zipped(b"\x80\x02}X\x01\0\0\0a" + tensor + b"s."))
+    with pytest.raises(ValueError, match="has a tensor of tuple: it is damaged"):
+        read_checkpoint(path)
+
+
 def test_damaged_keras_files(v2_file, tmp_path):
     path = tmp_path / "cut"
     path.write_bytes(v2_file.read_bytes()[:200_000])

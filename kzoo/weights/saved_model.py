@@ -6,7 +6,6 @@ would unfold to.
 """
 
 import contextlib
-import io
 import os
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import keras
 
-from kzoo.weights.readers.limits import FAULTS, check_archive, check_hdf5, parse_json
+from kzoo.weights.readers.limits import FAULTS, check_archive, open_hdf5, parse_json
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # in a .keras file
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -67,13 +66,10 @@ def told_of(file: Path) -> Iterator[None]:
 
 def saved_config(file: Path) -> Any:
     """Return a model's configuration as its file has it. Raises one of FAULTS."""
-    import h5py  # as late as possible: `import kzoo` costs keras and numpy
-
     with file.open("rb") as stream:
         start = stream.read(len(HDF5))
     if start == HDF5:
-        with h5py.File(file, "r") as root:
-            check_hdf5(root, file.stat().st_size)
+        with open_hdf5(file.read_bytes()) as root:
             if "model_config" not in root.attrs:
                 raise ValueError(
                     "It holds weights alone: pass them as weights= when the model is built."
@@ -83,9 +79,8 @@ def saved_config(file: Path) -> Any:
         check_archive(archive)
         config = parse_json(archive.read(CONFIG), "Its configuration")
         if WEIGHTS in archive.namelist():
-            stored = archive.read(WEIGHTS)
-            with h5py.File(io.BytesIO(stored), "r") as root:
-                check_hdf5(root, len(stored))
+            with open_hdf5(archive.read(WEIGHTS)):
+                pass
     return config
 
 

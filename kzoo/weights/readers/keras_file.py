@@ -12,7 +12,7 @@ import numpy as np
 
 from kzoo.preprocessing import scaling
 from kzoo.weights.checkpoint import ROW, Checkpoint, Unit
-from kzoo.weights.readers.limits import check_archive, check_hdf5, parse_json
+from kzoo.weights.readers.limits import check_archive, open_hdf5, parse_json
 
 Layers = Iterable[tuple[str, list[np.ndarray]]]
 
@@ -85,11 +85,8 @@ def saved_layers(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
     """Keras 3's .weights.h5, and the .h5 of Keras 2: weights alone or a whole model."""
-    import h5py  # as late as possible: `import kzoo` costs keras and numpy
-
     try:
-        with h5py.File(io.BytesIO(data), "r") as root:
-            check_hdf5(root, len(data))
+        with open_hdf5(data) as root:
             if "layers" in root and "layer_names" not in root.attrs:
                 return checkpoint(file, "Keras .weights.h5", in_order(root["layers"]))
             group = root.get("model_weights", root)
@@ -167,15 +164,12 @@ def in_order(group: Any) -> list[tuple[str, list[np.ndarray]]]:
 
 def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
     """A .keras file: the configuration has the order of the layers, the HDF5 their arrays."""
-    import h5py
-
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             check_archive(archive)
             config = parse_json(archive.read("config.json"), "Its configuration")
             stored = archive.read("model.weights.h5")
-        with h5py.File(io.BytesIO(stored), "r") as root:
-            check_hdf5(root, len(stored))
+        with open_hdf5(stored) as root:
             named = {layer_name(key, part): part for key, part in root["layers"].items()}
             order = [layer["config"]["name"] for layer in saved_layers(config)]
             layers = [(name, layer_arrays(named[name])) for name in order if name in named]

@@ -1,9 +1,12 @@
 """What a container may hold: nothing outside itself, and not a thousand times its own size."""
 
+import contextlib
+import io
 import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 # What Keras, h5py, zipfile and the readers here raise on files that are damaged, by a byte of which
@@ -35,7 +38,43 @@ def check_archive(archive: zipfile.ZipFile) -> None:
     )
 
 
-def check_hdf5(root: Any, stored: int) -> None:
+@contextlib.contextmanager
+def open_hdf5(data: bytes) -> Iterator[Any]:
+    """Open an HDF5 file, given as bytes, for reading.
+
+    Raises ValueError where it names other files, where its arrays have far more bytes than it, and
+    where the HDF5 library would never come to an end.
+    """
+    import h5py  # as late as possible: `import kzoo` costs keras and numpy
+
+    check_heaps(data)
+    with h5py.File(io.BytesIO(data), "r") as root:
+        check_links(root, len(data))
+        yield root
+
+
+HEAP, OBJECT = b"GCOL\x01\0\0\0", struct.Struct("<HHIQ")  # index, references, reserved, bytes
+
+
+def check_heaps(data: bytes) -> None:
+    """Raise ValueError where the free space of a heap of texts is smaller than its own header.
+
+    The HDF5 library steps over free space by its size, and for 0 it stays there for ever.
+    Format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, section III.E.
+    """
+    heap = data.find(HEAP)
+    while heap >= 0:
+        at = heap + 16
+        end = min(len(data), heap + int.from_bytes(data[heap + 8 : at], "little"))
+        while at + OBJECT.size <= end:
+            index, _, _, size = OBJECT.unpack_from(data, at)
+            if index == 0 and size < OBJECT.size:
+                raise ValueError(f"Its HDF5 file is damaged: a heap at byte {heap} has no end.")
+            at += size if index == 0 else OBJECT.size + -(-size // 8) * 8
+        heap = data.find(HEAP, heap + len(HEAP))
+
+
+def check_links(root: Any, stored: int) -> None:
     """Raise ValueError where an opened HDF5 file of `stored` bytes names other files.
 
     Also where its arrays have far more bytes than it.

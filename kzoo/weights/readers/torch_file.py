@@ -102,6 +102,8 @@ class TensorUnpickler(pickle.Unpickler):
         strides: tuple[int, ...],
         *_: Any,
     ) -> View:
+        if not isinstance(storage, Storage):
+            raise ValueError(f"The pickle has a tensor of {type(storage).__name__}: it is damaged.")
         return View(storage, offset, tuple(shape), tuple(strides))
 
     def parameter(self, data: View, *_: Any) -> View:

@@ -95,8 +95,8 @@ def request(rng: Random, load: str, port: int) -> bytes:
         head = f"{rng.choice(METHODS)} / HTTP/1.1\r\nHost: {host}\r\n"
         return f"{head}Content-Length: 9999999999\r\n\r\n".encode()
     content = bytearray(f"GET / HTTP/1.1\r\nHost: {host}\r\nX: y\r\n\r\n".encode())
-    for _ in range(rng.randrange(1, 5)):  # damaged
-        content[rng.randrange(4)] = rng.randrange(256)
+    for at in rng.sample(range(3), rng.randrange(1, 4)):  # its method is damaged
+        content[at] ^= rng.randrange(1, 256)
     return bytes(content)
 
 

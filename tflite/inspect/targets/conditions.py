@@ -87,9 +87,11 @@ def dtype_pairs(*pairs: tuple[str, str]) -> Condition:
     """(dtype of the input, of the output) is one of these."""
 
     def check(operation: Operation) -> Answer | None:
-        x = operation.input(0)
-        y = operation.graph.tensors[operation.op.outputs[0]]
-        if x is None or (x.dtype, y.dtype) in pairs:
+        x, outputs = operation.input(0), operation.op.outputs
+        if x is None or not outputs:
+            return None
+        y = operation.graph.tensors[outputs[0]]
+        if (x.dtype, y.dtype) in pairs:
             return None
         return Answer("no", f"from {x.dtype} to {y.dtype}")
 
