@@ -1,5 +1,6 @@
 """Reading a person's images: every odd file has one clear outcome."""
 
+import os
 import zlib
 
 import numpy as np
@@ -221,6 +222,14 @@ class TestReadDataset:
         (tmp_path / "a.csv").write_bytes(b"\x00\x01\x02\x00\xff" * 9)
         with pytest.raises(ValueError, match=r"a\.csv is no text"):
             read_dataset(tmp_path / "a.csv")
+
+
+def test_a_class_whose_folder_is_no_utf_8(tmp_path):
+    """Its label is text that plots, labels.txt and the file's metadata can hold."""
+    for name in (b"caf\xe9", b"tea"):
+        for i in range(4):
+            write_image(tmp_path / os.fsdecode(name) / f"{i}.png", (i, 9, 9 * len(name)))
+    assert read_dataset(tmp_path).labels == ("caf\\udce9", "tea")
 
 
 def test_images_are_read_once_while_they_fit(tmp_path, monkeypatch):

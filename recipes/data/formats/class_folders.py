@@ -56,7 +56,8 @@ def of_one_class(folder: Path, split: str | None, issues: list[Issue]) -> Iterab
         # A class may itself hold train/ and test/: cats/test/1.jpg.
         inner = [SPLITS.get(folded(part)) for part in path.relative_to(folder).parts[:-1]]
         own = max([split, *inner], key=GUARD.__getitem__)
-        yield Labelled(path, folder.name, own)
+        label = folder.name.encode("utf-8", "backslashreplace").decode()  # bytes that are no text
+        yield Labelled(path, label, own)
 
 
 def has_class_folders(data: Path) -> bool:

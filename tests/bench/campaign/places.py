@@ -26,7 +26,7 @@ ENVIRONMENTS = {
 }  # fmt: skip
 NAMES = {
     "Windows-reserved": ("CON", "aux", "NUL.txt", "COM1", "LPT9", "PRN"),
-    "spaces and dots": ("a b", " lead", "trail ", "...", "a.", "-x", "--help"),
+    "spaces and dots": ("a b", " lead", "trail ", "a..b", "a.", "-x", "--help"),
     "letters": ("İstanbul", "\u0131s\u0131", "straße", "猫", "é", "e\u0301", "😀", "a\u202eb"),
     "long": ("x" * 255, "y" * 254, "ß" * 127),
     "no UTF-8": (os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xff\xfe"), "plain"),
