@@ -24,14 +24,16 @@ from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.label_sets import read_label_sets, read_label_sets_test
 from kzoo.recipes.data.packing import pack_labels
 from kzoo.recipes.evaluation.classification.classify_files import load_classifier
+from kzoo.recipes.evaluation.classification.label_metrics import (
+    Scored,
+    best_thresholds,
+    score_labels,
+)
 from kzoo.recipes.evaluation.classification.label_report import (
     REPORT,
     LabelResults,
-    Scored,
-    best_thresholds,
     has_thresholds,
     label_predictor,
-    score_labels,
     thresholds_of,
 )
 from kzoo.recipes.options import configured

@@ -15,7 +15,7 @@ from kzoo.recipes.cli import main
 from kzoo.recipes.configs import LABEL_LOSSES
 from kzoo.recipes.data import read_dataset, read_label_sets
 from kzoo.recipes.data.label_sets import drawn_by_label, read_label_sets_test
-from kzoo.recipes.evaluation.classification.label_report import (
+from kzoo.recipes.evaluation.classification.label_metrics import (
     Scored,
     average_precision,
     best_thresholds,

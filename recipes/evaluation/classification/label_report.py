@@ -1,4 +1,4 @@
-"""How good label sets are, and what a multi-label run leaves for people."""
+"""What a multi-label run leaves for people: figures, the page, predictions.csv."""
 
 import csv
 import dataclasses
@@ -21,6 +21,13 @@ from kzoo.recipes.evaluation.classification.class_report import (
     title,
 )
 from kzoo.recipes.evaluation.classification.classify_files import load_classifier
+from kzoo.recipes.evaluation.classification.label_metrics import (
+    THRESHOLD,
+    LabelScore,
+    Scored,
+    cells,
+    share,
+)
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
 from kzoo.recipes.evaluation.results import RunResults
@@ -29,138 +36,7 @@ from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite.metadata.reading import read_metadata
 
-THRESHOLD = 0.5  # of a label that no file has one of its own for
 MOST_CURVES = 12  # labels whose precision and recall are drawn
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scored:
-    """Probabilities (N, labels), and the threshold of each label."""
-
-    probabilities: np.ndarray
-    thresholds: np.ndarray
-
-    @property
-    def decisions(self) -> np.ndarray:
-        """Which labels each image is given, (N, labels) bool."""
-        return self.probabilities >= self.thresholds
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LabelScore:
-    """How good label sets are. Arrays are (labels,); nan where no image has the label."""
-
-    thresholds: np.ndarray
-    average_precision: np.ndarray
-    true: np.ndarray  # images that have the label and are given it
-    false: np.ndarray  # images that are given it without having it
-    missed: np.ndarray
-    exact: float  # share of the images all of whose labels are right
-
-    @property
-    def map(self) -> float:
-        """Mean of the average precisions, of the labels that some image has."""
-        known = self.average_precision[~np.isnan(self.average_precision)]
-        return float(known.mean()) if len(known) else float("nan")
-
-    @property
-    def f1(self) -> np.ndarray:
-        """F1 of each label at its threshold."""
-        return f1(self.true, self.false, self.missed)
-
-    @property
-    def macro_f1(self) -> float:
-        """Mean of the labels' F1, of those that some image has."""
-        known = self.f1[self.true + self.missed > 0]
-        return float(known.mean()) if len(known) else float("nan")
-
-    @property
-    def micro_f1(self) -> float:
-        """F1 of all decisions together."""
-        return float(f1(*(x.sum() for x in (self.true, self.false, self.missed))))
-
-    def figures(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Return what is kept in results.json, where nan is null."""
-        columns = {
-            "threshold": self.thresholds, "precision": share(self.true, self.false),
-            "recall": share(self.true, self.missed), "f1": self.f1,
-            "average_precision": self.average_precision, "images": self.true + self.missed,
-        }  # fmt: skip
-        by_label = {
-            label: {name: finite(values[i]) for name, values in columns.items()}
-            for i, label in enumerate(labels)
-        }
-        whole = ("map", "micro_f1", "macro_f1", "exact")
-        return {name: finite(getattr(self, name)) for name in whole} | {"by_label": by_label}
-
-    def as_json(self) -> dict[str, Any]:
-        return self.figures([str(i) for i in range(len(self.thresholds))])
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in cells(self).items())
-
-
-def finite(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def share(part: Any, rest: Any) -> np.ndarray:
-    """Return part / (part + rest), nan of nothing."""
-    whole = np.asarray(part + rest, float)
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-
-
-def f1(true: Any, false: Any, missed: Any) -> np.ndarray:
-    """Return the harmonic mean of precision and recall; 0 where there is nothing to find."""
-    return 2 * true / np.maximum(1, 2 * true + false + missed)
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean precision at every image that has the label, nan without any.
-
-    scores, truth: (N,). Sum of (recall step) x precision, without interpolation; images of equal
-    scores stand at one place, as scikit-learn's average_precision_score has it.
-    """
-    if not truth.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # of those with one score
-    found = np.cumsum(truth[order].astype(bool))[last]
-    precision = found / (np.flatnonzero(last) + 1)
-    return float((np.diff(found, prepend=0) * precision).sum() / truth.sum())
-
-
-def best_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return for each label the threshold (labels,) of the highest F1; .5 where no image has it.
-
-    It lies midway between two scores. Of equal ones the nearest to .5 is taken.
-    """
-    chosen = []
-    for scores, truth in zip(probabilities.T, targets.T.astype(bool), strict=True):
-        if not truth.any():
-            chosen.append(THRESHOLD)
-            continue
-        levels = np.unique(scores.astype(float))
-        candidates = np.append((levels[1:] + levels[:-1]) / 2, levels[0] / 2)
-        given = scores >= candidates[:, None]
-        quality = f1(
-            (given & truth).sum(1), (given & ~truth).sum(1), (~given & truth).sum(1)
-        )  # fmt: skip
-        best = candidates[quality >= quality.max() - 1e-12]
-        chosen.append(best[np.abs(best - THRESHOLD).argmin()])
-    return np.array(chosen)
-
-
-def score_labels(predictions: Scored, split: Split, labels: Sequence[str]) -> LabelScore:
-    """Return the score of what was predicted of the images of a split."""
-    truth, given = split.targets.astype(bool), predictions.decisions
-    return LabelScore(
-        predictions.thresholds,
-        np.array([average_precision(predictions.probabilities[:, i], truth[:, i])
-                  for i in range(len(labels))]),
-        (given & truth).sum(axis=0), (given & ~truth).sum(axis=0), (~given & truth).sum(axis=0),
-        float((given == truth).all(axis=1).mean()),
-    )  # fmt: skip
 
 
 def thresholds_of(file: Path, labels: int) -> np.ndarray:
@@ -196,9 +72,6 @@ def label_predictor(file: Path, top: int) -> Predictor:
         ]  # fmt: skip
 
     return Predictor(classifier.size, run)
-
-
-# The report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -251,13 +124,6 @@ class LabelResults(RunResults):
             for name, key in (("mAP", "map"), ("F1 of all decisions", "micro_f1"))
         ]
         return f"on the test images: {'; '.join(words)}"
-
-
-def cells(score: LabelScore) -> dict[str, str]:
-    values = {"mAP": score.map, "micro F1": score.micro_f1, "macro F1": score.macro_f1}
-    return {name: number(value) for name, value in values.items()} | {
-        "all labels right": f"{score.exact:.1%}"
-    }
 
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
