@@ -72,7 +72,7 @@ def test_in_float_nothing_changes(name, monkeypatch):
     model, x = net(name), images(16).astype("float32")
     graph, plan = planned(model, x, "split", (), "mse", False)
     monkeypatch.setattr("kzoo.quantization.equalize.LEAST_SHARE", -1.0)  # all sites
-    other = emit(equalize(graph, plan, x)[0], name="equal")
+    other = emit(equalize(graph, plan, x), name="equal")
     gates = [layer.name for layer in other.layers if layer.name.endswith("_gate_shift")]
     assert bool(gates) == name.startswith("v3")
     # Against the graph before: bytes as input move the padding by half a pixel, in both.

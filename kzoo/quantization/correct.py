@@ -55,12 +55,8 @@ class Pair:
             if op.name not in exact:
                 exact[op.name] = self.run.before_rounding(op, exact, images, False)
             int8[op.name] = self.run.before_rounding(op, int8, images, True)
-            if not isinstance(op, Linear):
-                self.drop(op, exact, int8)
-
-    def drop(self, op: Op, exact: dict[str, Any], int8: dict[str, Any]) -> None:
-        for values in (exact, int8):
-            self.run.drop(op, values)
+            for values in (exact, int8):
+                self.run.drop_inputs(op, values)
 
     def shift(self, op: Op, by: np.ndarray) -> None:
         """Add (C,) to the int8 outputs of `op`."""
@@ -73,7 +69,8 @@ class Pair:
         for exact, int8 in zip(self.exact, self.int8, strict=True):
             if op.name in int8 and not is_float(op):
                 int8[op.name] = self.run.rounded(op, int8[op.name])
-            self.drop(op, exact, int8)
+            if op.name not in self.run.last_reader:
+                del exact[op.name], int8[op.name]
 
     def excess(self, op: Op) -> np.ndarray:
         """(C,): by how much int8 is above float on average, where readers see what is wanted.

@@ -22,13 +22,14 @@ from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op,
 from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
 from kzoo.quantization.ranges import DOMAINS, SCORES, Plan, is_float
 from kzoo.quantization.rules.rewrite import Result, Rewrite, rewrite
-from kzoo.quantization.simulate import CHUNK, Run
+from kzoo.quantization.simulate import OBSERVED, Run
+from kzoo.quantization.variants import PAIR, Variant, outputs
 
 LARGEST_FACTOR = 256.0  # a channel of less is as good as dead
 # A gate's convolution costs more than the sum: all nine of a V3-Small make it 15 % slower. It is
 # placed where the site brings at least this share of the noise.
 LEAST_SHARE = 0.05
-COMPARED = 16  # images that noise is measured on
+COMPARED = 8  # images that noise is measured on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,20 +130,18 @@ def lets_pass(op: Op) -> bool:
     return isinstance(op, Plain) or (isinstance(op, Activation) and op.function == "relu")
 
 
-def equalize(
-    graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool = False
-) -> tuple[Graph, set[str]]:
+def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool = False) -> Graph:
     """The graph with a factor for each channel at every site that is worth it.
 
-    And the operations whose outputs are others than before. `plan` is that of the graph as it is;
-    on `images` (N, H, W, C) ranges and noise are measured. A layer that is kept in float takes its
-    part: what stands between it and the next is int8 all the same. `everywhere`: at all sites.
+    `plan` is that of the graph as it is; on `images` (N, H, W, C) ranges and noise are measured. A
+    layer that is kept in float takes its part: what stands between it and the next is int8 all the
+    same. `everywhere`: at all sites.
     """
     sites = [s for s in find_sites(graph) if plan.fake_quants.intersection(s.between)]
     if not everywhere:
         sites = worthwhile(sites, graph, plan, images)
     if not sites:
-        return graph, set()
+        return graph
     factors: dict[str, np.ndarray] = {}
     bounds = {}
     for site, channels in zip(sites, channels_of(graph, sites, images), strict=True):
@@ -185,7 +184,7 @@ def equalize(
             return inner, product
         return (dataclasses.replace(op, bounds=bounds.get(op.name)),)
 
-    return rewrite(graph, rule), {name for site in sites for name in site.between}
+    return rewrite(graph, rule)
 
 
 def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) -> list[Site]:
@@ -196,11 +195,12 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
     run, some = Run(graph, plan), images[:COMPARED]
     names = [op.name for op in graph.ops.values() if not is_float(op)]
     chosen = [names] + [[n for n in (s.source, s.gate, s.product) if n] for s in gated]
+    variants = [Variant(which, int8_weights=True) for which in chosen]
     noise = np.zeros(len(chosen))
-    for i in range(0, len(some), CHUNK):
-        chunk = some[i : i + CHUNK]
+    for i in range(0, len(some), PAIR):
+        chunk = some[i : i + PAIR]
         exact = run(chunk)
-        noise += [difference(graph, run(chunk, which, exact), exact) for which in chosen]
+        noise += [difference(graph, found, exact) for found in outputs(run, variants, chunk, exact)]
         del exact  # or it is there until the next one is
     least = LEAST_SHARE * noise[0]
     loud = {site for site, level in zip(gated, noise[1:], strict=True) if level > least}
@@ -232,8 +232,8 @@ def channels_of(graph: Graph, sites: list[Site], images: np.ndarray) -> list[Cha
     """What the source of each site gives on images (N, H, W, C)."""
     run, sources = Run(graph), [site.source for site in sites]
     found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
-    for i in range(0, len(images), CHUNK):
-        for op, value in run.walk(images[i : i + CHUNK], wanted=sources):
+    for i in range(0, len(images), OBSERVED):
+        for op, value in run.walk(images[i : i + OBSERVED], wanted=sources):
             if op.name in found:
                 flat = keras.ops.reshape(value, (-1, value.shape[-1]))
                 sums = (

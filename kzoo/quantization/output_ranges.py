@@ -6,15 +6,16 @@ large values weigh much in the one and little in the other. At a V3-Small's row6
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kzoo.quantization.equalize import difference
-from kzoo.quantization.graph import Graph, Op
+from kzoo.quantization.graph import Graph
 from kzoo.quantization.ranges import Plan, Range, exact_zero, widen, with_limits
 from kzoo.quantization.simulate import CHUNK, Run
+from kzoo.quantization.variants import Variant, exact_outputs, outputs
 
 # Of the noise of all activations: those of less stay as they are. .02 and 16 images took nearly
 # twice as long as .03 and 8: V3-Small 14.1 against 13.9 dB, V2 20.7 against 19.9 (simulated).
@@ -43,44 +44,50 @@ def refine(
 
 def activation_noise(graph: Graph, plan: Plan, images: np.ndarray) -> float:
     """Return how far the outputs on images are from float with all activations rounded."""
-    run, rounding = Run(graph, plan), Rounding(graph, plan)
-    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-    known = ((chunk, run(chunk)) for chunk in chunks)
-    return sum(
-        difference(graph, rounding(chunk, plan.fake_quants, exact), exact) for chunk, exact in known
-    )
+    run, everything, total = Run(graph, plan), Variant(plan.fake_quants), 0.0
+    for i in range(0, len(images), CHUNK):
+        chunk = images[i : i + CHUNK]
+        exact = exact_outputs(run, chunk, plan.fake_quants)
+        (found,) = outputs(run, [everything], chunk, exact)
+        total += difference(graph, found, exact)
+        del exact  # or it is there until the next one is
+    return total
 
 
 def narrower(graph: Graph, plan: Plan, images: np.ndarray, progress: Callable[[str], None]) -> Plan:
     """Return the plan with the ranges that `images` choose."""
-    # A small chunk first: on that alone it is told which activations are loud.
-    chunks = [images[:SCREENED]]
-    chunks += [images[i : i + CHUNK] for i in range(SCREENED, len(images), CHUNK)]
     run = Run(graph, plan)
-    exact = [run(chunk) for chunk in chunks]
 
-    def noise(key: str, bounds: Range, count: int = len(chunks)) -> float:
-        ranges = plan.ranges | {key: bounds}
-        alone = Rounding(graph, dataclasses.replace(plan, ranges=ranges))
-        names = [name for name in plan.fake_quants if plan.grids[name] == key]
-        return sum(
-            difference(graph, alone(chunk, names, known), known)
-            for chunk, known in zip(chunks[:count], exact, strict=False)
-        )
+    def noises(tried: Mapping[str, Range], exact: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+        """What each key's operations, rounded over the range, do to the outputs."""
+        variants = [Variant(rounded_to(key), {key: bounds}) for key, bounds in tried.items()]
+        total = np.zeros(len(tried))
+        for chunk, known in exact:
+            found = outputs(run, variants, chunk, known)
+            total += [difference(graph, each, known) for each in found]
+        return dict(zip(tried, total.tolist(), strict=True))
+
+    def rounded_to(*keys: str) -> list[str]:
+        return [name for name in plan.fake_quants if plan.grids[name] in keys]
 
     ranges = dict(plan.ranges)
+    screened = images[:SCREENED]
     keys = [key for key in ranges if key not in plan.fixed]
-    first = {key: noise(key, ranges[key], 1) for key in keys}
-    loud = [key for key in keys if first[key] > LEAST_SHARE * sum(first.values())]
-    for i, key in enumerate(sorted(loud, key=lambda key: -first[key])):
-        progress(f"range {i + 1} of {len(loud)}: {key}")
-        least = noise(key, ranges[key])
-        for end in (1, 0):
-            for bounds in narrowed(ranges[key], end):
-                found = noise(key, bounds)
-                if found >= LEAST_GAIN * least:
-                    break
-                least, ranges[key] = found, bounds
+    first = noises({key: ranges[key] for key in keys}, [(screened, run(screened))])
+    loud = [key for key, noise in first.items() if noise > LEAST_SHARE * sum(first.values())]
+    progress(f"{len(loud)} activations make most of the noise: {', '.join(loud)}")
+    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+    exact = [(chunk, exact_outputs(run, chunk, rounded_to(*loud))) for chunk in chunks]
+    least = noises({key: ranges[key] for key in loud}, exact)
+    for end in (1, 0):
+        steps = {key: narrowed(ranges[key], end) for key in loud}
+        while tried := {key: bounds for key in steps if (bounds := next(steps[key], None))}:
+            found = noises(tried, exact)
+            better = [key for key in tried if found[key] < LEAST_GAIN * least[key]]
+            for key in better:
+                least[key], ranges[key] = found[key], tried[key]
+            steps = {key: steps[key] for key in better}
+            progress(f"ranges narrowed: {', '.join(better) or 'none'}")
     plan = dataclasses.replace(plan, ranges=ranges)
     widen(graph, plan)
     return with_limits(graph, plan)
@@ -94,12 +101,3 @@ def narrowed(bounds: Range, end: int) -> Iterator[Range]:
     for step in range(1, STEPS + 1):
         factor = FACTOR**step
         yield exact_zero((low, high * factor) if end else (low * factor, high))
-
-
-class Rounding(Run):
-    """Outputs rounded, weights in float."""
-
-    def before_rounding(
-        self, op: Op, values: Mapping[str, Any], images: Any, quantized: bool
-    ) -> Any:
-        return super().before_rounding(op, values, images, False)

@@ -23,6 +23,7 @@ from kzoo.quantization.output_ranges import CHOOSING, JUDGING, refine
 from kzoo.quantization.read import Kept, read
 from kzoo.quantization.simulate import observe
 
+RANKED = 16  # images whose ranges tell which activations make noise, before equalization
 EQUALIZED = 64  # images that channels are compared on
 CORRECTED = 32  # images that biases are corrected on: of a V2 they hold .4 GB
 
@@ -51,7 +52,7 @@ def quantize(
         a DEQUANTIZE and before a QUANTIZE, and as slow as in a float file.
     ranges: "output" begins with the ranges of least squared error ("mse") and narrows those of the
         activations that make most noise, as long as the model's outputs on 6 images come nearer to
-        float; if they do not on 8 others, it stays with "mse". It takes about as long as the rest.
+        float; if they do not on 8 others, it stays with "mse".
         "minmax" for none cut off, or the share of values to cut off at each end of an activation's
         range.
     equalization: scale the channels of an activation to one range where the layer after takes that
@@ -59,8 +60,8 @@ def quantize(
         that activation makes a twentieth of the noise (at four places of a V3-Small). "all" places
         it at every such activation, where a V3-Small gains in accuracy and takes 11 % more time.
     bias_correction: take off each bias what int8 shifts its channel by, on average.
-    progress: called with a line for each activation that ranges="output" looks at, and first with
-        what `calibration` is short of: too few images, the same ones again, all alike.
+    progress: called first with what `calibration` is short of (too few images, the same ones again,
+        all alike), then with a line for each step of ranges="output": which activations it narrows.
 
     Raises ValueError for a layer that has no int8 form, with its name.
     """
@@ -109,21 +110,16 @@ def planned(
     """The graph of the model in its int8 form, and what quantization adds to it."""
     graph = read(model, keep_float)
     graph = lower(graph, hard_swish=hard_swish, bytes_in=holds_bytes(batched(calibration)))
-    placed = ranges_.place(graph)
-    histograms = observe(graph, *placed, batched(calibration))
-    plan = ranges_.make_plan(graph, placed, histograms, ranges)
     if equalization:
-        graph, changed = equalize(
-            graph, plan, first(calibration, EQUALIZED), everywhere=equalization == "all"
-        )
-        if changed:
-            placed = grids, rounded = ranges_.place(graph)
-            # Those that share a range are observed together.
-            keys = {grids[name] for name in changed & rounded}
-            names = {name for name in rounded if grids[name] in keys}
-            histograms |= observe(graph, grids, names, batched(calibration))
-            plan = ranges_.make_plan(graph, placed, histograms, ranges)
-    return graph, plan
+        few = plan_of(graph, first(calibration, RANKED), ranges)
+        images = first(calibration, EQUALIZED)
+        graph = equalize(graph, few, images, everywhere=equalization == "all")
+    return graph, plan_of(graph, calibration, ranges)
+
+
+def plan_of(graph: Graph, calibration: Any, ranges: ranges_.Method) -> ranges_.Plan:
+    placed = ranges_.place(graph)
+    return ranges_.make_plan(graph, placed, observe(graph, *placed, batched(calibration)), ranges)
 
 
 def check_model(model: keras.Model) -> None:

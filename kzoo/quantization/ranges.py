@@ -127,6 +127,7 @@ class Histogram:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(pairs, self.BINS // 4)
             self.limit *= 2
+        values = np.ascontiguousarray(values)  # a sample is a view, which is slow to count
         # A value at the limit itself falls into one bin more, which the last one takes.
         index = values.ravel() * np.float32(self.BINS / 2 / self.limit)
         index += np.float32(self.BINS / 2)
@@ -188,13 +189,21 @@ def search(histogram: Histogram, bounds: Range, method: Method = "mse") -> Range
         return min(low, 0.0), max(high, 0.0)
     fractions = np.linspace(1, 0, 200, endpoint=False)
     lows, highs = low * fractions, high * fractions
-    below = np.array([(counts * np.maximum(edge - values, 0) ** 2).sum() for edge in lows])
-    above = np.array([(counts * np.maximum(values - edge, 0) ** 2).sum() for edge in highs])
+    below = squares_above(-values[::-1], counts[::-1], -lows)
+    above = squares_above(values, counts, highs)
     steps = (highs[None] - lows[:, None]) / LEVELS
     rounding = (counts.sum() - histogram.zeros) * steps**2 / 12
     best = np.argmin(below[:, None] + above[None] + rounding)
     i, j = np.unravel_index(best, rounding.shape)
     return float(lows[i]), float(highs[j])
+
+
+def squares_above(values: np.ndarray, counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """For each edge the sum of count * (value - edge)^2 over ascending values above it."""
+    powers = np.stack([counts, counts * values, counts * values**2])
+    from_here = np.cumsum(powers[:, ::-1], axis=1)[:, ::-1]
+    n, total, squares = np.pad(from_here, ((0, 0), (0, 1)))[:, np.searchsorted(values, edges)]
+    return squares - 2 * edges * total + edges**2 * n
 
 
 def make_plan(

@@ -13,6 +13,7 @@ from kzoo.quantization.quantize import planned
 from kzoo.quantization.ranges import Method, Plan, is_float
 from kzoo.quantization.read import Kept
 from kzoo.quantization.simulate import Run
+from kzoo.quantization.variants import Variant, outputs
 
 HARMLESS_DB = 30.0  # noise of a thousandth of the signal's power
 ORDER = (
@@ -70,7 +71,7 @@ def sensitivity(
     signals = {name: keras.ops.convert_to_numpy(exact[name]) for name in targets}
     found = {}
     for name, ops in layers(graph, plan, {op.name for op in model.layers}).items():
-        noisy = run(images, ops, exact)
+        (noisy,) = outputs(run, [Variant(ops, int8_weights=True)], images, exact)
         noise = np.mean([
             np.sum((keras.ops.convert_to_numpy(noisy[target]) - signal) ** 2)
             / np.sum((signal - signal.mean(axis=0)) ** 2)

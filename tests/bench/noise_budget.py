@@ -9,7 +9,6 @@ biases as they are. Cost: 40 s of CPU for V3-Small.
 """
 
 import argparse
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,8 +20,9 @@ from record import record
 
 from kzoo.quantization import correct, quantize
 from kzoo.quantization.graph import Linear
-from kzoo.quantization.output_ranges import Rounding, refine
+from kzoo.quantization.output_ranges import CHOOSING, JUDGING, refine
 from kzoo.quantization.simulate import CHUNK, Run
+from kzoo.quantization.variants import Variant, outputs
 from kzoo.recipes.data.images import Images
 
 LOUDEST = 8
@@ -33,6 +33,13 @@ class Weights(Run):
 
     def rounded(self, op: Any, y: Any) -> Any:
         return y
+
+
+class Rounding(Run):
+    """Outputs rounded, weights in float."""
+
+    def before_rounding(self, op: Any, values: Any, images: Any, quantized: bool) -> Any:
+        return super().before_rounding(op, values, images, False)
 
 
 def budget(net: str, model: keras.Model, calibration: np.ndarray, images: np.ndarray) -> list[dict]:
@@ -47,13 +54,11 @@ def budget(net: str, model: keras.Model, calibration: np.ndarray, images: np.nda
 
     wanted = logits(exact)
 
-    def decibels(run: Run, names: Collection[str], known: bool = False) -> float:
-        starts = exact if known else [None] * len(chunks)
-        found = [run(x, names, start) for x, start in zip(chunks, starts, strict=True)]
+    def decibels(found: list[dict]) -> float:
         noise = np.square(logits(found) - wanted).sum()
         return float(10 * np.log10(np.square(wanted).sum() / noise)) if noise else np.inf
 
-    refined = refine(graph, plan, calibration[: quantize.REFINED].astype("float32"))
+    refined = refine(graph, plan, calibration[: CHOOSING + JUDGING].astype("float32"))
     rows = []
     for what, run, ranges in (
         ("weights", Weights, plan),
@@ -64,9 +69,12 @@ def budget(net: str, model: keras.Model, calibration: np.ndarray, images: np.nda
         with mock.patch.object(correct, "Run", run):
             some = calibration[: quantize.CORRECTED].astype("float32")
             corrected = correct.correct_biases(graph, ranges, some)
-        rows.append((what, decibels(run(corrected, ranges), list(graph.ops))))
+        rounding = run(corrected, ranges)
+        rows.append((what, decibels([rounding(x, list(graph.ops)) for x in chunks])))
     names = [name for name in plan.fake_quants if not isinstance(graph.ops[name], Linear)]
-    alone = [(decibels(Rounding(graph, plan), [name], True), name) for name in names]
+    run, variants = Run(graph, plan), [Variant([name]) for name in names]
+    found = [outputs(run, variants, x, known) for x, known in zip(chunks, exact, strict=True)]
+    alone = [(decibels(one), name) for name, *one in zip(names, *found, strict=True)]
     rows += [(f"{name} alone", value) for value, name in sorted(alone)[:LOUDEST]]
     return [
         {"net": net, "rounded": what, "sqnr_db": f"{value:.1f}", "photos": len(images)}

@@ -1,0 +1,126 @@
+"""The outputs of a graph rounded in several ways, computed together.
+
+Of each way only what differs from float is computed, and all ways that differ go through an
+operation as one batch: on two images most operations take longer to call than to compute.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kzoo.quantization.graph import Linear
+from kzoo.quantization.ranges import Range
+from kzoo.quantization.simulate import Run, on_levels
+
+PAIR = 2  # images at a time: every operation's output in float is kept of them
+MOST_IMAGES = 24  # in a batch; 48 took .2 GB more of a V3-Large and the same time
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Which operations are rounded, the others being in float.
+
+    `ranges`, by key, stand in place of the plan's. `int8_weights`: weights are rounded too.
+    """
+
+    quantized: Collection[str]
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+    int8_weights: bool = False
+
+
+def outputs(
+    run: Run, variants: Sequence[Variant], images: Any, exact: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return, for each variant, the model's outputs and what leads to them directly, by name.
+
+    `run` has a plan; `exact` holds outputs in float on `images` (N, H, W, C): of every operation,
+    or of those that `exact_outputs` finds are read.
+    """
+    # JAX compiles an operation for each size of its batch: there a size of its own costs more.
+    jax = keras.backend.backend() == "jax"
+    size = 1 if jax else max(1, MOST_IMAGES // len(images))
+    groups = [variants[i : i + size] for i in range(0, len(variants), size)]
+    return [found for group in groups for found in Together(run, group, images, exact).ends()]
+
+
+def exact_outputs(run: Run, images: Any, quantized: Collection[str]) -> dict[str, Any]:
+    """Return the outputs in float that variants read which round no more than `quantized`.
+
+    That is a third of all, of variants whose weights stay in float.
+    """
+    several = (op.inputs for op in run.graph.ops.values() if len(op.inputs) > 1)
+    read = run.ends.union(quantized, *several)
+    return {op.name: value for op, value in run.walk(images) if op.name in read}
+
+
+class Together:
+    """A graph computed for several variants in one pass."""
+
+    def __init__(
+        self, run: Run, variants: Sequence[Variant], images: Any, exact: Mapping[str, Any]
+    ):
+        self.run, self.variants, self.images, self.exact = run, variants, images, exact
+        # By operation: the variants whose output is not float's, and their outputs in one batch.
+        self.moved: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+    def ends(self) -> list[dict[str, Any]]:
+        """Compute the graph; return the ends of each variant."""
+        for op in self.run.graph.ops.values():
+            self.compute(op)
+            for name in op.inputs:
+                if self.run.last_reader[name] == op.name and name not in self.run.ends:
+                    self.moved.pop(name, None)
+        return [
+            {name: self.rows(name, (i,)) for name in self.run.ends}
+            for i in range(len(self.variants))
+        ]
+
+    def compute(self, op: Any) -> None:
+        """Note the outputs of `op` of the variants in which they are not float's."""
+        here = tuple(i for i, v in enumerate(self.variants) if op.name in v.quantized)
+        before = dict.fromkeys(i for name in op.inputs for i in self.which(name))
+        carried = tuple(i for i in before if i not in here)
+        batches = [self.before_rounding(op, carried, False)] if carried else []
+        for i in here:
+            variant = self.variants[i]
+            if i in before or (variant.int8_weights and isinstance(op, Linear)):
+                y = self.before_rounding(op, (i,), variant.int8_weights)
+            else:
+                y = self.exact[op.name]
+            batches.append(self.rounded(op, y, variant))
+        if batches:
+            batch = batches[0] if len(batches) == 1 else ops.concatenate(batches)
+            self.moved[op.name] = (*carried, *here), batch
+
+    def before_rounding(self, op: Any, which: tuple[int, ...], int8_weights: bool) -> Any:
+        inputs = {name: self.rows(name, which) for name in op.inputs}
+        return self.run.before_rounding(op, inputs, self.images, int8_weights)
+
+    def rounded(self, op: Any, y: Any, variant: Variant) -> Any:
+        plan = self.run.plan
+        assert plan is not None
+        bounds = variant.ranges.get(plan.grids.get(op.name, ""))
+        if bounds and op.name in plan.fake_quants:
+            return on_levels(y, bounds)
+        return self.run.rounded(op, y)
+
+    def which(self, name: str) -> tuple[int, ...]:
+        return self.moved[name][0] if name in self.moved else ()
+
+    def rows(self, name: str, which: tuple[int, ...]) -> Any:
+        """The outputs of the operation `name` in these variants, one after the other."""
+        found = self.which(name)
+        if found == which:
+            return self.moved[name][1]
+        exact = self.exact[name]
+        if len(which) == 1 and not found:
+            return exact
+        n = len(self.images)
+        rows = ops.concatenate([self.moved[name][1], exact]) if found else exact
+        place = {variant: k for k, variant in enumerate(found)}
+        index = [place.get(variant, len(found)) * n + np.arange(n) for variant in which]
+        return ops.take(rows, np.concatenate(index), axis=0)
