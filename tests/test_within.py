@@ -9,6 +9,7 @@ from qat_nets import images, randomized
 
 from kzoo.recipes.cli import main
 from kzoo.tflite import audit, compare, convert_within
+from kzoo.tflite.convert import within
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
@@ -63,6 +64,21 @@ def test_where_nothing_holds_nothing_is_written_and_the_closest_is_named(tmp_pat
     for one in found.pareto:
         assert audit(one.path).run
         assert not any(o.drop < one.drop and o.cpu_ms < one.cpu_ms for o in found.attempts)
+
+
+def test_training_in_int8_is_the_last_way(tmp_path, monkeypatch):
+    """Where ranges cut off what the net lives on, only training gets some of it back."""
+    monkeypatch.setattr(within, "WAYS", {"calibration": {"ranges": 0.05}})
+    monkeypatch.setattr(within, "SHARES", ())
+    monkeypatch.setattr(within, "TRAINED", 64)
+    x = images(64, size=24)
+    found = convert_within(
+        undecided(), tmp_path / "a.tflite", max_drop=0, calibration=x[:32], images=x[32:],
+        training_images=lambda: x[:32],
+    )  # fmt: skip
+    calibrated, trained = found.attempts
+    assert trained.name == "trained in int8"
+    assert trained.sqnr_db > calibrated.sqnr_db + 3
 
 
 @pytest.mark.parametrize("max_drop", [-1, float("nan")])

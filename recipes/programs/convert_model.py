@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from kzoo.tflite.inspect.verify import LEAST_AGREEMENT, verify_draft
 from kzoo.weights.saved_model import load_model
 
 MOST_IMAGES = 256
+TRAINED_ON = 1024  # images of a run, in int8
 LEAST_SQNR_DB = 6.0  # of nets with several outputs, boxes among them: noise of half the amplitude
 
 
@@ -115,9 +117,10 @@ def convert_within_budget(
 ) -> Search:  # fmt: skip
     """Write the first int8 file of a run or .keras file that loses at most `max_drop` points.
 
-    Of a run of `kzoo classify` points of accuracy on its validation images, and its own int8 file
-    is tried last; else answers that change on the images of `check`, by default those of
-    `calibration`. Raises ValueError where none holds, with what was tried.
+    Of a run of `kzoo classify` points of accuracy on its validation images; its own int8 file is
+    tried after calibration, and training in int8 where the run had none (--qat-epochs 0). Else
+    answers that change on the images of `check`, by default those of `calibration`. Raises
+    ValueError where none holds, with what was tried.
     """
     run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
     source = run.model if run else Path(model)
@@ -134,11 +137,16 @@ def convert_within_budget(
         truth = getattr(run.dataset.val, "targets", None)
     if run and run.int8.is_file():
         trained = {"the run's own file": run.int8}
+    training = None
+    if run and not run.settings.get("qat_epochs"):  # its own file is of calibration alone
+        seed = run.settings["seed"]
+        training = partial(for_calibration, run.train, side, seed=seed, count=TRAINED_ON)
     if images is None or seen is None:
         raise ValueError("--max-drop measures on images: name a folder, --calibration FOLDER.")
     found = convert_within(
         net, out, max_drop=max_drop, calibration=images, images=seen, labels=truth,
-        trained_files=trained, pareto_folder=pareto, convert_options={"io": io, "labels": names},
+        trained_files=trained, training_images=training, pareto_folder=pareto,
+        convert_options={"io": io, "labels": names},
     )  # fmt: skip
     if found.chosen is None:
         raise ValueError(str(found))

@@ -1,20 +1,21 @@
 """CPU time and memory of quantize and convert, each in a process of its own.
 
-    python tests/bench/quantize_cost.py --base CHECKOUT --out tests/bench/results/quantize_cost.csv
+    python tests/bench/quantize_cost.py [--base CHECKOUT]
 
 Nets at 224 px with random weights that keep activations at order one, 100 calibration images of
 noise. With --base each step is measured in that older checkout too, in turn. A row holds the CPU
 seconds of the step without imports, and the largest memory of its process, TensorFlow included.
+Writes tests/bench/results/quantize_cost.csv.
 """
 
 import argparse
-import csv
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from record import record
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -26,7 +27,9 @@ step, net, options, folder = {step!r}, {net!r}, {options!r}, {folder!r}
 if step == "quantize":
     build = {{"V3-Large": kzoo.MobileNetV3Large, "V3-Small": kzoo.MobileNetV3Small,
              "V2": kzoo.MobileNetV2}}[net]
-    model, x = randomized(build()), images(100, size=224)
+    model = randomized(build())
+    # Ten at a time, or drawing them takes more memory than what is measured.
+    x = np.concatenate([images(10, size=224, seed=i) for i in range(10)])
     start = time.process_time()
     model = kzoo.quantize(model, calibration=x, **options)
 else:
@@ -62,9 +65,7 @@ def main() -> None:
     parser.add_argument("--nets", nargs="+", default=["V3-Large", "V2"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--ways", action="store_true", help="other choices of quantize too")
-    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     checkouts = {"base": options.base, "now": ROOT} if options.base else {"now": ROOT}
     ways: dict[str, dict] = {"default": {}}
     if options.ways:
@@ -79,19 +80,13 @@ def main() -> None:
                     with tempfile.TemporaryDirectory() as folder:
                         for step in ("quantize", "convert") if not arguments else ("quantize",):
                             seconds, megabytes = measure(checkout, step, net, arguments, folder)
-                            row = {
-                                "commit": commit.strip(), "machine": platform.processor(),
-                                "seed": 0, "round": round_number, "checkout": name, "net": net,
-                                "step": step, "way": way, "cpu_s": f"{seconds:.1f}",
-                                "peak_mb": f"{megabytes:.0f}", "command": " ".join(sys.argv),
-                            }  # fmt: skip
-                            print(*row.values(), flush=True)
-                            rows.append(row)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+                            rows.append({
+                                "net": net, "step": step, "way": way, "checkout": name,
+                                "round": round_number, "cpu_s": f"{seconds:.1f}",
+                                "peak_mb": f"{megabytes:.0f}",
+                            })  # fmt: skip
+                            print(*rows[-1].values(), flush=True)
+    record("quantize_cost", rows)
 
 
 if __name__ == "__main__":

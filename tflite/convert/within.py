@@ -23,6 +23,8 @@ from kzoo.tflite.inspect.compare import compare
 
 MEASURED = 32  # images that the noise of one layer alone is measured on
 SHARES = (0.5, 0.75, 0.9)  # of the noise that the layers kept in float make
+TRAINING_RATE, TRAINING_BATCH = 3e-5, 16  # in int8, the rate as the recipes have it
+TRAINED = 3000  # images, each counted as often as it is seen
 # What `kzoo.quantize` is asked for, the cheapest first.
 WAYS: dict[str, dict[str, Any]] = {
     "calibration": {},
@@ -103,6 +105,7 @@ def convert_within(
     images: np.ndarray,
     labels: Sequence[int] | np.ndarray | None = None,
     trained_files: Mapping[str, Path] | None = None,
+    training_images: Callable[[], np.ndarray] | None = None,
     pareto_folder: str | os.PathLike[str] | None = None,
     convert_options: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda step: None,
@@ -110,7 +113,8 @@ def convert_within(
     """Write the first int8 file that loses at most `max_drop` points to `out`; say what was tried.
 
     In turn: calibration alone, channels equalized in front of every hard-swish, then the layers
-    kept in float that make half, three quarters and nine tenths of the noise (`kzoo.sensitivity`).
+    kept in float that make half, three quarters and nine tenths of the noise (`kzoo.sensitivity`),
+    files that training has made, and training.
     A file with layers in float is taken only where those without do not hold and it does, so it is
     never worse. Where none holds, `chosen` is None and nothing is written.
 
@@ -118,7 +122,9 @@ def convert_within(
     max_drop: in points, hundredths: of accuracy on `labels`, (N, ...) class numbers; without
         labels of the answers that are others than the float model's.
     calibration, images: (N, H, W, C) in the model's input range, to calibrate and to measure on.
-    trained_files: int8 files that training has made, by name, which are tried last.
+    trained_files: int8 files that training has made, by name, which are tried after those.
+    training_images: returns images (N, H, W, C) that int8 is trained on last, without labels,
+        towards what the float model says (`kzoo.distill`), over and over to some 3,000.
     pareto_folder: gets those files that no other one beats in drop and CPU time, where there is no
         need to stop: all ways are tried then.
     convert_options: of `convert`: io, labels, metadata and the like.
@@ -137,7 +143,7 @@ def convert_within(
     chosen = None
     with tempfile.TemporaryDirectory(prefix="kzoo_within_") as folder:
         for name, keep, make in ways(
-            net, calibration, trained_files or {}, convert_options or {}, progress
+            net, calibration, trained_files or {}, training_images, convert_options or {}, progress
         ):
             progress(name)
             path = Path(folder, f"{len(attempts)}.tflite")
@@ -163,7 +169,8 @@ Way = tuple[str, tuple[str, ...], Callable[[Path], Any]]
 
 def ways(
     model: keras.Model, calibration: np.ndarray, trained_files: Mapping[str, Path],
-    options: Mapping[str, Any], progress: Callable[[str], None],
+    training_images: Callable[[], np.ndarray] | None, options: Mapping[str, Any],
+    progress: Callable[[str], None],
 ) -> Iterator[Way]:  # fmt: skip
     """(Name, layers in float, what writes the file) of each way, when it is its turn."""
 
@@ -173,6 +180,13 @@ def ways(
                 model, calibration=calibration, keep_float=keep, progress=progress, **how
             )
             convert(int8, path, **options)
+
+        return write
+
+    def trained(read_images: Callable[[], np.ndarray]) -> Callable[[Path], Any]:
+        def write(path: Path) -> None:
+            int8 = kzoo.quantize(model, calibration=calibration, progress=progress)
+            convert(distilled(int8, model, read_images()), path, **options)
 
         return write
 
@@ -197,6 +211,17 @@ def ways(
             )
     for name, file in trained_files.items():
         yield name, (), functools.partial(shutil.copyfile, file)
+    if training_images:
+        yield "trained in int8", (), trained(training_images)
+
+
+def distilled(int8: keras.Model, model: keras.Model, images: np.ndarray) -> keras.Model:
+    """Train the int8 model towards what `model` says of images (N, H, W, C); return it."""
+    taught = kzoo.distill(int8, model)
+    taught.compile(keras.optimizers.Adam(TRAINING_RATE))
+    epochs = max(1, round(TRAINED / len(images)))
+    taught.fit(images, batch_size=TRAINING_BATCH, epochs=epochs, verbose=0)
+    return taught.student
 
 
 def without_softmax(model: keras.Model) -> keras.Model:
