@@ -9,6 +9,7 @@ import numpy as np
 from kzoo.quantization.ranges import pixel_range
 
 BATCH = 16
+EMPTY = "The calibration set is empty: quantize() needs about 100 images."
 DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value
 # Draws of 100 photos gave a V3-Small's logits within .4 dB of each other.
 ENOUGH = 100  # images
@@ -70,6 +71,8 @@ def first(calibration: Any, n: int) -> np.ndarray:
         found.append(batch)
         if sum(map(len, found)) >= n:
             break
+    if not found:
+        raise ValueError(EMPTY)
     return np.concatenate(found)[:n]
 
 

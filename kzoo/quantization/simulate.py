@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from kzoo.quantization.calibration import EMPTY
 from kzoo.quantization.graph import Activation, Affine, Graph, Input, Join, Linear, Op, Plain
 from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS, fake_quant
 from kzoo.quantization.ranges import Histogram, Plan, Range, is_float, step
@@ -156,7 +157,7 @@ def observe(
                     found = ops.convert_to_numpy(value)
                     histogram.add(some_places(found), (float(found.min()), float(found.max())))
     if not histograms:
-        raise ValueError("The calibration set is empty: quantize() needs about 100 images.")
+        raise ValueError(EMPTY)
     return histograms
 
 
