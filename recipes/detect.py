@@ -211,9 +211,15 @@ def image_quality(detector: Detector, outputs: Any, val: BoxBatches, i: int) -> 
     return np.array([score_boxes([example], [one], labels).map for example, one in pairs])
 
 
-def infer(run: Run, model: keras.Model | Path, examples: Sequence[Example]) -> list[Detections]:
-    """Return what is found in the images of a split, boxes in [0, 1]."""
-    return load_detector(model)(Images(image_paths(examples), run.size)[:])
+def infer(
+    run: Run, model: keras.Model | Path, examples: Sequence[Example], *,
+    tiles: tuple[int, int] | None = None,
+) -> list[Detections]:  # fmt: skip
+    """Return what is found in the images of a split, boxes in [0, 1]; with `tiles` in those too."""
+    detector, paths = load_detector(model), image_paths(examples)
+    if tiles:
+        return [detector.in_tiles(path, tiles) for path in paths]
+    return detector(Images(paths, run.size)[:])
 
 
 def compare_boxes(

@@ -31,6 +31,16 @@ def existing(data: str | Path, wanted: str) -> Path:
     return path
 
 
+def tiles_given(text: str | None) -> tuple[int, int] | None:
+    """Return (rows, columns) of --tiles ROWSxCOLUMNS. Raises ValueError for anything else."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise ValueError(f"--tiles must be ROWSxCOLUMNS, such as 2x2. Received: {text!r}")
+    rows, columns = map(int, text.split("x"))
+    return rows, columns
+
+
 def require_file(file: str | Path) -> None:
     """Raise ValueError where there is no such file."""
     if not Path(file).is_file():

@@ -82,13 +82,13 @@ class Task:
     # ^ (run, int8 model, progress) -> the .tflite file
     int8_file: Callable[["Run"], Any] = nothing
     # ^ run -> (int8 file, history) where another program makes it, else nothing
-    infer: Callable[["Run", Any, Any], Any]  # (run, model or file, split) -> predictions
+    infer: Callable[..., Any]  # (run, model or file, split) -> predictions
     score: Callable[[Any, Any, Sequence[str]], Any]  # (predictions, split, labels) -> a score
     compare: Callable[..., Any]  # (run, float model, split, *, layers) -> Comparison or None
     report: Report
     predict: Callable[[Path, int], Predictor]  # (file, how many things to name of an image)
     most_named: int = 3  # how many by default
-    tiles: bool = False  # whether `predict` takes tiles=(rows, columns) of large photos
+    tiles: bool = False  # whether `predict` and `infer` take tiles=(rows, columns) of large photos
     recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
     recognizes_file: Callable[[Path], bool] = no_file  # by what a file itself says; asked first
     pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): into a packed folder
@@ -100,6 +100,19 @@ class Task:
         defaults = {field.name: field.default for field in dataclasses.fields(self.Config)}
         chosen = {name: settings.get(name, defaults[name]) for name in self.read_settings}
         return self.read(data, **chosen)
+
+
+def require_tiles(task: Task, tiles: tuple[int, int] | None) -> None:
+    """Raise ValueError for tiles of a task whose models take none."""
+    if tiles and not task.tiles:
+        raise ValueError(f"Tiles are for detectors. This is a model of the task {task.name!r}.")
+
+
+def looks_of(name: str, tiles: tuple[int, int] | None) -> dict[str, dict[str, Any]]:
+    """Return options of `Task.infer` by what to call the result: whole images, then `tiles`."""
+    if tiles is None:
+        return {name: {}}
+    return {name: {}, f"{name} in {tiles[0]}x{tiles[1]} tiles": {"tiles": tiles}}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

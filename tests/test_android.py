@@ -179,6 +179,7 @@ def test_a_detector_with_its_anchors_or_its_operator(run, operator):
     model = (folder / KOTLIN / "Model.kt").read_text()
     if operator:
         assert not (assets / "anchors.bin").exists()
+        assert not (folder / KOTLIN / "Tiles.kt").exists()
         assert 'OUTPUTS = listOf("boxes", "classes", "scores", "count")' in model
     else:
         stored = np.fromfile(assets / "anchors.bin", "<f4").reshape(-1, 4)
@@ -187,6 +188,21 @@ def test_a_detector_with_its_anchors_or_its_operator(run, operator):
         assert (
             "SCALES = floatArrayOf(10f, 10f, 5f, 5f)" in (folder / KOTLIN / "Task.kt").read_text()
         )
+
+    tiled = android(run, run.parent / "tiled", tiles=(2, 3), max_results=7)
+    check_sources(tiled)
+    activity = (tiled / KOTLIN / "MainActivity.kt").read_text()
+    assert "inTiles(bitmap, 2, 3, 7, model::run)" in activity
+    assert "fun inTiles(" in (tiled / KOTLIN / "Tiles.kt").read_text()
+
+
+def test_tiles_of_what_is_no_detector(run):
+    image = keras.Input((32, 32, 3))
+    net = keras.Model(image, keras.layers.Conv2D(6, 1)(image))
+    described = Metadata(outputs=SegmenterOutput("softmax"))
+    convert(net, run / "model.tflite", scheme="float32", labels=list("abcdef"), metadata=described)
+    with pytest.raises(ValueError, match=r"Tiles are for detectors.*an ImageSegmenter"):
+        android(run, tiles=(2, 2))
 
 
 def test_threshold_by_hand(tmp_path):

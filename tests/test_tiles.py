@@ -88,7 +88,7 @@ def test_tiles_that_make_no_sense(tiles):
         small().detect([photo()], tiles=tiles)
 
 
-def test_predict_looks_at_tiles(tmp_path, capsys):
+def test_predict_and_evaluate_look_at_tiles(tmp_path, capsys):
     """A scene that a detector has learnt, five times as large, is one tile of a photo."""
     model = small()
     images, truth = taught(model)
@@ -104,6 +104,32 @@ def test_predict_looks_at_tiles(tmp_path, capsys):
         boxes = np.array([each["box"] for each in one["found"]] or [[0.0] * 4])
         best.append(iou(boxes, truth["boxes"][1, :1] * 160).max())
     assert best[1] > max(0.5, best[0])
+    y0, x0, y1, x1 = (float(v) for v in truth["boxes"][1, 0] * 160)
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+    annotations = {
+        "images": [{"id": 1, "file_name": "photo.png", "width": 288, "height": 288}],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [box],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(annotations))
+    (tmp_path / "labels.txt").write_text("thing\nother\nthird\n"[: 6 * model.classes])
+    words = ["evaluate", str(tmp_path / "model.keras"), str(tmp_path), "--json", "--tiles", "2x2"]
+    assert main(words) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert figures["model.keras in 2x2 tiles"]["map50"] > figures["model.keras"]["map50"]
+
+
+@pytest.mark.parametrize(
+    "words", [["evaluate", "m.keras", "data"], ["compare", "a"], ["android", "a"]]
+)
+def test_tiles_that_are_no_pair(words, capsys):
+    assert main([*words, "--tiles", "0x2"]) == 1
+    assert "--tiles must be ROWSxCOLUMNS, such as 2x2. Received: '0x2'" in capsys.readouterr().err
+
+
+def test_tiles_are_for_one_run(capsys):
+    assert main(["compare", "a", "b", "--tiles", "2x2"]) == 1
+    assert "--tiles is for one run" in capsys.readouterr().err
 
 
 def test_tiles_that_predict_cannot_use(tmp_path, capsys):

@@ -12,6 +12,7 @@ from PIL import Image
 from kzoo.detection.detections import Detections, detections
 from kzoo.detection.detector import Detector, at_own_size
 from kzoo.files import UniqueNames, replacing
+from kzoo.recipes.data.images import Source
 from kzoo.recipes.evaluation.drawings import draw_boxes, read_upright
 from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
@@ -29,6 +30,12 @@ class LoadedDetector:
 
     def __call__(self, images: np.ndarray) -> list[Detections]:
         return self.run(images)
+
+    def in_tiles(self, source: Source, tiles: tuple[int, int]) -> Detections:
+        """Return what is found on a photo and its (rows, columns) tiles, boxes in [0, 1]."""
+        photo = np.asarray(read_upright(source))
+        (found,) = at_own_size(self.run, [photo], (self.size, self.size), tiles, {})
+        return found.scaled(1 / photo.shape[0], 1 / photo.shape[1])
 
 
 def load_detector(model: keras.Model | Path, **options) -> LoadedDetector:
@@ -83,13 +90,6 @@ def object_predictor(file: Path, top: int, *, tiles: tuple[int, int] | None = No
     def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
         if tiles is None:
             return list(map(describe, paths, detector(images)))
-        size = (detector.size, detector.size)
-        return [describe(path, in_tiles(path, size)) for path in paths]
-
-    def in_tiles(path: Path, size: tuple[int, int]) -> Detections:
-        """Return what is found on a photo and its tiles, boxes in [0, 1]."""
-        photo = np.asarray(read_upright(path))
-        (found,) = at_own_size(detector, [photo], size, tiles, {})
-        return found.scaled(1 / photo.shape[0], 1 / photo.shape[1])
+        return [describe(path, detector.in_tiles(path, tiles)) for path in paths]
 
     return Predictor(detector.size, run)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from kzoo.recipes import progress
-from kzoo.recipes.task import FLOAT, INT8, Run
+from kzoo.recipes.task import FLOAT, INT8, Run, looks_of, require_tiles
 from kzoo.tflite import Comparison
 from kzoo.weights.saved_model import load_model
 
@@ -17,7 +17,7 @@ SPLIT_NAMES = {VAL: "validation", TEST: "test"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SplitEvaluation:
-    """Both models on one split; `predictions` and `scores` by "float" and "int8"."""
+    """Both models on one split; `predictions` and `scores` by model, also in tiles."""
 
     name: str  # "val" or "test"
     examples: Any
@@ -63,11 +63,16 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(run: Run, model: keras.Model | None = None, *, layers: int = 0) -> Evaluation:
+def evaluate(
+    run: Run, model: keras.Model | None = None, *, layers: int = 0,
+    tiles: tuple[int, int] | None = None,
+) -> Evaluation:  # fmt: skip
     """Run the float model and the int8 file of a run; `layers` as of `kzoo.tflite.compare`.
 
-    `model` is the float model, where it is loaded already.
+    `model` is the float model, where it is loaded already. A detector looks at `tiles`, (rows,
+    columns), besides: predictions and scores of those have them in their name.
     """
+    require_tiles(run.task, tiles)
     model = model or load_model(run.model)
     present = [name for name in (VAL, TEST) if len(getattr(run.dataset, name, ()))]
     found = {}
@@ -77,11 +82,12 @@ def evaluate(run: Run, model: keras.Model | None = None, *, layers: int = 0) -> 
             for kind, source in ((FLOAT, model), (INT8, run.int8)):
                 what = f"running the {kind} model on the {SPLIT_NAMES[name]} images"
                 bar.advance(0, description=what)
-                predictions[kind] = run.task.infer(run, source, examples)
+                for own, looks in looks_of(kind, tiles).items():
+                    predictions[own] = run.task.infer(run, source, examples, **looks)
                 bar.advance()
             scores = {
-                kind: run.task.score(own, examples, run.dataset.labels)
-                for kind, own in predictions.items()
+                name: run.task.score(own, examples, run.dataset.labels)
+                for name, own in predictions.items()
             }
             found[name] = SplitEvaluation(name, examples, predictions, scores)
         bar.advance(0, description="comparing the two")

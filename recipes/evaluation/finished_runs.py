@@ -47,9 +47,12 @@ def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
     return load_model(run.model, compile=True), run.dataset, run.size
 
 
-def compare_run(folder: Path) -> Evaluation:
-    """Return what a run's float model and its int8 file make of its images, layer by layer too."""
-    return evaluate(open_finished(folder), layers=COMPARED)
+def compare_run(folder: Path, *, tiles: tuple[int, int] | None = None) -> Evaluation:
+    """Return what a run's float model and its int8 file make of its images, layer by layer too.
+
+    A detector is measured with `tiles`, (rows, columns), besides.
+    """
+    return evaluate(open_finished(folder), layers=COMPARED, tiles=tiles)
 
 
 def run_sensitivity(folder: Path) -> Sensitivity:

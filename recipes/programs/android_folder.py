@@ -2,7 +2,7 @@
 
     settings.gradle.kts, gradle/libs.versions.toml, app/build.gradle.kts    the Gradle project
     app/src/main/kotlin/PACKAGE/    MainActivity (camera, photos), Model (LiteRT), Task (outputs),
-                                    Resample (the input's pixels), Draw
+                                    Resample (the input's pixels), Draw, with --tiles Tiles
     app/src/main/assets/            the model with its metadata, labels.txt, a detector's anchors
     README.md, MODEL_CARD.md        what to do and what was tried; what the model is and reached
 
@@ -23,6 +23,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from kzoo.detection.tiles import check_tiles
 from kzoo.files import replacing, write_text
 from kzoo.recipes.inputs import FILE, require_ended
 from kzoo.recipes.programs.model_card import card, is_mask, task_of
@@ -46,7 +47,7 @@ WORDS_OF_JAVA = frozenset(
 
 def android(
     run: str | Path, out: str | Path | None = None, *, package: str | None = None,
-    max_results: int | None = None,
+    max_results: int | None = None, tiles: tuple[int, int] | None = None,
 ) -> Path:  # fmt: skip
     """Write the app to the folder `out` (by default RUN/android) and return it.
 
@@ -54,6 +55,8 @@ def android(
         the run's name.
     max_results: how many classes or boxes it shows; by default 3 classes, 20 boxes,
         and all labels of a multi-label model.
+    tiles: (rows, columns) of a photo that a detector looks at besides the whole of it, for small
+        things on large photos. What the camera sees is looked at as a whole.
 
     Raises ValueError for what is no run, for a name that is no package, and for a file whose input
     or outputs the app does not read.
@@ -74,6 +77,8 @@ def android(
         )
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results must be at least 1. Received: {max_results}")
+    if tiles and task_of(found) != "ObjectDetector":
+        raise ValueError(f"Tiles are for detectors. {file} is an {task_of(found)}.")
     labels = labels_of(run / "model.tflite") or []
     results = results_of(run)
     folder = Path(out) if out else run / "android"
@@ -94,6 +99,10 @@ def android(
         **model_words(found),
         **result_words(found, run / "predictions.csv", len(labels), max_results),
     }
+    words["PHOTO"] = "model.run(bitmap)"
+    if tiles:
+        rows, columns = check_tiles(tiles)
+        words["PHOTO"] = f"inTiles(bitmap, {rows}, {columns}, {words['MAX_RESULTS']}, model::run)"
     for template in sorted(path for path in APP.rglob("*") if path.is_file()):
         place = template.relative_to(APP)
         if place.parts[0] == "tasks":
@@ -103,7 +112,10 @@ def android(
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / place, filled(template, words))
     task = filled(APP / "tasks" / f"{template_of(found)}.kt", words)
-    write_text(folder / SOURCES / Path(*name.split(".")) / "Task.kt", task)
+    sources = folder / SOURCES / Path(*name.split("."))
+    write_text(sources / "Task.kt", task)
+    if tiles:
+        write_text(sources / "Tiles.kt", filled(APP / "tasks" / "Tiles.kt", words))
     write_text(folder / "MODEL_CARD.md", card(found, title, labels, config, results))
     return folder
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kzoo.recipes.data.text import Issue
 from kzoo.recipes.programs.predict_images import require_runs, task_of
-from kzoo.recipes.task import Run, Task
+from kzoo.recipes.task import Run, Task, looks_of, require_tiles
 from kzoo.recipes.training.run_folder import labels_of, read_config
 from kzoo.tflite import Runner
 from kzoo.weights.saved_model import load_model
@@ -51,13 +51,16 @@ class Measured:
 
 
 def evaluate_on(
-    model: str | Path, data: str | Path, *, format: str | None = None, void: str | int | None = None
-) -> Measured:
+    model: str | Path, data: str | Path, *, format: str | None = None,
+    void: str | int | None = None, tiles: tuple[int, int] | None = None,
+) -> Measured:  # fmt: skip
     """Return what a model reaches on labelled images: on those given as test, else on all.
 
     model: a run folder, whose float model and int8 file are both measured, or a .keras or .tflite
         file. Its classes are those of labels.txt beside it, else of its metadata.
     data, format, void: as of the command that trains such a model.
+    tiles: (rows, columns) that a detector is measured with besides; its scores have them in the
+        file's name, such as "model.tflite in 2x2 tiles".
 
     Raises ValueError for a model without names of classes, and for data without labels of these.
     """
@@ -75,6 +78,7 @@ def evaluate_on(
     chosen = {name: given[name] for name in task.test_settings if given[name] is not None}
     if task.read_test is None:
         raise ValueError(f"kzoo evaluate does not know how to read data of the task {task.name!r}.")
+    require_tiles(task, tiles)
     split, issues = task.read_test(data, labels, **chosen)
     scores = {}
     for file in files:
@@ -85,7 +89,8 @@ def evaluate_on(
         else:
             side = Runner(file).input.shape[1]
         run = Run(task, {"size": int(side)}, None, file.parent)
-        scores[file.name] = task.score(task.infer(run, source, split), split, labels)
+        for name, looks in looks_of(file.name, tiles).items():
+            scores[name] = task.score(task.infer(run, source, split, **looks), split, labels)
     return Measured(data, task, labels, len(task.sources(split)), tuple(issues), scores)
 
 

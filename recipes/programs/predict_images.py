@@ -14,7 +14,7 @@ from kzoo.recipes.inputs import FILE, require_ended
 from kzoo.recipes.options import did_you_mean
 from kzoo.recipes.prediction import Prediction
 from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
-from kzoo.recipes.task import Task, get_task, list_tasks
+from kzoo.recipes.task import Task, get_task, list_tasks, require_tiles
 from kzoo.recipes.training.run_folder import read_config
 from kzoo.tflite.runtime.trial import trial
 from kzoo.weights.readers.flatbuffer import read_tflite
@@ -43,8 +43,7 @@ def predict(
     paths = image_files(images)
     require_runs(file)
     task, read = task_of(file), image_reader(file)
-    if tiles and not task.tiles:
-        raise ValueError(f"Tiles are for detectors. {file} is of the task {task.name!r}.")
+    require_tiles(task, tiles)
     predictor = task.predict(file, top or task.most_named, **({"tiles": tiles} if tiles else {}))
     for start in range(0, len(paths), BATCH):
         some = paths[start : start + BATCH]

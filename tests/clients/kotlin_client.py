@@ -8,7 +8,9 @@ with enough inside to run the app's own functions. What is run is
 
 - Resample.kt on photos that shrink, grow and are transparent, against Pillow, to the bit;
 - Task.kt of a classifier, a detector, one with TFLite_Detection_PostProcess, a segmenter and one
-  that ends in its mask, on the outputs of their files, against what `Runner` makes of them.
+  that ends in its mask, on the outputs of their files, against what `Runner` makes of them;
+- Tiles.kt, with the detector of bright squares that tests/test_tiles.py has, against
+  kzoo.detection.tiles.
 
 No phone and no Android SDK is involved.
 """
@@ -31,8 +33,10 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 from arm_client import cache  # noqa: E402
 from conftest import CLASSES, SIDE, gratings  # noqa: E402
+from test_tiles import bright_squares  # noqa: E402
 from zoo_files import zoo_files  # noqa: E402
 
+from kzoo.detection.detector import at_own_size  # noqa: E402
 from kzoo.recipes.programs.android_folder import DETECTION_THRESHOLD, SOURCES, android  # noqa: E402
 from kzoo.tflite import BoxOutputs, Metadata, Runner, SegmenterOutput, audit  # noqa: E402
 
@@ -62,6 +66,8 @@ def main() -> None:
             classes = compiled(app, jars)
             if net == "v2":
                 print(f"resampled: {resampling(classes, jars, Path(folder))} images as Pillow's")
+            if net == "ssdlite":
+                print(f"tiles: {tiling(classes, jars, Path(folder))} objects as kzoo finds them")
             print(f"{net}: {reading(app, classes, jars, files[net])}", flush=True)
 
 
@@ -86,7 +92,7 @@ def made(run: Path, file: Path, net: str) -> Path:
     said = NETS[net]
     content = file.read_bytes()
     (run / "model.tflite").write_bytes(add_metadata(content, said) if said else content)
-    return android(run)
+    return android(run, tiles=(2, 2) if net == "ssdlite" else None)
 
 
 def compiled(app: Path, jars: Path) -> Path:
@@ -94,11 +100,15 @@ def compiled(app: Path, jars: Path) -> Path:
     sources = app / SOURCES
     package = re.search(r"package (\S+)", next(sources.rglob("Model.kt")).read_text())
     assert package
-    check = app / "Check.kt"
-    text = (HERE / "android_stubs" / "Check.kt.txt").read_text()
-    check.write_text(text.replace("@PACKAGE@", package[1]))
+    checks = [
+        app / "Check.kt",
+        *([app / "CheckTiles.kt"] if any(sources.rglob("Tiles.kt")) else []),
+    ]
+    for check in checks:
+        text = (HERE / "android_stubs" / f"{check.name}.txt").read_text()
+        check.write_text(text.replace("@PACKAGE@", package[1]))
     words = ["-no-stdlib", "-no-reflect", "-cp", jars / "kotlin-stdlib.jar", "-d", app / "classes"]
-    files = [*sources.rglob("*.kt"), *(HERE / "android_stubs").glob("*.kt"), check]
+    files = [*sources.rglob("*.kt"), *(HERE / "android_stubs").glob("*.kt"), *checks]
     java("org.jetbrains.kotlin.cli.jvm.K2JVMCompiler", [*words, *files], sorted(jars.glob("*.jar")))
     return app / "classes"
 
@@ -112,8 +122,8 @@ def java(main_class: str, words: list, jars: list[Path], *, assets: Path | None 
     return done.stdout
 
 
-def check_class(classes: Path) -> str:
-    found = next(classes.rglob("CheckKt.class")).relative_to(classes)
+def check_class(classes: Path, name: str = "CheckKt") -> str:
+    found = next(classes.rglob(f"{name}.class")).relative_to(classes)
     return ".".join(found.with_suffix("").parts)
 
 
@@ -134,6 +144,38 @@ def resampling(classes: Path, jars: Path, folder: Path) -> int:
         found = np.fromfile(f"{name}.out", np.uint8).reshape(values.shape)
         np.testing.assert_array_equal(found, values)
     return len(names)
+
+
+def tiling(classes: Path, jars: Path, folder: Path) -> int:
+    """How many objects Tiles.kt finds as kzoo does. Raises where one is more than 1 px off."""
+    random, told = np.random.default_rng(0), 0
+    for tiles in ((1, 1), (2, 2), (3, 2)):
+        photos, names = [], []
+        for i in range(20):
+            height, width = random.integers(150, 600, 2)
+            image = np.zeros((height, width, 3), np.uint8)
+            for channel in range(3):
+                side = int(random.choice([16, 30, 90]))
+                y, x = random.integers(0, (height - side, width - side))
+                image[y : y + side, x : x + side, channel] = 255
+            photos.append(image)
+            order = np.dstack([image[..., ::-1], np.full((height, width), 255, np.uint8)])
+            names.append(folder / f"tiles{i}.argb")
+            names[-1].write_bytes(np.array([width, height], "<i4").tobytes() + order.tobytes())
+        page = java(
+            check_class(classes, "CheckTilesKt"), [*tiles, *names], [classes, *stdlib(jars)]
+        )
+        lines = [line.split("\t") for line in page.splitlines()]
+        looked = at_own_size(bright_squares, photos, (64, 64), tiles, {})
+        for name, image, wanted in zip(names, photos, looked, strict=True):
+            own = sorted(
+                [int(line[1]), *map(float, line[2:])] for line in lines if line[0] == str(name)
+            )
+            size = [*image.shape[:2]] * 2
+            boxes = sorted([label, *(box / size).tolist()] for box, label, _ in wanted)
+            np.testing.assert_allclose(own, boxes, atol=1 / 64)
+            told += len(own)
+    return told
 
 
 def stdlib(jars: Path) -> list[Path]:

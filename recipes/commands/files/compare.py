@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from kzoo.recipes.inputs import require_run
+from kzoo.recipes.inputs import require_run, tiles_given
 from kzoo.recipes.options import Command, JsonOptions, option
 
 
@@ -16,11 +16,19 @@ class CompareOptions(JsonOptions):
         "run folder, whose float model and int8 file are compared; or two, which are set side by "
         "side"
     )
+    tiles: str | None = option(
+        "ROWSxCOLUMNS: measure a detector besides with so many parts of each photo looked at, as "
+        "kzoo predict --tiles does", None,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.runs) > 2:
             raise ValueError(f"compare takes one run folder or two. Received: {len(self.runs)}")
+        if tiles_given(self.tiles) and len(self.runs) == 2:
+            raise ValueError(
+                "--tiles is for one run: two are set side by side as they were scored."
+            )
 
 
 def run(options: CompareOptions) -> Any:
@@ -32,7 +40,7 @@ def run(options: CompareOptions) -> Any:
         return compare_runs(*options.runs)
     from kzoo.recipes.evaluation.finished_runs import compare_run
 
-    return compare_run(Path(options.runs[0]))
+    return compare_run(Path(options.runs[0]), tiles=tiles_given(options.tiles))
 
 
 COMMAND = Command(

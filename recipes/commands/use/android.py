@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kzoo.recipes.inputs import require_run
+from kzoo.recipes.inputs import require_run, tiles_given
 from kzoo.recipes.options import Command, Options, option
 
 
@@ -16,6 +16,14 @@ class AndroidOptions(Options):
     max_results: int | None = option(
         "classes or boxes that it shows (default: 3 classes, 20 boxes, all labels)", None
     )
+    tiles: str | None = option(
+        "ROWSxCOLUMNS: the app of a detector looks at so many parts of each photo besides, as kzoo "
+        "predict --tiles does", None,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tiles_given(self.tiles)
 
 
 def run(options: AndroidOptions) -> str:
@@ -23,8 +31,9 @@ def run(options: AndroidOptions) -> str:
     from kzoo.recipes.programs.android_folder import android
 
     folder = android(
-        options.run, options.out, package=options.package, max_results=options.max_results
-    )
+        options.run, options.out, package=options.package, max_results=options.max_results,
+        tiles=tiles_given(options.tiles),
+    )  # fmt: skip
     return "\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file())
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from kzoo.recipes.configs import BOX_FORMATS
-from kzoo.recipes.inputs import require_data, require_model
+from kzoo.recipes.inputs import require_data, require_model, tiles_given
 from kzoo.recipes.options import Command, JsonOptions, option
 
 
@@ -21,6 +21,14 @@ class EvaluateOptions(JsonOptions):
         "what counts for nothing: a value of masks, or names of classes with commas between "
         "(default: 255)", None,
     )  # fmt: skip
+    tiles: str | None = option(
+        "ROWSxCOLUMNS: measure a detector besides with so many parts of each photo looked at, as "
+        "kzoo predict --tiles does", None,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tiles_given(self.tiles)
 
 
 def run(options: EvaluateOptions) -> Any:
@@ -28,7 +36,10 @@ def run(options: EvaluateOptions) -> Any:
     require_data(options.data)
     from kzoo.recipes.programs.evaluate import evaluate_on
 
-    return evaluate_on(options.model, options.data, format=options.format, void=options.void)
+    return evaluate_on(
+        options.model, options.data, format=options.format, void=options.void,
+        tiles=tiles_given(options.tiles),
+    )  # fmt: skip
 
 
 COMMAND = Command(

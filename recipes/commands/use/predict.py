@@ -2,14 +2,13 @@
 
 import csv
 import dataclasses
-import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from kzoo.recipes.commands.files.convert import HEADS
 from kzoo.recipes.commands.json_output import json_text
-from kzoo.recipes.inputs import require_model
+from kzoo.recipes.inputs import require_model, tiles_given
 from kzoo.recipes.models import known_models
 from kzoo.recipes.options import Command, JsonOptions, option
 
@@ -42,8 +41,7 @@ class PredictOptions(JsonOptions):
         super().__post_init__()
         if self.csv and self.json:
             raise ValueError("--csv and --json are two forms of one output: give one of them.")
-        if self.tiles is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.tiles):
-            raise ValueError(f"--tiles must be ROWSxCOLUMNS, such as 2x2. Received: {self.tiles!r}")
+        tiles_given(self.tiles)
 
 
 def run(options: PredictOptions) -> Any:
@@ -51,9 +49,7 @@ def run(options: PredictOptions) -> Any:
     from kzoo.recipes.programs.predict_images import model_file, predict
 
     file = model_file(options.model, alpha=options.alpha, weights=options.weights)
-    found, unread = [], []
-    rows, columns = map(int, (options.tiles or "1x1").split("x"))
-    tiles = (rows, columns) if options.tiles else None
+    found, unread, tiles = [], [], tiles_given(options.tiles)
 
     def readable() -> Iterator[Any]:
         """The predictions; what cannot be read is told on stderr."""

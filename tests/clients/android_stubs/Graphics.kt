@@ -22,6 +22,12 @@ class Bitmap(val width: Int, val height: Int, val pixels: IntArray) {
             source: Bitmap, x: Int, y: Int, width: Int, height: Int, m: Matrix?, filter: Boolean,
         ): Bitmap = source
 
+        fun createBitmap(source: Bitmap, x: Int, y: Int, width: Int, height: Int): Bitmap {
+            val pixels = IntArray(width * height)
+            source.getPixels(pixels, 0, width, x, y, width, height)
+            return Bitmap(width, height, pixels)
+        }
+
         fun createBitmap(colors: IntArray, width: Int, height: Int, config: Config): Bitmap =
             Bitmap(width, height, colors)
     }

@@ -29,7 +29,7 @@ class MainActivity : ComponentActivity() {
 
     private val photo =
         registerForActivityResult(ActivityResultContracts.PickVisualMedia()) { uri ->
-            uri?.let { worker.execute { show(decoded(it)) } }
+            uri?.let { worker.execute { show(decoded(it)) { bitmap -> @PHOTO@ } } }
         }
     private val permission =
         registerForActivityResult(ActivityResultContracts.RequestPermission()) { granted ->
@@ -74,7 +74,7 @@ class MainActivity : ComponentActivity() {
                         .setBackpressureStrategy(ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST)
                         .setOutputImageFormat(ImageAnalysis.OUTPUT_IMAGE_FORMAT_RGBA_8888)
                         .build()
-                analysis.setAnalyzer(worker) { frame -> frame.use { show(upright(it)) } }
+                analysis.setAnalyzer(worker) { frame -> frame.use { show(upright(it), model::run) } }
                 camera = provider.get()
                 camera?.unbindAll()
                 camera?.bindToLifecycle(this, CameraSelector.DEFAULT_BACK_CAMERA, analysis)
@@ -89,9 +89,9 @@ class MainActivity : ComponentActivity() {
         return Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, turn, true)
     }
 
-    private fun show(bitmap: Bitmap) {
+    private fun show(bitmap: Bitmap, look: (Bitmap) -> Found) {
         val start = System.nanoTime()
-        val found = model.run(bitmap)
+        val found = look(bitmap)
         val ms = (System.nanoTime() - start) / 1e6
         val drawn = draw(bitmap, found)
         runOnUiThread {
