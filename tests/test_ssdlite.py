@@ -390,3 +390,25 @@ def test_arguments_that_make_no_sense():
         model.train_on_batch(images, truth, sample_weight=np.ones(8))
     with pytest.raises(ValueError, match=r"An image is \(H, W, C\). Received: shape \(3,\)"):
         model.detect([np.zeros(3)])
+
+
+@pytest.mark.backend
+def test_differences_count_where_objects_are():
+    """By hand: the second anchor is sure of the class, the first of the background."""
+    model = small()
+    anchors = model.output["logits"].shape[1]
+    wanted = {"boxes": np.ones((2, anchors, 4), "float32"), "logits": np.zeros((2, anchors, 3))}
+    wanted["logits"][..., 0] = 20  # background
+    wanted["logits"][:, 1] = [0, 20, 0]
+    off, seen = ({key: x.copy() for key, x in wanted.items()} for _ in range(2))
+    off["boxes"][:, 0] += 1
+    seen["boxes"][0, 1] += 1
+    shifted = {**wanted, "logits": wanted["logits"] + 7}  # no softmax sees that
+    little, much, none = (
+        [keras.ops.convert_to_numpy(x) for x in model.differences(wanted, found)]
+        for found in (off, seen, shifted)
+    )
+    total = 1.003 + (anchors - 1) * 0.003
+    np.testing.assert_allclose(little[0], [0.003 / total] * 2, rtol=1e-3)
+    np.testing.assert_allclose(much[0], [1.003 / total, 0], rtol=1e-3)
+    np.testing.assert_allclose([*none, little[1]], 0, atol=1e-9)

@@ -16,6 +16,8 @@ from kzoo.detection.losses import BOX_LOSSES, LOSSES, anchor_weights
 from kzoo.detection.tiles import check_tiles, merged, tiles_of
 from kzoo.preprocessing import stretch
 
+LEAST_WEIGHT = 0.003  # of an anchor without an object, where one with an object has 1
+
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class Detector(keras.Model):
@@ -116,6 +118,26 @@ class Detector(keras.Model):
             )  # fmt: skip
 
         return at_own_size(find, images, self.input_shape[1:3], tiles, options)
+
+    def differences(self, wanted: Any, found: Any) -> list[Any]:
+        """Return how far outputs are from those wanted, (N,) of the boxes and of the logits.
+
+        Each is the mean squared difference as a share of the mean square in the batch. An anchor
+        counts as much as `wanted` is sure of an object there: boxes of the others reach nobody.
+        """
+        wanted = {key: ops.stop_gradient(ops.cast(x, "float32")) for key, x in wanted.items()}
+        logits = wanted["logits"]
+        background = LOSSES[self.loss_name].background
+        scores = ops.softmax(logits)[..., 1:] if background else ops.sigmoid(logits)
+        weights = ops.max(scores, axis=-1, keepdims=True) + LEAST_WEIGHT
+        results = []
+        for key in ("boxes", "logits"):
+            y, z = wanted[key], ops.cast(found[key], "float32")
+            if key == "logits" and background:  # a softmax sees no shift of all of them
+                y, z = (x - ops.mean(x, axis=-1, keepdims=True) for x in (y, z))
+            square = ops.mean(weights * ops.square(y)) + 1e-9
+            results.append(ops.mean(weights * ops.square(z - y), axis=(1, 2)) / square)
+        return results
 
     @property
     def activation(self) -> str:

@@ -55,7 +55,12 @@ class Distilled(keras.Model):
         return found
 
     def differences(self, wanted: Any, found: Any) -> list[Any]:
-        """Of each output, (N,), in float32: in mixed precision the student's are in half of it."""
+        """Of each output, (N,), in float32: in mixed precision the student's are in half of it.
+
+        By the student's own measure where it has one, as detectors do.
+        """
+        if self.given_loss is None and hasattr(self.student, "differences"):
+            return self.student.differences(wanted, found)
         outputs = ([ops.cast(x, "float32") for x in keras.tree.flatten(y)] for y in (wanted, found))
         pairs = zip(*outputs, strict=True)
         each = zip(self.losses_of_outputs, pairs, strict=True)
@@ -165,7 +170,8 @@ def distill(
 
     weight: in (0, 1], of the teacher against the loss that compile() gets.
     loss: loss(teacher's output, student's output), for each output. Default: the squared difference
-        as a share of the variance, of a softmax or sigmoid that of the logits behind it.
+        as a share of the variance, of a softmax or sigmoid that of the logits behind it; of a
+        `Detector` its `differences`.
     layers: names of layers whose outputs are matched too, by that squared difference; both models
         must have them. Default: where `student` is quantized the sums of the residual blocks,
         else none. All of these and the outputs count alike.

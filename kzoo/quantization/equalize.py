@@ -208,7 +208,17 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
 
 
 def difference(graph: Graph, rounded: dict[str, Any], exact: dict[str, Any]) -> float:
-    """Squared difference over all outputs, each against what it holds; of scores their logits."""
+    """Squared difference over all outputs, each against what it holds; of scores their logits.
+
+    Where the model has a measure of its own, a detector, by that.
+    """
+    if graph.differences:
+        wanted, found = (
+            keras.tree.map_structure(values.__getitem__, graph.outputs)
+            for values in (exact, rounded)
+        )
+        each = graph.differences(wanted, found)
+        return sum(float(keras.ops.convert_to_numpy(keras.ops.mean(x))) for x in each)
     total = 0.0
     for name in keras.tree.flatten(graph.outputs):
         op = graph.ops[name]

@@ -5,6 +5,7 @@ Every array in a `Graph` is a copy, so whatever is done to the graph leaves the 
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -130,6 +131,8 @@ class Graph:
     ops: dict[str, Op]
     inputs: Any  # names, in the model's own structure
     outputs: Any
+    # (outputs wanted, found) -> (N,) of each output: the model's own measure, where it has one
+    differences: Callable[[Any, Any], list[Any]] | None = None
 
     def users(self) -> Counter[str]:
         """How often each operation's output is read; being an output of the model counts."""

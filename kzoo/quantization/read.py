@@ -17,6 +17,7 @@ Kept = Collection[str | type | re.Pattern[str]]
 
 def read(model: keras.Model, keep_float: Kept = ()) -> Graph:
     """The graph of a functional or sequential model. ValueError for what it does not know."""
+    differences = getattr(model, "differences", None)
     model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
         raise ValueError(
@@ -30,7 +31,7 @@ def read(model: keras.Model, keep_float: Kept = ()) -> Graph:
         reader.values[id(tensor)] = name
     inputs = keras.tree.map_structure(reader.value, model.input)
     outputs = keras.tree.map_structure(reader.value, model.output)
-    return Graph(reader.ops, inputs, outputs)
+    return Graph(reader.ops, inputs, outputs, differences)
 
 
 def names_of(model: keras.Model, kept: Kept) -> frozenset[str]:

@@ -42,7 +42,8 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
         inputs = tuple(run.alias.get(name, name) for name in op.inputs)
         op = dataclasses.replace(op, inputs=inputs)
         run.put(op, rule(op, run))
-    return Graph(run.done, graph.inputs, renamed(graph.outputs, run.alias))
+    outputs = renamed(graph.outputs, run.alias)
+    return dataclasses.replace(graph, ops=run.done, outputs=outputs)
 
 
 def renamed(structure: Any, alias: dict[str, str]) -> Any:

@@ -41,9 +41,8 @@ def carry_gains(graph: Graph) -> Graph:
         n: divided(graph.ops[n], gain[n]) for n in keras.tree.flatten(graph.outputs) if gain[n] != 1
     }
     ops = graph.ops | {end.name: end for end in ends.values()}
-    return Graph(
-        ops, graph.inputs, renamed(graph.outputs, {n: end.name for n, end in ends.items()})
-    )
+    outputs = renamed(graph.outputs, {n: end.name for n, end in ends.items()})
+    return dataclasses.replace(graph, ops=ops, outputs=outputs)
 
 
 def homogeneous(op: Op) -> bool:
