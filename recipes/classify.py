@@ -60,6 +60,7 @@ from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
+from kzoo.weights.batch_norm import normalize_kernels
 from kzoo.weights.saved_model import load_model
 
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
@@ -80,9 +81,13 @@ def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> 
 
 def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Model:
     """Return the classifier, with the weights that the config names."""
+    return build_net(config, dataset, (config.size, config.size, 3), activation=activation)
+
+
+def build_net(config: Any, dataset: Any, input_shape: Any, *, activation: str) -> keras.Model:
     return kzoo.get_model(config.model)(
         config.alpha,
-        input_shape=(config.size, config.size, 3),
+        input_shape=input_shape,
         classes=len(dataset.labels),
         classifier_activation=activation,
         weights=None if config.weights == "none" else config.weights,
@@ -167,13 +172,45 @@ class Stages:
         Pretrained batch normalization keeps its statistics: a batch of 32 knows less than ImageNet,
         and weights from a .tflite file come without the statistics of their own activations.
         """
+        config = self.run.config
+        if self.normalizes_kernels:
+            normalize_kernels(net)
+        side = config.size if teacher else self.train_side
+        learning = net if side == config.size else self.of_any_size(net)
         if self.pretrained:
-            freeze_pretrained(net, fine_rows(net, self.run.config.freeze))
-        if teacher is None:
-            return self.fit(net, stage, fit, class_weight=self.balance())
-        taught = kzoo.distill(net, teacher, weight=WEIGHT)
-        taught, history = self.fit(taught, stage, fit, class_weight=self.balance())
-        return taught.student, history
+            freeze_pretrained(learning, fine_rows(net, config.freeze))
+        if teacher is not None:
+            learning = kzoo.distill(learning, teacher, weight=WEIGHT)
+        learning, history = self.fit(learning, stage, fit, size=side, class_weight=self.balance())
+        net.set_weights((learning.student if teacher else learning).get_weights())
+        return net, history
+
+    @property
+    def normalizes_kernels(self) -> bool:
+        return self.pretrained and bool(self.run.config.normalize_kernels)
+
+    @property
+    def train_side(self) -> int:
+        """Side in px of the training images of the whole network, a multiple of 16 or --size.
+
+        Batch norms that learn would learn statistics of another size, and V4's hybrids attend to
+        maps of a fixed one: then it is --size.
+        """
+        config = self.run.config
+        if not self.pretrained or "hybrid" in config.model:
+            return int(config.size)
+        return min(config.size, max(32, 16 * round(config.size * config.train_scale / 16)))
+
+    def of_any_size(self, net: keras.Model) -> keras.Model:
+        """Return the network with its weights, taking images of any size.
+
+        It learns on smaller images than it is validated on: where crops show things larger, that
+        is the size that they have in whole images (https://arxiv.org/abs/1906.06423).
+        """
+        config = dataclasses.replace(self.run.config, weights="none")
+        any_size = build_net(config, self.run.dataset, (None, None, 3), activation="softmax")
+        any_size.set_weights(net.get_weights())
+        return any_size
 
     def int8(self, int8: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train the quantized network, taught by the float one."""
@@ -195,12 +232,12 @@ class Stages:
         config = self.run.config
         augment = AUGMENTS.get(config.augment, config.augment)
         augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
-        return self.batches("train", augment=augment, size=config.size, **options)
+        return self.batches("train", augment=augment, **{"size": config.size} | options)
 
     def batches(self, name: str, **options: Any) -> Batches:
         """Return the images of a split as the net sees them; `options` as of `Batches`."""
         config, split = self.run.config, getattr(self.run.dataset, name)
-        side = round(config.size * MARGIN) if "augment" in options else config.size
+        side = round(options["size"] * MARGIN) if "augment" in options else config.size
         return Batches(
             Images(split.paths, side),
             split.targets,

@@ -139,12 +139,20 @@ class ClassifyConfig(RunConfig):
 
     data: str = option("folder with one folder per class or train/, val/, test/; a CSV; or packed")
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
-    epochs: int = option("epochs of the whole network", 12)
+    epochs: int = option("epochs of the whole network", 16)
     qat_engine: str = option(
         "who quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')", "kzoo", choices=ENGINES
     )
     batch_size: int = option("images per step", 32)
-    learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    learning_rate: float = option("highest learning rate of the whole network", 1e-3)
+    normalize_kernels: bool = option(
+        "give pretrained kernels one scale, batch norms making up for it, so that one learning "
+        "rate fits all of them", True, before=False,
+    )  # fmt: skip
+    train_scale: float = option(
+        "side of the training images of the whole network against --size, rounded to 16 px: crops "
+        "show things larger than whole images do", 0.86, before=1.0,
+    )  # fmt: skip
     augment: str = option(
         f"how much training images are changed: {', '.join(AUGMENTS)}; in Python an Augment too",
         "light", choices=AUGMENTS, instead="Augment", before="light",
@@ -169,6 +177,8 @@ class ClassifyConfig(RunConfig):
         below_one(self, "label_smoothing")
         if not 1 <= self.freeze <= 32:
             raise ValueError(f"freeze must be in [1, 32]. Received: {self.freeze}")
+        if not 0.25 <= self.train_scale <= 1:
+            raise ValueError(f"train_scale must be in [.25, 1]. Received: {self.train_scale}")
         if self.teacher is not None:
             require_model(self.teacher)
         if self.qat_engine == "tfmot" and self.keep_float:

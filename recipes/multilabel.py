@@ -105,6 +105,12 @@ LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
 class Stages(classify.Stages):
     """The stages of a classifier's run, with the loss and metric of label sets."""
 
+    normalizes_kernels = False  # nor smaller training images: neither was measured here
+
+    @property
+    def train_side(self) -> int:
+        return int(self.run.config.size)
+
     def all(self) -> list[TrainingStage]:
         return transfer_stages(
             self.run.config, self.stage, head=self.head, whole=self.whole, qat=self.int8,

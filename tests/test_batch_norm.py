@@ -13,7 +13,7 @@ from golden import torchvision_models
 from test_weights import SHARED, save_keras_2, save_safetensors, shared_file
 
 import kzoo
-from kzoo.weights.batch_norm import MissingStatisticsWarning, batch_norms
+from kzoo.weights.batch_norm import MissingStatisticsWarning, batch_norms, normalize_kernels
 from kzoo.weights.targets import targets
 
 IMAGES = np.random.default_rng(5).uniform(0, 255, (24, 32, 32, 3)).astype("float32")
@@ -366,3 +366,35 @@ def clothes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     ]
     opened = [image.open(file).convert("RGB").resize((128, 128)) for file, _ in files]
     return np.stack(opened).astype("float32"), np.array([label for _, label in files])
+
+
+def test_normalized_kernels_have_hes_scale_and_the_net_computes_what_it_did():
+    """He et al., https://arxiv.org/abs/1502.01852: the root mean square is sqrt(2 / fan-in)."""
+    net = drawn(kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), classes=4))
+    layer = net.get_layer("row2_expand")
+    kernel = layer.get_weights()[0]
+    uneven = np.geomspace(1e-3, 20, kernel.shape[-1])
+    uneven[0] = 0  # a dead channel
+    layer.set_weights([kernel * uneven])
+    inference, training = answers(net), as_in_training(net)
+    normalize_kernels(net)
+    (kernel,) = layer.get_weights()
+    rms = np.sqrt(np.mean(kernel**2, axis=(0, 1, 2)))
+    np.testing.assert_allclose(rms[1:], np.sqrt(2 / kernel.shape[2]), rtol=1e-5)
+    assert rms[0] == 0
+    (depthwise,) = net.get_layer("row2_depthwise").get_weights()
+    rms = np.sqrt(np.mean(depthwise**2, axis=(0, 1, 3)))
+    np.testing.assert_allclose(rms, np.sqrt(2 / 9), rtol=1e-5)
+    np.testing.assert_allclose(answers(net), inference, atol=2e-5)
+    # Batch statistics have no part in it but for epsilon, .001 beside a variance.
+    assert np.abs(as_in_training(net) - training).mean() < 0.1
+
+
+def test_a_kernel_that_others_read_too_stays():
+    image = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(4, 3, name="shared")(image)
+    normed = keras.layers.BatchNormalization()(shared)
+    net = keras.Model(image, keras.layers.Add()([shared, normed]))
+    before = net.get_layer("shared").get_weights()[0]
+    normalize_kernels(net)
+    np.testing.assert_array_equal(net.get_layer("shared").get_weights()[0], before)

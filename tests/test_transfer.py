@@ -1,9 +1,16 @@
 """What training from pretrained weights spares: rows that stay."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 import kzoo
+from kzoo.recipes.classify import TASK, Stages
 from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.data.class_dataset import Split
+from kzoo.recipes.task import Run
 from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
 
 
@@ -32,3 +39,49 @@ def test_frozen_rows_and_batch_norms_do_not_learn():
 def test_freeze_is_a_stride():
     with pytest.raises(ValueError, match=r"freeze must be in \[1, 32\]. Received: 0"):
         ClassifyConfig("photos", freeze=0)
+
+
+@pytest.mark.parametrize(
+    ("side", "settings"),
+    [
+        (192, {}),  # .86 of 224
+        (224, {"train_scale": 1.0}),
+        (32, {"size": 32}),
+        (224, {"weights": "none"}),  # batch norms learn their statistics
+        (224, {"model": "mobilenet_v4_hybrid_medium"}),  # attention at a fixed size
+    ],
+)
+def test_the_side_of_training_images(side, settings):
+    config = ClassifyConfig("photos", **settings)
+    assert Stages(Run(TASK, vars(config), None, Path("run"), config)).train_side == side
+
+
+def test_train_scale_is_a_share():
+    with pytest.raises(ValueError, match=r"train_scale must be in \[.25, 1\]. Received: 1.2"):
+        ClassifyConfig("photos", train_scale=1.2)
+
+
+def test_the_whole_network_learns_on_smaller_images_than_it_is_validated_on():
+    """It comes back with its own input size, what it learnt, and its function before that."""
+    split = Split((Path("a.jpg"), Path("b.jpg"), Path("c.jpg")), np.array([0, 1, 2]))
+    dataset = SimpleNamespace(labels=("x", "y", "z"), train=split, val=split)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", alpha=0.35, size=64)
+    stages = Stages(Run(TASK, vars(config), dataset, Path("run"), config))
+    net, images = small(), np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
+    before = net.predict_on_batch(images.astype("float32"))
+    seen = {}
+
+    def fit(model, stage, train, val):
+        assert (train(0).size, train(0).examples.side, val.examples.side) == (48, 55, 64)
+        assert model.input_shape == (None, None, None, 3)
+        assert not any("_bn" in v.path for v in model.trainable_variables)
+        seen["output"] = model.predict_on_batch(images.astype("float32"))
+        logits = model.get_layer("head_logits")
+        logits.set_weights([2 * value for value in logits.get_weights()])
+        return model, ["history"]
+
+    logits = net.get_layer("head_logits").get_weights()[0]
+    trained, history = stages.whole(net, None, fit)
+    np.testing.assert_allclose(seen["output"], before, atol=1e-5)
+    assert (trained is net, history) == (True, ["history"])
+    np.testing.assert_array_equal(net.get_layer("head_logits").get_weights()[0], 2 * logits)

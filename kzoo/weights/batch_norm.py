@@ -14,6 +14,7 @@ import numpy as np
 
 from kzoo.arguments import is_whole, require
 
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 CHUNK = 8  # images in one pass, whose inputs of all batch norms are in memory at once
 
 
@@ -82,6 +83,41 @@ def recalibrate_batch_norm(
         raise ValueError("images is empty: pass some hundred images, or batches of them.")
     for norm in probe.norms():
         move(norm, moments[id(norm)])
+
+
+def normalize_kernels(model: keras.Model) -> None:
+    """Give kernels in front of batch norms He's scale, by output channel, in place.
+
+    Each channel's root mean square becomes sqrt(2 / fan-in); the batch norm's statistics and gamma
+    make up for it: outputs in inference, and with frozen batch norms, stay the same up to rounding.
+
+    Optimizers such as Adam move all weights by about the learning rate. Where batch norms were
+    folded into kernels (weights of a .tflite file) channels lie orders of magnitude apart:
+    ImageNet's V3-Small has 7e-4 to 24, so that a rate of 4e-4 rewrites some in a step and never
+    moves others.
+
+    Kernels that nothing but one batch norm reads are changed; channels of 0 stay as they are.
+    """
+    for norm in batch_norms(model):
+        layer = norm.input._keras_history.operation
+        alone = len(layer._outbound_nodes) == 1
+        if not alone or not isinstance(layer, CONVOLUTIONS) or not norm.scale:
+            continue
+        kernel, *bias = (np.float64(value) for value in layer.get_weights())
+        rms = np.sqrt(np.mean(kernel**2, axis=(0, 1), keepdims=True))
+        fan_in = kernel.shape[0] * kernel.shape[1]
+        if not isinstance(layer, keras.layers.DepthwiseConv2D):
+            rms = np.sqrt(np.mean(rms**2, axis=2, keepdims=True))
+            fan_in *= kernel.shape[2]
+        times = np.where(rms > 0, rms * np.sqrt(fan_in / 2), 1.0)
+        layer.set_weights([kernel / times, *(one / times.ravel() for one in bias)])
+        own = dict(zip((v.name for v in norm.weights), norm.get_weights(), strict=True))
+        channel, variance = times.ravel(), np.float64(own["moving_variance"])
+        smaller = variance / channel**2
+        slope = np.sqrt((smaller + norm.epsilon) / (variance + norm.epsilon))
+        own["gamma"] = own["gamma"] * channel * slope
+        own["moving_mean"], own["moving_variance"] = own["moving_mean"] / channel, smaller
+        norm.set_weights([own[v.name] for v in norm.weights])
 
 
 def move(norm: keras.layers.BatchNormalization, moments: "Moments") -> None:

@@ -58,7 +58,8 @@ class BoxDataset:
         counts = Counter(int(k) for example in self.train for k in example.labels)
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
         text = f"{counted(self, f' with {counts.total()} objects')} ({names})"
-        return text + (f"; {len(self.issues)} remarks on the data" if self.issues else "")
+        count = len(self.issues)
+        return text + (f"; {count} remark{'s' if count > 1 else ''} on the data" if count else "")
 
 
 def read_boxes(

@@ -41,7 +41,8 @@ class MaskDataset:
         shares = self.pixels / max(1, self.pixels.sum())
         names = ", ".join(f"{a} {b:.1%}" for a, b in zip(self.labels, shares, strict=True))
         text = f"{counted(self)} ({names})"
-        return text + (f"; {len(self.issues)} remarks on the data" if self.issues else "")
+        count = len(self.issues)
+        return text + (f"; {count} remark{'s' if count > 1 else ''} on the data" if count else "")
 
 
 def read_masks(

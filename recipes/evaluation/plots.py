@@ -39,7 +39,7 @@ def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
                 color="#5b6475", va="bottom", transform=axes.get_xaxis_transform(),
             )  # fmt: skip
         axes.set_xlabel("epoch")
-        axes.set_ylabel(key.replace("_", " "))
+        axes.set_ylabel({"map": "mAP"}.get(key, key.replace("_", " ")))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure

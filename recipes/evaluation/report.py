@@ -63,7 +63,8 @@ def details(evaluation: Evaluation) -> str:
     """Return HTML: how near the file is to the model, by what both find or by their outputs."""
     if evaluation.agreement:
         return paragraph(evaluation.agreement)
-    return preformatted(evaluation.comparison) if evaluation.comparison else ""
+    found = evaluation.comparison
+    return paragraph(found.verdict) + preformatted(found.table) if found else ""
 
 
 def results_table(run: Run, evaluation: Evaluation) -> str:
@@ -75,6 +76,6 @@ def results_table(run: Run, evaluation: Evaluation) -> str:
             cells, file = run.task.report.cells(score), run.files[kind]
             columns = list(cells)
             images = f"{SPLIT_NAMES[split.name]}, {len(split.examples)} images"
-            size = f"{file.stat().st_size / 1e6:.2f} MB"
+            size = f"{file.stat().st_size / 1e6:.2f}\N{NO-BREAK SPACE}MB"
             rows.append((KINDS[kind], images, *cells.values(), size, file.name))
     return table(("", "measured on", *columns, "size", "file"), rows)

@@ -3,7 +3,7 @@
     uv run python tests/bench/small_data.py PHOTOS FILE VARIANT... [--seeds 0 1 2] [--epochs 12]
 
 PHOTOS has train/ and val/ with a folder per class. val/ is the test set: it chooses nothing. A
-share of train/, the same for all, ranks the ingredients ("validation"). FILE has the weights. A
+share of train/, or a fold of three, ranks the ingredients ("validation"). FILE has the weights. A
 variant is a name of VARIANTS. The head is trained once a seed, as by `kzoo classify`; then the
 whole net, of which are measured the best epoch, the last one, and means of the weights by momentum.
 Writes small_data.csv anew, with the rows of earlier calls.
@@ -27,9 +27,11 @@ from kzoo.recipes.data.augmentation.mixing import Mixing
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.training.stages import split_at
+from kzoo.weights.batch_norm import normalize_kernels
 
-SIZE, BATCH = 224, 32
+SIZE, HEAD_BATCH = 224, 32
 LIGHT = Augment()
+FOLDS = 3
 MEANS = (0.0, 0.9, 0.97, 0.99)
 
 
@@ -48,8 +50,11 @@ class Variant:
     size: float = 1.0  # of the training images, times --size
     still: str = ""  # the first row that learns; those before it stay as they are
     epochs: float = 1.0  # times --epochs
+    normalize: bool = False  # kernels, by `normalize_kernels`
+    batch: int = 32
 
 
+NORMALIZED = Variant(normalize=True, learning_rate=1e-3)
 MILD = Augment(zoom=0.15, turn=5, stretch=0.05)
 BOTH = Mixing(mixup=0.2, cutmix=1.0, share=0.5)
 VARIANTS = {
@@ -88,6 +93,16 @@ VARIANTS = {
     "decay .05": Variant(weight_decay=0.05),
     "decay .5": Variant(weight_decay=0.5),
     "smoothing 0": Variant(smoothing=0.0),
+    "normalized, 4e-4": dataclasses.replace(NORMALIZED, learning_rate=4e-4),
+    "normalized": NORMALIZED,
+    "normalized, 2e-3": dataclasses.replace(NORMALIZED, learning_rate=2e-3),
+    "normalized, norms free": dataclasses.replace(NORMALIZED, norms="free"),
+    "normalized, batch 16": dataclasses.replace(NORMALIZED, batch=16),
+    "normalized, batch 8": dataclasses.replace(NORMALIZED, batch=8),
+    "normalized, batch 16, mixing": dataclasses.replace(
+        NORMALIZED, batch=16, augment=Augment(mixing=BOTH)
+    ),
+    "normalized, 192 px": dataclasses.replace(NORMALIZED, size=6 / 7, epochs=4 / 3),
 }
 
 
@@ -129,13 +144,15 @@ def side(size: int, share: float) -> int:
 class Trainer:
     """The photos, and a net whose head is trained, for each seed."""
 
-    def __init__(self, photos: Path, file: Path, size: int, share: float):
+    def __init__(self, photos: Path, file: Path, size: int, share: float, fold: int | None):
         dataset = read_dataset(photos)
         self.size, self.file, self.classes = size, file, len(dataset.labels)
         targets = np.asarray(dataset.train.targets)
         order = np.random.default_rng(17).permutation(len(targets))
-        val = np.concatenate([o[: round(share * len(o))] for o in (
-            order[targets[order] == c] for c in range(self.classes))])  # fmt: skip
+        val = np.concatenate([
+            o[: round(share * len(o))] if fold is None else o[fold::FOLDS]
+            for o in (order[targets[order] == c] for c in range(self.classes))
+        ])  # fmt: skip
         fit = np.setdiff1d(order, val)
         paths = dataset.train.paths
         self.wide = Images([paths[i] for i in fit], round(size * MARGIN))
@@ -162,7 +179,7 @@ class Trainer:
 
     def train_head(self, net: keras.Model, seed: int) -> None:
         body, head = split_at(net, "head_dropout")
-        examples = Batches(self.fit, self.fit_targets, classes=self.classes, batch_size=BATCH)
+        examples = Batches(self.fit, self.fit_targets, classes=self.classes, batch_size=HEAD_BATCH)
         rows = examples.replaced(body.predict(examples, verbose=0))
         compiled(head, Variant(learning_rate=HEAD_LEARNING_RATE), 30 * len(rows))
         for epoch in range(30):
@@ -201,13 +218,17 @@ def compiled(net: keras.Model, how: Variant, steps: int) -> None:
     net.compile(optimizer, loss=loss, metrics=["accuracy"])
 
 
-def trained(trainer: Trainer, name: str, seed: int, epochs: int) -> list[dict[str, Any]]:
-    how = VARIANTS[name]
+def trained(
+    trainer: Trainer, name: str, seed: int, epochs: int, scale: float
+) -> list[dict[str, Any]]:
+    how = dataclasses.replace(VARIANTS[name], size=scale * VARIANTS[name].size)
     epochs = round(how.epochs * epochs)
     net = trainer.net(seed, how.size, how.dropout)
     start = time.process_time()
     if how.norms == "free":
         kzoo.recalibrate_batch_norm(net, trainer.fit[:512].astype("float32"))
+    if how.normalize:
+        normalize_kernels(net)
     for layer in net.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = how.norms == "free"
@@ -216,7 +237,7 @@ def trained(trainer: Trainer, name: str, seed: int, epochs: int) -> list[dict[st
             break
         layer.trainable = layer.trainable and not how.still
     batches = Batches(
-        trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=BATCH,
+        trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=how.batch,
         augment=how.augment, size=side(trainer.size, how.size),
     )  # fmt: skip
     compiled(net, how, epochs * len(batches))
@@ -252,12 +273,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--val", type=float, default=0.2, help="share of train/ that ranks")
+    parser.add_argument("--fold", type=int, choices=range(FOLDS), help="of train/, that ranks")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all training images")
     parser.add_argument("--out", default="small_data")
     given = parser.parse_args()
-    trainer, rows = Trainer(given.photos, given.file, given.size, given.val), []
+    trainer, rows = Trainer(given.photos, given.file, given.size, given.val, given.fold), []
     for seed in given.seeds:
         for name in given.variants:
-            rows += trained(trainer, name, seed, given.epochs)
+            rows += trained(trainer, name, seed, given.epochs, given.scale)
             record(given.out, rows)
 
 
