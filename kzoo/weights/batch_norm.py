@@ -103,7 +103,8 @@ def normalize_kernels(model: keras.Model) -> None:
         alone = len(layer._outbound_nodes) == 1
         if not alone or not isinstance(layer, CONVOLUTIONS) or not norm.scale:
             continue
-        kernel, *bias = (np.float64(value) for value in layer.get_weights())
+        kernel: np.ndarray
+        kernel, *bias = (value.astype("float64") for value in layer.get_weights())
         rms = np.sqrt(np.mean(kernel**2, axis=(0, 1), keepdims=True))
         fan_in = kernel.shape[0] * kernel.shape[1]
         if not isinstance(layer, keras.layers.DepthwiseConv2D):
