@@ -8,6 +8,7 @@ import pytest
 
 import kzoo
 from kzoo.backbones.mobilenet_v2 import ROWS as V2
+from kzoo.backbones.mobilenet_v2 import TABLE
 from kzoo.backbones.mobilenet_v3 import LARGE
 from kzoo.backbones.rows import Bneck, Conv, Expand, Head, Net, SqueezeExcite
 
@@ -68,6 +69,17 @@ def test_v2_with_projected_shortcuts_and_a_flat_head():
     assert levels["P5"] == (7, 7, 1280)
     with pytest.raises(ValueError, match=r"input_shape must be fixed.*flattens"):
         kzoo.build("v2_annotated", rows, Head(flatten=True), input_shape=(None, None, 3))
+
+
+@pytest.mark.parametrize(("alpha", "depth", "millions"), [(1.1, 1.2, 4.52), (1.2, 1.4, 5.83)])
+def test_timms_deeper_v2_are_tables(alpha, depth, millions):
+    """mobilenetv2_110d and _120d; parameters as in timm's results-imagenet.csv."""
+    ends = TABLE[0], TABLE[-1]  # are not repeated, as neither stem nor last row is widened
+    rows = [Bneck(3, t, c, s if i == 0 else 1) for line in TABLE for t, c, n, s in [line]
+            for i in range(n if line in ends else math.ceil(n * depth))]  # fmt: skip
+    stem, last = Conv(3, 32, 2, scale="never"), Conv(1, 1280, scale="never")
+    model = kzoo.build("v2_deep", (stem, *rows, last), Head(), alpha, input_shape=(64, 64, 3))
+    assert round(trainable(model) / 1e6, 2) == millions
 
 
 @pytest.mark.parametrize("alpha", [1, 0.056, 0.279, 0.5559, 0.56, 1.11])
