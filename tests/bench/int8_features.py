@@ -23,6 +23,13 @@ from kzoo.recipes.data.images import Images
 from kzoo.tflite import compare, convert
 
 
+CHOICES: dict[str, dict] = {
+    "ranges mse": {"ranges": "mse"},
+    "default": {},
+    "equalized everywhere": {"equalization": "all"},
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos", type=Path)
@@ -41,12 +48,12 @@ def main() -> None:
     ends["P5"] = net.get_layer("row16_conv").input
     model = keras.Model(net.input, ends)
     rows = []
-    for ranges in ("mse", "output"):
-        int8 = kzoo.quantize(model, calibration=calibration, ranges=ranges)
+    for choice, how in CHOICES.items():
+        int8 = kzoo.quantize(model, calibration=calibration, **how)
         with tempfile.TemporaryDirectory() as folder:
             found = compare(model, convert(int8, Path(folder, "a.tflite")), images)
         rows += [
-            {"net": "V3-Large .75", "map": output.name, "ranges": ranges,
+            {"net": "V3-Large .75", "map": output.name, "choice": choice,
              "sqnr_db": f"{output.sqnr_db:.1f}", "photos": len(images)}
             for output in found.outputs
         ]  # fmt: skip
