@@ -22,7 +22,6 @@ import kzoo
 from kzoo.recipes.data.images import Images
 from kzoo.tflite import compare, convert
 
-
 CHOICES: dict[str, dict] = {
     "ranges mse": {"ranges": "mse"},
     "default": {},
