@@ -19,7 +19,7 @@ from kzoo.quantization.ranges import Histogram, Plan, Range, is_float, step
 
 CHUNK = 4  # images computed at a time
 OBSERVED = 8  # at a time where each tensor is dropped soon: a quarter faster
-LARGE_MAP = 14 * 14  # places of a map of which a quarter is counted
+LARGE_MAP = 20 * 20  # places of a map of which a quarter is counted
 
 
 class Run:
