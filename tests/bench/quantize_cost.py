@@ -50,7 +50,7 @@ def measure(checkout: Path, step: str, net: str, options: dict, folder: str) -> 
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
+        cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)},
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
