@@ -102,4 +102,4 @@ def test_what_has_no_int8_form_is_named_and_goes_in_float(layer, tmp_path):
     assert audit(file).float_ops
     seen = images(8, size=16, seed=1)
     simulated = int8.predict(seen.astype("float32"), verbose=0)
-    assert decibels(simulated, Runner(file)(seen)) > 30
+    assert decibels(simulated, Runner(file)(seen)) > 25
