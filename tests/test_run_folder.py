@@ -1,0 +1,93 @@
+"""A run's folder: of which settings and images it is, who works in it, what is damaged."""
+
+import json
+
+import pytest
+
+from kzoo.recipes.classify import Config
+from kzoo.recipes.training.run_folder import open_run, read_config, read_labels, working_on
+
+
+def test_a_run_is_of_the_images_that_it_was_begun_on(tmp_path):
+    """Features are kept by the image's place: with another one there, they would be another's."""
+    files = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+    for file in files:
+        file.write_bytes(b"image")
+    config = Config(str(tmp_path), out=str(tmp_path / "run"))
+    for _ in range(2):
+        open_run(config, ("x", "y"), files[:2], files[2:])
+    for changed in ((files[:1], files[1:]), (files[1::-1], files[2:])):
+        with pytest.raises(ValueError, match=r"other images.*another --out"):
+            open_run(config, ("x", "y"), *changed)
+    files[0].write_bytes(b"another one")
+    with pytest.raises(ValueError, match="came, went or changed"):
+        open_run(config, ("x", "y"), files[:2], files[2:])
+    files[0].write_bytes(b"image")
+    open_run(config, ("x", "y"), files[:2], files[2:])
+
+
+def test_a_run_may_be_moved_and_named_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    open_run(Config(str(data), out=str(run)), ("x", "y"))
+    for other in ("data", "data/", "./data"):
+        open_run(Config(other, out="run/"), ("x", "y"))
+    run.rename(tmp_path / "moved")
+    open_run(Config(str(data), out="moved"), ("x", "y"))
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ValueError, match="with other settings"):
+        open_run(Config("elsewhere", out="moved"), ("x", "y"))
+
+
+def test_a_run_goes_on_where_its_images_were_moved_to(tmp_path):
+    """And with no others: they are told by names and sizes."""
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    (tmp_path / "data" / "x" / "a.jpg").write_bytes(b"image")
+    run = str(tmp_path / "run")
+    open_run(Config(str(tmp_path / "data"), out=run), ("x", "y"), [tmp_path / "data/x/a.jpg"])
+    (tmp_path / "data").rename(tmp_path / "there")
+    config = Config(str(tmp_path / "there"), out=run)
+    open_run(config, ("x", "y"), [tmp_path / "there/x/a.jpg"])
+    assert json.loads((tmp_path / "run/config.json").read_text())["data"].endswith("there")
+    (tmp_path / "there").rename(tmp_path / "again")
+    (tmp_path / "again/x/a.jpg").write_bytes(b"another image")
+    config = Config(str(tmp_path / "again"), out=run)
+    with pytest.raises(ValueError, match="a run on other images"):
+        open_run(config, ("x", "y"), [tmp_path / "again/x/a.jpg"])
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    config = Config(str(tmp_path), out=str(tmp_path / "run"))
+    folder = open_run(config, ("x", "y"))
+    (folder / ".part-1-model.keras").touch()
+    with working_on(folder):
+        assert not list(folder.glob(".part-*"))
+        with pytest.raises(ValueError, match=r"Another process is at work in .*another --out"):
+            working_on(folder).__enter__()
+    with working_on(folder):
+        pass
+    assert {p.name for p in folder.iterdir()} == {"config.json", "labels.txt"}
+
+
+@pytest.mark.parametrize("label", ["a\nb", "a\u2028b", "a\x85b", " "])
+def test_a_class_that_labels_txt_cannot_hold_is_refused_before_the_training(label, tmp_path):
+    config = Config(str(tmp_path), out=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"cannot be a line of labels\.txt: rename it"):
+        open_run(config, ("x", label))
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_an_editor_that_marks_its_files(tmp_path):
+    (tmp_path / "labels.txt").write_bytes("\ufeffcat\r\ndog\r\n".encode())
+    assert read_labels(tmp_path / "labels.txt") == ["cat", "dog"]
+    (tmp_path / "labels.txt").write_bytes("Löwe\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.txt is not in UTF-8"):
+        read_labels(tmp_path / "labels.txt")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "is damaged"), ("[]", "of another kind")])
+def test_a_config_that_is_damaged_or_another_s(text, reason, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        read_config(tmp_path)
