@@ -149,11 +149,11 @@ class Inspection:
         if self.items:
             sides = np.array([item.size for item in self.items])
             low, middle, high = np.percentile(sides.min(axis=1), [0, 50, 100]).astype(int)
-            lines.append(f"shorter sides of images: {low} to {high} px, half of them to {middle}")
+            lines.append(f"shorter sides of images: {low} to {high} px, half of them <= {middle}")
         if len(self.object_sizes):
             low, middle, high = np.percentile(self.object_sizes, [5, 50, 95])
             lines.append(
-                f"objects at {self.size} px: half of them to {middle:.0f} px, from {low:.0f} (5 %) "
+                f"objects at {self.size} px: half of them <= {middle:.0f} px, from {low:.0f} (5 %) "
                 f"to {high:.0f} (95 %)"
             )
         return lines
