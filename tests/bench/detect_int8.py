@@ -50,8 +50,6 @@ def main() -> None:
             if not kept.is_file():
                 kept.write_text(json.dumps(measured(run, choice, kept.with_suffix(".tflite"))))
             rows.append(row(run, choice, *json.loads(kept.read_text())))
-        how = f"after the QAT stage, {found['chosen']} chosen"
-        rows.append(row(run, how, found["int8_map"], found["int8_map50"]))
     if options.record:
         record("detect_int8", rows)
     else:
