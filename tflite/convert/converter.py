@@ -93,8 +93,9 @@ def convert(
     keep_float: names of layers that stay in float in an int8 file; `kzoo.quantize` takes more.
     progress: called with the name of each step when it begins: one of `STEPS`.
 
-    A MobileNetV3-Large at 224 px takes 25 s of CPU time and 3.0 GB of memory at most to int8, with
-    100 calibration images, and 6 s and 1.2 GB to float32; 0.7 GB of them are TensorFlow.
+    A MobileNetV3-Large at 224 px takes 12 s of CPU time and 1.2 GB of memory to quantize with 100
+    calibration images, 5 s and 1.4 GB to convert then (tests/bench/quantize_cost.py), and 6 s and
+    1.2 GB to float32; 0.7 GB of them are TensorFlow.
 
     The file appears whole or not at all. Raises ValueError for what cannot be converted, and why.
     """
