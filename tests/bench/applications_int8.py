@@ -6,7 +6,8 @@ Random weights; the batch norms take the statistics of 16 drawn images, so that 
 order one, and logits are compared by the interpreter on 16 others: with the float net, and
 with what `quantize` simulates. The first is low where a random net tells images hardly apart.
 `reason` names the operators that are float in the file, or why quantize refuses the net. Writes
-tests/bench/results/applications_int8.csv. Cost: 15 to 60 s of CPU a net.
+tests/bench/results/applications_int8.csv. Cost: 15 to 60 s of CPU a net. Not run whole yet:
+EfficientNetB0 alone gave 243 operators, none of them float, in one XNNPACK partition.
 """
 
 import argparse
