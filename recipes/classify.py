@@ -146,7 +146,8 @@ class Stages:
         body, head = split_at(net, "head_wide" if "head_wide" in new else "head_dropout")
         seen = {}
         for name in ("train", "val"):
-            plain = self.batches(name, class_weight=self.balance() if name == "train" else None)
+            once = name == "train"  # seen whole here, and cut out of a larger one later
+            plain = self.batches(name, keep=not once, class_weight=self.balance() if once else None)
             file = self.run.checkpoints / f"features-{name}.npy"
             seen[name] = plain.replaced(features(body, plain, file))
         seed = self.run.config.seed
@@ -234,12 +235,15 @@ class Stages:
         augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
         return self.batches("train", augment=augment, **{"size": config.size} | options)
 
-    def batches(self, name: str, **options: Any) -> Batches:
-        """Return the images of a split as the net sees them; `options` as of `Batches`."""
+    def batches(self, name: str, *, keep: bool = True, **options: Any) -> Batches:
+        """Return the images of a split as the net sees them; `options` as of `Batches`.
+
+        keep: whether they stay in memory when they are decoded, as far as it goes.
+        """
         config, split = self.run.config, getattr(self.run.dataset, name)
         side = round(options["size"] * MARGIN) if "augment" in options else config.size
         return Batches(
-            Images(split.paths, side),
+            Images(split.paths, side, keep=keep),
             split.targets,
             classes=len(self.run.dataset.labels),
             batch_size=config.step,

@@ -19,6 +19,7 @@ from kzoo.quantization.read import names_of
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import progress
 from kzoo.recipes.data.augmentation.mirroring import why_not_mirrored
+from kzoo.recipes.data.images import decoded_once
 from kzoo.recipes.evaluation.evaluate import evaluate
 from kzoo.recipes.evaluation.report import write_report
 from kzoo.recipes.evaluation.results import read_results
@@ -56,7 +57,7 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
         names_of(model, config.keep_float)  # refuses unknown layers now, not after the training
         splits = (task.sources(split) for split in (dataset.train, dataset.val))
         folder = open_run(config, dataset.labels, *splits)
-        with working_on(folder):
+        with working_on(folder), decoded_once():
             return carry_out(Run(task, vars(config), dataset, folder, config), model, theirs)
 
 

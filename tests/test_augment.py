@@ -8,7 +8,8 @@ from PIL import Image
 
 from kzoo.recipes import configs, pipeline
 from kzoo.recipes.configs import ClassifyConfig
-from kzoo.recipes.data.augment import AUGMENTS, Augment, Batches
+from kzoo.recipes.data import augment as augment_module
+from kzoo.recipes.data.augment import AUGMENTS, Augment, Batches, warp
 from kzoo.recipes.data.augmentation.filters import FILTERS, erase, filtered
 from kzoo.recipes.data.augmentation.mirroring import why_not_mirrored
 from kzoo.recipes.data.augmentation.mixing import Mixing
@@ -34,6 +35,27 @@ def test_none_shows_the_image_itself():
     seen = STILL(IMAGES[0], 40, np.random.default_rng(0))
     np.testing.assert_allclose(seen, IMAGES[0], atol=1)
     assert tuple(AUGMENTS) == configs.AUGMENTS
+
+
+def test_opencv_and_pillow_show_the_same(monkeypatch):
+    """Within a level of each other, but for the lines where the image ends."""
+    if not augment_module.OPENCV:
+        pytest.skip("OpenCV 5 is not installed")
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype="uint8")
+    augment = Augment(shrink=0.5)
+    pixels = np.stack([*np.mgrid[:64, :64][::-1] + 0.5, np.ones((64, 64))], -1)
+    for seed in range(6):
+        found = []
+        for opencv in (True, False):
+            monkeypatch.setattr(augment_module, "OPENCV", opencv)
+            rng = np.random.default_rng(seed)
+            place = augment.place(80, 64, rng)
+            found.append((warp(noise, 64, place).astype(int), augment.recolour(noise, rng)))
+        (one, colours), (other, theirs) = found
+        beyond = np.abs(pixels @ place.T - 40).max(-1) - 40  # the image's edge, in its px
+        np.testing.assert_allclose(one[beyond < -1], other[beyond < -1], atol=1)
+        assert (one[beyond > 1] == other[beyond > 1]).all()  # the ground
+        np.testing.assert_allclose(colours, theirs, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", AUGMENTS)

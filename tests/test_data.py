@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kzoo.recipes.data.class_dataset import read_dataset
-from kzoo.recipes.data.images import BadImageError, Images, read_image
+from kzoo.recipes.data.images import BadImageError, Images, decoded_once, read_image
 
 
 def write_image(path, colour=(200, 30, 30), size=(40, 30), **save):
@@ -237,5 +237,22 @@ def test_images_are_read_once_while_they_fit(tmp_path, monkeypatch):
     monkeypatch.setattr("kzoo.recipes.data.images.CACHE_BYTES", 2 * 8 * 8 * 3)
     images = Images(paths, 8)
     assert images[:].shape == (3, 8, 8, 3)
-    assert sorted(images.kept) == [0, 1]
+    assert [path for path, _ in images.decoded.images] == paths[:2]
     assert [int(images[i][0, 0, 0]) for i in range(3)] == [0, 1, 2]
+
+
+def test_in_a_run_an_image_is_decoded_once_for_all_that_read_it(tmp_path, monkeypatch):
+    paths = [write_image(tmp_path / f"{i}.png", (i, 0, 0)) for i in range(2)]
+    decoded = []
+    monkeypatch.setattr(
+        "kzoo.recipes.data.images.read_image",
+        lambda path, side: decoded.append(side) or read_image(path, side),
+    )
+    with decoded_once():
+        for _ in range(3):
+            assert Images(paths, 8)[:].shape == (2, 8, 8, 3)
+        Images(paths, 16, keep=False)[0]
+        Images(paths, 16)[0]
+    assert decoded == [8, 8, 16, 16]
+    Images(paths, 8)[0]  # a file may have changed since
+    assert decoded[4:] == [8]

@@ -39,6 +39,7 @@ ROOMS = {
             "defusedxml",
             "imagehash",
             "pillow_heif",
+            "cv2",
         },
         {"pycocotools", "jax", "array_record", "tf_keras", "keras_cv"},
     ),

@@ -75,7 +75,7 @@ def test_classes_splits_names_and_bytes_are_those_of_the_folder(photos, packed):
 def test_of_any_number_of_images_none_stays_in_memory(packed):
     images = Images(read_dataset(packed).train.paths, 32)
     assert images[:].shape == (20, 32, 32, 3)
-    assert not images.kept
+    assert not images.decoded.images
 
 
 def test_the_shorter_side_becomes_as_small_as_asked(tmp_path):

@@ -119,7 +119,9 @@ def decode(path: Source, side: int) -> tuple[np.ndarray, Look]:
         image.draft("RGB", (2 * side, 2 * side))
         check_pixels(image)
         image, remark = to_8_bits(turned(image, turn))
-        square = to_rgb(image).resize((side, side), Image.Resampling.BILINEAR)
+        plain = image.mode == "RGB" and "transparency" not in image.info  # to_rgb would copy it
+        image = image if plain else to_rgb(image)
+        square = image.resize((side, side), Image.Resampling.BILINEAR)
         return np.asarray(square), Look(size, turn, remark=remark)
 
 
@@ -260,16 +262,44 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+class Decoded:
+    """Decoded images by (file, side), `CACHE_BYTES` of them at the most."""
+
+    def __init__(self) -> None:
+        self.images: dict[tuple[Path, int], np.ndarray] = {}
+        self.bytes = 0
+
+    def keep(self, path: Path, side: int, image: np.ndarray) -> None:
+        if self.bytes + image.nbytes <= CACHE_BYTES:
+            self.images[path, side] = image
+            self.bytes += image.nbytes
+
+
+shared: list[Decoded] = []  # of the run that is under way
+
+
+@contextlib.contextmanager
+def decoded_once() -> Iterator[None]:
+    """Let all `Images` made within share what they decode: stages and reports read the same."""
+    shared.append(Decoded())
+    try:
+        yield
+    finally:
+        shared.pop()
+
+
 class Images(Sequence[Any]):
     """Files as uint8 images (side, side, 3), kept in memory as far as `CACHE_BYTES` goes.
 
-    Packed images are decoded again each time: there may be any number of them.
+    Packed images are decoded again each time: there may be any number of them. `keep=False` is for
+    images that are read once.
     """
 
-    def __init__(self, paths: Sequence[Source], side: int):
+    def __init__(self, paths: Sequence[Source], side: int, *, keep: bool = True):
         self.paths = paths
         self.side = side
-        self.kept: dict[int, np.ndarray] = {}
+        self.keep = keep
+        self.decoded = shared[-1] if shared else Decoded()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -277,10 +307,12 @@ class Images(Sequence[Any]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return np.stack([self[j] for j in range(*i.indices(len(self)))])
-        if i in self.kept:
-            return self.kept[i]
         path = self.paths[i]
-        image = read_image(path, self.side)
-        if isinstance(path, Path) and (len(self.kept) + 1) * image.nbytes <= CACHE_BYTES:
-            self.kept[i] = image
+        if not isinstance(path, Path):
+            return read_image(path, self.side)
+        image = self.decoded.images.get((path, self.side))
+        if image is None:
+            image = read_image(path, self.side)
+            if self.keep:
+                self.decoded.keep(path, self.side, image)
         return image

@@ -16,7 +16,13 @@ from kzoo.recipes.progress import track
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import Measure, fit, no_figures, undistributed
+from kzoo.recipes.training.stages import (
+    Measure,
+    compile_stage,
+    fit,
+    no_figures,
+    undistributed,
+)
 from kzoo.recipes.training.user_callbacks import CallbackList, no_callbacks
 
 CALIBRATION_IMAGES = 256
@@ -32,7 +38,7 @@ def for_calibration(
 ) -> np.ndarray:
     """Return some of the training images, (N, size, size, 3) uint8."""
     chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
-    images = Images([paths[i] for i in chosen], size)
+    images = Images([paths[i] for i in chosen], size, keep=False)
     return np.stack(list(track(images, "reading calibration images")))
 
 
@@ -59,14 +65,14 @@ def fit_int8(
     display = display or StageDisplay(stage)
     before = model.get_weights()
     taught = kzoo.distill(model, teacher)
-    taught.compile(loss=stage.loss, weighted_metrics=list(stage.metrics) or None)
+    compile_stage(taught, stage, stage.epochs * len(train(0)))
     found = taught.evaluate(val, return_dict=True, verbose=0)
     values = {f"val_{name}": float(value) for name, value in found.items()} | dict(measure(model))
     untrained: Row = {"stage": "ptq", "epoch": 0, **values, "seconds": 0.0}
     display.before_training(untrained)
     taught, rows = fit(
         taught, stage, train, val, folder, measure=lambda m: measure(m.student), display=display,
-        callbacks=callbacks,
+        callbacks=callbacks, compiled=True,
     )  # fmt: skip
     trained = True
     if distribute.first():  # each process could judge: one decides

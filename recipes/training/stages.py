@@ -109,19 +109,22 @@ def fit(
     measure: Measure = no_figures,
     display: StageDisplay | None = None,
     callbacks: Callable[[str], CallbackList] = no_callbacks,
+    compiled: bool = False,
 ) -> tuple[keras.Model, list[Row]]:
     """Train a stage, or resume it; return (model with the weights of the best epoch, history).
 
     `train(epoch)` gives that epoch's batches. What `measure` finds after each epoch joins its row
     of the history. A checkpoint of the stage in `folder` goes before `model`. `callbacks` returns
     Keras callbacks for the stage's name; one that sets `model.stop_training` ends the stage.
+    `compiled`: `compile_stage` was called for the whole stage already.
     """
     display = display or StageDisplay(stage)
     own = (distribute.process(), distribute.processes(), distribute.devices())
     val = val.shared(*own)
     kept = checkpoints.agreed(folder, stage.name)
     if not kept:
-        compile_stage(model, stage, stage.epochs * len(train(0)))
+        if not compiled:
+            compile_stage(model, stage, stage.epochs * len(train(0)))
         if distribute.devices() > 1:  # all go on from what one of them has made
             kept = checkpoints.keep(
                 model, [], checkpoints.after(folder, stage.name, 0), None, model.get_weights()
@@ -132,7 +135,8 @@ def fit(
         if kept:
             model = load_model(kept / "model.keras", compile=True)
         # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
-        model.test_on_batch(*val[0])
+        # TensorFlow keeps what it traces here for all validation, unlike that of test_on_batch.
+        model.evaluate(val.only(val.order[: val.batch_size]), verbose=0)
     history = checkpoints.read_history(kept) if kept else []
     theirs = StageCallbacks(callbacks(stage.name), model, stage.epochs)
     for epoch in range(len(history), stage.epochs):

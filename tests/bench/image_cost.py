@@ -4,7 +4,9 @@
 
 Photos of .12, .3 and 12 megapixels, drawn by a seed, at 224 px (kept at 256). "step by step" is the
 same augmentation with one pass over the floats for each of brightness, contrast, saturation and
-the copy into the batch, as it was before. Each round measures all of them in turn; medians.
+the copy into the batch, as it once was; "by Pillow" is today's without OpenCV. "entropy" is what no
+decoder of baseline JPEG can leave out: Pillow's draft at an eighth of each side in grey, nearly all
+of it Huffman codes. Each round measures all of them in turn; medians.
 """
 
 import statistics
@@ -17,6 +19,7 @@ import numpy as np
 from PIL import Image
 from record import record
 
+from kzoo.recipes.data import augment as augmenting
 from kzoo.recipes.data.augment import Augment, warp
 from kzoo.recipes.data.images import read_image
 
@@ -37,13 +40,29 @@ def draw(path: Path, shape: tuple[int, int], rng: np.random.Generator) -> Path:
 def step_by_step(
     augment: Augment, image: np.ndarray, rng: np.random.Generator, out: np.ndarray
 ) -> None:
+    augmenting.OPENCV, own = False, augmenting.OPENCV
     moved = warp(image, SIZE, augment.place(image.shape[0], SIZE, rng)).astype("float32")
+    augmenting.OPENCV = own
     brightness, contrast, saturation = rng.uniform(1 - augment.colour, 1 + augment.colour, 3)
     moved = moved * brightness
     mean = moved.mean()
     moved = (moved - mean) * contrast + mean
     grey = moved.mean(axis=-1, keepdims=True)
     out[...] = np.clip((moved - grey) * saturation + grey, 0, 255).astype("float32")
+
+
+def by_pillow(
+    augment: Augment, image: np.ndarray, rng: np.random.Generator, out: np.ndarray
+) -> None:
+    augmenting.OPENCV, own = False, augmenting.OPENCV
+    augment(image, SIZE, rng, out=out)
+    augmenting.OPENCV = own
+
+
+def entropy(path: Path) -> None:
+    with Image.open(path) as image:
+        image.draft("L", (1, 1))
+        image.load()
 
 
 def main() -> None:
@@ -58,8 +77,13 @@ def main() -> None:
             numbered = list(enumerate(images))
             ways: dict[str, Callable[[], object]] = {
                 "decode": lambda paths=paths: [read_image(path, SIDE) for path in paths],
+                "entropy": lambda paths=paths: [entropy(path) for path in paths],
                 "augment": lambda numbered=numbered: [
                     augment(image, SIZE, np.random.default_rng(i), out=out[i])
+                    for i, image in numbered
+                ],
+                "augment by Pillow": lambda numbered=numbered: [
+                    by_pillow(augment, image, np.random.default_rng(i), out[i])
                     for i, image in numbered
                 ],
                 "augment step by step": lambda numbered=numbered: [
@@ -76,6 +100,7 @@ def main() -> None:
             ms = {name: statistics.median(values) for name, values in times.items()}
             size = sum(path.stat().st_size for path in paths) / count
             ms["decode and augment"] = ms["decode"] + ms["augment"]
+            ms["decode and augment by Pillow"] = ms["decode"] + ms["augment by Pillow"]
             for name, value in ms.items():
                 spread = max(times.get(name, [0])) - min(times.get(name, [0]))
                 rows.append({

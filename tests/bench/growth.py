@@ -1,0 +1,136 @@
+"""How time and memory grow with the number of images and with their size.
+
+    uv run python tests/bench/growth.py read compare --images 1000 10000
+    uv run python tests/bench/growth.py epoch quantize convert --sizes 64 128 256
+
+Each figure is from a process of its own: CPU seconds of the part, and the process's peak memory.
+"growth" is the exponent against the row before: 1 is linear in images, 2 in the side (pixels).
+Drawn JPEGs of 320 x 240 px in two class folders; MobileNetV3-Small with random weights. Parts:
+read (`read_dataset`), epoch (decode, augment and train on 256 images), quantize (64 images),
+convert, compare (float model and int8 file, on the images of --images or 64).
+"""
+
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from read_speed import draw
+from record import record
+
+SIZE, SOME = 96, 64
+
+
+def used() -> float:
+    """Return the CPU seconds of this process and of those that it waited for."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in both)
+
+
+def read(data: Path, count: int, size: int) -> Callable[[], Any]:
+    from kzoo.recipes.data import read_dataset
+
+    return lambda: read_dataset(data)
+
+
+def net_of(size: int) -> Any:
+    import kzoo
+
+    return kzoo.MobileNetV3Small(input_shape=(size, size, 3), classes=2)
+
+
+def noise(count: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype="uint8")
+
+
+def epoch(data: Path, count: int, size: int) -> Callable[[], Any]:
+    from kzoo.recipes.data.augment import Augment, Batches
+    from kzoo.recipes.data.images import Images
+
+    paths = sorted((data / "a").iterdir())[:256]
+    net = net_of(size)
+    net.compile("adam", "categorical_crossentropy")
+    batches = Batches(
+        Images(paths, round(size * 8 / 7)), np.arange(len(paths)) % 2, classes=2, batch_size=32,
+        augment=Augment(), size=size,
+    )  # fmt: skip
+    net.fit(batches.only(batches.order[:32]), verbose=0)
+    return lambda: net.fit(batches, verbose=0)
+
+
+def quantize(data: Path, count: int, size: int) -> Callable[[], Any]:
+    import kzoo
+
+    net, images = net_of(size), noise(SOME, size)
+    return lambda: kzoo.quantize(net, calibration=images)
+
+
+def convert(data: Path, count: int, size: int) -> Callable[[], Any]:
+    import kzoo
+    from kzoo.tflite import convert
+
+    int8 = kzoo.quantize(net_of(size), calibration=noise(8, size))
+    return lambda: convert(int8, data / f"{size}.tflite")
+
+
+def compare(data: Path, count: int, size: int) -> Callable[[], Any]:
+    import kzoo
+    from kzoo.tflite import compare, convert
+
+    net, images = net_of(size), noise(count or SOME, size)
+    file = convert(kzoo.quantize(net, calibration=images[:8]), data / f"{count}.tflite")
+    return lambda: compare(net, file, images)
+
+
+PARTS = {part.__name__: part for part in (read, epoch, quantize, convert, compare)}
+
+
+def measured(part: str, data: Path, count: int, size: int) -> dict[str, float]:
+    """Return what a part takes, measured in a process of its own."""
+    words = [sys.executable, __file__, part, "--child", str(data), str(count), str(size)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=dict(os.environ))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="+", choices=list(PARTS))
+    parser.add_argument("--images", type=int, nargs="*", default=[])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[])
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        work = PARTS[given.parts[0]](Path(given.child[0]), *map(int, given.child[1:]))
+        before = used()
+        work()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(json.dumps({"cpu_s": used() - before, "peak_mb": peak}))
+        return
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in given.images or [512]:
+            draw(Path(folder) / str(count), count)
+        for part in given.parts:
+            points = [(n, SIZE) for n in given.images] + [(0, side) for side in given.sizes]
+            for i, (count, size) in enumerate(points):
+                data = Path(folder) / str(count or (given.images or [512])[0]) / "classify"
+                found = measured(part, data, count, size)
+                row = {"part": part, "images": count or "", "size": size, **found, "growth": ""}
+                same = i and (count > 0) == (points[i - 1][0] > 0)
+                if same:
+                    step = count / points[i - 1][0] if count else size / points[i - 1][1]
+                    row["growth"] = math.log(found["cpu_s"] / rows[-1]["cpu_s"]) / math.log(step)
+                rows.append(row)
+    record("growth", rows)
+
+
+if __name__ == "__main__":
+    main()
