@@ -1,4 +1,4 @@
-"""The command line: `kzoo COMMAND --help` tells what each command takes."""
+"""The command line: `kzoo COMMAND --help` lists the options of a command."""
 
 import argparse
 import importlib.util
@@ -21,7 +21,7 @@ GROUPS = {
     "Train on your own images": (demo, classify, multilabel, detect, segment, plan),
     "Prepare images": (inspect_data, pack),
     "Use a trained model": (predict, evaluate, serve, android),
-    "Make and judge .tflite files": (convert, audit, compare, sensitivity, benchmark),
+    "Create and check .tflite files": (convert, audit, compare, sensitivity, benchmark),
     "About kzoo": (list_models, weights, env),
 }
 BACKENDS = ("tensorflow", "jax", "torch")

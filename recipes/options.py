@@ -57,7 +57,7 @@ class Options:
 class JsonOptions(Options):
     """What a command takes whose result a program may read."""
 
-    json: bool = option("print the result as JSON, for a program to read", False, lasting=False)
+    json: bool = option("print the result as JSON", False, lasting=False)
 
 
 @dataclasses.dataclass(frozen=True)

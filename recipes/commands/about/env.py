@@ -65,7 +65,7 @@ def run(options: JsonOptions) -> Environment:
 
 COMMAND = Command(
     "env",
-    "versions, backend and machine, for a report of a problem",
+    "print versions, backend and machine, for bug reports",
     JsonOptions,
     run,
     "kzoo env --json",

@@ -37,7 +37,7 @@ def run(options: ListOptions) -> ModelTable:
 
 COMMAND = Command(
     "list",
-    "the models, with parameters and multiply-accumulates",
+    "list the models with parameters and multiply-accumulates",
     ListOptions,
     run,
     "kzoo list --alpha 0.75",

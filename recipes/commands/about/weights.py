@@ -18,13 +18,13 @@ class WeightsOptions(JsonOptions):
     """What `kzoo weights` takes."""
 
     words: tuple[str, ...] = option(
-        "list (the default), get NAME, verify [NAME], or path NAME. NAME is that of a file, of a "
-        "model (all its files), coco, voc, or all",
+        "list (the default), get NAME, verify [NAME], or path NAME. NAME is a file, a model "
+        "(all its files), coco, voc, or all",
         (), positional=True,
     )  # fmt: skip
-    model: str | None = option("list only this model's", None, choices=known_models)
-    task: str | None = option(f"list only {', '.join(TASKS)}", None, choices=TASKS)
-    to: str | None = option("folder that get fills (default: Keras' cache)", None)
+    model: str | None = option("list only weights of this model", None, choices=known_models)
+    task: str | None = option(f"list only weights for {', '.join(TASKS)}", None, choices=TASKS)
+    to: str | None = option("folder that get writes to (default: Keras's cache)", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ def rows_named(names: Sequence[str]) -> list[PublishedWeights]:
 
 COMMAND = Command(
     "weights",
-    "published weights by name: list, get, verify, path",
+    "list, download and verify published weights",
     WeightsOptions,
     run,
     "kzoo weights get mobilenet_v3_small --to /media/stick",

@@ -13,9 +13,9 @@ TARGETS = ("cpu", "gpu", "npu", "web", "micro", "edgetpu", "all")
 class AuditOptions(JsonOptions):
     """What `kzoo audit` takes."""
 
-    file: str = option(".tflite file, anyone's")
+    file: str = option(".tflite file, from kzoo or any other tool")
     targets: tuple[str, ...] = option(
-        f"what a target refuses and what to do: {', '.join(TARGETS)}; may be given again", (),
+        f"list what a target refuses and what to do: {', '.join(TARGETS)}; may be repeated", (),
         repeat=True, flag="target",
     )  # fmt: skip
 
@@ -34,7 +34,7 @@ def run(options: AuditOptions) -> Any:
 
 COMMAND = Command(
     "audit",
-    "what is in a .tflite file, where it will run, and what will run slowly",
+    "show what is in a .tflite file, where it will run, and what will be slow",
     AuditOptions,
     run,
     "kzoo audit model.tflite --target gpu",

@@ -13,13 +13,13 @@ RUNTIMES = ("litert", "compiled", "reference")
 class BenchmarkOptions(JsonOptions):
     """What `kzoo benchmark` takes."""
 
-    files: tuple[str, ...] = option(".tflite files; ratios are to the first")
-    threads: int = option("threads of a runtime", 1)
+    files: tuple[str, ...] = option(".tflite files; ratios are relative to the first")
+    threads: int = option("threads per runtime", 1)
     runtimes: tuple[str, ...] = option(
-        f"{', '.join(RUNTIMES)}; may be given again for several side by side", ("litert",),
+        f"{', '.join(RUNTIMES)}; may be repeated to compare several", ("litert",),
         choices=RUNTIMES, repeat=True, flag="runtime",
     )  # fmt: skip
-    plot: str | None = option("image file to draw into", None)
+    plot: str | None = option("image file to write a plot to", None)
 
 
 def run(options: BenchmarkOptions) -> Any:
@@ -34,7 +34,7 @@ def run(options: BenchmarkOptions) -> Any:
 
 COMMAND = Command(
     "benchmark",
-    "CPU time of .tflite files, side by side",
+    "measure the CPU time of .tflite files",
     BenchmarkOptions,
     run,
     "kzoo benchmark float32.tflite int8.tflite --plot times.png",

@@ -13,12 +13,10 @@ class CompareOptions(JsonOptions):
     """What `kzoo compare` takes."""
 
     runs: tuple[str, ...] = option(
-        "run folder, whose float model and int8 file are compared; or two, which are set side by "
-        "side"
+        "one run folder, to compare its float model and int8 file; or two, to compare the runs"
     )
     tiles: str | None = option(
-        "ROWSxCOLUMNS: measure a detector besides with so many parts of each photo looked at, as "
-        "kzoo predict --tiles does", None,
+        "ROWSxCOLUMNS: also measure a detector with tiles, as in kzoo predict --tiles", None,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -45,7 +43,7 @@ def run(options: CompareOptions) -> Any:
 
 COMMAND = Command(
     "compare",
-    "a run's float model and its int8 file on the validation images, or two runs side by side",
+    "compare a run's float model and int8 file on the validation images, or two runs",
     CompareOptions,
     run,
     "kzoo compare runs/photos runs/photos_large",

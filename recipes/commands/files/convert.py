@@ -1,4 +1,4 @@
-"""`kzoo convert`: a run or a .keras file to a .tflite file that is held against it."""
+"""`kzoo convert`: convert a run or a .keras file to a .tflite file and compare the two."""
 
 import dataclasses
 from pathlib import Path
@@ -10,22 +10,22 @@ from kzoo.recipes.options import Command, JsonOptions, option
 
 SCHEMES = {
     "float32": "as trained",
-    "float16": "weights in float16, half the bytes, computes in float32",
+    "float16": "weights in float16, computed in float32: half the bytes",
     "dynamic": (
         "weights in int8, activations in float32: a quarter of the bytes, but 1.3 to 2.9x slower"
     ),
-    "int8": "weights and activations in int8: a third of the bytes, in .4 to .7 of the time",
+    "int8": "weights and activations in int8: a third of the bytes, .4 to .7 of the time",
     "int16x8": (
-        "weights in int8, activations in int16: 36x slower, reference kernels; no HARD_SWISH"
+        "weights in int8, activations in int16: 36x slower (reference kernels), no HARD_SWISH"
     ),
 }
 TARGETS = {
-    "cpu": "int8, hard-swish in the parts that XNNPACK has",
-    "gpu": "float16 weights, which GPUs compute in; int8 would be no faster",
+    "cpu": "int8, hard-swish split into operators that XNNPACK has",
+    "gpu": "float16 weights, because GPUs compute in float16; int8 would be no faster",
     "npu": "int8, hard-swish as the one operator that NPUs have",
-    "web": "int8 for LiteRT.js on the CPU; for WebGPU take gpu",
-    "micro": "int8 throughout, input and outputs too",
-    "edgetpu": "int8 throughout, for edgetpu_compiler",
+    "web": "int8 for LiteRT.js on the CPU; for WebGPU use gpu",
+    "micro": "int8 everywhere, also input and outputs",
+    "edgetpu": "int8 everywhere, for edgetpu_compiler",
 }
 HEADS = ("ssdlite320", "lraspp", "deeplabv3")  # published heads, of `published_model`
 INPUTS = ("uint8", "float32", "int8")
@@ -36,7 +36,7 @@ class ConvertOptions(JsonOptions):
     """What `kzoo convert` takes."""
 
     model: str = option(
-        "run folder, .keras file, or a published net by name: one of kzoo list, ssdlite320, "
+        "run folder, .keras file, or a published model by name: one of kzoo list, ssdlite320, "
         "lraspp, deeplabv3"
     )
     out: str = option(".tflite file to write")
@@ -54,34 +54,36 @@ class ConvertOptions(JsonOptions):
     calibration: str | None = option(
         "folder of images like those the model will see (default: the run's own)", None
     )
-    check: str | None = option("folder of images to compare on (default: those)", None)
+    check: str | None = option(
+        "folder of images to compare on (default: the calibration images)", None
+    )
     agreement: float = option("share of images on which file and model must agree", 0.8)
     keep_float: tuple[str, ...] = option(
-        "layers that stay in float in an int8 file: names that kzoo sensitivity prints", ()
+        "layers to keep in float in an int8 file (kzoo sensitivity prints their names)", ()
     )
     max_drop: float | None = option(
-        "points that int8 may lose, of accuracy for a run of kzoo classify, else of answers that "
-        "change: tries calibration, more equalization, layers in float and the run's own training, "
-        "and takes the first that holds", None,
+        "most points that int8 may lose: of accuracy for a run of kzoo classify, otherwise of "
+        "answers that stay the same. Tries calibration, more equalization, layers in float and "
+        "the run's own training, and keeps the first that meets the limit", None,
     )  # fmt: skip
     pareto: str | None = option(
-        "folder for the files that no other one beats in drop and time; tries all (--max-drop)",
+        "folder for the Pareto-optimal files in drop and time; tries everything (--max-drop)",
         None,
     )  # fmt: skip
     labels: str | None = option(
         "file with one class name per line (default: labels.txt beside the model)", None
     )
     postprocess: bool = option(
-        "end a detector's file in boxes, classes, scores and count of the objects found "
-        "(TFLite_Detection_PostProcess), for apps that read those", False,
+        "end a detector's file in TFLite_Detection_PostProcess, for apps that expect boxes, "
+        "classes, scores and a count", False,
     )  # fmt: skip
     size: int | None = option("input side in px, if the model leaves it open", None)
-    batch_size: int = option("images that the file takes at once", 1)
-    alpha: float = option("width multiplier of a net that is named", 1.0)
-    weights: str | None = option("of a net that is named (default: the usual ones)", None)
-    title: str = option("written into the file", "")
-    author: str = option("written into the file", "")
-    license: str = option("written into the file", "")
+    batch_size: int = option("batch size of the file", 1)
+    alpha: float = option("width multiplier of a published model", 1.0)
+    weights: str | None = option("weights of a published model (default: its usual ones)", None)
+    title: str = option("title in the file's metadata", "")
+    author: str = option("author in the file's metadata", "")
+    license: str = option("license in the file's metadata", "")
 
 
 def run(options: ConvertOptions) -> Any:
@@ -130,7 +132,7 @@ def run(options: ConvertOptions) -> Any:
 
 COMMAND = Command(
     "convert",
-    "a run or a .keras file to a .tflite file that is held against it",
+    "convert a run or a .keras file to a .tflite file and compare the two",
     ConvertOptions,
     run,
     "kzoo convert runs/photos int16.tflite --scheme int16x8",

@@ -13,7 +13,7 @@ class SensitivityOptions(JsonOptions):
     """What `kzoo sensitivity` takes."""
 
     run: str = option("run folder")
-    top: int = option("layers to name", 20)
+    top: int = option("number of layers to list", 20)
 
 
 def run(options: SensitivityOptions) -> Any:
@@ -26,7 +26,7 @@ def run(options: SensitivityOptions) -> Any:
 
 COMMAND = Command(
     "sensitivity",
-    "which layers of a run's model lose most in int8",
+    "list the layers of a run's model that lose most in int8",
     SensitivityOptions,
     run,
     "kzoo sensitivity runs/photos",

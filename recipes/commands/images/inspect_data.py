@@ -14,21 +14,20 @@ TASKS = ("classify", "detect", "multilabel", "segment")
 class InspectOptions(JsonOptions):
     """What `kzoo inspect` takes."""
 
-    data: str = option("what classify, detect, multilabel or segment would be given")
-    task: str | None = option(f"{', '.join(TASKS)} (default: what is there)", None, choices=TASKS)
+    data: str = option("data, as for classify, detect, multilabel or segment")
+    task: str | None = option(f"{', '.join(TASKS)} (default: detected)", None, choices=TASKS)
     format: str | None = option(
-        f"{', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS
+        f"{', '.join(BOX_FORMATS)} (default: detected)", None, choices=BOX_FORMATS
     )
-    size: int | None = option("side of the net's input in px (default: the task's own)", None)
+    size: int | None = option("input side of the model, in px (default: the task's own)", None)
     void: str | None = option(
-        "what counts for nothing: a value of masks, or names of classes with commas between "
-        "(default: 255)", None,
+        "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
-    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
-    seed: int = option("of that split", 0)
-    items: bool = option("with --json: every example too", False)
-    near: bool = option("look for images that are nearly the same in two classes or splits", True)
-    out: str | None = option("page to write (default: inspect.html, with --json none)", None)
+    val_fraction: float = option("share of images for validation if the data has no split", 0.2)
+    seed: int = option("random seed of that split", 0)
+    items: bool = option("with --json: also list every example", False)
+    near: bool = option("look for near-duplicate images in two classes or splits", True)
+    out: str | None = option("page to write (default: inspect.html; none with --json)", None)
 
 
 def run(options: InspectOptions) -> Any:
@@ -44,7 +43,7 @@ def run(options: InspectOptions) -> Any:
 
 COMMAND = Command(
     "inspect",
-    "what kzoo understands of a data set: splits, classes, sizes, and what is wrong with it",
+    "show how kzoo reads a data set: splits, classes, sizes, and what is wrong with it",
     InspectOptions,
     run,
     "kzoo inspect PHOTOS",

@@ -14,14 +14,14 @@ class PackOptions(Options):
     """What `kzoo pack` takes."""
 
     folders: tuple[str, ...] = option(
-        "DATA OUT: what the task's command takes, and the packed folder to write; or packed "
-        "folders and one to join them in; or one to read back"
+        "DATA OUT: the data, as for the task's command, and the packed folder to write; or "
+        "several packed folders and the folder to join them into; or one to verify"
     )
     task: str = option(f"{', '.join(TASKS)}", "classify", choices=TASKS)
-    side: int | None = option("px that the shorter sides keep (default: all)", None)
-    shard_mb: float = option("megabytes of a file", SHARD_MB)
-    val_fraction: float = option("share of images to validate on where no split is given", 0.2)
-    seed: int = option("of that split", 0)
+    side: int | None = option("px to shrink the shorter side to (default: original size)", None)
+    shard_mb: float = option("megabytes per file", SHARD_MB)
+    val_fraction: float = option("share of images for validation if the data has no split", 0.2)
+    seed: int = option("random seed of that split", 0)
 
 
 def run(options: PackOptions) -> None:
@@ -50,7 +50,7 @@ def run(options: PackOptions) -> None:
 
 COMMAND = Command(
     "pack",
-    "images into few large, checked files for the other commands, or such files read back",
+    "pack images into a few large files with checksums, join such files, or verify them",
     PackOptions,
     run,
     "kzoo pack PHOTOS packed --side 256",

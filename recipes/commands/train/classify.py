@@ -17,7 +17,7 @@ def run(options: ClassifyConfig) -> Any:
 
 COMMAND = Command(
     "classify",
-    "fine-tune a net on a folder of images, and convert it",
+    "fine-tune a classifier on a folder of images and convert it",
     with_seeds(ClassifyConfig),
     run,
     "kzoo classify PHOTOS --model mobilenet_v3_small --out runs/photos",

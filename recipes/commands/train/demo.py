@@ -21,7 +21,7 @@ def run(options: DemoOptions) -> Any:
 
 COMMAND = Command(
     "demo",
-    "draw images, train on them, end with a verified int8 file: about two minutes",
+    "draw images, train on them and write a verified int8 file: about two minutes",
     DemoOptions,
     run,
     "kzoo demo --out runs/demo",

@@ -17,7 +17,7 @@ def run(options: DetectConfig) -> Any:
 
 COMMAND = Command(
     "detect",
-    "train a detector on images with boxes, and convert it",
+    "train a detector on images with boxes and convert it",
     with_seeds(DetectConfig),
     run,
     "kzoo detect PHOTOS --model mobilenet_v3_small --out runs/boxes",

@@ -17,7 +17,7 @@ def run(options: MultilabelConfig) -> Any:
 
 COMMAND = Command(
     "multilabel",
-    "fine-tune a net on images with any number of labels each, and convert it",
+    "fine-tune a classifier on images with any number of labels each and convert it",
     with_seeds(MultilabelConfig),
     run,
     "kzoo multilabel photos.csv --model mobilenet_v3_small --out runs/photos",

@@ -21,7 +21,7 @@ def run(options: PlanConfig) -> Any:
 
 COMMAND = Command(
     "plan",
-    "what training will take: memory, bytes a second, hours, and what is the bottleneck",
+    "estimate memory, bytes per second, hours and the bottleneck of a training run",
     PlanConfig,
     run,
     "kzoo plan --model mobilenet_v3_large --images 1000000 --devices 8 --data packed",

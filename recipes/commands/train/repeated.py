@@ -6,7 +6,7 @@ from typing import Any
 
 from kzoo.recipes.options import at_least, option
 
-SEEDS = "repeat the run with so many seeds, in OUT/seed-0 and on; tell mean and spread"
+SEEDS = "repeat the run with this many seeds, in OUT/seed-0 and on, and print mean and spread"
 
 
 def with_seeds(config: type) -> type:

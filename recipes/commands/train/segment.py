@@ -17,7 +17,7 @@ def run(options: SegmentConfig) -> Any:
 
 COMMAND = Command(
     "segment",
-    "train a segmenter on images with masks, and convert it",
+    "train a segmenter on images with masks and convert it",
     with_seeds(SegmentConfig),
     run,
     "kzoo segment PHOTOS --head lraspp --out runs/masks",

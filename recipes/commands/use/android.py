@@ -12,13 +12,15 @@ class AndroidOptions(Options):
 
     run: str = option("run folder")
     out: str | None = option("folder to write (default: RUN/android)", None)
-    package: str | None = option("of the app (default: com.example and the run's name)", None)
+    package: str | None = option(
+        "package name of the app (default: com.example and the run's name)", None
+    )
     max_results: int | None = option(
-        "classes or boxes that it shows (default: 3 classes, 20 boxes, all labels)", None
+        "classes or boxes that the app shows (default: 3 classes, 20 boxes, all labels)", None
     )
     tiles: str | None = option(
-        "ROWSxCOLUMNS: the app of a detector looks at so many parts of each photo besides, as kzoo "
-        "predict --tiles does", None,
+        "ROWSxCOLUMNS: a detector's app also uses tiles for photos, as in kzoo predict --tiles",
+        None,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -39,7 +41,7 @@ def run(options: AndroidOptions) -> str:
 
 COMMAND = Command(
     "android",
-    "an Android app around a run's model, to open in Android Studio and run",
+    "write an Android app with a run's model, to open in Android Studio",
     AndroidOptions,
     run,
     "kzoo android runs/photos --package com.example.flowers",

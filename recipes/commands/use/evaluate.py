@@ -13,17 +13,17 @@ class EvaluateOptions(JsonOptions):
     """What `kzoo evaluate` takes."""
 
     model: str = option("run folder, .keras or .tflite file")
-    data: str = option("labelled images: what the command that trains such a model takes")
+    data: str = option("labelled images, as for the command that trains such a model")
     format: str | None = option(
-        f"of boxes: {', '.join(BOX_FORMATS)} (default: what is there)", None, choices=BOX_FORMATS
+        f"annotation format: {', '.join(BOX_FORMATS)} (default: detected)",
+        None,
+        choices=BOX_FORMATS,
     )
     void: str | None = option(
-        "what counts for nothing: a value of masks, or names of classes with commas between "
-        "(default: 255)", None,
+        "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
     tiles: str | None = option(
-        "ROWSxCOLUMNS: measure a detector besides with so many parts of each photo looked at, as "
-        "kzoo predict --tiles does", None,
+        "ROWSxCOLUMNS: also measure a detector with tiles, as in kzoo predict --tiles", None,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ def run(options: EvaluateOptions) -> Any:
 
 COMMAND = Command(
     "evaluate",
-    "what a run or a model file reaches on labelled images, those given as test if there are any",
+    "measure a run or a model file on labelled images (the test split, if there is one)",
     EvaluateOptions,
     run,
     "kzoo evaluate runs/photos PHOTOS_OF_LATER",

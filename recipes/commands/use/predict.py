@@ -18,24 +18,24 @@ class PredictOptions(JsonOptions):
     """What `kzoo predict` takes."""
 
     model: str = option(
-        "run folder, .keras or .tflite file; or a published net by name: one of kzoo list, "
+        "run folder, .keras or .tflite file; or a published model by name: one of kzoo list, "
         "ssdlite320, lraspp, deeplabv3"
     )
     images: tuple[str, ...] = option(
-        "image files, folders of them, patterns such as 'photos/*.jpg', or - to read such a list "
-        "from standard input"
+        "image files, folders, patterns such as 'photos/*.jpg', or - to read a list from "
+        "standard input"
     )
     top: int | None = option(
-        "classes or objects to name of an image (default: 3; all labels of a multi-label model)",
+        "classes or objects to print per image (default: 3; all labels of a multi-label model)",
         None,
     )
-    alpha: float = option("width multiplier of a net that is named", 1.0)
-    weights: str | None = option("of a net that is named (default: the usual ones)", None)
+    alpha: float = option("width multiplier of a published model", 1.0)
+    weights: str | None = option("weights of a published model (default: its usual ones)", None)
     tiles: str | None = option(
-        "ROWSxCOLUMNS: detectors look at so many parts of each photo besides, for small things on "
-        "large photos; 2x2 takes five times as long", None,
+        "ROWSxCOLUMNS: detectors also look at each photo in tiles, for small objects on large "
+        "photos; 2x2 takes five times as long", None,
     )  # fmt: skip
-    csv: bool = option("print a row for each thing found, with a header", False)
+    csv: bool = option("print CSV with a header: a row for each class or object found", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +86,7 @@ def write_rows(predictions: Iterator[Any]) -> None:
 
 COMMAND = Command(
     "predict",
-    "say what images show, by a run, a .keras or a .tflite file",
+    "predict images with a run, a .keras or a .tflite file",
     PredictOptions,
     run,
     "kzoo predict runs/photos holiday.jpg 'more/*.jpg' --top 1",

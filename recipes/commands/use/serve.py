@@ -12,8 +12,8 @@ class ServeOptions(Options):
     """What `kzoo serve` takes."""
 
     model: str = option("run folder or .tflite file")
-    images: tuple[str, ...] = option("image files to show at once", (), positional=True)
-    port: int = option("0: a free one", 8000)
+    images: tuple[str, ...] = option("image files to show when the page opens", (), positional=True)
+    port: int = option("port; 0 picks a free one", 8000)
     cache: str | None = option("folder for LiteRT.js (default: ~/.cache/kzoo)", None)
 
 
@@ -31,7 +31,7 @@ def run(options: ServeOptions) -> None:
 
 COMMAND = Command(
     "serve",
-    "a page on this machine that runs a run's .tflite on images and the camera",
+    "open a local page that runs a .tflite file on images and the camera",
     ServeOptions,
     run,
     "kzoo serve runs/photos",
