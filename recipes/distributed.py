@@ -99,7 +99,7 @@ def joined(
             )
         except RuntimeError as error:
             raise ConnectionError(
-                f"Not all processes came together: {first_line(error)}"
+                f"Not all processes could connect: {first_line(error)}"
             ) from error
     team = keras.distribution.DataParallel(auto_shard_dataset=False)
     progress.show(f"Process {process()} of {processes()}, with {devices()} devices in all")

@@ -105,4 +105,4 @@ def require_model(
         near = did_you_mean(str(model), names)
         raise ValueError(f"There is no {model}. Name a run folder or a {kinds} file{near or '.'}")
     elif path.suffix not in suffixes:
-        raise ValueError(f"{model} is no {kinds} file. Name one, or a run folder.")
+        raise ValueError(f"{model} is not a {kinds} file. Name one, or a run folder.")

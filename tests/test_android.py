@@ -125,7 +125,7 @@ def test_the_name_of_the_app(run):
     assert "MAX_RESULTS = 2" in task
     check_sources(folder)
     for bad in ("flowers", "com.Example.a", "com.new.app", "com..a", "com.1a"):
-        with pytest.raises(ValueError, match=r"is no name for an Android app: .* com\.example\.f"):
+        with pytest.raises(ValueError, match=r"is not a valid package name: .* com\.example\.f"):
             android(run, run.parent / "b", package=bad)
     with pytest.raises(ValueError, match=r"max_results must be at least 1\. Received: 0"):
         android(run, run.parent / "b", max_results=0)

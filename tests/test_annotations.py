@@ -222,7 +222,7 @@ def test_broken_files_say_where(tmp_path):
     with pytest.raises(ValueError, match=r"instances.json is broken at line 2, column 13"):
         read_boxes(tmp_path / "coco")
     (tmp_path / "coco" / "instances.json").write_text('{"annotations": [], "images": []}')
-    with pytest.raises(ValueError, match="is no COCO file: KeyError 'categories'"):
+    with pytest.raises(ValueError, match="is not a COCO file: KeyError 'categories'"):
         read_boxes(tmp_path / "coco")
 
     table(tmp_path / "csv")
@@ -256,23 +256,23 @@ NOT_READ = {
         coco, lambda d: (d / "instances.json").write_bytes(
             b'{"annotations": "images' + b'\x00\xff' * 300 + b'"}"images"'
         ),
-        r"instances\.json is no text",
+        r"instances\.json is not a text file",
     ),
     "coco without numbers": (
         coco, lambda d: (d / "instances.json").write_text(
             '{"annotations": [], "images": [], "categories": [{"id": "x", "name": "cat"}]}'
         ),
-        r"instances\.json is no COCO file: ValueError .*'x'",
+        r"instances\.json is not a COCO file: ValueError .*'x'",
     ),
     "coco of texts": (
         coco, lambda d: (d / "instances.json").write_text(
             '{"annotations": ["a"], "images": [], "categories": []}'
         ),
-        r"instances\.json is no COCO file: AttributeError",
+        r"instances\.json is not a COCO file: AttributeError",
     ),
     "csv with an endless field": (
         table, lambda d: append(d / "boxes.csv", b"\n" + b"9" * 140_000),
-        r"boxes\.csv is no CSV after line 9: field larger",
+        r"boxes\.csv is not valid CSV after line 9: field larger",
     ),
     "csv of odd sizes": (
         table, lambda d: append(d / "boxes.csv", b"\n3.png,wide,40,cat,1,2,3,4"),
@@ -289,7 +289,7 @@ NOT_READ = {
     "two data.yaml of yolo": (
         yolo, lambda d: ((d / "data.yaml").rename(d / "a.yaml"),
                          (d / "b.yaml").write_text("names: [dog, cat]")),
-        r"a\.yaml and .*b\.yaml name other classes",
+        r"a\.yaml and .*b\.yaml list different classes",
     ),
 }  # fmt: skip
 
@@ -310,7 +310,7 @@ def test_lists_of_voc_may_hold_empty_lines_and_must_be_text(tmp_path):
     (sets / "val.txt").write_text("2\n \n5\n")
     assert [e.path.stem for e in read_boxes(tmp_path).val] == ["2", "5"]
     (sets / "val.txt").write_bytes(b"\x00\xff\x00\x00" * 9)
-    with pytest.raises(ValueError, match=r"val\.txt is no text"):
+    with pytest.raises(ValueError, match=r"val\.txt is not a text file"):
         read_boxes(tmp_path)
 
 
@@ -320,7 +320,9 @@ def test_files_of_one_image_that_cannot_be_read_are_left_out(tmp_path):
     (folder / "4.xml").write_text((folder / "4.xml").read_text().replace(">80<", ">wide<"))
     dataset = read_boxes(tmp_path / "voc")
     assert "3.xml: unknown encoding: klingon: left out" in remarks(dataset)
-    assert "4.xml: its size's height and width are no numbers: ['40', 'wide']" in remarks(dataset)
+    assert "4.xml: the height and width of its size are not numbers: ['40', 'wide']" in remarks(
+        dataset
+    )
 
     folder = yolo(tmp_path / "yolo") / "labels"
     (folder / "3.txt").write_text("1e999 .5 .5 .1 .1\n")

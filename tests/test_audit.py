@@ -123,7 +123,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file"):
         audit(tmp_path / "none.tflite")
     (tmp_path / "empty.tflite").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no \.tflite file"):
+    with pytest.raises(ValueError, match=r"not a \.tflite file"):
         audit(tmp_path / "empty.tflite")
 
 

@@ -173,7 +173,7 @@ def test_the_first_argument_may_be_a_flag(words):
         (["segment", ".", "--output", "masks"], "Received: 'masks'. Did you mean 'mask'?"),
         (["classify", "none"], "There is no none. Name a folder with images"),
         (["convert", "none", "out.tflite"], "There is no none. Name a run folder or a .keras file"),
-        (["convert", __file__, "out.tflite"], "test_cli.py is no .keras file. Name one, or a run"),
+        (["convert", __file__, "out.tflite"], "test_cli.py is not a .keras file. Name one"),
         (["audit", "none.tflite"], "There is no file 'none.tflite'"),
         (["predict", "mobilenet_v9", "a.jpg"], "There is no mobilenet_v9. Name a run folder or a"),
         (["predict", "mobilenet_v3_smal", "a.jpg"], "Did you mean 'mobilenet_v3_small'?"),

@@ -339,7 +339,7 @@ def test_a_rejected_file_leaves_the_good_one_of_before(folder_with_a_good_file):
     flat = np.random.default_rng(0).integers(124, 132, (64, 64, 3), dtype="uint8")
     Image.fromarray(flat).save(folder / "fog" / "0.png")
     arguments = {"check": folder / "images", "labels": folder / "names.txt"}
-    message = r"/a\.tflite is no good file.*kept as a\.rejected\.tflite\. The a\.tflite of before"
+    message = r"/a\.tflite was not accepted.*kept as a\.rejected\.tflite\. The a\.tflite of before"
     with pytest.raises(RejectedFile, match=message) as caught:  # its ranges are of grey images
         convert_file(
             folder / "model.keras", folder / "a.tflite", calibration=folder / "fog", **arguments
@@ -489,7 +489,7 @@ def test_an_error_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
         ({"calibrator": "keras"}, r'calibrator must be "kzoo" or "tensorflow".*keras'),
         ({"calibration": np.zeros((4, 32, 32, 3))}, r"calibration must be .*\(N, 64, 64, 3\)"),
         ({"batch_size": 0, "scheme": "float32"}, r"batch_size must be a whole number >= 1"),
-        ({"labels": ["a", "b"], "scheme": "float32"}, r"6 classes apart, and there are 2 labels"),
+        ({"labels": ["a", "b"], "scheme": "float32"}, r"6 classes, but there are 2 labels"),
         ({"labels": ["a\nb"] * 6, "scheme": "float32"}, r"one line of text"),
         ({"image_size": (96, 96), "scheme": "float32"}, r"does not fit the model's input"),
     ],

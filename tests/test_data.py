@@ -201,7 +201,7 @@ class TestReadDataset:
     def test_a_class_with_nothing_to_train_on_is_an_error(self, tmp_path):
         two_classes(tmp_path / "train")
         write_image(tmp_path / "val" / "green" / "a.jpg")
-        with pytest.raises(ValueError, match="'green' has images to validate, but none to train"):
+        with pytest.raises(ValueError, match="'green' has validation images but no training"):
             read_dataset(tmp_path)
 
     @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ class TestReadDataset:
 
     def test_a_csv_that_is_no_text(self, tmp_path):
         (tmp_path / "a.csv").write_bytes(b"\x00\x01\x02\x00\xff" * 9)
-        with pytest.raises(ValueError, match=r"a\.csv is no text"):
+        with pytest.raises(ValueError, match=r"a\.csv is not a text file"):
             read_dataset(tmp_path / "a.csv")
 
 

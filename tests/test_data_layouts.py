@@ -461,7 +461,7 @@ def test_an_image_of_two_splits_is_kept_from_training(tmp_path):
     text(tmp_path / "x" / "x.csv", "\n".join(["file,label,split", *rows]))
     for i in range(4):
         image(tmp_path / "x" / f"{i}.jpg")
-    with pytest.raises(ValueError, match="class 'a' has images to validate, but none to train"):
+    with pytest.raises(ValueError, match="class 'a' has validation images but no training images"):
         read_dataset(tmp_path / "x" / "x.csv")
 
 

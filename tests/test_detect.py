@@ -311,7 +311,7 @@ class TestRun:
             np.testing.assert_allclose([score for score, _ in kept], other.scores, atol=1e-5)
             shown = np.clip([box for _, box in kept], 0, 1).reshape(-1, 4)
             np.testing.assert_allclose(shown, other.boxes, atol=1e-5)
-        with pytest.raises(ValueError, match="does not tell its anchors"):
+        with pytest.raises(ValueError, match="has no anchors in its metadata"):
             add_postprocess(file, tmp_path / "twice.tflite")
 
     def test_the_command_puts_the_operator_behind_a_run_s_model(self, run, tmp_path, capsys):
@@ -441,5 +441,5 @@ def test_files_that_are_no_detectors(tmp_path):
     with pytest.raises(ValueError, match="holds a Functional, not a detector"):
         load_detector(tmp_path / "model.keras")
     convert(model, tmp_path / "model.tflite", scheme="float32")
-    with pytest.raises(ValueError, match="does not tell its anchors"):  # before any image
+    with pytest.raises(ValueError, match="has no anchors in its metadata"):  # before any image
         load_detector(tmp_path / "model.tflite")

@@ -156,8 +156,8 @@ def test_damaged_files_raise_and_end(tflite):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no .tflite file"),
-        (b"PK\x03\x04 and so on", "no .tflite file"),
+        (b"", "not a .tflite file"),
+        (b"PK\x03\x04 and so on", "not a .tflite file"),
         (b"\x08\0\0\0TFL3", "cut off or damaged"),
         (b"\xff\xff\xff\xffTFL3" + bytes(64), "cut off or damaged"),
     ],

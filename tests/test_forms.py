@@ -96,6 +96,6 @@ def test_a_file_that_its_target_can_not_run():
     operators = (TfliteOperator("TILE", 1, (0,), (1,), {}),)
     graph = TfliteGraph("main", tensors, (0,), (1,), operators)
     file = TfliteModel("", (graph,), (memoryview(np.zeros(0, np.uint8)),), {}, ())
-    with pytest.raises(ValueError, match=r'does not suit target="micro"\. Microcontroller .* TILE'):
+    with pytest.raises(ValueError, match=r'does not fit target="micro"\. Microcontroller .* TILE'):
         require_fit(file, "micro")
     assert require_fit(file, "cpu")[0].answer == "no"

@@ -39,7 +39,7 @@ def test_convert_hands_the_names_to_quantize(monkeypatch):
 def test_where_it_means_nothing():
     with pytest.raises(ValueError, match=r'keep_float is for scheme="int8".*scheme=\'float32\''):
         Request(Path("a.tflite"), "float32", None, None, None, keep_float=("stem",))
-    with pytest.raises(ValueError, match=r"keep_float is for qat_engine='kzoo'"):
+    with pytest.raises(ValueError, match=r"keep_float works only with qat_engine='kzoo'"):
         ClassifyConfig(data="x", qat_engine="tfmot", keep_float=("stem",))
 
 

@@ -100,9 +100,9 @@ def test_written_in_place_of_mediapipes_own(task, metadata):
 @pytest.mark.parametrize(
     ("task", "metadata", "message"),
     [
-        ("classify", Metadata(("a",)), r"5 classes apart, and there are 1 labels"),
-        ("segment", Metadata(("a",)), r"2 classes apart, and there are 1 labels"),
-        ("detect", Metadata(), r"say what they are"),
+        ("classify", Metadata(("a",)), r"5 classes, but there are 1 labels"),
+        ("segment", Metadata(("a",)), r"2 classes, but there are 1 labels"),
+        ("detect", Metadata(), r"pass what they are"),
         ("detect", Metadata(outputs=ClassifierOutput()), r"outputs of \[2\] axes"),
         ("detect", Metadata(outputs=BoxOutputs(np.zeros((9, 4)))), r"9 anchors do not fit boxes"),
         ("detect", Metadata(outputs=BoxOutputs(np.zeros((4, 4)), scores="x")), r"metadata name"),

@@ -83,7 +83,7 @@ def test_outputs_of_the_larger_are_timms(case, tmp_path):
 
 
 def test_attention_needs_a_fixed_size():
-    with pytest.raises(ValueError, match="attends to a map of a fixed size: give the model"):
+    with pytest.raises(ValueError, match="needs a feature map of a fixed size: give the model"):
         kzoo.MobileNetV4HybridMedium(input_shape=(None, None, 3))
 
 

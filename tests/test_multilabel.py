@@ -211,7 +211,7 @@ def test_thresholds_travel_in_the_file(tmp_path):
     assert (found.agreement, found.outputs[0].values) == (1.0, "logits")
     given = net.predict(images.astype("float32"), verbose=0) >= made.thresholds
     assert found.accuracy == (pytest.approx(given.mean()),) * 2
-    with pytest.raises(ValueError, match="3 labels, and there are 2 thresholds"):
+    with pytest.raises(ValueError, match="3 labels, but there are 2 thresholds"):
         convert(net, tmp_path / "b.tflite", scheme="float32", metadata=Metadata(
             thresholds=(0.5, 0.5)))  # fmt: skip
 

@@ -157,7 +157,7 @@ def test_a_file_that_ends_the_process_which_runs_it_is_one_line(tmp_path, photos
         lambda: evaluate_on(file, photos),
         lambda: benchmark_files([file]),
     ):
-        with pytest.raises(ValueError, match=r"strange\.tflite cannot be run, .* with signal 11"):
+        with pytest.raises(ValueError, match=r"strange\.tflite cannot be run: .* with signal 11"):
             use()
     (tmp_path / "config.json").write_text("{}")  # a run's own file has been tried
     predict_images.require_runs(file)

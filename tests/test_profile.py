@@ -167,7 +167,7 @@ def test_what_cannot_be_counted_is_named():
         def call(self, x):
             return x * self.w
 
-    with pytest.raises(ValueError, match=r"'odd_one', a Odd. Tell it how: .*MACS\[Odd\]"):
+    with pytest.raises(ValueError, match=r"'odd_one', a Odd. Add a rule: .*MACS\[Odd\]"):
         kzoo.profile(net(Odd(name="odd_one")))
     a, b = keras.Input((3,)), keras.Input((3,))
     two = keras.Model([a, b], layers.Add()([a, b]), name="two")

@@ -71,7 +71,7 @@ def test_ranges_stay_unless_they_are_made_trainable():
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (-2.0, -1.0), (0.0, 0.0)])
 def test_a_range_without_zero_or_of_no_width_is_refused(low, high):
-    with pytest.raises(ValueError, match="must hold zero and more than that"):
+    with pytest.raises(ValueError, match="must contain zero and more than one value"):
         FakeQuant(low, high)
 
 

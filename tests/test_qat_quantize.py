@@ -128,7 +128,7 @@ def test_layers_to_keep_are_chosen_by_name_class_or_pattern(kept, names):
     model = randomized(keras.Model(image, layers.Conv2D(2, 1, name="last")(x)))
     if names is None:
         with pytest.raises(
-            ValueError, match=r"keep_float names what .* does not have: (irs|Dense)"
+            ValueError, match=r"keep_float names layers that .* does not have: (irs|Dense)"
         ):
             kzoo.quantize(model, calibration=images(2, size=8), keep_float=kept)
         return
@@ -196,8 +196,8 @@ def scaled_net() -> keras.Model:
     ("images", "message"),
     [
         (np.random.default_rng(0).random((4, 16, 16, 3)), r"are in \[.*another range than"),
-        (np.zeros((4, 16, 16, 3)), "nothing but the value 0, which tells no range"),
-        (np.full((4, 16, 16, 3), 200), "nothing but the value 200"),
+        (np.zeros((4, 16, 16, 3)), "only the value 0, so activations have no"),
+        (np.full((4, 16, 16, 3), 200), "only the value 200"),
     ],
 )
 def test_calibration_images_that_tell_nothing_are_refused(images, message):

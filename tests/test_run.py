@@ -76,7 +76,7 @@ def test_files_that_are_none(tmp_path, files):
     with pytest.raises(FileNotFoundError, match="There is no file"):
         Runner(tmp_path / "none.tflite")
     (tmp_path / "text.tflite").write_text("this is no model")
-    with pytest.raises(ValueError, match=r"no \.tflite file"):
+    with pytest.raises(ValueError, match=r"not a \.tflite file"):
         Runner(tmp_path / "text.tflite")
     (tmp_path / "half.tflite").write_bytes(files["uint8"].read_bytes()[:20_000])
     with pytest.raises(ValueError, match="cut off or damaged"):

@@ -20,7 +20,7 @@ def test_a_run_is_of_the_images_that_it_was_begun_on(tmp_path):
         with pytest.raises(ValueError, match=r"other images.*another --out"):
             open_run(config, ("x", "y"), *changed)
     files[0].write_bytes(b"another one")
-    with pytest.raises(ValueError, match="came, went or changed"):
+    with pytest.raises(ValueError, match="were added, removed or changed"):
         open_run(config, ("x", "y"), files[:2], files[2:])
     files[0].write_bytes(b"image")
     open_run(config, ("x", "y"), files[:2], files[2:])
@@ -86,7 +86,7 @@ def test_labels_of_an_editor_that_marks_its_files(tmp_path):
         read_labels(tmp_path / "labels.txt")
 
 
-@pytest.mark.parametrize(("text", "reason"), [("{", "is damaged"), ("[]", "of another kind")])
+@pytest.mark.parametrize(("text", "reason"), [("{", "is damaged"), ("[]", "not written by kzoo")])
 def test_a_config_that_is_damaged_or_another_s(text, reason, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=reason):

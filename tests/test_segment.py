@@ -103,7 +103,7 @@ class TestRun:
         assert found.census["ARG_MAX"] == 1
         assert found.census["DEQUANTIZE"] == 1  # of the bytes that come in
         assert found.metadata is None
-        with pytest.raises(ValueError, match=r"no segmenter with one output.*\(1, 64, 64\)"):
+        with pytest.raises(ValueError, match=r"not a segmenter with one output.*\(1, 64, 64\)"):
             end_in_mask(file)
 
     def test_predict_writes_masks_at_the_images_own_size(self, run, scenes, tmp_path, capsys):
@@ -191,7 +191,7 @@ def test_the_head_learns_alone_and_then_the_whole_net(scenes, tmp_path):
         ({"epochs": -1}, "epochs must be at least 0. Received: -1"),
         ({"size": 16}, "size must be at least 32. Received: 16"),
         ({"zoom": 1.0}, "zoom must be in [0, 1). Received: 1.0"),
-        ({"ema": 1.0}, "ema must be in [0, 1), .998 for a mean of some 500 steps. Received: 1.0"),
+        ({"ema": 1.0}, "ema must be in [0, 1); .998 averages about 500 steps. Received: 1.0"),
     ],
 )
 def test_settings_that_make_no_sense(options, message, capsys, tmp_path):

@@ -101,7 +101,7 @@ def test_a_classifiers_weights_fill_the_backbone(build, tmp_path):
 
 def test_another_head_of_torchvisions(tmp_path):
     save_safetensors({"backbone.0.0.weight": np.ones((2, 3, 3, 3), "float32")}, tmp_path / "fcn")
-    with pytest.raises(ValueError, match="no segmenter that is read"):
+    with pytest.raises(ValueError, match="kzoo reads no other segmenters"):
         kzoo.load_weights(kzoo.LRASPP(backbone(), 3), tmp_path / "fcn")
 
 
@@ -294,9 +294,9 @@ def test_focal_loss_is_keras():
     ("arguments", "message"),
     [
         ({"dice": -1}, "dice must be a number >= 0"),
-        ({"cross_entropy": 0}, "All weights are 0"),
+        ({"cross_entropy": 0}, "All loss weights are 0"),
         ({"class_weights": (0, 0)}, "class_weights must be numbers >= 0, not all 0"),
-        ({"class_weights": (1, 2, 3)}, "3 numbers, and the model tells 2 classes apart"),
+        ({"class_weights": (1, 2, 3)}, "3 numbers, and the model has 2 classes"),
         ({"void": 1.5}, "void must be a whole number"),
     ],
 )

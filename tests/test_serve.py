@@ -93,7 +93,7 @@ def test_what_cannot_be_served(tiny, tmp_path, no_litert_js, monkeypatch):
     image = keras.Input((32, 32, 3))
     two = keras.Model(image, [keras.layers.Conv2D(2, 1)(image), keras.layers.Flatten()(image)])
     odd = convert(two, tmp_path / "b.tflite", scheme="float32")
-    with pytest.raises(ValueError, match="does not tell what its outputs are"):
+    with pytest.raises(ValueError, match="does not say what its outputs are"):
         serve(odd, cache=no_litert_js)
     monkeypatch.setenv("PATH", "")
     good = convert(tiny, tmp_path / "a.tflite", scheme="float32")

@@ -376,7 +376,7 @@ def test_arguments_that_make_no_sense():
     with pytest.raises(ValueError, match="backbone with a fixed input size"):
         kzoo.SSDLite(kzoo.MobileNetV3Small(input_shape=(64, 64, 3)), 3)
     dilated = backbone("mobilenet_v3_small", 64, output_stride=16)
-    with pytest.raises(ValueError, match="no row at stride 32, in which SSDLite reads"):
+    with pytest.raises(ValueError, match="no row at stride 32, which SSDLite needs"):
         kzoo.SSDLite(dilated, 3)
     model = small()
     for wrong in ({"loss": "mse"}, {"box_loss": "l2"}):

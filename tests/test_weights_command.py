@@ -84,7 +84,7 @@ def test_get_goes_on_after_a_file_that_cannot_be_had(row, tmp_path, monkeypatch,
     [
         (["fetch"], "kzoo weights has no 'fetch': it has list, get, verify, path"),
         (["get", "mobilenet_v3_larg"], "Did you mean 'mobilenet_v3_large'?"),
-        (["get"], "Name what to get"),
+        (["get"], "Say what to download"),
         (["--task", "pose"], "task must be one of classify, detect, segment"),
     ],
 )

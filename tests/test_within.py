@@ -109,7 +109,7 @@ def test_the_command(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("calibration holds: ")
     assert (tmp_path / "a.tflite").is_file()
     assert main([*words, "--max-drop", "1"]) == 1
-    assert "name a folder, --calibration FOLDER" in capsys.readouterr().err
+    assert "pass --calibration FOLDER" in capsys.readouterr().err
     assert main([*given, "--pareto", str(tmp_path)]) == 1
     assert "--pareto goes with --max-drop" in capsys.readouterr().err
     assert main([*given, "--max-drop", "1", "--target", "gpu"]) == 1

@@ -71,7 +71,7 @@ def from_pixels(images: np.ndarray, dtype: str) -> np.ndarray:
         return images.astype(np.float32)
     if dtype not in PIXEL_OFFSET:
         raise ValueError(
-            f"The file's input is {dtype}; images can be given to one of float32, "
+            f"The file's input is {dtype}; images need one of float32, "
             f"{', '.join(PIXEL_OFFSET)}. Convert it with another io=."
         )
     if images.dtype != np.uint8:

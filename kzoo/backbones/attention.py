@@ -25,7 +25,8 @@ class MultiQuery:
         shortcut, out = x, channels(x)
         if None in x.shape[1:]:
             raise ValueError(
-                f"{name} attends to a map of a fixed size: give the model an input_shape without "
+                f"{name} needs a feature map of a fixed size: give the model an input_shape "
+                "without "
                 f"None. Received: a map of shape {tuple(x.shape)}."
             )
         x = layers.BatchNormalization(

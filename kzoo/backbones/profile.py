@@ -143,7 +143,7 @@ def profile(model: keras.Model, *, input_shape: tuple[int, ...] | None = None) -
         rule = next((MACS[kind] for kind in type(layer).__mro__ if kind in MACS), None)
         if rule is None and weights:
             raise ValueError(
-                f"profile() cannot count the MACs of {call.name!r}, a {kind}. Tell it how: "
+                f"profile() cannot count the MACs of {call.name!r}, a {kind}. Add a rule: "
                 f"from kzoo.backbones.profile import MACS; MACS[{kind}] = lambda layer, output: ..."
             )
         total = trainable = folded = 0

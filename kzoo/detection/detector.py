@@ -60,7 +60,7 @@ class Detector(keras.Model):
         if found != wanted:
             raise ValueError(
                 f"A detector of {classes} classes with loss={loss!r} and these anchors has outputs "
-                f"of shapes {wanted} behind the batch. Received: {found}"
+                f"of shapes {wanted} after the batch axis. Received: {found}"
             )
         self.class_loss_tracker = keras.metrics.Mean(name="class_loss")
         self.box_loss_tracker = keras.metrics.Mean(name="box_loss")
@@ -72,8 +72,8 @@ class Detector(keras.Model):
         """Both losses, summed over the batch and divided by its anchors on objects."""
         if sample_weight is not None:
             raise ValueError(
-                "A detector takes no sample_weight and no class_weight: leave out what should not "
-                "count."
+                "A detector takes no sample_weight and no class_weight: leave out the "
+                "examples that should not count."
             )
         codes, logits = (ops.cast(y_pred[key], "float32") for key in ("boxes", "logits"))
         boxes, labels = ops.cast(y["boxes"], "float32"), ops.cast(y["labels"], "int32")

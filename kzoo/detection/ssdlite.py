@@ -197,6 +197,6 @@ def tap(backbone: keras.Model, level: int) -> Any:
                 inside = name in names
                 return backbone.get_layer(name).output if inside else pyramid(backbone)[f"P{level}"]
     raise ValueError(
-        f"{backbone.name!r} has no row at stride {wanted}, in which SSDLite reads a map. Build the "
+        f"{backbone.name!r} has no row at stride {wanted}, which SSDLite needs. Build the "
         "backbone with kzoo and output_stride=32."
     )

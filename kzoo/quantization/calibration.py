@@ -30,8 +30,8 @@ def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None
         return  # empty: told where it is read
     if low == high:
         raise ValueError(
-            f"The calibration images hold nothing but the value {low:g}, which tells no range of "
-            "activations. Pass about 100 images like those that the model will see."
+            f"The calibration images contain only the value {low:g}, so activations have no "
+            "range. Pass about 100 images like those that the model will see."
         )
     first = next((x for x in model.layers if isinstance(x, keras.layers.Rescaling)), None)
     if first is None or first.input is not model.inputs[0]:

@@ -38,7 +38,7 @@ class FakeQuant(keras.layers.Layer):
         super().__init__(**{"trainable": False, "dtype": "float32"} | kwargs)
         if not low <= 0 <= high or low == high:
             raise ValueError(
-                f"A range must hold zero and more than that: low <= 0 <= high. Received: "
+                f"A range must contain zero and more than one value: low <= 0 <= high. Received: "
                 f"low={low}, high={high}."
             )
         self.initial = (float(low), float(high))

@@ -44,7 +44,8 @@ def names_of(model: keras.Model, kept: Kept) -> frozenset[str]:
         if not chosen:
             what = getattr(choice, "pattern", getattr(choice, "__name__", choice))
             raise ValueError(
-                f"keep_float names what {model.name!r} does not have: {what}. Use the names that "
+                f"keep_float names layers that {model.name!r} does not have: {what}. Use the "
+                "names that "
                 "model.summary() prints, a class of layers, or a compiled regular expression."
             )
         found |= chosen

@@ -46,7 +46,7 @@ def rows_at(backbone: keras.Model, stride: int) -> list[Tensor]:
     if not at:
         strides = sorted({total for total, _ in found})
         raise ValueError(
-            f"{backbone.name!r} has no row at stride {stride}, whose features this head reads: its "
+            f"{backbone.name!r} has no row at stride {stride}, whose features this head needs: its "
             f"rows are at {', '.join(map(str, strides))}."
         )
     return at

@@ -51,7 +51,7 @@ class SegmentationLoss(keras.losses.Loss):
             require(argument, value, is_number(value) and value >= 0, "a number >= 0")
         if not any(terms.values()):
             raise ValueError(
-                "All weights are 0: give cross_entropy, dice, focal or lovasz one that is not."
+                "All loss weights are 0: set cross_entropy, dice, focal or lovasz above 0."
             )
         require("void", void, is_whole(void), "a whole number")
         weights = None if class_weights is None else [float(weight) for weight in class_weights]
@@ -64,8 +64,8 @@ class SegmentationLoss(keras.losses.Loss):
         classes = logits.shape[-1]
         if self.class_weights and len(self.class_weights) != classes:
             raise ValueError(
-                f"class_weights has {len(self.class_weights)} numbers, and the model tells "
-                f"{classes} classes apart. Give one per class."
+                f"class_weights has {len(self.class_weights)} numbers, and the model has "
+                f"{classes} classes. Give one per class."
             )
         labels = ops.cast(ops.reshape(y_true, ops.shape(logits)[:-1]), "int32")
         counts = ops.not_equal(labels, self.void)

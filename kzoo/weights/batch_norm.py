@@ -64,7 +64,8 @@ def recalibrate_batch_norm(
             )
         if not (norm.scale and norm.center):
             raise ValueError(
-                f"The batch norm {norm.name!r} has no gamma or no beta, so nothing can make up for "
+                f"The batch norm {norm.name!r} has no gamma or no beta, so it cannot compensate "
+                "for "
                 "other statistics. Pass the part of the model whose batch norms have both."
             )
     moments: dict[int, Moments] = {}
@@ -80,7 +81,7 @@ def recalibrate_batch_norm(
             for norm, values in probe.inputs_of_norms([filled]):
                 moments.setdefault(id(norm), Moments()).add(values[: len(piece)], norm.axis)
     if not moments and found:
-        raise ValueError("images is empty: pass some hundred images, or batches of them.")
+        raise ValueError("images is empty: pass a few hundred images, or batches of them.")
     for norm in probe.norms():
         move(norm, moments[id(norm)])
 

@@ -98,6 +98,6 @@ def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
         if value and wanted and value != wanted:
             raise ValueError(
                 f"{model.name!r} has {trait}={value!r}, and {checkpoint.source!r} was trained with "
-                f"{trait}={wanted!r}: it would predict badly. Build the model with "
+                f"{trait}={wanted!r}: its predictions would be wrong. Build the model with "
                 f"weights={checkpoint.source!r}, which sets both, or with {trait}={wanted!r}."
             )

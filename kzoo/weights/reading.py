@@ -38,7 +38,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     recognised = [read for knows, read in FORMATS if knows(data)]
     if not recognised:
         raise ValueError(
-            f"weights={str(path)!r} is in no format that is read: it begins with {data[:12]!r}. "
+            f"weights={str(path)!r} is in a format that kzoo does not read: it begins with "
+            f"{data[:12]!r}. "
             "Pass a .weights.h5, .h5, .keras, .pth, .safetensors or .tflite file, or a model.json "
             "of TensorFlow.js."
         )

@@ -21,8 +21,8 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 # Of these packages Keras knows the classes itself; any other has to be imported by the user.
 PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp", "kzoo", "builtins")
 PROGRAMS = {  # layers that hold or fetch a program
-    "Lambda": "a function of Python",
-    "__lambda__": "a function of Python",
+    "Lambda": "a Python function",
+    "__lambda__": "a Python function",
     "TFSMLayer": "a SavedModel of TensorFlow, which may do anything",
     "TorchModuleWrapper": "a pickled module of PyTorch",
     "JaxLayer": "a function of JAX",
@@ -72,7 +72,7 @@ def saved_config(file: Path) -> Any:
         with open_hdf5(file.read_bytes()) as root:
             if "model_config" not in root.attrs:
                 raise ValueError(
-                    "It holds weights alone: pass them as weights= when the model is built."
+                    "It contains only weights: pass them as weights= when the model is built."
                 )
             return parse_json(root.attrs["model_config"], "Its configuration")
     with zipfile.ZipFile(file) as archive:
@@ -108,14 +108,15 @@ def require_known(config: dict[str, Any]) -> None:
         return
     if name in PROGRAMS:
         raise ValueError(
-            f"Its layer {called} holds {PROGRAMS[name]}: refused, and nothing of it was run. Build "
+            f"Its layer {called} holds {PROGRAMS[name]}: refused, and none of it was run. Build "
             "the model with layers of Keras in its place (Rescaling, Activation, a layer of your "
             "own) and save it again; or, if you trust the file, load it in Python with "
             "keras.saving.load_model(path, safe_mode=False) and pass the model itself to kzoo."
         )
     if isinstance(module, str) and module.split(".")[0] not in PACKAGES:
         raise ValueError(
-            f"Its {called} is of the module {module!r}, which no file makes kzoo import. If you "
+            f"Its {called} is of the module {module!r}, which kzoo does not import for a model "
+            "file. If you "
             "trust it, import that module in Python, load the model with "
             "keras.saving.load_model(path, custom_objects=...) and pass the model itself to kzoo."
         )

@@ -182,7 +182,7 @@ def of_known_classes(rows: list[Labelled], data: Path, issues: list[Issue]) -> l
     known = {row.label for row in rows if row.split not in ("val", "test")}
     rows = [dataclasses.replace(row, label=meant(row.label, known)) for row in rows]
     for label in sorted({row.label for row in rows if row.split == "val"} - known):
-        raise ValueError(f"{data}: class {label!r} has images to validate, but none to train on.")
+        raise ValueError(f"{data}: class {label!r} has validation images but no training images.")
     for label in sorted({row.label for row in rows} - known):
         reason = f"class {label!r} has images to test, but none to train on: left out"
         issues.append(Issue(data, reason))

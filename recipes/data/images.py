@@ -241,7 +241,7 @@ def to_8_bits(image: Image.Image) -> tuple[Image.Image, str | None]:
 def from_fractions(values: np.ndarray) -> tuple[Image.Image, str | None]:
     """Return an image of floating point numbers with 8 bits: of [0, 1], [0, 255] or [0, 65535]."""
     if not np.isfinite(values).all():
-        raise BadImageError("holds values that are no finite numbers")
+        raise BadImageError("holds values that are not finite")
     most = float(values.max(initial=0))
     top = next((top for top in (1, 255, 65535) if most <= top), None)
     if top is None or float(values.min(initial=0)) < -0.01 * top:

@@ -94,14 +94,15 @@ def read_label_sets(
     if len(labels) < 2:
         raise ValueError(
             f"{data} has {f'only the label {labels[0]!r}' if labels else 'no labels'} on its "
-            f"{len(rows)} images to learn from. A multi-label model needs at least two labels: a "
+            f"{len(rows)} training images. A multi-label model needs at least two labels: a "
             f"CSV with {WANTED}."
         )
     same_bytes([(row.path, row.split, row.labels) for row in rows], issues)
     train, val, own_test = (split_of_rows(rows, {name}, labels) for name in NAMES)
     if not len(val):
         raise ValueError(
-            f"{data}: no image is left to validate on. Give some as val, or no split at all: then "
+            f"{data}: no image is left for validation. Put some into val, or give no split at "
+            "all: then "
             "val_fraction is drawn."
         )
     return LabelSets(tuple(labels), train, val, own_test, tuple(issues))

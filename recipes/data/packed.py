@@ -338,7 +338,7 @@ class Writer:
             digest.update(shard.read([i])[0])
         shard.close()
         if digest.hexdigest() != written:
-            raise OSError(f"{path} was not written as it should be: is the disk full, or broken?")
+            raise OSError(f"{path} could not be written correctly: is the disk full or faulty?")
         self.files.append(File(path.name, path.stat().st_size, sha256(path), split, count))
 
     def finish(

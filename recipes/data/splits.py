@@ -252,9 +252,7 @@ def for_test(splits: Iterable[str | None]) -> set[str | None]:
 def require_left(*splits: Sized) -> None:
     """Raise ValueError where a test set is all that there was to train or to validate on."""
     if not all(map(len, splits)):
-        raise ValueError(
-            "test holds all the images that there are to train or to validate on. Name others."
-        )
+        raise ValueError("test holds all training and validation images. Use other images.")
 
 
 def counted(dataset: Any, objects: str = "") -> str:

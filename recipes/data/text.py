@@ -62,10 +62,12 @@ def decoded(file: Path, content: bytes) -> tuple[str, str]:
         encoding = encoding or "utf-8"
     except UnicodeDecodeError as error:
         if encoding is not None:
-            raise ValueError(f"{file} is no text ({error.reason} at byte {error.start}).") from None
+            raise ValueError(
+                f"{file} is not a text file ({error.reason} at byte {error.start})."
+            ) from None
         text, encoding = content.decode("cp1252", "replace"), "cp1252"
     if "\0" in text:
-        raise ValueError(f"{file} is no text: it holds bytes of zero.")
+        raise ValueError(f"{file} is not a text file: it contains zero bytes.")
     return text, encoding
 
 
@@ -83,7 +85,9 @@ def read_json(file: Path, issues: list[Issue] | None = None) -> Any:
             f"{file} is broken at line {error.lineno}, column {error.colno}: {error.msg}."
         ) from None
     except RecursionError:
-        raise ValueError(f"{file} is no annotation file: its brackets are too deep.") from None
+        raise ValueError(
+            f"{file} is not a valid annotation file: its brackets are nested too deeply."
+        ) from None
 
 
 def read_yaml(file: Path, issues: list[Issue] | None = None) -> Any:
@@ -93,7 +97,7 @@ def read_yaml(file: Path, issues: list[Issue] | None = None) -> Any:
     """
     text = read_text(file, issues)
     if max(text.count("["), text.count("{")) > MOST_DEPTH * 100:
-        raise ValueError(f"{file} is no data.yaml: it holds thousands of brackets.")
+        raise ValueError(f"{file} is not a valid data.yaml: it contains thousands of brackets.")
     try:
         return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
@@ -101,7 +105,7 @@ def read_yaml(file: Path, issues: list[Issue] | None = None) -> Any:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{file} is broken{where}: {error.problem}.") from None
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        raise ValueError(f"{file} is no YAML file: {type(error).__name__}.") from None
+        raise ValueError(f"{file} is not a YAML file: {type(error).__name__}.") from None
 
 
 def read_xml(file: Path, issues: list[Issue] | None = None) -> ElementTree.Element:
@@ -122,7 +126,9 @@ def read_xml(file: Path, issues: list[Issue] | None = None) -> ElementTree.Eleme
         raise ValueError(f"broken at line {line}, column {column} ({reason})") from None
     except defusedxml.DefusedXmlException as error:
         kind = type(error).__name__
-        raise ValueError(f"holds what no annotation needs ({kind}), and may be an attack") from None
+        raise ValueError(
+            f"contains XML features that annotations do not need ({kind}), and may be an attack"
+        ) from None
 
 
 def reread(
@@ -180,7 +186,7 @@ def read_table(file: Path, issues: list[Issue] | None = None) -> Table:
                 line = reader.line_num + skipped
                 found.append((line, tuple(plain(cell, separator) for cell in row)))
     except csv.Error as error:
-        raise ValueError(f"{file} is no CSV after line {last + skipped}: {error}.") from None
+        raise ValueError(f"{file} is not valid CSV after line {last + skipped}: {error}.") from None
     if not found:
         return Table(file, (), ())
     columns = found[0][1]

@@ -29,8 +29,8 @@ def open_finished(folder: Path, *files: str) -> Run:
     task = get_task(config["task"])
     if not Path(config["data"]).exists():
         raise ValueError(
-            f"The run {folder} learnt from {config['data']}, which is not there any more: put it "
-            "back, or correct that path in its config.json."
+            f"The run {folder} was trained on {config['data']}, which no longer exists: put it "
+            "back, or correct the path in its config.json."
         )
     run = Run(task, config, task.read_dataset(config["data"], config), folder)
     check_images(folder, config, fingerprint(config["data"], [run.train, run.val]))

@@ -72,8 +72,8 @@ def android(
     name = package or f"com.example.{slug if slug[0].isalpha() else f'run_{slug}'}"
     if not PACKAGE.fullmatch(name) or WORDS_OF_JAVA & set(name.split(".")):
         raise ValueError(
-            f"{name!r} is no name for an Android app: it takes two parts or more of small letters, "
-            "digits and _, none of them a word of Java, such as com.example.flowers."
+            f"{name!r} is not a valid package name: it needs two or more parts of lowercase "
+            "letters, digits and _, none of them a Java keyword, such as com.example.flowers."
         )
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results must be at least 1. Received: {max_results}")

@@ -142,7 +142,7 @@ def convert_within_budget(
         seed = run.settings["seed"]
         training = partial(for_calibration, run.train, side, seed=seed, count=TRAINED_ON)
     if images is None or seen is None:
-        raise ValueError("--max-drop measures on images: name a folder, --calibration FOLDER.")
+        raise ValueError("--max-drop needs images to measure on: pass --calibration FOLDER.")
     found = convert_within(
         net, out, max_drop=max_drop, calibration=images, images=seen, labels=truth,
         trained_files=trained, training_images=training, pareto_folder=pareto,
@@ -159,7 +159,7 @@ def sample(folder: Path, side: int | None, model: Path) -> np.ndarray:
     They are resized as `model`'s weights were measured, where it is a published net's file.
     """
     if side is None:
-        raise ValueError("The model leaves the size of its images open: say --size.")
+        raise ValueError("The model has no fixed input size: pass --size.")
     read_image = image_reader(model)
     paths = sorted(path for path in folder.rglob("*") if is_candidate(path))
     images = []
@@ -169,5 +169,5 @@ def sample(folder: Path, side: int | None, model: Path) -> np.ndarray:
         except BadImageError:
             continue
     if not images:
-        raise ValueError(f"{folder} holds no images to take.")
+        raise ValueError(f"{folder} contains no images.")
     return np.stack(images)

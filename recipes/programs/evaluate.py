@@ -99,7 +99,8 @@ def classes_of(file: Path) -> tuple[str, ...]:
     labels = labels_of(file)
     if not labels:
         raise ValueError(
-            f"{file} names no classes: write them into {file.with_name('labels.txt')}, one a line "
+            f"{file} names no classes: write them into {file.with_name('labels.txt')}, one per "
+            "line "
             "in the model's order."
         )
     return tuple(labels)

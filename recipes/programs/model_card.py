@@ -18,7 +18,7 @@ def task_of(found: Audit) -> str:
     told = found.metadata.outputs if found.metadata else None
     if told is None and not is_mask(found):
         raise ValueError(
-            f"{found.path} does not tell what its outputs are. Convert it with "
+            f"{found.path} does not say what its outputs are. Convert it with "
             "metadata=Metadata(outputs=...)."
         )
     return told.task if told else "ImageSegmenter"

@@ -133,4 +133,4 @@ def task_of(file: Path) -> Task:
     for task in tasks:
         if task.recognizes(axes):
             return task
-    raise ValueError(f"{file} is of no task that kzoo knows: its outputs have {axes} axes.")
+    raise ValueError(f"{file} is not of a task that kzoo knows: its outputs have {axes} axes.")

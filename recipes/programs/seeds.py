@@ -63,8 +63,8 @@ def over_seeds(
     folder, first = run_folder(data, options.get("out")), options.get("seed", 0)
     if (folder / "config.json").exists():
         raise ValueError(
-            f"{folder} holds a run of one seed. Give seeds another --out: theirs are in folders "
-            "of their own below it."
+            f"{folder} holds a run of one seed. Use another --out with --seeds, in which each "
+            "seed gets its own folder."
         )
     runs: list[RunResults] = []
     for seed in range(first, first + seeds):

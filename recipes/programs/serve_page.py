@@ -71,7 +71,9 @@ def serve(
     try:
         return Server(("127.0.0.1", port), handler(routes, packages))
     except OSError as error:
-        raise ValueError(f"Port {port} cannot be had ({error.strerror}): say --port 0.") from error
+        raise ValueError(
+            f"Port {port} is not available ({error.strerror}): use --port 0."
+        ) from error
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -143,7 +145,7 @@ def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:
     task = task or kinds.get(len(found.outputs[0].shape), "") if len(found.outputs) == 1 else task
     if not task:
         raise ValueError(
-            f"{found.path} does not tell what its outputs are. Convert it with "
+            f"{found.path} does not say what its outputs are. Convert it with "
             "metadata=Metadata(outputs=...)."
         )
     more: dict[str, Any] = {}
@@ -184,7 +186,9 @@ def litert_js(cache: Path) -> Path:
         return packages
     npm = shutil.which("npm")
     if npm is None:
-        raise ValueError("LiteRT.js comes by npm, which is not here: install Node.js.")
+        raise ValueError(
+            "LiteRT.js is downloaded with npm, which is not installed: install Node.js."
+        )
     print(f"LiteRT.js {VERSION} (Apache-2.0, 40 MB) is fetched by npm, once, into {folder}")
     root = {"name": "kzoo-serve", "version": "1.0.0", "dependencies": {"@litertjs/core": VERSION}}
     locked: dict[str, Any] = {
@@ -203,5 +207,5 @@ def litert_js(cache: Path) -> Path:
         )  # fmt: skip
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ValueError(f"npm could not fetch LiteRT.js: {last}")
+            raise ValueError(f"npm could not download LiteRT.js: {last}")
     return packages

@@ -93,8 +93,8 @@ def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
     """Raise ValueError where the images are not those of the run, if its config tells them."""
     if begun.get("images", begun.get("pictures", found)) != found:
         raise ValueError(
-            f"{folder} holds a run on other images: some of {begun['data']} came, went or "
-            "changed since it was begun. Put them back as they were, or begin anew with another "
+            f"{folder} holds a run on other images: some of {begun['data']} were added, removed or "
+            "changed since it was begun. Put them back as they were, or start again with another "
             "--out."
         )
 
@@ -164,9 +164,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}): bring it back from a copy.") from error
+        raise ValueError(f"{file} is damaged ({error}): restore it from a backup.") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{folder} is not a kzoo run folder: its config.json is of another kind.")
+        raise ValueError(
+            f"{folder} is not a kzoo run folder: its config.json was not written by kzoo."
+        )
     return config
 
 
@@ -192,4 +194,4 @@ def read_labels(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not in UTF-8 ({error.reason}): save it so.") from error
+        raise ValueError(f"{file} is not in UTF-8 ({error.reason}): save it as UTF-8.") from error

@@ -26,13 +26,13 @@ def load_teacher(source: str, labels: Sequence[str], size: int) -> keras.Model:
     if teacher.output_shape[1:] != (len(labels),) or (known and list(labels) != known):
         classes = ", ".join(known) if known else f"outputs of shape {teacher.output_shape[1:]}"
         raise ValueError(
-            f"The teacher {source} knows other classes: {classes}. The data have "
+            f"The teacher {source} has other classes: {classes}. The data have "
             f"{', '.join(labels)}. Train a teacher on the same classes."
         )
     if teacher.input_shape[1:3] != (size, size):
         height, width = teacher.input_shape[1:3]
         raise ValueError(
-            f"The teacher {source} sees images of {height} x {width} px, this run of {size} x "
+            f"The teacher {source} takes images of {height} x {width} px, this run of {size} x "
             f"{size}. Give both the same size."
         )
     return teacher

@@ -190,7 +190,7 @@ def lower(
         if scheme.calibrated and not ranged and request.calibrator == "kzoo":
             raise ValueError(
                 f"{model.name!r} is a tf-keras model without int8 ranges: give it some with "
-                'kzoo.interop.quantize_model, or have calibrator="tensorflow" take them.'
+                'kzoo.interop.quantize_model, or use calibrator="tensorflow" take them.'
             )
     images = None
     if scheme.calibrated and not ranged:
@@ -258,7 +258,7 @@ def check(found: Audit, request: Request) -> None:
     require_sound(found, request.out, custom=OPERATOR if request.postprocess else None)
     if found.inputs[0].dtype != request.io:
         raise ValueError(
-            f"{request.out} was not written: its input is to be {request.io}, and is "
+            f"{request.out} was not written: its input must be {request.io}, but is "
             f"{found.inputs[0]}."
         )
 
@@ -267,7 +267,7 @@ def require_tensorflow() -> None:
     """Raises ValueError where TensorFlow is not installed, which writes .tflite files."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
-            "TensorFlow writes .tflite files, in a process of its own whatever the backend is, and "
+            "TensorFlow writes .tflite files, in a separate process on every backend, and "
             "is not installed: pip install 'kzoo[tensorflow]'."
         )
 

@@ -63,5 +63,5 @@ def require_fit(content: TfliteModel, target: str) -> tuple[Verdict, ...]:
     verdicts = targets(content, FORMS[target].lists)
     refusals = [f"{v.target.title}: {v.sentence}" for v in verdicts if v.answer in ("no", "partly")]
     if FORMS[target].needs_all and refusals:
-        raise ValueError(f'The file does not suit target="{target}". {" ".join(refusals)}')
+        raise ValueError(f'The file does not fit target="{target}". {" ".join(refusals)}')
     return verdicts

@@ -30,7 +30,8 @@ def end_in_mask(file: str | os.PathLike[str]) -> Path:
     shapes = [tuple(int(n) for n in graph.tensors[i].shape) for i in graph.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] > 256:
         raise ValueError(
-            f"{file} is no segmenter with one output (1, h, w, up to 256 classes): its outputs are "
+            f"{file} is not a segmenter with one output (1, h, w, up to 256 classes): its outputs "
+            "are "
             f"{', '.join(map(str, shapes))}."
         )
     source = int(graph.outputs[0])

@@ -60,8 +60,8 @@ def add_postprocess(
     metadata = read_metadata(content)
     if metadata is None or not isinstance(metadata.outputs, BoxOutputs):
         raise ValueError(
-            f"{path} does not tell its anchors: the operator goes behind a detector whose metadata "
-            "have them, such as `kzoo detect` writes."
+            f"{path} has no anchors in its metadata: the operator needs a detector with anchors, "
+            "such as `kzoo detect` writes."
         )
     content = with_postprocess(content, metadata.outputs, settings)
     metadata = dataclasses.replace(metadata, outputs=DetectionOutputs())

@@ -104,7 +104,7 @@ def image_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple
     given = tuple(image_size) if image_size else (height, width)
     if None in given:
         raise ValueError(
-            f"The model's input is {tuple(inputs[0].shape)}: say which size the file is for, "
+            f"The model's input is {tuple(inputs[0].shape)}: pass the size of the file, "
             "for example image_size=(224, 224)."
         )
     for own, asked in zip((height, width), given, strict=True):
@@ -125,9 +125,7 @@ def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str
     first = model.outputs[0].shape
     classes = first[-1] if len(model.outputs) == 1 and len(first) in (2, 4) else None
     if labels is not None and classes not in (None, 1, len(labels)):
-        raise ValueError(
-            f"The model tells {classes} classes apart, and there are {len(labels)} labels."
-        )
+        raise ValueError(f"The model has {classes} classes, but there are {len(labels)} labels.")
     return names
 
 

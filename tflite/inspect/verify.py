@@ -97,7 +97,7 @@ def verify_draft(
         worst = ", ".join(layer.name for layer in found.layers[:3])
         where = f" Most noise comes in at {worst}." if worst else ""
         raise RejectedFile(
-            f"{name} is no good file: {'; '.join(missed)}. It is kept as {aside.name}.{before}"
+            f"{name} was not accepted: {'; '.join(missed)}. It is kept as {aside.name}.{before}"
             f"{where} More and more varied calibration images may help, layers named in "
             "keep_float (kzoo sensitivity RUN says which), or training it quantized "
             "(kzoo.quantize, then fit).",

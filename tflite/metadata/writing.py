@@ -90,8 +90,8 @@ def packed(content: bytes, metadata: Metadata) -> bytes:
         shapes = [graph.tensors[i].shape for i in (*graph.inputs, *graph.outputs)]
         raise ValueError(
             f"The input and outputs {shapes} are neither a classifier's, (1, H, W, 3) and (1, "
-            "classes), nor a segmenter's, (1, H, W, 3) and (1, h, w, classes): say what they are, "
-            "Metadata(outputs=BoxOutputs(anchors)) for example."
+            "classes), nor a segmenter's, (1, H, W, 3) and (1, h, w, classes): pass what they are, "
+            "for example Metadata(outputs=BoxOutputs(anchors))."
         )
     outputs, extra = WRITE[type(kind)](file, kind, metadata)
     model = {
@@ -153,7 +153,7 @@ def feature(name: str, about: str) -> dict[int, Any]:
 def check_labels(metadata: Metadata, classes: int) -> None:
     if metadata.labels and len(metadata.labels) != classes:
         raise ValueError(
-            f"The model tells {classes} classes apart, and there are {len(metadata.labels)} labels."
+            f"The model has {classes} classes, but there are {len(metadata.labels)} labels."
         )
 
 
@@ -184,7 +184,7 @@ def thresholds(metadata: Metadata, classes: int) -> tuple[dict[int, Any], list[d
         return {}, []
     if len(metadata.thresholds) != classes:
         raise ValueError(
-            f"The model has {classes} labels, and there are {len(metadata.thresholds)} thresholds."
+            f"The model has {classes} labels, but there are {len(metadata.thresholds)} thresholds."
         )
     calibration = {0: INVERSE_LOGISTIC, 1: np.float32(UNDER_THRESHOLD)}
     units = [

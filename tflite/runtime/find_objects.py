@@ -24,7 +24,7 @@ def finding(runner: Any) -> Callable[..., list[Detections]]:
     if isinstance(kind, DetectionOutputs):
         return lambda images, **options: four_outputs(runner(images), kind, **options)
     raise ValueError(
-        f"{runner.path} does not tell its anchors: it is no detector with metadata, such as "
+        f"{runner.path} has no anchors in its metadata: it is not a detector, such as "
         "kzoo.recipes.detect writes."
     )
 

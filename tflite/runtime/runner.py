@@ -97,7 +97,7 @@ class Runner:
         """
         outputs = self(stretch(image, self.input.shape[1:3]))
         if isinstance(outputs, dict):
-            raise ValueError(f"{self.path} has {len(outputs)} outputs: it is no segmenter.")
+            raise ValueError(f"{self.path} has {len(outputs)} outputs: it is not a segmenter.")
         return mask_at(outputs[0], np.shape(image)[:2])
 
     def invoke(self) -> None:

@@ -51,11 +51,13 @@ def trial(path: str | os.PathLike[str]) -> Trial:
             command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{path} did not come to an end within {TRIAL_SECONDS} s.") from None
+        raise ValueError(f"{path} did not end within {TRIAL_SECONDS} s.") from None
     if done.returncode != 0:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"{path} cannot be run, the process that tried ended with {how}: {last}")
+        raise ValueError(
+            f"{path} cannot be run: the process that tried it ended with {how}: {last}"
+        )
     values = json.loads(done.stdout.splitlines()[-1])
     return Trial(values.pop("partitions"), tuple(values.pop("outside")), **values)
 

@@ -268,7 +268,7 @@ def read_tflite(file: str | os.PathLike[str] | bytes) -> TfliteModel:
     data = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
     if data[4:8] != IDENTIFIER:
         raise ValueError(
-            f"This is no .tflite file: its bytes 4 to 7 are {data[4:8]!r}, not {IDENTIFIER!r}."
+            f"This is not a .tflite file: its bytes 4 to 7 are {data[4:8]!r}, not {IDENTIFIER!r}."
         )
     reader = Reader(data)
     root = Table(reader, reader.scalar("I", 0))

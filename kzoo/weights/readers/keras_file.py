@@ -33,7 +33,7 @@ def layer_units(layers: Layers) -> list[Unit]:
             units.append(Unit(name, kernel, norm=tuple(values)))
         else:
             raise ValueError(
-                f"Its layer {name!r} has arrays of shapes {shapes}; what is read are Conv2D, "
+                f"Its layer {name!r} has arrays of shapes {shapes}; kzoo reads Conv2D, "
                 "DepthwiseConv2D, Dense and BatchNormalization."
             )
     return units
@@ -156,8 +156,9 @@ def in_order(group: Any) -> list[tuple[str, list[np.ndarray]]]:
     strange = [name for name in weighted if position(name) is None]
     if strange:
         raise ValueError(
-            f"Its layer {strange[0]!r} has no name of kzoo or keras.applications, so its place in "
-            "the net is unknown. Save the model as .keras: that holds the order of its layers."
+            f"Its layer {strange[0]!r} has a name that kzoo and keras.applications do not use, so "
+            "its place in the model is unknown. Save the model as .keras: this stores the order "
+            "of the layers."
         )
     return sorted(weighted.items(), key=lambda item: position(item[0]) or ())
 
@@ -183,5 +184,5 @@ def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
         zipfile.BadZipFile,
     ) as error:
         raise ValueError(
-            f"The .keras file is cut off, damaged or no functional model ({error})."
+            f"The .keras file is cut off, damaged or not a functional model ({error})."
         ) from error

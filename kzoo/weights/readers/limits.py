@@ -23,7 +23,7 @@ def require_bounded(unfolded: int, stored: int, what: str) -> None:
     """Raise ValueError where `what` would unfold to far more bytes than are stored."""
     if unfolded > max(FREE_BYTES, MOST_EXPANSION * stored):
         raise ValueError(
-            f"{what} would unfold {stored:,} bytes to {unfolded:,}: refused. Keras writes no such "
+            f"{what} would expand {stored:,} bytes to {unfolded:,}: refused. Keras writes no such "
             "file; if it is yours, save the model again."
         )
 
@@ -105,4 +105,4 @@ def parse_json(text: str | bytes, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what} is no JSON that can be read ({error}).") from error
+        raise ValueError(f"{what} is not valid JSON ({error}).") from error

@@ -34,11 +34,12 @@ def from_tflite(data: bytes, file: pathlib.Path) -> Checkpoint:
             kernel, bias = values.real(op, 1), values.real(op, 2)
             if kernel is None or kernel.ndim != (2 if op.name == "FULLY_CONNECTED" else 4):
                 raise ValueError(
-                    f"Operator {i}, {op.name}, has no constant weights: no classifier."
+                    f"Operator {i}, {op.name}, has no constant weights: this is not a classifier."
                 )
             if values.is_taken_apart(op):
                 raise ValueError(
-                    "Its hard-swish is taken apart, factors folded into the weights around: load "
+                    "Its hard-swish is split, with factors folded into the neighbouring weights: "
+                    "load "
                     "the model that it was converted from."
                 )
             if bias is not None and values.is_gate(op):

@@ -82,8 +82,8 @@ class TensorUnpickler(pickle.Unpickler):
         }
         if (module, name) not in known:
             raise ValueError(
-                f"The file holds {module}.{name}, which is no part of a plain state_dict: refused, "
-                "and nothing of it was run. Save only the weights: "
+                f"The file holds {module}.{name}, which is not part of a plain state_dict: "
+                "refused, and none of it was run. Save only the weights: "
                 "torch.save(model.state_dict(), path)."
             )
         return known[module, name]
@@ -91,7 +91,9 @@ class TensorUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _, length, *_ = pid
         if kind != "storage" or dtype not in STORAGES.values():
-            raise ValueError(f"The file refers to a {kind!r} that is no storage of plain numbers.")
+            raise ValueError(
+                f"The file refers to a {kind!r} that is not a storage of plain numbers."
+            )
         return Storage(dtype, str(key), int(length))
 
     def tensor(
@@ -148,7 +150,9 @@ def read_zip(data: bytes) -> Arrays:
         (pickled,) = (name for name in names if name.rpartition("/")[2] == "data.pkl")
         folder = pickled.removesuffix("data.pkl")
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
-            raise ValueError("The file was written on a big-endian machine; this is not read.")
+            raise ValueError(
+                "The file was written on a big-endian machine, which kzoo does not read."
+            )
         state = unpickle(io.BytesIO(archive.read(pickled)))
         return arrays(state, lambda storage: archive.read(f"{folder}data/{storage.key}"))
     except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
@@ -160,7 +164,7 @@ def read_stream(data: bytes) -> Arrays:
     stream = io.BytesIO(data)
     _magic, _version, machine, state, keys = (unpickle(stream) for _ in range(5))
     if not isinstance(machine, dict) or not machine.get("little_endian"):
-        raise ValueError("The file was written on a big-endian machine; this is not read.")
+        raise ValueError("The file was written on a big-endian machine, which kzoo does not read.")
     used: dict[str, Storage] = {}
     views = list(state.values()) if isinstance(state, Mapping) else []
     for inner in views:

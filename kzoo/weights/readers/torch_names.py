@@ -96,7 +96,9 @@ def from_segmenter(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     """torchvision's lraspp_mobilenet_v3_large and deeplabv3_mobilenet_v3_large."""
     known = [pairs for name, pairs in SEGMENTERS.items() if name in arrays]
     if not known:
-        raise ValueError(f"Its head is none of {', '.join(SEGMENTERS)}: no segmenter that is read.")
+        raise ValueError(
+            f"Its head is none of {', '.join(SEGMENTERS)}: kzoo reads no other segmenters."
+        )
     body = {
         name.replace("backbone", "features", 1): values
         for name, values in arrays.items()
@@ -195,7 +197,7 @@ def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     for block in sorted(found, key=lambda name: tuple(map(int, name.split(".")[1:]))):
         kinds = [kind for kind in TIMM_BLOCKS if f"{block}.{kind}.weight" in arrays]
         if not kinds:
-            raise ValueError(f"{block!r} is no block of MobileNetV2, V3 or V4.")
+            raise ValueError(f"{block!r} is not a block of MobileNetV2, V3 or V4.")
         pairs += [
             (conv and f"{block}.{conv}", norm and f"{block}.{norm}")
             for conv, norm in TIMM_BLOCKS[kinds[0]]
@@ -220,7 +222,7 @@ def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
         (0.485, 0.456, 0.406): "torch",
     }
     if tuple(mean) not in scalings:
-        raise ValueError(f"Its config.json has a mean of {mean}; read are {list(scalings)}.")
+        raise ValueError(f"Its config.json has a mean of {mean}; kzoo reads {list(scalings)}.")
     return Checkpoint(
         str(file), "timm", units, "same" if tf else "symmetric", 1e-3 if tf else 1e-5,
         scalings[tuple(mean)],

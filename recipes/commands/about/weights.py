@@ -155,12 +155,12 @@ def rows_named(names: Sequence[str]) -> list[PublishedWeights]:
         if not rows:
             known = {word for row in PUBLISHED for word in (row.file, row.model, row.name)}
             raise ValueError(
-                f"There are no published weights {name!r}{did_you_mean(name, known)} "
+                f"There are no published weights named {name!r}{did_you_mean(name, known)} "
                 "kzoo weights lists them."
             )
         found |= {row.file: row for row in rows}
     if not found:
-        raise ValueError("Name what to get: a file, a model, coco, voc, or all.")
+        raise ValueError("Say what to download: a file, a model, coco, voc, or all.")
     return list(found.values())
 
 

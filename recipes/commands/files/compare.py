@@ -25,7 +25,7 @@ class CompareOptions(JsonOptions):
             raise ValueError(f"compare takes one run folder or two. Received: {len(self.runs)}")
         if tiles_given(self.tiles) and len(self.runs) == 2:
             raise ValueError(
-                "--tiles is for one run: two are set side by side as they were scored."
+                "--tiles is for one run: two runs are compared by their saved results."
             )
 
 

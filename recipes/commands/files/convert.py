@@ -90,7 +90,7 @@ def run(options: ConvertOptions) -> Any:
     named = not Path(options.model).exists() and options.model in (*known_models(), *HEADS)
     require_model(options.model, names=(*known_models(), *HEADS))
     if options.pareto is not None and options.max_drop is None:
-        raise ValueError("--pareto goes with --max-drop: it keeps the files that that tries.")
+        raise ValueError("--pareto goes with --max-drop: it keeps the files that --max-drop tries.")
     if options.max_drop is not None and options.target != "cpu":
         raise ValueError("--max-drop searches int8 files for the CPU: leave --target out.")
     for folder in (options.calibration, options.check):

@@ -99,7 +99,7 @@ def as_coco(file: Path) -> Iterator[None]:
         if str(file) in str(error):
             raise
         raise ValueError(
-            f"{file} is no COCO file: {type(error).__name__} {error}. It needs {NEEDS}."
+            f"{file} is not a COCO file: {type(error).__name__} {error}. It needs {NEEDS}."
         ) from None
 
 

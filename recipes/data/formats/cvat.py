@@ -31,7 +31,9 @@ def read_cvat(tree: Tree, issues: list[Issue]) -> Found:
         except ValueError as error:
             raise ValueError(f"{file} is {error}.") from None
         if root.find("track") is not None:
-            raise ValueError(f"{file} is of a video. Export it from CVAT as 'CVAT for images 1.1'.")
+            raise ValueError(
+                f"{file} is a video annotation. Export it from CVAT as 'CVAT for images 1.1'."
+            )
         for path in ("meta/task/labels", "meta/job/labels", "meta/project/labels"):
             for item in root.findall(f"{path}/label/name"):
                 labels.setdefault((item.text or "").strip())
@@ -54,7 +56,7 @@ def record_of(file: Path, image: Element, left: Counter[str]) -> Record:
         raise ValueError("an image without a name")
     sides = numbers([image.get("height") or "0", image.get("width") or "0"])
     if not sides:
-        raise ValueError("its height and width are no numbers")
+        raise ValueError("its height and width are not numbers")
     size = (sides[0], sides[1]) if all(sides) else None
     objects = []
     for item in image:

@@ -52,7 +52,7 @@ def record_of(file: Path, content: dict[str, Any], left: Counter[str]) -> Record
         kind = str(shape.get("shape_type") or "polygon")
         points = [numbers(list(point)) for point in shape["points"]]
         if not all(len(point) == 2 for point in points):
-            raise ValueError(f"shape {number} has points that are no two numbers")
+            raise ValueError(f"shape {number} has points that are not two numbers")
         if kind not in SHAPES:
             left[kind] += 1
             continue

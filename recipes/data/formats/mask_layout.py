@@ -171,7 +171,7 @@ def read_labels(file: Path, issues: list[Issue]) -> tuple[str, ...]:
     labels = tuple(lines[lines[:1] == ["__ignore__"] :])  # LabelMe's, of no id
     if not all(labels) or len(set(labels)) < len(labels) or not 1 < len(labels) < VOID:
         raise ValueError(
-            f"{file} must name from 2 to {VOID - 1} classes, one a line, none of them twice."
+            f"{file} must name from 2 to {VOID - 1} classes, one per line, without duplicates."
         )
     return labels
 

@@ -54,7 +54,7 @@ def record_of(file: Path, root: Element) -> Record:
         objects.append(Object(label, (box[0], box[1], box[2], box[3])))
     given = [root.findtext(f"size/{key}") or "0" for key in ("height", "width")]
     if not (sides := numbers(given)):
-        raise ValueError(f"its size's height and width are no numbers: {given}")
+        raise ValueError(f"the height and width of its size are not numbers: {given}")
     name = (root.findtext("filename") or "").strip()
     size = (sides[0], sides[1]) if all(sides) else None
     return Record(file, name, tuple(objects), size, own=True)

@@ -203,9 +203,7 @@ def agreed(found: dict[Path, Given]) -> tuple[Path | None, Given]:
     files = sorted(found, key=lambda file: len(file.parts))
     for file in files[1:]:
         if found[file].names != found[files[0]].names:
-            raise ValueError(
-                f"{files[0]} and {file} name other classes. Keep the one that is meant."
-            )
+            raise ValueError(f"{files[0]} and {file} list different classes. Keep the right one.")
     return (files[0], found[files[0]]) if files else (None, Given({}))
 
 

@@ -80,8 +80,8 @@ class Void:
         values = [int(word) for word in words if word.lstrip("-").isdecimal()]
         if len(values) > 1 or not all(0 <= value <= VOID for value in values):
             raise ValueError(
-                f"void must be one value of masks, 0 to {VOID}, or names of classes with commas "
-                f"between. Received: {given}"
+                f"void must be one value of masks, 0 to {VOID}, or class names separated by "
+                f"commas. Received: {given}"
             )
         names = tuple(word for word in words if not word.lstrip("-").isdecimal())
         return cls(values[0] if values else None, names)
@@ -94,7 +94,7 @@ class Void:
                 what = f"The classes are {', '.join(labels)}." if labels else (
                     "No file names the classes: give the value that void has in the masks."
                 )  # fmt: skip
-                raise ValueError(f"void names the class {name!r}, which is not there. {what}")
+                raise ValueError(f"void names the class {name!r}, which does not exist. {what}")
         return tuple(sorted({known[name.casefold()] for name in self.names}))
 
 

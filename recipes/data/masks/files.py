@@ -58,7 +58,7 @@ def plain_values(image: Image.Image) -> np.ndarray:
     if image.mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all() or (values != np.round(values)).any():
-            raise BadImageError("holds fractions, and a mask holds class ids")
+            raise BadImageError("holds fractions, but a mask must hold class ids")
         return values.clip(-1, 1 << 24).astype(np.int32)
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         rgba = np.asarray(image.convert("RGBA")).astype(np.int32)
@@ -86,7 +86,7 @@ def look_at_mask(path: Path) -> Values:
     values, palette, form, mode = values_of(path)
     keys, numbers = np.unique(values, return_counts=True)
     if len(keys) > MOST_VALUES:
-        raise BadMaskError(f"holds {len(keys)} values: is it a photo? A mask holds class ids")
+        raise BadMaskError(f"holds {len(keys)} values: is it a photo? A mask must hold class ids")
     flat = float((values[:, 1:] == values[:, :-1]).mean())
     if len(keys) > MOST_COLOURS and flat < FLAT:
         raise BadMaskError(
