@@ -29,22 +29,25 @@ class Form:
 
 
 FORMS = {
-    "cpu": Form("int8, hard-swish in the parts that XNNPACK has", ("cpu",), float_first=True),
+    "cpu": Form(
+        "int8, hard-swish split into operators that XNNPACK has", ("cpu",), float_first=True
+    ),
     "gpu": Form(
-        "float16 weights, which GPUs compute in; int8 would be no faster", ("gpu", "gpu-ir"),
+        "float16 weights, because GPUs compute in float16; int8 would be no faster",
+        ("gpu", "gpu-ir"),
         scheme="float16", io="float32",
     ),
     "npu": Form(
         "int8, hard-swish as the one operator that NPUs have", ("qualcomm", "mediatek", "tensor"),
         hard_swish="op",
     ),
-    "web": Form("int8 for LiteRT.js on the CPU; for WebGPU take gpu", ("wasm",), float_first=True),
+    "web": Form("int8 for LiteRT.js on the CPU; for WebGPU use gpu", ("wasm",), float_first=True),
     "micro": Form(
-        "int8 throughout, input and outputs too", ("micro",),
+        "int8 everywhere, also input and outputs", ("micro",),
         io="int8", outputs="int8", needs_all=True,
     ),
     "edgetpu": Form(
-        "int8 throughout, for edgetpu_compiler", ("edgetpu",), outputs="int8", needs_all=True
+        "int8 everywhere, for edgetpu_compiler", ("edgetpu",), outputs="int8", needs_all=True
     ),
 }  # fmt: skip
 

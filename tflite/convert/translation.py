@@ -39,7 +39,7 @@ class Scheme:
 SCHEMES = {
     "float32": Scheme("as trained", ("float32", "uint8"), optimize=False),
     "float16": Scheme(
-        "weights in float16, half the bytes, computes in float32",
+        "weights in float16, computed in float32: half the bytes",
         ("float32", "uint8"),
         weights="float16",
     ),
@@ -48,13 +48,13 @@ SCHEMES = {
         ("float32", "uint8"),
     ),
     "int8": Scheme(
-        "weights and activations in int8: a third of the bytes, in .4 to .7 of the time",
+        "weights and activations in int8: a third of the bytes, .4 to .7 of the time",
         ("uint8", "float32", "int8"),
         operators="TFLITE_BUILTINS_INT8",
         calibrated=True,
     ),
     "int16x8": Scheme(
-        "weights in int8, activations in int16: 36x slower, reference kernels; no HARD_SWISH",
+        "weights in int8, activations in int16: 36x slower (reference kernels), no HARD_SWISH",
         ("float32",),
         operators="EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
         calibrated=True,
