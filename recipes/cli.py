@@ -98,9 +98,9 @@ NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory",
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Return whether an error is of memory that could not be had, in any framework's words."""
-    told = f"{type(error).__name__}: {error}"
-    return isinstance(error, MemoryError) or any(words in told for words in NO_MEMORY)
+    """Return whether an error of any framework means that memory ran out."""
+    message = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(words in message for words in NO_MEMORY)
 
 
 def to_install(package: str) -> str:

@@ -67,7 +67,7 @@ def test_get_offline(row, tmp_path, capsys):
     (tmp_path / "net.bin").unlink()
     assert main(["weights", "get", "mobilenet_v1"]) == 1
     error = capsys.readouterr().err
-    assert f"kzoo: The weights {row} cannot be had. Tried:\n" in error
+    assert f"kzoo: The weights {row} could not be downloaded. Tried:\n" in error
     assert "--weights none" in error
 
 

@@ -24,7 +24,7 @@ def lower(graph: Graph, *, hard_swish: str, bytes_in: bool) -> Graph:
         rules += [absorb_input]
     for rule in rules:
         graph = rewrite(graph, rule)
-    return settle(carry_gains(fold_forward(graph)))
+    return as_depthwise(carry_gains(fold_forward(graph)))
 
 
 # Spelling: other ways to write a hard sigmoid or a hard-swish.
@@ -185,8 +185,8 @@ def pads_nothing(op: Linear) -> bool:
     return bool(small or op.config.get("padding") == "valid")
 
 
-def settle(graph: Graph) -> Graph:
-    """Affine operations that found no place become depthwise convolutions; mere factors stay."""
+def as_depthwise(graph: Graph) -> Graph:
+    """Turn affine operations that could not be folded into depthwise convolutions; factors stay."""
 
     def rule(op: Op, run: Rewrite) -> Result:
         if not isinstance(op, Affine) or op.keep_float or is_factor(op):

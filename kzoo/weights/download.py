@@ -84,10 +84,10 @@ def take(
     began = part.is_file()  # by another program; what it left may be of another file
     for last in (not began, True):
         try:
-            told = download(url, part, row, progress)
+            sha256 = download(url, part, row, progress)
         except ConnectionError as error:
             return str(error)
-        reason = fault(part, row, pin_of(kept), told)
+        reason = fault(part, row, pin_of(kept), sha256)
         if reason is None:
             named(part, kept, row)
             return None
@@ -98,10 +98,11 @@ def take(
 
 
 def nowhere(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> str:
-    """What to do about a file that cannot be had."""
+    """Return what to do about a file that could not be downloaded."""
     lines = "".join(f"\n  {line}" for line in tried)
     return (
-        f"The weights {row} cannot be had. Tried:{lines}\nFetch {row.file} by other means from\n"
+        f"The weights {row} could not be downloaded. Tried:{lines}\n"
+        f"Download {row.file} by other means from\n"
         f"  {row.url}\nand put it into {folder}, or into a folder that the environment variable "
         f"{MIRROR} names, or pass its path as weights=. Random weights: weights=None (--weights "
         "none on the command line)."
@@ -116,24 +117,24 @@ def missing(file: pathlib.Path, row: PublishedWeights) -> str:
 
 
 def fault(
-    path: pathlib.Path, row: PublishedWeights, pinned: pathlib.Path | None = None, told: str = ""
+    path: pathlib.Path, row: PublishedWeights, pinned: pathlib.Path | None = None, sha256: str = ""
 ) -> str | None:
     """Return why a file is not the published one, or None.
 
-    By the row's digest; where it has none, by what the server `told`, by the SHA-256 that was
+    By the row's digest; where it has none, by the server's `sha256`, by the SHA-256 that was
     pinned at first use, and by whether it can be read.
     """
     pinned = pinned or pin_of(path)
     expected = [row.digest] if row.digest else []
-    if not expected and told:
-        expected = [f"sha256:{told}"]
+    if not expected and sha256:
+        expected = [f"sha256:{sha256}"]
     if not row.digest and pinned.is_file():
         expected.append(f"sha256:{pinned.read_text().strip()}")
     for digest in expected:
         method, _, wanted = digest.partition(":")
         found = digest_of(path, method)
         if not wanted or not found.startswith(wanted):
-            since = "" if row.digest or told else f", as it was pinned at first use in {pinned}"
+            since = "" if row.digest or sha256 else f", as it was pinned at first use in {pinned}"
             return f"its {method} is {found}, not {wanted}{since}"
     if not expected:
         try:
@@ -164,21 +165,22 @@ def named(part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights) -> path
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Notes the SHA-256 that huggingface.co tells where it sends to its store."""
+    """Keeps the SHA-256 that huggingface.co sends with the redirect to its store."""
 
-    told = ""
+    sha256 = ""
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         etag = (headers.get("X-Linked-Etag") or "").strip('"')
         if len(etag) == 64:
-            self.told = etag
+            self.sha256 = etag
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def download(url: str, part: pathlib.Path, row: PublishedWeights, progress: Progress) -> str:
-    """Write what a URL gives into `part`, going on with what is there; the SHA-256 told, or "".
+    """Write what a URL gives into `part`, going on with what is there; return its SHA-256
+    from the server, or "".
 
     Proxies are those of the environment (https_proxy, no_proxy). Raises ConnectionError, and leaves
     what came, which is gone on with only where its digest is known or the server says that it is
@@ -201,7 +203,7 @@ def download(url: str, part: pathlib.Path, row: PublishedWeights, progress: Prog
             with opener.open(request, timeout=TIMEOUT_S) as response:
                 validator = response.headers.get("ETag") or ""
                 if receive(response, part, start, row.file, progress):
-                    return redirects.told
+                    return redirects.sha256
                 reason = "the connection ended early"
         except urllib.error.HTTPError as error:
             error.close()

@@ -78,7 +78,7 @@ def near_duplicates(items: Sequence[tuple[Path, str, Hashable]], issues: list[Is
     items: as of `same_bytes`. Identical files, which that one tells, are left to it.
     """
     items = items[:COMPARED]
-    told = {issue.path for issue in issues if issue.reason.startswith("is the same image as")}
+    reported = {issue.path for issue in issues if issue.reason.startswith("is the same image as")}
     with ThreadPoolExecutor(READERS) as pool:
         hashes = list(pool.map(lambda item: hashed(item[0]), items))
     known = [i for i, bits in enumerate(hashes) if bits is not None]
@@ -91,7 +91,7 @@ def near_duplicates(items: Sequence[tuple[Path, str, Hashable]], issues: list[Is
         path = items[known[row]][0]
         for column in alike.tolist():
             other_label, other_split = labels[column] != labels[row], splits[column] != splits[row]
-            if (other_label or other_split) and path not in told:
+            if (other_label or other_split) and path not in reported:
                 what = "labelled otherwise" if other_label else f"in {splits[column]}"
                 reason = f"is nearly the same image as {items[known[column]][0]}, which is {what}"
                 issues.append(Issue(path, reason))

@@ -76,12 +76,12 @@ class ImageIndex:
                 found[i] = sure or sure_own
             else:
                 rest.append((i, [*named, *own]))
-        self.settle(conflicts, own_names, asked, found, issues)
+        self.resolve_conflicts(conflicts, own_names, asked, found, issues)
         self.from_elsewhere(rest, asked, found, issues)
         self.refuse_shared(asked, found, issues)
         return found
 
-    def settle(
+    def resolve_conflicts(
         self, conflicts: list[tuple[int, Path, Path]], own_names: bool, asked: Sequence[Asked],
         found: list[Path | None], issues: list[Issue],
     ) -> None:  # fmt: skip

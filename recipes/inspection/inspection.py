@@ -198,9 +198,9 @@ def inspect_dataset(
     issues = list(dataset.issues)
     if near:
         # Boxes and masks are compared across splits alone: no two are the same.
-        told = task in ("classify", "multilabel")
+        has_labels = task in ("classify", "multilabel")
         files = [
-            (item.source, item.split, item.labels if told else None) for item in found
+            (item.source, item.split, item.labels if has_labels else None) for item in found
             if isinstance(item.source, Path)
         ]  # fmt: skip
         near_duplicates(files, issues)

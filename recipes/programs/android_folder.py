@@ -232,16 +232,18 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 def described(
     found: Audit, title: str, labels: list[str], config: dict[str, Any], results: dict[str, Any]
 ) -> bytes:
-    """The file with the run's metadata; what it says of its outputs stays."""
+    """The file with the run's metadata; its description of the outputs stays."""
     from kzoo.tflite.metadata.writing import add_metadata
 
     if found.metadata is None and is_mask(found):
-        return found.path.read_bytes()  # the metadata of segmenters tells of scores only
-    told = found.metadata or Metadata(labels=tuple(labels))
+        return found.path.read_bytes()  # segmenter metadata can only describe scores
+    metadata = found.metadata or Metadata(labels=tuple(labels))
     made = {"config": config, "results": results}
     return add_metadata(
         found.path.read_bytes(),
-        dataclasses.replace(told, title=told.title or title, run=dict(told.run) or made),
+        dataclasses.replace(
+            metadata, title=metadata.title or title, run=dict(metadata.run) or made
+        ),
     )
 
 

@@ -110,14 +110,14 @@ class RunComparison:
                     lines += ["", f"{head:{width + 6}} {'first':>9} {'second':>9} {'change':>9}"]
                     lines += [
                         f"{x.name:{width}} {x.model:5} "
-                        + " ".join(f"{told(v, sign):>9}" for v, sign in (
+                        + " ".join(f"{four_digits(v, sign):>9}" for v, sign in (
                             (x.first, ""), (x.second, ""), (x.difference, "+")))
                         for x in own
                     ]  # fmt: skip
         return "\n".join([*lines, "", *(f"{one}." for one in self.paired)])
 
 
-def told(value: float | None, sign: str = "") -> str:
+def four_digits(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.4f}"
 
 

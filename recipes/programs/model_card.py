@@ -14,14 +14,14 @@ def is_mask(found: Audit) -> bool:
 
 
 def task_of(found: Audit) -> str:
-    """MediaPipe's name of what the file does. Raises ValueError where it does not tell."""
-    told = found.metadata.outputs if found.metadata else None
-    if told is None and not is_mask(found):
+    """Return MediaPipe's name of the file's task. Raises ValueError if the file has no metadata."""
+    outputs = found.metadata.outputs if found.metadata else None
+    if outputs is None and not is_mask(found):
         raise ValueError(
             f"{found.path} does not say what its outputs are. Convert it with "
             "metadata=Metadata(outputs=...)."
         )
-    return told.task if told else "ImageSegmenter"
+    return outputs.task if outputs else "ImageSegmenter"
 
 
 def card(

@@ -68,8 +68,8 @@ def advice(facts: Facts) -> Iterator[str]:
             f"{all_ - channelwise} of {all_} quantized weights have one scale for all channels, "
             "which costs accuracy, in depthwise convolutions most: convert with scales per channel."
         )
-    told = {i for i in facts.outside or () if names[i] == "HARD_SWISH"}.union(mixed)
-    left = [names[i] for i in facts.outside or () if i not in told]
+    explained = {i for i in facts.outside or () if names[i] == "HARD_SWISH"}.union(mixed)
+    left = [names[i] for i in facts.outside or () if i not in explained]
     if left:
         many = f"{len(left)} operators run" if len(left) > 1 else "1 operator runs"
         does = " Flatten or Reshape in place of a squeeze makes RESHAPE, which XNNPACK takes."
@@ -79,8 +79,8 @@ def advice(facts: Facts) -> Iterator[str]:
         )
     if facts.flex_ops:
         yield "Flex operators need TensorFlow in the app (some 25 MB): replace those layers."
-    if strange := [name for name in facts.custom_ops if name.split()[1] not in KNOWN_CUSTOM]:
-        yield f"Custom operators run only where the app registers them: {', '.join(strange)}."
+    if unknown := [name for name in facts.custom_ops if name.split()[1] not in KNOWN_CUSTOM]:
+        yield f"Custom operators run only where the app registers them: {', '.join(unknown)}."
 
 
 def op_dtypes(graph: TfliteGraph, facts: Facts, index: int) -> set[str]:

@@ -153,10 +153,10 @@ def in_order(group: Any) -> list[tuple[str, list[np.ndarray]]]:
     weighted = {name: arrays for name, arrays in named.items() if arrays}
     if any(ROW.match(name) for name in weighted):
         return list(weighted.items())
-    strange = [name for name in weighted if position(name) is None]
-    if strange:
+    unknown = [name for name in weighted if position(name) is None]
+    if unknown:
         raise ValueError(
-            f"Its layer {strange[0]!r} has a name that kzoo and keras.applications do not use, so "
+            f"Its layer {unknown[0]!r} has a name that kzoo and keras.applications do not use, so "
             "its place in the model is unknown. Save the model as .keras: this stores the order "
             "of the layers."
         )

@@ -289,9 +289,9 @@ def fault_of(values: Values, decided: Decided, names: Names) -> str | None:
         if decided.colours is None or decided.colours.ids is None:
             return f"in mode {values.mode}, colours: a mask holds class ids (mode P or L)"
         known = {*decided.colours.ids, colour_of(BORDER)}
-        strange = {c: n for c, n in values.counts.items() if c not in known}
-        if sum(strange.values()) > COMMON * sum(values.counts.values()):
-            common = max(strange, key=strange.__getitem__)
+        unknown = {c: n for c, n in values.counts.items() if c not in known}
+        if sum(unknown.values()) > COMMON * sum(values.counts.values()):
+            common = max(unknown, key=unknown.__getitem__)
             return f"holds {colour_name(common)}, which {names.source or 'nothing'} does not name"
         return None
     if values.lossy and decided.coding.threshold is None:
