@@ -169,7 +169,7 @@ def overview() -> str:
     for title, files in GROUPS.items():
         lines += ["", f"{title}:"]
         lines += [f"  {file.COMMAND.name:12} {file.COMMAND.about}" for file in files]
-    return "\n".join([*lines, "", "kzoo COMMAND --help tells what a command takes."])
+    return "\n".join([*lines, "", "kzoo COMMAND --help lists the options of a command."])
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def leave(error: Exception) -> NoReturn:
     if lost:
         text = (
             f"another process has ended ({first_line(error)}), so this one does. "
-            "The same command goes on from what was kept."
+            "The same command resumes from the last checkpoint."
         )
     else:
         text = f"{type(error).__name__}: {first_line(error)}"

@@ -68,7 +68,7 @@ def require_ended(folder: str | Path, *files: str) -> None:
         return
     raise ValueError(
         f"{folder} has no model yet: it {stopped(Path(folder) / 'checkpoint')}; run the same "
-        "command to go on."
+        "command to resume it."
     )
 
 

@@ -823,9 +823,7 @@ def test_void_by_name(by_colour, tmp_path):
         mask_set(tmp_path, lambda p, i: mask(p, THREE))
     plain = read_masks(tmp_path)
     assert plain.labels == names
-    assert "class 'Void' is learnt as the others are: if its pixels count for nothing" in remarks(
-        plain
-    )
+    assert "class 'Void' is trained like the others: to ignore its pixels" in remarks(plain)
     found = read_masks(tmp_path, void="void")
     assert found.labels == ("sky", "road")
     assert found.issues == ()
@@ -1012,7 +1010,7 @@ def test_many_images_beside_the_classes_are_one_issue(tmp_path):
             image(tmp_path / "test" / f"{kind}{i}.png")
     dataset = read_dataset(tmp_path)
     assert [str(x).split(": ")[1:] for x in dataset.issues] == [
-        ["stands beside the class folders", "left out (6 such)"]
+        ["stands beside the class folders", "left out (6 in all)"]
     ]
 
 

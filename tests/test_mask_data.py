@@ -141,7 +141,7 @@ BAD = {
     ),
     "a JPEG": (
         lambda d: as_jpeg(d / "masks" / "0.png"),
-        "0.jpg: a JPEG is no mask: it blurs class ids. Use PNG: left out",
+        "0.jpg: a JPEG cannot be a mask: it blurs class ids. Use PNG: left out",
     ),
     "damaged": (
         lambda d: (d / "masks" / "0.png").write_bytes((d / "masks/0.png").read_bytes()[:60]),
@@ -269,7 +269,7 @@ UNDRAWN = {
     "packed, in German": ({**WHOLE, "counts": "ü"}, "broken run lengths: 'ascii'"),
     "far away": (
         [[1e12, 1, 1e12, 30, 1, 1]],
-        "a polygon with a corner that is no number or beyond 100000 px",
+        "a polygon with a corner that is not a number or beyond 100000 px",
     ),
 }
 

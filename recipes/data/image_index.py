@@ -96,7 +96,7 @@ class ImageIndex:
             i, named, own = conflicts[0]
             issues.append(Issue(asked[i].source, (
                 f"names {named.name!r} and is called like {own.name!r}: read as of {own.name!r}, "
-                f"for every annotation file has an image of its own name ({len(conflicts)} such)"
+                f"as every annotation file has an image of its own name ({len(conflicts)} in all)"
             )))  # fmt: skip
 
     def from_elsewhere(
@@ -131,7 +131,7 @@ class ImageIndex:
             i, path = moved[0]
             reason = (
                 f"its image {asked[i].name or asked[i].source.stem!r} is read from "
-                f"{self.tree.inside(path)}, the only one of that name ({len(moved)} such)"
+                f"{self.tree.inside(path)}, the only one of that name ({len(moved)} in all)"
             )
             issues.append(Issue(asked[i].source, reason))
 

@@ -36,7 +36,7 @@ SEPARATORS = (";", "|", ",")  # between the labels of a cell: the first that the
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "-1", "false", "no")  # CelebA says 1 and -1
 WANTED = (
     "the columns file,labels (several labels in a cell: red;round), or file and one column of 0 "
-    "and 1 for each label and, if wanted, split"
+    "and 1 for each label, and optionally split"
 )
 
 

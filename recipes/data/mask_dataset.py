@@ -57,7 +57,7 @@ def read_masks(
         as of `read_dataset`.
         labels.txt names the classes, one a line, the first being that of id 0; labelmap.txt those
         of colours. Where nothing is given as val, `val_fraction` is drawn by `seed`.
-    void: what of masks counts for nothing: a value, or names of classes with commas between; None:
+    void: what masks ignore: a value, or class names separated by commas; None:
         255.
     test: the images to test on, where they lie elsewhere.
 

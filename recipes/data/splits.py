@@ -66,7 +66,7 @@ def read_lists(
                 splits[path] = split
     if twice:
         kept = splits[twice[0]]
-        reason = f"is listed in two splits: kept for {kept} ({len(twice)} such)"
+        reason = f"is listed in two splits: kept for {kept} ({len(twice)} in all)"
         if not {"train", None} & set(splits.values()):  # ultralytics' coco8 validates on itself
             reason = f"{len(twice)} images are listed as train and as val: val is drawn from them"
             splits = {path: None if s == "val" else s for path, s in splits.items()}
@@ -190,10 +190,10 @@ def assigned(
         found.append(split)
     if unlisted:
         by = ", ".join(lists.files)
-        issues.append(Issue(unlisted[0], f"is in none of {by}: left out ({len(unlisted)} such)"))
+        issues.append(Issue(unlisted[0], f"is in none of {by}: left out ({len(unlisted)} in all)"))
     if disagree:
         path, split = disagree[0]
-        reason = f"is given as of two splits: kept for {split} ({len(disagree)} such)"
+        reason = f"is given as of two splits: kept for {split} ({len(disagree)} in all)"
         issues.append(Issue(path, reason))
     return found
 

@@ -120,7 +120,7 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
             changes = ", ".join(f"{key}={begun.get(key)!r}, not {wanted[key]!r}" for key in keys)
             raise ValueError(
                 f"{folder} holds a run with other settings ({changes}). Give the settings of that "
-                "run to go on with it, or another --out."
+                "run to resume it, or another --out."
             )
         check_images(folder, begun, images)
     elif folder.exists() and (

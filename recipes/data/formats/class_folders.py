@@ -37,7 +37,7 @@ def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Itera
         issues += [Issue(path, reason) for path in others if (reason := why_unread(path))]
         strays = [path for path in others if is_candidate(path)]
         if strays:
-            more = f" ({len(strays)} such)" if len(strays) > 1 else ""
+            more = f" ({len(strays)} in all)" if len(strays) > 1 else ""
             reason = f"stands beside the class folders: left out{more}"
             issues.append(Issue(strays[0], reason))
         for folder in folders:

@@ -65,7 +65,7 @@ def matched(
         else:
             found[path] = own
     for source, path, first in twice[:1] if len(twice) > 20 else twice:
-        more = f" ({len(twice)} such)" if len(twice) > 20 else ""
+        more = f" ({len(twice)} in all)" if len(twice) > 20 else ""
         reason = f"{path.name} is annotated by {first.name}: left out{more}"
         issues.append(Issue(source, reason))
     annotated = set(paths)

@@ -76,7 +76,7 @@ def fault(outline: Any, size: Size) -> str | None:
         if len(outline) < 6 or len(outline) % 2:
             return f"a polygon of {len(outline)} numbers, not of three corners or more"
         if not corners or max(map(abs, corners)) > FARTHEST:
-            return f"a polygon with a corner that is no number or beyond {FARTHEST:g} px"
+            return f"a polygon with a corner that is not a number or beyond {FARTHEST:g} px"
         return None
     if not isinstance(outline, dict) or not isinstance(outline.get("counts"), list | str):
         return "neither a polygon nor run lengths"

@@ -226,7 +226,7 @@ def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
             rows += hot_rows(table, named, hot, issues)
         elif tree.only:
             raise ValueError(
-                f"{table.file}: the first line must name the columns file,label and, if wanted, "
+                f"{table.file}: the first line must name the columns file,label and optionally "
                 f"split. It says: {','.join(table.columns)[:80]!r}"
             )
         else:

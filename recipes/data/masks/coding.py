@@ -39,11 +39,11 @@ class Values:
 class Coding:
     """Which class each value of the masks means."""
 
-    void: int = VOID  # the value that counts for nothing
+    void: int = VOID  # the value that is ignored
     ids: Mapping[int, int] | None = None  # class by value; None: values are ids themselves
     threshold: int | None = None  # above: class 1, else class 0
     by_colour: bool = False  # indices of palettes are read by their colours
-    left_out: tuple[int, ...] = ()  # classes that count for nothing; those above move down
+    left_out: tuple[int, ...] = ()  # classes that are ignored; those above move down
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Return class ids, with VOID where nothing counts, of values of any shape."""
@@ -67,7 +67,7 @@ class Coding:
 
 @dataclasses.dataclass(frozen=True)
 class Void:
-    """What of masks counts for nothing: a value, or classes by name."""
+    """What masks ignore: a value, or classes by name."""
 
     value: int | None = None  # None: 255
     names: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Void:
         return cls(values[0] if values else None, names)
 
     def among(self, labels: Sequence[str] | None) -> tuple[int, ...]:
-        """Return the ids of the classes that count for nothing, sorted. Raises ValueError."""
+        """Return the ids of the classes that are ignored, sorted. Raises ValueError."""
         known = {label.casefold(): i for i, label in enumerate(labels or ())}
         for name in self.names:
             if name.casefold() not in known:
@@ -141,7 +141,7 @@ def decide(found: Sequence[Values], names: Names, void: Void) -> Decided:
 
 
 def decide_with_all(found: Sequence[Values], names: Names, void: int | None) -> Decided:
-    """Return how masks of these values are read; `void` is the value that counts for nothing."""
+    """Return how masks of these values are read; `void` is the value that is ignored."""
     plain = [values for values in found if not values.colours]
     tinted = [values for values in found if values.colours]
     remarks: list[str] = []
@@ -295,5 +295,5 @@ def fault_of(values: Values, decided: Decided, names: Names) -> str | None:
             return f"holds {colour_name(common)}, which {names.source or 'nothing'} does not name"
         return None
     if values.lossy and decided.coding.threshold is None:
-        return "a JPEG is no mask: it blurs class ids. Use PNG"
+        return "a JPEG cannot be a mask: it blurs class ids. Use PNG"
     return None

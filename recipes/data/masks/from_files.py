@@ -94,8 +94,7 @@ def require_same(data: Path, labels: Sequence[str], known: tuple[str, ...] | Non
 
 def unused_name(label: str) -> str:
     return (
-        f"class {label!r} is learnt as the others are: if its pixels count for nothing, say "
-        f"--void {label!r}"
+        f"class {label!r} is trained like the others: to ignore its pixels, pass --void {label!r}"
     )
 
 
