@@ -69,11 +69,11 @@ MARGIN = 8 / 7  # training images are kept this much larger than the net sees th
 
 
 def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> ClassResults:
-    """`kzoo classify` as a function; `options` are the fields of `Config`.
+    """Run `kzoo classify` as a function; `options` are the fields of `Config`.
 
     callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
-    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
-    make no sense.
+    "qat") that returns them. Returns the results. Raises ValueError for data or settings that make
+    no sense.
     """
     config = configured("classify", Config, data=str(data), **options)
     return pipeline.run(TASK, config, callbacks=callbacks)

@@ -43,7 +43,7 @@ def test_a_teacher_of_other_classes_or_sizes_is_refused(tmp_path):
     pooled = keras.layers.GlobalAveragePooling2D()(image)
     keras.Model(image, keras.layers.Dense(2, "softmax")(pooled)).save(file)
     assert load_teacher(str(file), ["a", "b"], 32).output_shape == (None, 2)
-    with pytest.raises(ValueError, match=r"knows other classes: outputs of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"has other classes: outputs of shape \(2,\)"):
         load_teacher(str(file), ["a", "b", "c"], 32)
     with pytest.raises(ValueError, match="takes images of 32 x 32 px, this run of 64 x 64"):
         load_teacher(str(file), ["a", "b"], 64)

@@ -176,7 +176,7 @@ def test_what_cannot_be_had_says_what_to_do(server, row, status):
         fetch(row)
     message = str(caught.value)
     for part in (
-        f"{row.url}: HTTP {status}", f"Fetch net.bin by other means from\n  {row.url}\n",
+        f"{row.url}: HTTP {status}", f"Download net.bin by other means from\n  {row.url}\n",
         f"put it into {download.cache_folder()}", "KZOO_WEIGHTS", "weights=None",
         "--weights none",
     ):  # fmt: skip

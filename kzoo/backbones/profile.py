@@ -126,9 +126,9 @@ def table_row(layer_name: str) -> str:
 def profile(model: keras.Model, *, input_shape: tuple[int, ...] | None = None) -> Profile:
     """Count `model`'s parameters and MACs, layer by layer, without running it.
 
-    `input_shape` is that of one image, for models whose own leaves sizes open (None). Layers of a
-    model inside are called "inner/layer". A layer that is called twice has its parameters counted
-    once. Raises ValueError for a layer with weights that `MACS` has no rule for: add one there.
+    `input_shape` is that of one image, for models without a fixed input size (None). Layers of an
+    inner model are called "inner/layer". Parameters of a layer that is called twice count once.
+    Raises ValueError for a layer with weights that `MACS` has no rule for: add one there.
     """
     calls = trace(model, image_shape(model, input_shape))
     reads = Counter(id(tensor) for call in calls for tensor in call.inputs)

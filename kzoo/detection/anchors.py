@@ -54,15 +54,15 @@ class Anchors:
 
     @classmethod
     def fit(cls, boxes: np.ndarray, maps: Sequence[tuple[int, int]]) -> "Anchors":
-        """Return the anchors that reach objects best: those of the first scale that does.
+        """Return the anchors that overlap objects best, from a search over the first scale.
 
         boxes: (N, 4) as y_min, x_min, y_max, x_max in [0, 1], the training images' objects.
         maps: (H, W) of the feature maps, the finest first, `Anchors.grids` of another one.
 
-        Of each size of objects, told apart by octaves, counts the share that overlaps an anchor
-        by IoU .5, and the mean of the best IoU; all sizes count alike, however rare. Shapes by
-        k-means on the boxes instead gave those of the most common size 36 anchors an object, the
-        rare small ones 5, and lost by it (tests/bench/results/detect_heads.csv).
+        For objects of each size, grouped by octaves, this measures the share that overlaps an
+        anchor by IoU .5 and the mean of the best IoU; all sizes have the same weight, however rare.
+        Shapes from k-means on the boxes were worse: they gave objects of the most common size 36
+        anchors each and rare small ones 5 (tests/bench/results/detect_heads.csv).
         """
         boxes = np.asarray(boxes, "float64")
         require("boxes", boxes.shape, boxes.ndim == 2 and boxes.shape[1] == 4, "of shape (N, 4)")
@@ -108,8 +108,8 @@ class Anchors:
     def best_iou(self, boxes: np.ndarray) -> np.ndarray:
         """Return the IoU (N,) of each box (N, 4) with the anchor that overlaps it most.
 
-        The share of them from .5 on is the best possible recall: the rest have only the one anchor
-        that `kzoo.detection.boxes.match` forces on them to learn from.
+        The share of boxes with .5 or more is the best possible recall: the others are learned only
+        from the one anchor that `kzoo.detection.boxes.match` assigns to them.
         """
         boxes = np.asarray(boxes, "float64").reshape(-1, 4)
         sides = (boxes[:, 2:] - boxes[:, :2])[:, None]

@@ -74,20 +74,20 @@ def detections(
     class_agnostic: bool = False,
     box_voting: bool = True,
 ) -> list[Detections]:
-    """What a detector's outputs mean, image by image, boxes in [0, 1].
+    """Return the objects in a detector's outputs, image by image, with boxes in [0, 1].
 
-    outputs: {"boxes": (N, A, 4), "logits": (N, A, C)} as the model or its file gives them, or with
-        "scores" (N, A, classes) in place of the logits.
+    outputs: {"boxes": (N, A, 4), "logits": (N, A, C)} from the model or its file, or with
+        "scores" (N, A, classes) instead of the logits.
     anchors: (A, 4), `Detector.anchor_boxes`.
     activation: from logits to scores: "softmax" (background first) or "sigmoid".
-    score_threshold: in [0, 1]; lower scores are left out. .01 is for measuring, .4 for showing.
-    iou_threshold: in [0, 1]; of two boxes of a class that overlap by more, the one with the lower
+    score_threshold: in [0, 1]; lower scores are left out. Use .01 for measuring, .4 for display.
+    iou_threshold: in [0, 1]; if two boxes of a class overlap by more, the one with the lower
         score is left out (non-maximum suppression).
     max_detections: boxes to keep per image.
-    candidates: boxes per class that suppression looks at, those with the highest scores.
+    candidates: boxes per class that enter suppression, those with the highest scores.
     class_agnostic: suppress across classes as well.
-    box_voting: draw each box to those that it suppresses, see `kzoo.detection.boxes.vote`; False
-        leaves boxes as they are, as MediaPipe and TFLite_Detection_PostProcess do.
+    box_voting: average each box with those that it suppresses, see `kzoo.detection.boxes.vote`;
+        False leaves boxes as they are, as MediaPipe and TFLite_Detection_PostProcess do.
 
     The old names threshold, overlap, most and agnostic still work, with a warning.
     """

@@ -162,21 +162,22 @@ def distill(
     student: keras.Model, teacher: keras.Model, *, weight: float = 1.0, loss: Any = None,
     layers: Collection[str] | None = None,
 ) -> Distilled:  # fmt: skip
-    """A model to compile and fit, whose training moves `student` towards what `teacher` says.
+    """Return a model to compile and fit, which trains `student` towards the outputs of `teacher`.
 
-    On small sets of images the teacher says more than the labels. `student` is trained in place:
-    after fit(), go on with it, or with the returned model's `student`, the same one unless that was
-    loaded from a file. Its dropout is turned off. `teacher` stays as it is; it is copied.
+    On small sets of images the teacher's outputs are more useful than the labels. `student` is
+    trained in place: after fit(), use it, or the returned model's `student` (the same object unless
+    the model was loaded from a file). Its dropout is turned off. `teacher` is copied and does not
+    change.
 
-    weight: in (0, 1], of the teacher against the loss that compile() gets.
+    weight: in (0, 1], weight of the teacher relative to the loss passed to compile().
     loss: loss(teacher's output, student's output), for each output. Default: the squared difference
-        as a share of the variance, of a softmax or sigmoid that of the logits behind it; of a
+        as a share of the variance; for a softmax or sigmoid that of the logits before it; for a
         `Detector` its `differences`.
     layers: names of layers whose outputs are matched too, by that squared difference; both models
-        must have them. Default: where `student` is quantized the sums of the residual blocks,
-        else none. All of these and the outputs count alike.
+        must have them. Default: the sums of the residual blocks if `student` is quantized, else
+        none. All of these layers and the outputs have the same weight.
 
-    Raises ValueError for a weight out of range or a layer that one of them lacks.
+    Raises ValueError for a weight out of range or a layer that one of the models lacks.
     """
     plain = functional(teacher)
     copy = keras.models.clone_model(keras.Model(plain.input, plain.output, name=teacher.name))

@@ -35,33 +35,33 @@ def quantize(
     bias_correction: bool = True,
     progress: Callable[[str], None] = lambda step: None,
 ) -> keras.Model:  # fmt: skip
-    """A copy of `model` that rounds weights and activations as the int8 TFLite file does.
+    """Return a copy of `model` that rounds weights and activations as the int8 TFLite file does.
 
-    It is ready for conversion (post-training quantization) and for training (quantization-aware
-    training: by `kzoo.distill`, with `model` as its teacher, or compile and fit it as any model, at
-    a tenth of the usual learning rate). Batch normalization is folded into the convolutions, its
-    statistics with it. `model` stays as it was.
+    The copy can be converted (post-training quantization) or trained (quantization-aware training:
+    with `kzoo.distill` and `model` as the teacher, or with compile and fit like any model, at a
+    tenth of the usual learning rate). Batch normalization is folded into the convolutions. `model`
+    does not change.
 
-    calibration: images such as the model is for, from which the ranges of activations are taken;
-        100 or more. An array (N, H, W, C) in the model's own input range, or an iterable of batches
-        (a tf.data.Dataset, a keras.utils.PyDataset, a list), of which labels are ignored.
-    hard_swish: "split" computes it as x * relu6(x + 3), which XNNPACK runs in int8, the 1/6 in the
-        weights of the layer after; "op" keeps one operation, for accelerators that have it.
-    keep_float: layers to leave in float: names as model.summary() prints them, layer classes, or
-        compiled regular expressions that whole names match. They are float in the file too, behind
-        a DEQUANTIZE and before a QUANTIZE, and as slow as in a float file.
-    ranges: "output" begins with the ranges of least squared error ("mse") and narrows those of the
-        activations that make most noise, as long as the model's outputs on 6 images come nearer to
-        float; if they do not on 8 others, it stays with "mse".
-        "minmax" for none cut off, or the share of values to cut off at each end of an activation's
-        range.
-    equalization: scale the channels of an activation to one range where the layer after takes that
-        back for nothing. In front of a hard-swish it costs one small convolution, placed only where
-        that activation makes a twentieth of the noise (at four places of a V3-Small). "all" places
-        it at every such activation, where a V3-Small gains in accuracy and takes 11 % more time.
-    bias_correction: take off each bias what int8 shifts its channel by, on average.
-    progress: called first with what `calibration` is short of (too few images, the same ones again,
-        all alike), then with a line for each step of ranges="output": which activations it narrows.
+    calibration: images like those that the model will see, to find the ranges of activations; 100
+        or more. An array (N, H, W, C) in the model's own input range, or an iterable of batches (a
+        tf.data.Dataset, a keras.utils.PyDataset, a list), whose labels are ignored.
+    hard_swish: "split" computes it as x * relu6(x + 3), which XNNPACK runs in int8, with the 1/6 in
+        the weights of the next layer; "op" keeps one operation, for accelerators that have it.
+    keep_float: layers to leave in float: names as in model.summary(), layer classes, or compiled
+        regular expressions that match whole names. They are float in the file too, between a
+        DEQUANTIZE and a QUANTIZE, and as slow as in a float file.
+    ranges: "output" starts from the ranges of least squared error ("mse") and narrows those of the
+        noisiest activations as long as the model's outputs on 6 images come nearer to float; if
+        the outputs on 8 other images do not, the "mse" ranges stay.
+        "minmax" cuts off no values; a number is the share of values to cut off at each end of an
+        activation's range.
+    equalization: scale the channels of an activation to one range where the next layer can undo
+        this at no cost. In front of a hard-swish it needs a small convolution, which is added only
+        where the activation causes a twentieth of the noise (at four places of a V3-Small). "all"
+        adds it at every such activation: a V3-Small becomes more accurate and 11 % slower.
+    bias_correction: subtract from each bias the mean shift that int8 causes in its channel.
+    progress: called first with problems of `calibration` (too few images, duplicates, all alike),
+        then with a line for each step of ranges="output", naming the activations it narrows.
 
     Raises ValueError for a layer that has no int8 form, with its name.
     """

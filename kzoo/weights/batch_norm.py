@@ -25,8 +25,9 @@ class MissingStatisticsWarning(UserWarning):
 def freeze_batch_norm(model: keras.Model) -> None:
     """Set `trainable = False` on every batch norm of a model, nested ones included.
 
-    They keep their statistics, gamma and beta in training, and normalize as in inference. Unfreeze
-    the rest of the model before, since that unfreezes batch norms too, and compile it afterwards.
+    Their statistics, gamma and beta then do not change in training, and they normalize as in
+    inference. Unfreeze other layers first, because that unfreezes batch norms too, and compile the
+    model afterwards.
     """
     for norm in batch_norms(model):
         norm.trainable = False
@@ -37,18 +38,18 @@ def recalibrate_batch_norm(
 ) -> None:
     """Give every batch norm the mean and variance of its own input on `images`, in place.
 
-    Gamma and beta make up for it: outputs in inference stay the same up to rounding. Training then
-    starts from the same net, which it does not from weights without statistics (a .tflite file has
-    batch norms folded away: mean 0, variance 1).
+    Gamma and beta compensate: outputs in inference stay the same up to rounding. This is needed
+    before training batch norms of weights without statistics (in a .tflite file batch norms are
+    folded away, and loading sets mean 0, variance 1): training then starts from the same function.
 
     model: functional or sequential, with any models nested in it.
     images: what the model takes, an array (N, H, W, C) or batches of it: a tf.data.Dataset, a
-        PyDataset, a DataLoader or a generator. Of pairs (images, labels) the first is used. Some
+        PyDataset, a DataLoader or a generator. Of pairs (images, labels) the first is used. A few
         hundred images are enough.
-    batch_size: of an array.
-    steps: how many batches to take; None takes all.
+    batch_size: for an array.
+    steps: number of batches to use; None uses all.
 
-    Raises ValueError where there are no images, and for batch norms that cannot be reached (inside
+    Raises ValueError if there are no images, and for batch norms that cannot be reached (inside
     subclassed models and layers) or have no gamma or beta.
     """
     require("batch_size", batch_size, is_whole(batch_size) and batch_size >= 1, "at least 1")
@@ -87,17 +88,17 @@ def recalibrate_batch_norm(
 
 
 def normalize_kernels(model: keras.Model) -> None:
-    """Give kernels in front of batch norms He's scale, by output channel, in place.
+    """Scale kernels in front of batch norms to He's scale, by output channel, in place.
 
     Each channel's root mean square becomes sqrt(2 / fan-in); the batch norm's statistics and gamma
-    make up for it: outputs in inference, and with frozen batch norms, stay the same up to rounding.
+    compensate: outputs in inference, and with frozen batch norms, stay the same up to rounding.
 
-    Optimizers such as Adam move all weights by about the learning rate. Where batch norms were
-    folded into kernels (weights of a .tflite file) channels lie orders of magnitude apart:
-    ImageNet's V3-Small has 7e-4 to 24, so that a rate of 4e-4 rewrites some in a step and never
+    Optimizers such as Adam move all weights by about the learning rate. If batch norms were folded
+    into kernels (weights of a .tflite file), channels differ by orders of magnitude: ImageNet's
+    V3-Small has 7e-4 to 24, so that a rate of 4e-4 rewrites some channels in one step and never
     moves others.
 
-    Kernels that nothing but one batch norm reads are changed; channels of 0 stay as they are.
+    Only kernels whose one reader is a batch norm are changed; channels of 0 stay as they are.
     """
     for norm in batch_norms(model):
         layer = norm.input._keras_history.operation

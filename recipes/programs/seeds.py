@@ -55,8 +55,8 @@ def over_seeds(
 
     recipe: `classify`, `detect` or `segment`, whose options are `options`.
 
-    Killed, the same call resumes. The split changes with the seed where the data give none. Raises
-    ValueError for fewer than two seeds and where OUT holds a run.
+    If it is killed, the same call resumes it. If the data have no split, it changes with the seed.
+    Raises ValueError for fewer than two seeds and if OUT holds a run.
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2. Received: {seeds}")

@@ -58,46 +58,46 @@ def convert(
     keep_float: Sequence[str] = (),
     progress: Callable[[str], None] = lambda step: None,
 ) -> Path:
-    """Write `model` to the file `out`, for one image at a time, and return its path.
+    """Write `model` to the .tflite file `out` and return its path.
 
-    model: a functional or sequential Keras model of one image, or the path of a .keras file.
-        Under JAX and PyTorch, TensorFlow converts it in a process of its own. A model of tf-keras
-        also, whose int8 ranges are tfmot's (`kzoo.interop.quantize_model`).
+    model: a functional or sequential Keras model with one image input, or the path of a .keras
+        file. Under JAX and PyTorch, TensorFlow converts it in a separate process. Also a tf-keras
+        model with int8 ranges of tfmot (`kzoo.interop.quantize_model`).
     scheme: see `SCHEMES`. None: that of the target, which is int8 for the CPU.
-    io: dtype of the input. None: that of the target where the scheme is its own, else uint8 for
-        int8 and float32 for the other schemes. A uint8
-        input takes the camera's bytes, an int8 input the same less 128: a Rescaling at the model's
-        front becomes the input's scale and zero point. A model without one is taken to be fed with
-        pixels in [0, 255], [0, 1] or [-1, 1], by its calibration. A float32 input of an int8 file
-        keeps it, as two float operators: a QUANTIZE takes zero to the zero point, where black is
-        not zero to the net. Outputs are float32, and so is a softmax: an int8 one has steps of
-        1/256, too coarse for many classes.
-    calibration: images (N, H, W, C), uint8 or float, in the model's input range; some 100 to 500
-        that are like those it will see. Needed for int8 and int16x8, unless the model holds the
-        ranges that `kzoo.quantize` gave it.
-    calibrator: who makes int8 of a float model. "kzoo" is `kzoo.quantize`; "tensorflow" is its own
-        converter, which knows more layers but leaves hard-swish to slow kernels, and MobileNetV3's
-        ranges too wide.
-    labels: names of the classes, written to labels.txt beside the file (NAME.labels.txt where
-        that holds others, of another file), and into it where it has
-        the input and output of a classifier or a segmenter.
-    metadata: what else the file says of itself, see `Metadata`. `labels` go before its own.
-    image_size: (H, W), for a model whose input leaves them open.
-    batch_size: how many images the file takes at a time, always as many. Android takes 1.
-    postprocess: of a `kzoo.Detector`, whose file has the outputs boxes and scores, and the anchors
-        in its metadata. "op", or its settings, puts TFLite_Detection_PostProcess behind them.
-    target: where it will run, see `kzoo.tflite.FORMS`: which scheme, input, form of hard-swish and
-        dtype of the outputs it has, where they are not said here. A model that `kzoo.quantize`
-        gave its ranges keeps the form of hard-swish that it has. "micro" and "edgetpu" refuse to
-        write a file of which the target refuses an operator, by its list (`kzoo.tflite.targets`).
+    io: dtype of the input. None: that of the target if the scheme is the target's, else uint8 for
+        int8 and float32 for the other schemes. A uint8 input takes the camera's bytes, an int8
+        input the same minus 128: a Rescaling at the start of the model becomes the input's scale
+        and zero point. For a model without one, the calibration images tell whether it takes pixels
+        in [0, 255], [0, 1] or [-1, 1]. A float32 input of an int8 file keeps the Rescaling, as two
+        float operators: a QUANTIZE maps zero to the zero point, and black is not zero to the model.
+        Outputs are float32, and so is a softmax: an int8 one has steps of 1/256, too coarse for
+        many classes.
+    calibration: images (N, H, W, C), uint8 or float, in the model's input range; about 100 to 500
+        like those it will see. Needed for int8 and int16x8, unless the model has ranges from
+        `kzoo.quantize`.
+    calibrator: what quantizes a float model. "kzoo" is `kzoo.quantize`; "tensorflow" is
+        TensorFlow's converter, which knows more layers but leaves hard-swish to slow kernels and
+        makes MobileNetV3's ranges too wide.
+    labels: class names. They are written to labels.txt beside the file (NAME.labels.txt if that
+        belongs to another file), and into the file if it has the input and output of a classifier
+        or a segmenter.
+    metadata: further metadata, see `Metadata`. `labels` take precedence over its own.
+    image_size: (H, W), for a model without a fixed input size.
+    batch_size: fixed batch size of the file. Android needs 1.
+    postprocess: for a `kzoo.Detector`, whose file has the outputs boxes and scores, and the anchors
+        in its metadata. "op", or its settings, adds TFLite_Detection_PostProcess at the end.
+    target: where the file will run, see `kzoo.tflite.FORMS`. It sets the scheme, input, form of
+        hard-swish and dtype of the outputs, unless given here. A model from `kzoo.quantize` keeps
+        its form of hard-swish. For "micro" and "edgetpu" no file is written if the target's list
+        (`kzoo.tflite.targets`) refuses one of its operators.
     keep_float: names of layers that stay in float in an int8 file; `kzoo.quantize` takes more.
     progress: called with the name of each step when it begins: one of `STEPS`.
 
     A MobileNetV3-Large at 224 px takes 12 s of CPU time and 1.2 GB of memory to quantize with 100
-    calibration images, 5 s and 1.4 GB to convert then (tests/bench/quantize_cost.py), and 6 s and
-    1.2 GB to float32; 0.7 GB of them are TensorFlow.
+    calibration images, then 5 s and 1.4 GB to convert (tests/bench/quantize_cost.py); 6 s and
+    1.2 GB to float32. TensorFlow takes 0.7 GB of this.
 
-    The file appears whole or not at all. Raises ValueError for what cannot be converted, and why.
+    The file is written whole or not at all. Raises ValueError if the model cannot be converted.
     """
     lines = None if labels is None else tuple(labels)
     settings = PostProcess() if postprocess == "op" else postprocess

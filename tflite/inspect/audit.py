@@ -141,9 +141,9 @@ def listed(names: tuple[str, ...], most: int = 12) -> str:
 
 
 def audit(path: str | os.PathLike[str], *, run: bool = True) -> Audit:
-    """Read a .tflite file and, with `run`, open and invoke it once in a process of its own.
+    """Read a .tflite file and, with `run`, open and invoke it once in a separate process.
 
-    Raises ValueError for a damaged file. One that is sound but cannot be run is told by `failure`.
+    Raises ValueError for a damaged file. If an intact file cannot be run, `failure` says why.
     """
     path = Path(path)
     if not path.is_file():

@@ -141,11 +141,12 @@ def benchmark(
     threads: int = 1,
     runtimes: Sequence[str] = ("litert",),
 ) -> Benchmark:
-    """Time per inference of each file in each of `runtimes`, in `rounds` turns of `seconds` each.
+    """Measure the time per inference of each file in each of `runtimes`.
 
-    They take turns, so that what else the machine does falls on all of them. Compare ratios:
-    absolute times are this machine's. LiteRT 2.3 times no single operators in Python. Raises
-    ValueError for a file that cannot be run.
+    There are `rounds` rounds, in which each file runs for `seconds`. The files alternate, so that
+    other load on the machine affects all of them. Compare ratios: absolute times are only valid for
+    this machine. LiteRT 2.3 cannot time single operators in Python. Raises ValueError for a file
+    that cannot be run.
     """
     if not paths:
         raise ValueError("benchmark takes a list of .tflite files. Received: none.")

@@ -141,13 +141,13 @@ def compare(
 ) -> Comparison:
     """Run both on `images` (N, H, W, C), uint8 or float, in the model's input range.
 
-    `model` is a Keras model, tf-keras' too, or the path of a .keras or another .tflite file.
-    `labels` are class numbers (N, ...), for the first output. Float probabilities are compared by
-    logarithms, less the mean over classes, which are the logits less their mean: differences show
+    `model` is a Keras or tf-keras model, or the path of a .keras or another .tflite file. `labels`
+    are class numbers (N, ...), for the first output. Float probabilities are compared as logarithms
+    minus their mean over classes, which equal the logits minus their mean; this shows differences
     that softmax flattens. Scores (N, labels) of a sigmoid are compared by their logits and, label
     by label, by whether they reach `thresholds` (labels,), by default .5; `labels` are then (N,
-    labels) of 0 and 1. `layers` is on how many of the images, some 8, what each layer of a
-    functional Keras model gives is compared too, to tell where the error comes from.
+    labels) of 0 and 1. `layers` is the number of images, about 8, on which the output of each layer
+    of a functional Keras model is compared too, to show where the error arises.
     """
     images = np.asarray(images)
     runner = Runner(path)
