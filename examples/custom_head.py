@@ -1,8 +1,8 @@
-"""A head of your own on any backbone: two answers about one image, quantized and exported.
+"""A custom head on any backbone, with two outputs, quantized and exported.
 
     python examples/custom_head.py [--size 96]
 
-A flat functional model, so that quantize() and convert() reach every layer.
+The model is a flat functional model, so that quantize() and convert() reach every layer.
 """
 
 import argparse

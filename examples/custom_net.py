@@ -1,4 +1,4 @@
-"""A net of your own in forty lines: a table of rows, one of them new.
+"""A custom model in forty lines: a table of rows, one of them a new block.
 
 python examples/custom_net.py
 """
@@ -13,7 +13,7 @@ from kzoo.backbones.rows import Bneck, Conv, Head, Net, SqueezeExcite
 
 @dataclasses.dataclass(frozen=True)
 class Shuffle:
-    """Group the channels, convolve each group, and mix the groups: a row like any other."""
+    """Group the channels, convolve each group, and mix the groups; used like any other row."""
 
     groups: int
     out: int

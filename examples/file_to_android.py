@@ -1,10 +1,10 @@
-"""Put a .tflite file into an Android app that you have.
+"""Put a .tflite file into an existing Android app.
 
     python examples/file_to_android.py MODEL.tflite APP
 
-APP is the folder of the app's module, which has src/main. The file is checked first: what the phone
-runs it on, and that MediaPipe Tasks finds labels and pixel scaling in it. For a whole new app of a
-finished run, call `kzoo android RUN`.
+APP is the folder of the app's module, which has src/main. The file is checked first: that the phone
+can run it, and that MediaPipe Tasks finds labels and pixel scaling in it. For a complete new app
+from a finished run, call `kzoo android RUN`.
 """
 
 import argparse
@@ -21,15 +21,15 @@ given = parser.parse_args()
 found = kzoo.tflite.audit(given.file)
 print(found.verdict)
 if found.custom_ops or found.flex_ops:
-    raise SystemExit("The phone's LiteRT lacks operators of this file.")
+    raise SystemExit("LiteRT on the phone lacks operators of this file.")
 metadata = kzoo.tflite.read_metadata(given.file)
 if metadata is None or not metadata.labels:
-    raise SystemExit("The file names no classes: convert it with labels=[...].")
+    raise SystemExit("The file has no class names: convert it with labels=[...].")
 
 assets = given.app / "src" / "main" / "assets"
 assets.mkdir(parents=True, exist_ok=True)
 shutil.copyfile(given.file, assets / given.file.name)
-print(f"{assets / given.file.name} knows {', '.join(metadata.labels)}.")
+print(f"{assets / given.file.name} has the classes {', '.join(metadata.labels)}.")
 print(f"""
 In build.gradle.kts:   implementation("com.google.mediapipe:tasks-vision:latest.release")
 In Kotlin:             val classifier = ImageClassifier.createFromFile(context, "{given.file.name}")

@@ -1,4 +1,4 @@
-"""Fine-tune a MobileNet on JAX, with a training step of your own.
+"""Train a MobileNet on JAX with a custom training step.
 
     python examples/fine_tune_jax.py [--size 96] [--steps 50]
 
@@ -23,7 +23,7 @@ given = parser.parse_args()
 
 
 def stripes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (N, size, size, 3) in [0, 255] and labels (N,): 0 upright, 1 level."""
+    """Return images (N, size, size, 3) in [0, 255] and labels (N,): 0 vertical, 1 horizontal."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count)
     wave = 127 * (1 + np.sin(np.arange(given.size) / 3 + rng.uniform(0, 6, (count, 1))))

@@ -2,8 +2,8 @@
 
     python examples/fine_tune_keras.py PHOTOS [--size 224] [--epochs 5]
 
-PHOTOS has one folder per class. Runs on TensorFlow; see fine_tune_jax.py and fine_tune_torch.py for
-the same with the input pipelines of the others.
+PHOTOS has one folder per class. Runs on TensorFlow; fine_tune_jax.py and fine_tune_torch.py show
+the other backends with custom training loops.
 """
 
 import argparse
@@ -36,12 +36,12 @@ x = keras.layers.Dropout(0.2)(backbone.output)
 logits = keras.layers.Dense(len(labels))(x)
 model = keras.Model(backbone.input, keras.layers.Activation("softmax", dtype="float32")(logits))
 
-# 1. The new layer, on a frozen backbone.
+# 1. Train the new layer on a frozen backbone.
 backbone.trainable = given.weights is None
 model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(train, validation_data=val, epochs=given.epochs, verbose=2)
 
-# 2. All of it. Pretrained batch norms keep their statistics.
+# 2. Train the whole model. Pretrained batch norms keep their statistics.
 backbone.trainable = True
 if given.weights:
     kzoo.freeze_batch_norm(model)

@@ -1,4 +1,4 @@
-"""Fine-tune a MobileNet on PyTorch, with a DataLoader and a torch optimizer.
+"""Train a MobileNet on PyTorch with a DataLoader and a torch optimizer.
 
     python examples/fine_tune_torch.py [--size 96] [--steps 30]
 

@@ -35,7 +35,7 @@ model = kzoo.MobileNetV3Small(
 model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(images, labels, epochs=given.epochs, verbose=2)
 
-# What calibration alone gives, and which layers cost most.
+# Calibrate only, and list the layers that cost most.
 int8 = kzoo.quantize(model, calibration=images[:128])
 print(sensitivity(model, calibration=images[:64], images=images[64:96]))
 

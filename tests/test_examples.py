@@ -81,7 +81,7 @@ def test_it_runs(name, folder):
 def test_a_fine_tuned_file_goes_into_an_app(fine_tuned):
     name = "file_to_android.py"
     out = run(fine_tuned.parent, EXAMPLES / name, *ARGUMENTS[name])
-    assert "model.tflite knows blue, red." in out
+    assert "model.tflite has the classes blue, red." in out
     assert (fine_tuned.parent / "app/src/main/assets/model.tflite").read_bytes() == (
         fine_tuned.read_bytes()
     )
