@@ -63,7 +63,7 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
 
 def carry_out(this: Run, model: keras.Model, theirs: Callbacks) -> Any:
     """Do what of a run is not done yet, from its first stage to its report."""
-    progress.show(f"The run is kept in {this.folder}")
+    progress.show(f"The run folder is {this.folder}")
     stages, last = planned(this)
     in_float = [one for one in stages if not one[0].quantized]
     model, history = train_float(this, model, in_float, theirs)
@@ -79,7 +79,7 @@ def with_mirroring(config: Any, labels: Sequence[str]) -> Any:
         return config
     reason = why_not_mirrored(labels)
     if reason:
-        progress.show(f"Images are not mirrored: {reason}. Say --flip if that is wrong")
+        progress.show(f"Images are not mirrored: {reason}. Pass --flip if that is wrong")
     return dataclasses.replace(config, flip=reason is None)
 
 

@@ -112,9 +112,9 @@ def float_and_int8(split: SplitEvaluation) -> str:
     """Return a sentence on the objects that both models find."""
     both, exact, int8 = agreement(*(sure(split.predictions[kind]) for kind in (FLOAT, INT8)))
     return (
-        f"Of {exact} objects that the float model finds from a score of {SHOWN:.0%} on, the int8 "
-        f"file finds {both} too, of the same class in the same place (IoU .5), and {int8 - both} "
-        "others."
+        f"Of {exact} objects that the float model finds with a score of {SHOWN:.0%} or more, the "
+        f"int8 file also finds {both}, with the same class in the same place (IoU .5), and "
+        f"{int8 - both} others."
     )
 
 
@@ -304,8 +304,8 @@ REPORT = Report(
     cells=cells,
     title=title,
     curves=("class_loss", "box_loss", "map"),
-    note="Precisions are by COCO's evaluation (pycocotools). Small objects have areas to 32 x 32 "
-    "px of their image, medium ones to 96 x 96.",
+    note="Precisions are from COCO's evaluation (pycocotools). Small objects have areas of up to "
+    "32 x 32 px of their image, medium ones up to 96 x 96.",
     agreement=float_and_int8,
     sections=sections,
     files=write_files,

@@ -22,9 +22,10 @@ from kzoo.recipes.training.run_folder import read_config
 
 KINDS = {FLOAT: "float32, Keras", INT8: "int8, TFLite"}
 MEASURED = (
-    "The int8 file was run by the TFLite interpreter. The validation images chose the best epoch"
+    "The int8 file was run by the TFLite interpreter. The best epoch was chosen on the validation "
+    "images"
 )
-UNSEEN = "; the test images chose nothing, so theirs are the figures to expect of new images"
+UNSEEN = "; the test images were used for no choice, so expect their figures on new images"
 
 
 def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> RunResults:
@@ -39,7 +40,7 @@ def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> Ru
         "Result": results_section(run, evaluation, results),
         "Training": curves,
         **report.sections(run, evaluation),
-        "Remarks on the data": listed(run.dataset.issues, "None: every file was used as it is."),
+        "Remarks on the data": listed(run.dataset.issues, "None: every file was used unchanged."),
         "How it was made": facts(made.rows()),
         "Settings": settings(config),
     }

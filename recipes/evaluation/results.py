@@ -66,7 +66,7 @@ class RunResults:
             f"Model:  {self.folder / 'model.tflite'} ({int8_bytes:,} bytes; model.keras, in float, "
             f"has {float_bytes:,})",
             f"Report: {(self.folder / 'report.html').absolute().as_uri()}",
-            f"Next:   kzoo predict {self.folder} IMAGE...    what it says of images",
+            f"Next:   kzoo predict {self.folder} IMAGE...    predict images",
             f"        kzoo android {self.folder}             an Android app around it",
         ]
         return "\n".join(lines)

@@ -309,25 +309,25 @@ def advice(found: Inspection) -> Iterator[str]:
     if len(small) and small.mean() > MANY_SMALL:
         tenth = max(1.0, float(np.quantile(found.object_sizes, MANY_SMALL)))
         wanted = 32 * math.ceil(found.size * SMALLEST / tenth / 32 - 0.05)
-        way = f"--size {wanted}" if wanted <= LARGEST_SIZE else "images cut into parts"
+        way = f"--size {wanted}" if wanted <= LARGEST_SIZE else "cutting images into tiles"
         yield (
             f"{small.mean():.0%} of the objects are smaller than {SMALLEST} px at {found.size} px, "
-            f"and hardly found: {way} would help."
+            f"and will rarely be found: {way} would help."
         )
     counts = found.counts("train")
     first = 1 if found.task == "segment" else 0  # a background is everywhere
     present = {i: counts[i] for i in range(first, len(found.labels)) if counts[i]}
     for i in range(first, len(found.labels)):
         if not counts[i]:
-            yield f"Nothing of {found.labels[i]!r} is there to train on: add some, or drop it."
+            yield f"{found.labels[i]!r} has no training examples: add some, or remove the class."
     checked = found.counts("val")
     for i, label in enumerate(found.labels):
         if counts[i] and not checked[i]:
-            yield f"Nothing of {label!r} is there to validate on: its figures will say nothing."
+            yield f"{label!r} has no validation examples: its figures will mean nothing."
     few = [found.labels[i] for i, count in present.items() if count < FEW]
     if few:
         names = ", ".join(map(repr, few[:5])) + (" and others" if len(few) > 5 else "")
-        yield f"There are fewer than {FEW} examples of {names} to train on: add some."
+        yield f"There are fewer than {FEW} training examples of {names}: add some."
     order = sorted(present, key=present.__getitem__)
     if order and present[order[-1]] > UNEVEN * present[order[0]]:
         rare, frequent = order[0], order[-1]
@@ -343,6 +343,6 @@ def advice(found: Inspection) -> Iterator[str]:
         )
     if not found.splits["test"]:
         yield (
-            "No images are given as test (a folder test/, a column or a list): the figures that "
-            "end a run are then those of the images that it was chosen by."
+            "There is no test split (a folder test/, a column or a list): the final figures of a "
+            "run are then from the validation images, which also chose the best epoch."
         )

@@ -53,9 +53,9 @@ def card(
         "",
         "## What it reached",
         "",
-        "On the run's validation images, which also chose the best epoch, and on its test images, "
-        "which chose nothing, where it had some; the int8 figures are of this file, by the TFLite "
-        "interpreter.",
+        "Measured on the run's validation images, which were also used to choose the best epoch, and "
+        "on its test images, if it had any, which were used for no choice. The int8 figures are of "
+        "this file, run by the TFLite interpreter.",
         "",
         table(reached(results)) if results else "This run has no results.json.",
         "",
@@ -76,9 +76,9 @@ def card(
         "",
         "## Before you rely on it",
         "",
-        "It knows what its training images showed, and answers with one of its classes to any "
-        "image. Measure it on images of your app's own users, by group where groups matter. "
-        "The licences of the pretrained weights and of the training images bind it as well."
+        "The model knows only what its training images show, and gives one of its classes for any "
+        "image. Measure it on images of your app's users, separately for groups that matter. "
+        "The licences of the pretrained weights and of the training images apply to it too."
         f"{pretrained(config)}",
         "",
     ]  # fmt: skip

@@ -33,13 +33,15 @@ GALLERY = 24  # images shown
 CROSS_ENTROPY = "cross_entropy"  # a metric, since the loss of some stages has smoothed labels
 PREDICTIONS = {"val": "predictions.csv", "test": "predictions_test.csv"}
 SEEN = (
-    "Beside each photo, bright: the places that the float model's answer rests on, by what the "
-    "mean over the last map loses without each. For a linear head that is the class activation map."
+    "Beside each photo, bright: the places that the float model's answer depends on, measured by "
+    "how much the pooled score drops without each. For a linear head this is the class activation "
+    "map."
 )
 ODD = (
-    "By confident learning: the model is at least as sure of another class as it is, on average, "
-    "of images that bear its label. It was not trained on these images; the validation images "
-    "chose its best epoch. Look at them before you change a label: some are merely hard."
+    "Found by confident learning: the model is at least as sure of another class as it is, on "
+    "average, of images with that label. It was not trained on these images, but its best epoch "
+    "was chosen on the validation images. Look at them before you change a label: some are only "
+    "difficult."
 )
 
 
@@ -184,8 +186,8 @@ def reliability(run: Run, evaluation: Evaluation) -> str:
         for kind, scores in part.predictions.items()
     }
     words = (
-        "Points on the line: of the answers given at 80 %, 80 % are right. ECE is the mean gap, "
-        f"here over {len(part.examples)} images: a bin of few images says little."
+        "On the diagonal, 80 % of the answers with a score of 80 % are right. ECE is the mean gap, "
+        f"here over {len(part.examples)} images: a bin with few images is not reliable."
     )
     return (
         plot(draw_reliability(found), "reliability diagrams")
@@ -215,7 +217,7 @@ def temperature_words(run: Run, evaluation: Evaluation, part: SplitEvaluation) -
     return (
         f"With logits divided by {temperature:.2f}, a temperature fitted on the validation images, "
         f"the ECE would go from {' and from '.join(errors)}{same}; no answer would change. A run "
-        "with --temperature carries it into the model and the file."
+        "with --temperature builds it into the model and the file."
     )
 
 
