@@ -53,8 +53,8 @@ def card(
         "",
         "## What it reached",
         "",
-        "Measured on the run's validation images, which were also used to choose the best epoch, and "
-        "on its test images, if it had any, which were used for no choice. The int8 figures are of "
+        "Measured on the run's validation images, which also chose the best epoch, and on its test "
+        "images, if it had any, which were used for no choice. The int8 figures are of "
         "this file, run by the TFLite interpreter.",
         "",
         table(reached(results)) if results else "This run has no results.json.",
