@@ -48,7 +48,7 @@ def test_a_teacher_of_other_classes_or_sizes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="takes images of 32 x 32 px, this run of 64 x 64"):
         load_teacher(str(file), ["a", "b"], 64)
     (tmp_path / "labels.txt").write_text("b\na\n")
-    with pytest.raises(ValueError, match=r"knows other classes: b, a\. The data have a, b"):
+    with pytest.raises(ValueError, match=r"has other classes: b, a\. The data have a, b"):
         load_teacher(str(file), ["a", "b"], 32)
     with pytest.raises(ValueError, match=r"There is no runs/none\. Name a run folder or a \.keras"):
         Config("photos", teacher="runs/none")

@@ -244,7 +244,7 @@ UNDRAWN = {
     "one corner": ([[1, 1]], "a polygon of 2 numbers"),
     "no corner": ([[]], "a polygon of 0 numbers"),
     "half a corner": ([[*SQUARE, 5]], "a polygon of 9 numbers"),
-    "texts": ([["a"] * 6], "a polygon with a corner that is no number"),
+    "texts": ([["a"] * 6], "a polygon with a corner that is not a number"),
     "not in a list": ([1, 1, 20, 1, 20, 20], "neither a polygon nor run lengths"),
     "a text": ("abc", "neither a polygon nor run lengths"),
     "of another size": (
@@ -390,7 +390,7 @@ def test_labels_in_another_encoding_and_of_no_text(data):
     assert found.labels == ("Boden", "Löwe")
     assert "labels.txt: is not in UTF-8: read as cp1252" in str(found.issues[0])
     (data / "labels.txt").write_bytes(b"\x00\xff\x00\x00" * 9)
-    with pytest.raises(ValueError, match=r"labels\.txt is no text"):
+    with pytest.raises(ValueError, match=r"labels\.txt is not a text file"):
         read_masks(data)
 
 
