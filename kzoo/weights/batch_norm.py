@@ -96,12 +96,16 @@ def normalize_kernels(model: keras.Model) -> None:
     ImageNet's V3-Small has 7e-4 to 24, so that a rate of 4e-4 rewrites some in a step and never
     moves others.
 
-    Kernels that nothing but one batch norm reads are changed; channels of 0 stay as they are.
+    Kernels that nothing but one batch norm reads are changed, without an activation between the
+    two; channels of 0 stay as they are.
     """
+    ends = {id(tensor) for tensor in model.outputs}
     for norm in batch_norms(model):
         layer = norm.input._keras_history.operation
-        alone = len(layer._outbound_nodes) == 1
+        alone = len(layer._outbound_nodes) == 1 and id(norm.input) not in ends
         if not alone or not isinstance(layer, CONVOLUTIONS) or not norm.scale:
+            continue
+        if layer.activation is not keras.activations.linear:
             continue
         kernel: np.ndarray
         kernel, *bias = (value.astype("float64") for value in layer.get_weights())
