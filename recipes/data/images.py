@@ -270,7 +270,7 @@ class Decoded:
         self.bytes = 0
 
     def keep(self, path: Path, side: int, image: np.ndarray) -> None:
-        if self.bytes + image.nbytes <= CACHE_BYTES:
+        if self.bytes + image.nbytes <= CACHE_BYTES and (path, side) not in self.images:
             self.images[path, side] = image
             self.bytes += image.nbytes
 
@@ -281,11 +281,12 @@ shared: list[Decoded] = []  # of the run that is under way
 @contextlib.contextmanager
 def decoded_once() -> Iterator[None]:
     """Let all `Images` made within share what they decode: stages and reports read the same."""
-    shared.append(Decoded())
+    own = Decoded()
+    shared.append(own)
     try:
         yield
     finally:
-        shared.pop()
+        shared.remove(own)  # another thread's run may have come after it
 
 
 class Images(Sequence[Any]):
