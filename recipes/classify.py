@@ -237,7 +237,7 @@ class Stages:
 
 
 def of_any_size(net: keras.Model) -> keras.Model:
-    """Return a copy of the network, its padding, scaling and weights, that takes images of any size.
+    """Return a copy of the network, with its padding and scaling, that takes images of any size.
 
     It learns on smaller images than it is validated on: where crops show things larger, that is
     the size that they have in whole images (https://arxiv.org/abs/1906.06423).
