@@ -81,13 +81,9 @@ def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> 
 
 def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Model:
     """Return the classifier, with the weights that the config names."""
-    return build_net(config, dataset, (config.size, config.size, 3), activation=activation)
-
-
-def build_net(config: Any, dataset: Any, input_shape: Any, *, activation: str) -> keras.Model:
     return kzoo.get_model(config.model)(
         config.alpha,
-        input_shape=input_shape,
+        input_shape=(config.size, config.size, 3),
         classes=len(dataset.labels),
         classifier_activation=activation,
         weights=None if config.weights == "none" else config.weights,
@@ -177,7 +173,7 @@ class Stages:
         if self.normalizes_kernels:
             normalize_kernels(net)
         side = config.size if teacher else self.train_side
-        learning = net if side == config.size else self.of_any_size(net)
+        learning = net if side == config.size else of_any_size(net)
         if self.pretrained:
             freeze_pretrained(learning, fine_rows(net, config.freeze))
         if teacher is not None:
@@ -195,23 +191,12 @@ class Stages:
         """Side in px of the training images of the whole network, a multiple of 16 or --size.
 
         Batch norms that learn would learn statistics of another size, and V4's hybrids attend to
-        maps of a fixed one: then it is --size.
+        maps of a fixed one: then it is --size, as with a scale of 1.
         """
         config = self.run.config
-        if not self.pretrained or "hybrid" in config.model:
+        if not self.pretrained or "hybrid" in config.model or config.train_scale == 1:
             return int(config.size)
         return min(config.size, max(32, 16 * round(config.size * config.train_scale / 16)))
-
-    def of_any_size(self, net: keras.Model) -> keras.Model:
-        """Return the network with its weights, taking images of any size.
-
-        It learns on smaller images than it is validated on: where crops show things larger, that
-        is the size that they have in whole images (https://arxiv.org/abs/1906.06423).
-        """
-        config = dataclasses.replace(self.run.config, weights="none")
-        any_size = build_net(config, self.run.dataset, (None, None, 3), activation="softmax")
-        any_size.set_weights(net.get_weights())
-        return any_size
 
     def int8(self, int8: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train the quantized network, taught by the float one."""
@@ -249,6 +234,18 @@ class Stages:
             batch_size=config.step,
             **options,
         )
+
+
+def of_any_size(net: keras.Model) -> keras.Model:
+    """Return a copy of the network, with its padding and scaling, that takes images of any size.
+
+    It learns on smaller images than it is validated on: where crops show things larger, that is
+    the size that they have in whole images (https://arxiv.org/abs/1906.06423).
+    """
+    image = keras.Input((None, None, 3), name="image")
+    any_size = keras.models.clone_model(net, input_tensors=image)
+    any_size.set_weights(net.get_weights())
+    return any_size
 
 
 def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int) -> np.ndarray:

@@ -398,3 +398,14 @@ def test_a_kernel_that_others_read_too_stays():
     before = net.get_layer("shared").get_weights()[0]
     normalize_kernels(net)
     np.testing.assert_array_equal(net.get_layer("shared").get_weights()[0], before)
+
+
+def test_a_kernel_in_front_of_an_activation_or_an_output_stays():
+    image = keras.Input((8, 8, 3))
+    bent = keras.layers.Conv2D(4, 3, activation="tanh", name="bent")(image)
+    tap = keras.layers.Conv2D(4, 3, name="tap")(keras.layers.BatchNormalization()(bent))
+    net = keras.Model(image, [tap, keras.layers.BatchNormalization()(tap)])
+    before = net.get_weights()
+    normalize_kernels(net)
+    for one, two in zip(net.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, two)

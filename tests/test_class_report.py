@@ -20,7 +20,6 @@ from kzoo.recipes.evaluation.classification.class_details import (
 )
 from kzoo.recipes.evaluation.classification.class_report import score_classes
 from kzoo.recipes.evaluation.classification.temperature import (
-    LEAST,
     at_temperature,
     divide_logits,
     fit_temperature,
@@ -65,7 +64,15 @@ def test_a_temperature_by_hand():
     calibrated = at_temperature(scores, temperature)
     np.testing.assert_allclose(calibrated[:, 0], 0.75, rtol=1e-6)
     assert calibration(calibrated, targets).error == pytest.approx(0, abs=1e-6)
-    assert fit_temperature(scores, np.zeros(4, int)) == pytest.approx(LEAST)  # all right
+
+
+def test_where_all_answers_are_right_they_are_made_no_surer_than_their_number_tells():
+    """Laplace: of 8 right of 8 the next is right at 9 in 10, where (1, 0) / T has odds of 9."""
+    scores = np.tile([np.e / (1 + np.e), 1 / (1 + np.e)], (8, 1))
+    temperature = fit_temperature(scores, np.zeros(8, int))
+    assert temperature == pytest.approx(1 / np.log(9), rel=1e-6)
+    sure = np.tile([0.99, 0.01], (8, 1))  # surer already: it stays
+    assert fit_temperature(sure, np.zeros(8, int)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("hidden", [False, True])

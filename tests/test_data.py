@@ -1,5 +1,6 @@
 """Reading a person's images: every odd file has one clear outcome."""
 
+import gc
 import os
 import zlib
 
@@ -256,3 +257,22 @@ def test_in_a_run_an_image_is_decoded_once_for_all_that_read_it(tmp_path, monkey
     assert decoded == [8, 8, 16, 16]
     Images(paths, 8)[0]  # a file may have changed since
     assert decoded[4:] == [8]
+
+
+def test_images_of_a_size_that_nobody_reads_any_more_make_room(tmp_path, monkeypatch):
+    """As of a stage that has ended, where the next one trains at another size."""
+    paths = [write_image(tmp_path / f"{i}.png", (i, 0, 0)) for i in range(2)]
+    monkeypatch.setattr("kzoo.recipes.data.images.CACHE_BYTES", 3 * 9 * 9 * 3)
+    with decoded_once():
+        val, train = Images(paths[:1], 9), Images(paths, 8)
+        assert (len(val[:]), len(train[:])) == (1, 2)
+        kept = val.decoded
+        larger = Images(paths, 9)
+        assert len(larger[:]) == 2
+        assert {side for _, side in kept.images} == {8, 9}  # it is read on: nothing makes room
+        assert (paths[1], 9) not in kept.images
+        del train
+        gc.collect()
+        assert len(larger[:]) == 2
+        assert [*kept.images] == [(paths[0], 9), (paths[1], 9)]
+        assert kept.bytes == 2 * 9 * 9 * 3

@@ -8,6 +8,10 @@ from qat_nets import images, randomized
 
 import kzoo
 from kzoo.quantization.calibration import calibration_remarks
+from kzoo.quantization.graph import Linear
+from kzoo.quantization.quantize import planned
+from kzoo.quantization.simulate import Run
+from kzoo.quantization.variants import Together, Variant, exact_outputs
 
 
 def decibels(model: keras.Model, other: keras.Model, x: np.ndarray) -> float:
@@ -81,3 +85,30 @@ def test_remarks_on_calibration_images(x, remarks):
 def test_choices_that_there_are_not(options, message):
     with pytest.raises(ValueError, match=message):
         kzoo.quantize(clipped_behind(), calibration=images(2, size=16), **options)
+
+
+def test_variants_computed_together_are_those_computed_alone():
+    """Between the two pools, of one range, stands a pool whose output in float nobody kept."""
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Rescaling(1 / 255, name="preprocessing")(image)
+    x = layers.Conv2D(4, 3, activation="relu", name="first")(x)
+    x = layers.Conv2D(4, 3, activation="relu", name="second")(x)
+    x = layers.MaxPooling2D(name="most")(x)
+    x = layers.AveragePooling2D(2, name="mean")(x)
+    x = layers.Conv2D(4, 1, activation="relu", name="third")(x)
+    model = randomized(keras.Model(image, layers.GlobalAveragePooling2D(name="pool")(x)))
+    graph, plan = planned(model, images(8, size=16), "split", (), "mse", False)
+    run, some = Run(graph, plan), images(2, size=16)
+    by_key = {
+        key: [name for name in plan.fake_quants if plan.grids[name] == key] for key in plan.ranges
+    }
+    assert any({"mean"} < set(names) for names in by_key.values())
+    variants = [Variant(names) for names in by_key.values()]
+    exact = exact_outputs(run, some, plan.fake_quants)
+    assert "most" not in exact
+    for variant, found in zip(variants, Together(run, variants, some, exact).ends(), strict=True):
+        if any(isinstance(graph.ops[name], Linear) for name in variant.quantized):
+            continue  # `run` rounds its weights too
+        alone = run(some, variant.quantized)
+        for name, value in found.items():
+            np.testing.assert_allclose(value, alone[name], atol=1e-5)

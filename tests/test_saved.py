@@ -77,9 +77,11 @@ LIMITS = {
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it was begun on TensorFlow")
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_killed_run_ends_as_it_would_have(name, killed, capsys):
+def test_a_killed_run_ends_as_it_would_have(name, killed, capsys, monkeypatch):
+    monkeypatch.setattr("kzoo.recipes.data.augment.OPENCV", False)  # Pillow changed its images
     run = killed(name)
-    results = kzoo.recipes.classify("images", **SETTINGS, out=str(run))
+    since = {"normalize_kernels": False, "train_scale": 1.0}  # options whose defaults differ
+    results = kzoo.recipes.classify("images", **SETTINGS, **since, out=str(run))
     assert "resuming at epoch" in capsys.readouterr().out
     found, expected = (
         json.loads((folder / "history.json").read_text()) for folder in (run, SAVED / f"{name}-end")

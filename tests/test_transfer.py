@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import kzoo
-from kzoo.recipes.classify import TASK, Stages
+from kzoo.recipes.classify import TASK, Stages, of_any_size
 from kzoo.recipes.configs import ClassifyConfig
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
+from kzoo.weights.batch_norm import batch_norms
 
 
 def small():
@@ -46,6 +47,7 @@ def test_freeze_is_a_stride():
     [
         (192, {}),  # .86 of 224
         (224, {"train_scale": 1.0}),
+        (200, {"train_scale": 1.0, "size": 200}),  # as runs from before the option learnt
         (32, {"size": 32}),
         (224, {"weights": "none"}),  # batch norms learn their statistics
         (224, {"model": "mobilenet_v4_hybrid_medium"}),  # attention at a fixed size
@@ -85,3 +87,19 @@ def test_the_whole_network_learns_on_smaller_images_than_it_is_validated_on():
     np.testing.assert_allclose(seen["output"], before, atol=1e-5)
     assert (trained is net, history) == (True, ["history"])
     np.testing.assert_array_equal(net.get_layer("head_logits").get_weights()[0], 2 * logits)
+
+
+def test_a_copy_for_any_size_pads_scales_and_normalizes_as_its_weights_want():
+    """Weights of timm: symmetric padding, ImageNet's mean, an epsilon of 1e-5."""
+    net = kzoo.MobileNetV4ConvSmall(
+        0.5, input_shape=(64, 64, 3), classes=3, padding="symmetric", preprocessing="torch"
+    )
+    for norm in batch_norms(net):
+        norm.epsilon = 1e-5
+    copy = of_any_size(net)
+    assert [layer.name for layer in copy.layers] == [layer.name for layer in net.layers]
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    np.testing.assert_allclose(
+        copy.predict_on_batch(images), net.predict_on_batch(images), atol=1e-6
+    )
+    assert copy.predict_on_batch(images[:, :48, :48]).shape == (2, 3)

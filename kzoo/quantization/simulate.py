@@ -111,6 +111,7 @@ class Run:
         if op.name not in self._layers:
             if isinstance(op, Join):
                 layer = op.layer(**op.config, dtype="float32")
+                layer(inputs)  # builds it
             elif (layer := op.layer).compute_dtype != "float32":
                 layer = type(layer).from_config(layer.get_config() | {"dtype": "float32"})
                 layer(inputs[0] if len(inputs) == 1 else inputs)

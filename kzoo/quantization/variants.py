@@ -116,11 +116,13 @@ class Together:
         found = self.which(name)
         if found == which:
             return self.moved[name][1]
-        exact = self.exact[name]
-        if len(which) == 1 and not found:
-            return exact
+        if not found and len(which) == 1:
+            return self.exact[name]
         n = len(self.images)
-        rows = ops.concatenate([self.moved[name][1], exact]) if found else exact
+        rows = [self.moved[name][1]] if found else []
+        if not set(which) <= set(found):
+            rows.append(self.exact[name])  # not there of all that every variant moves
         place = {variant: k for k, variant in enumerate(found)}
         index = [place.get(variant, len(found)) * n + np.arange(n) for variant in which]
-        return ops.take(rows, np.concatenate(index), axis=0)
+        batch = rows[0] if len(rows) == 1 else ops.concatenate(rows)
+        return ops.take(batch, np.concatenate(index), axis=0)

@@ -98,12 +98,16 @@ def normalize_kernels(model: keras.Model) -> None:
     V3-Small has 7e-4 to 24, so that a rate of 4e-4 rewrites some channels in one step and never
     moves others.
 
-    Only kernels whose one reader is a batch norm are changed; channels of 0 stay as they are.
+    Only kernels whose one reader is a batch norm, without an activation between, are changed;
+    channels of 0 stay as they are.
     """
+    ends = {id(tensor) for tensor in model.outputs}
     for norm in batch_norms(model):
         layer = norm.input._keras_history.operation
-        alone = len(layer._outbound_nodes) == 1
+        alone = len(layer._outbound_nodes) == 1 and id(norm.input) not in ends
         if not alone or not isinstance(layer, CONVOLUTIONS) or not norm.scale:
+            continue
+        if layer.activation is not keras.activations.linear:
             continue
         kernel: np.ndarray
         kernel, *bias = (value.astype("float64") for value in layer.get_weights())

@@ -7,7 +7,9 @@ MediaPipe's ImageClassifier does to them on the phone.
 import contextlib
 import dataclasses
 import os
+import threading
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -263,16 +265,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 class Decoded:
-    """Decoded images by (file, side), `CACHE_BYTES` of them at the most."""
+    """Decoded images by (file, side), `CACHE_BYTES` of them at the most.
+
+    Where these are reached, sides that no living `Images` reads any more make room: of a stage of
+    training that has ended.
+    """
 
     def __init__(self) -> None:
         self.images: dict[tuple[Path, int], np.ndarray] = {}
         self.bytes = 0
+        self.sides: set[int] = set()  # of these images
+        self.readers: weakref.WeakSet[Images] = weakref.WeakSet()
+        self.changing = threading.Lock()
 
     def keep(self, path: Path, side: int, image: np.ndarray) -> None:
-        if self.bytes + image.nbytes <= CACHE_BYTES:
-            self.images[path, side] = image
-            self.bytes += image.nbytes
+        with self.changing:
+            if (path, side) in self.images:  # another thread has decoded it too
+                return
+            if self.bytes + image.nbytes > CACHE_BYTES:
+                self.forget_unread()
+            if self.bytes + image.nbytes <= CACHE_BYTES:
+                self.images[path, side] = image
+                self.bytes += image.nbytes
+                self.sides.add(side)
+
+    def forget_unread(self) -> None:
+        read = {reader.side for reader in self.readers}
+        if self.sides - read:
+            self.images = {key: image for key, image in self.images.items() if key[1] in read}
+            self.bytes = sum(image.nbytes for image in self.images.values())
+            self.sides &= read
 
 
 shared: list[Decoded] = []  # of the run that is under way
@@ -281,11 +303,12 @@ shared: list[Decoded] = []  # of the run that is under way
 @contextlib.contextmanager
 def decoded_once() -> Iterator[None]:
     """Let all `Images` made within share what they decode: stages and reports read the same."""
-    shared.append(Decoded())
+    own = Decoded()
+    shared.append(own)
     try:
         yield
     finally:
-        shared.pop()
+        shared.remove(own)  # another thread's run may have come after it
 
 
 class Images(Sequence[Any]):
@@ -300,6 +323,7 @@ class Images(Sequence[Any]):
         self.side = side
         self.keep = keep
         self.decoded = shared[-1] if shared else Decoded()
+        self.decoded.readers.add(self)
 
     def __len__(self) -> int:
         return len(self.paths)

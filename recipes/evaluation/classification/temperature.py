@@ -6,7 +6,7 @@ Logits divided by a temperature keep their order, so that no answer changes.
 import keras
 import numpy as np
 
-LEAST, MOST = 0.05, 20.0  # temperatures; an end is the answer where all predictions are right
+LEAST, MOST = 0.05, 20.0  # temperatures
 STEPS = 60  # of bisection: 400 / 2^60 is below float64's resolution
 
 
@@ -24,14 +24,18 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
     Cross-entropy is convex in 1 / temperature: its slope there is the mean of the logit that is
     expected less that of the true class, and changes sign once.
+
+    Where all n answers are right it would have them ever surer. No answers are made surer than
+    (n + 1) / (n + 2) on average, which n right ones of n tell (Laplace's rule of succession).
     """
     logits = np.log(np.maximum(probabilities.astype("float64"), 1e-12))
     own = logits[np.arange(len(targets)), targets]
-    low, high = 1 / MOST, 1 / LEAST
+    low, high, surest = 1 / MOST, 1 / LEAST, (len(targets) + 1) / (len(targets) + 2)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        expected = (at_temperature(probabilities, 1 / middle) * logits).sum(axis=1)
-        if np.mean(expected - own) > 0:
+        found = at_temperature(probabilities, 1 / middle)
+        surer = middle > 1 and found.max(axis=1).mean() > surest
+        if surer or np.mean((found * logits).sum(axis=1) - own) > 0:
             high = middle
         else:
             low = middle
