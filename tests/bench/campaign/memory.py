@@ -39,7 +39,8 @@ def capped(recipe: str, data: Path, out: Path, gb: float) -> str:
         f"resource.setrlimit(resource.RLIMIT_AS, ({int(gb * 1e9)},) * 2); sys.exit(main())"
     )
     command = [sys.executable, "-c", code, recipe, str(data), "--out", str(out), *SMALL]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = done.stderr.strip().splitlines()
     if done.returncode == 0:
         return ANSWER
