@@ -307,7 +307,9 @@ def test_a_file_that_says_something_else_is_put_aside(tiny, tiny_file, unseen, t
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(good.read_bytes())
     mirrored = keras.Model(tiny.input, keras.ops.flip(tiny.output, axis=-1))
-    with pytest.raises(RejectedFile, match=r"no good file.*bad\.rejected.*Most noise") as caught:
+    with pytest.raises(
+        RejectedFile, match=r"was not accepted.*bad\.rejected.*Most noise"
+    ) as caught:
         verify(mirrored, bad, *unseen)
     assert not bad.exists()
     assert caught.value.path == tmp_path / "bad.rejected.tflite"

@@ -105,7 +105,9 @@ def test_a_run_that_has_not_ended_says_so(killed):
     with pytest.raises(ValueError, match=r"run has no model yet: it stopped in stage whole, epoch"):
         require_ended(run)
     (run / "checkpoint" / "stages.json").write_text('["head", "whole", "qat"]')
-    with pytest.raises(ValueError, match=r"stage 2 \(whole\), epoch 4; run the same command to go"):
+    with pytest.raises(
+        ValueError, match=r"stage 2 \(whole\), epoch 4; run the same command to resume"
+    ):
         require_ended(run)
     (run / "checkpoint" / "whole-0002").rename(run / "checkpoint" / "whole-0003-000120")
     with pytest.raises(ValueError, match=r"stopped in stage 2 \(whole\), epoch 4;"):

@@ -137,7 +137,7 @@ def test_an_archive_that_would_fill_the_memory(sound, tmp_path):
     file = changed(sound, tmp_path / "f.keras", bomb, zipfile.ZIP_DEFLATED)
     assert file.stat().st_size < 1 << 18
     for read in (load_model, read_checkpoint):
-        with pytest.raises(ValueError, match=r"would unfold .* bytes to .*: refused"):
+        with pytest.raises(ValueError, match=r"would expand .* bytes to .*: refused"):
             read(file)
 
 
@@ -152,9 +152,9 @@ def hdf5(change) -> bytes:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda g: g.create_dataset("0", (1 << 20, 1 << 14), "f4"), "would unfold"),
+        (lambda g: g.create_dataset("0", (1 << 20, 1 << 14), "f4"), "would expand"),
         (lambda g: g.create_dataset("0", (1 << 26,), "f4", chunks=(1 << 20,), compression=9),
-         "would unfold"),
+         "would expand"),
         (lambda g: g.create_dataset("0", (8,), "u1", external=[("/etc/passwd", 0, 8)]),
          "lies in another file"),
         (lambda g: g.__setitem__("0", h5py.ExternalLink("/etc/other.h5", "/x")),
