@@ -94,7 +94,7 @@ OUT_OF_MEMORY = (
     "keeps the size of the batch."
 )
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",
-             "bad_alloc", "Unable to allocate")  # as the frameworks put it  # fmt: skip
+             "bad_alloc", "Unable to allocate", "could not create a primitive")  # as the frameworks put it  # fmt: skip
 
 
 def out_of_memory(error: Exception) -> bool:

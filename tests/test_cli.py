@@ -74,6 +74,7 @@ class ResourceExhaustedError(Exception):
     "error",
     [MemoryError(), ResourceExhaustedError("OOM when allocating tensor"),
      RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+     RuntimeError("Status: 1, message: could not create a primitive, in mkl_conv_ops.cc"),
      RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")],
 )  # fmt: skip
 def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
