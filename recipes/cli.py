@@ -93,8 +93,10 @@ OUT_OF_MEMORY = (
     "memory ran out. A smaller --batch-size takes less, and so does a smaller --size; --accumulate "
     "keeps the size of the batch."
 )
-NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",
-             "bad_alloc", "Unable to allocate", "could not create a primitive")  # as the frameworks put it  # fmt: skip
+NO_MEMORY = (  # as the frameworks put it, and oneDNN
+    "RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",
+    "bad_alloc", "Unable to allocate", "could not create a primitive",
+)  # fmt: skip
 
 
 def out_of_memory(error: Exception) -> bool:
