@@ -7,7 +7,6 @@ import com.google.ai.edge.litert.TensorBuffer
 class Task(private val labels: List<String>, assets: AssetManager) {
     fun read(outputs: List<TensorBuffer>): Found {
         val classes = ByteArray(WIDTH * HEIGHT)
-        val counts = IntArray(256)
         val scores = outputs[0].readFloat()
         for (pixel in classes.indices) {
             var best = 0
@@ -15,13 +14,9 @@ class Task(private val labels: List<String>, assets: AssetManager) {
                 if (scores[pixel * CLASSES + kind] > scores[pixel * CLASSES + best]) best = kind
             }
             classes[pixel] = best.toByte()
-            counts[best]++
         }
-        val shown = counts.indices.filter { counts[it] > 0 }.sortedByDescending { counts[it] }
-        val things = shown.take(MAX_RESULTS).map {
-            Thing(labels[it], it, counts[it].toFloat() / classes.size)
-        }
-        return Found(things, Mask(WIDTH, HEIGHT, classes))
+        val mask = Mask(WIDTH, HEIGHT, classes)
+        return Found(mask.things(labels, MAX_RESULTS), mask)
     }
 
     private companion object {

@@ -14,7 +14,15 @@ class Found(val things: List<Thing>, val mask: Mask? = null) {
     fun lines(): List<String> = things.map { "%s %.0f %%".format(it.label, 100 * it.score) }
 }
 
-class Mask(val width: Int, val height: Int, val classes: ByteArray)
+class Mask(val width: Int, val height: Int, val classes: ByteArray) {
+    /** The classes of most pixels, at most so many, each with its share of the pixels. */
+    fun things(labels: List<String>, most: Int): List<Thing> {
+        val counts = IntArray(256)
+        for (kind in classes) counts[kind.toInt() and 255]++
+        val shown = counts.indices.filter { counts[it] > 0 }.sortedByDescending { counts[it] }
+        return shown.take(most).map { Thing(labels[it], it, counts[it].toFloat() / classes.size) }
+    }
+}
 
 /** A copy of the image with boxes or the mask on it. */
 fun draw(image: Bitmap, found: Found): Bitmap {
