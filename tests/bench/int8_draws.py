@@ -60,6 +60,12 @@ def photos(folder: Path, scored: int) -> tuple[list[Path], np.ndarray]:
     return paths[:half], Images(paths[half:][:scored], SIZE)[:]
 
 
+def drawn(pool: list[Path], draw: int) -> np.ndarray:
+    """The calibration images of a draw, (CALIBRATED, SIZE, SIZE, 3)."""
+    chosen = np.random.default_rng(draw).permutation(len(pool))[:CALIBRATED]
+    return Images([pool[i] for i in chosen], SIZE)[:]
+
+
 @contextlib.contextmanager
 def patched(choice: str) -> Iterator[None]:
     with mock.patch.object(*PATCHES[choice]) if choice in PATCHES else contextlib.nullcontext():
@@ -98,8 +104,7 @@ def main() -> None:
             todo = {c: work / f"{net}+{draw}+{c.replace(' ', '_')}.json" for c in options.choices}
             if all(path.is_file() for path in todo.values()):
                 continue
-            chosen = np.random.default_rng(draw).permutation(len(pool))[:CALIBRATED]
-            calibration = Images([pool[i] for i in chosen], SIZE)[:]
+            calibration = drawn(pool, draw)
             for choice, path in todo.items():
                 if not path.is_file():
                     file = path.with_suffix(".tflite")

@@ -14,12 +14,10 @@ import warnings
 from pathlib import Path
 
 import keras
-import numpy as np
-from int8_draws import CALIBRATED, SIZE, photos
+from int8_draws import SIZE, drawn, photos
 from record import record
 
 import kzoo
-from kzoo.recipes.data.images import Images
 from kzoo.tflite import compare, convert
 
 CHOICES: dict[str, dict] = {
@@ -36,8 +34,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     options = parser.parse_args()
     pool, images = photos(options.photos, options.images)
-    chosen = np.random.default_rng(0).permutation(len(pool))[:CALIBRATED]
-    calibration = Images([pool[i] for i in chosen], SIZE)[:]
+    calibration = drawn(pool, 0)
     warnings.simplefilter("ignore")  # that the file has no statistics
     net = kzoo.MobileNetV3Large(
         0.75, input_shape=(SIZE, SIZE, 3), include_top=False, weights=options.centernet

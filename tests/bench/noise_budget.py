@@ -15,7 +15,7 @@ from unittest import mock
 
 import keras
 import numpy as np
-from int8_draws import BUILD, CALIBRATED, SIZE, photos
+from int8_draws import BUILD, drawn, photos
 from record import record
 
 from kzoo.quantization import correct, quantize
@@ -23,7 +23,6 @@ from kzoo.quantization.graph import Linear
 from kzoo.quantization.output_ranges import CHOOSING, JUDGING, refine
 from kzoo.quantization.simulate import CHUNK, Run
 from kzoo.quantization.variants import Variant, outputs
-from kzoo.recipes.data.images import Images
 
 LOUDEST = 8
 
@@ -90,8 +89,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     options = parser.parse_args()
     pool, images = photos(options.photos, options.images)
-    chosen = np.random.default_rng(0).permutation(len(pool))[:CALIBRATED]
-    calibration = Images([pool[i] for i in chosen], SIZE)[:]
+    calibration = drawn(pool, 0)
     rows = []
     for net, weights in (("V3-Small", options.v3_small), ("V2", options.v2)):
         if weights:
