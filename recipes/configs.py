@@ -6,12 +6,16 @@ refused before Keras is imported. `kzoo.recipes.classify.Config` is `ClassifyCon
 
 import contextlib
 import dataclasses
-import importlib.util
 import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from kzoo.recipes.inputs import require_model
+from kzoo.recipes.inputs import (
+    require_keras_cv,
+    require_model,
+    require_tensorboard,
+    require_tfmot,
+)
 from kzoo.recipes.models import known_models
 from kzoo.recipes.options import JsonOptions, Options, at_least, below_one, option
 
@@ -402,30 +406,3 @@ class PlanConfig(JsonOptions):
                 "batch_size must be a multiple of devices times accumulate. Received: "
                 f"{self.batch_size}, {self.devices} and {self.accumulate}"
             )
-
-
-def require_tfmot() -> None:
-    """Raise ValueError where tfmot is not installed: before the float stages, not after them."""
-    if importlib.util.find_spec("tensorflow_model_optimization") is None:
-        raise ValueError(
-            "qat_engine='tfmot' needs tensorflow-model-optimization: pip install 'kzoo[tfmot]'. "
-            "Or use qat_engine='kzoo', which needs no other package."
-        )
-
-
-def require_tensorboard() -> None:
-    """Raise ValueError where tensorboard is not installed, which TensorFlow's summaries need."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ValueError(
-            "tensorboard=... needs TensorBoard: pip install 'kzoo[tensorboard]'. history.json in "
-            "the run folder has the same figures."
-        )
-
-
-def require_keras_cv() -> None:
-    """Raise ValueError where keras-cv is not installed: before training, not after it."""
-    if importlib.util.find_spec("keras_cv") is None:
-        raise ValueError(
-            "keras_cv_metrics needs keras-cv: pip install 'kzoo[keras-cv]'. kzoo's own mAP is "
-            "COCO's too and needs no other package."
-        )

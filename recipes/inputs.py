@@ -1,5 +1,6 @@
-"""Files and folders that a command is given, checked before anything heavy is imported."""
+"""Files, folders and packages that a command needs, checked before anything heavy is imported."""
 
+import importlib.util
 import json
 import os
 import re
@@ -106,3 +107,30 @@ def require_model(
         raise ValueError(f"There is no {model}. Name a run folder or a {kinds} file{near or '.'}")
     elif path.suffix not in suffixes:
         raise ValueError(f"{model} is not a {kinds} file. Name one, or a run folder.")
+
+
+def require_tfmot() -> None:
+    """Raise ValueError where tfmot is not installed: before the float stages, not after them."""
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise ValueError(
+            "qat_engine='tfmot' needs tensorflow-model-optimization: pip install 'kzoo[tfmot]'. "
+            "Or use qat_engine='kzoo', which needs no other package."
+        )
+
+
+def require_tensorboard() -> None:
+    """Raise ValueError where tensorboard is not installed, which TensorFlow's summaries need."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ValueError(
+            "tensorboard=... needs TensorBoard: pip install 'kzoo[tensorboard]'. history.json in "
+            "the run folder has the same figures."
+        )
+
+
+def require_keras_cv() -> None:
+    """Raise ValueError where keras-cv is not installed: before training, not after it."""
+    if importlib.util.find_spec("keras_cv") is None:
+        raise ValueError(
+            "keras_cv_metrics needs keras-cv: pip install 'kzoo[keras-cv]'. kzoo's own mAP is "
+            "COCO's too and needs no other package."
+        )
