@@ -1,5 +1,8 @@
 """A person's images, labels, boxes and masks, read from any of the usual layouts."""
 
+from typing import Any
+
+from kzoo.old_names import warn
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import BadImageError, read_image
@@ -16,3 +19,12 @@ __all__ = [
     "read_label_sets",
     "read_masks",
 ]
+
+OLD_NAMES = {"read_picture": "read_image", "BadPictureError": "BadImageError"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn(f"{__name__}.{name}", OLD_NAMES[name])
+    return globals()[OLD_NAMES[name]]

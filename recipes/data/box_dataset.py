@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.duplicates import same_bytes, with_test
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.matching import alike, matched, recognized
@@ -53,6 +54,7 @@ class BoxDataset:
     val: Sequence[Example]
     test: Sequence[Example] = ()  # measured at the end; nothing is trained on it, or chosen by it
     issues: tuple[Issue, ...] = ()
+    defects = renamed_attribute("defects", "issues")
 
     def __str__(self) -> str:
         counts = Counter(int(k) for example in self.train for k in example.labels)

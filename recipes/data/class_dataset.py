@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats.class_folders import Labelled, has_class_folders, read_folder
 from kzoo.recipes.data.formats.tables import class_rows, has_classes
@@ -49,6 +50,7 @@ class Dataset:
     test: Split = NONE  # measured at the end; nothing is trained on it, or chosen by it
     issues: tuple[Issue, ...] = ()
     format: str = "folders"
+    defects = renamed_attribute("defects", "issues")
 
     def __str__(self) -> str:
         counts = Counter(self.train.targets.tolist())

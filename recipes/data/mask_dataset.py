@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.duplicates import same_bytes, with_test
 from kzoo.recipes.data.formats.mask_layout import mask_pairs
 from kzoo.recipes.data.layout import look_through
@@ -36,6 +37,7 @@ class MaskDataset:
     pixels: np.ndarray  # (classes,) that the training masks hold
     issues: tuple[Issue, ...] = ()
     format: str = "masks"
+    defects = renamed_attribute("defects", "issues")
 
     def __str__(self) -> str:
         shares = self.pixels / max(1, self.pixels.sum())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.images import CACHE_BYTES, Source, read_image
 from kzoo.recipes.data.masks.drawn import DrawnMask
 from kzoo.recipes.data.masks.files import MaskFile
@@ -40,6 +41,7 @@ class Pair:
 
     image: Source
     mask: MaskFile | DrawnMask | PackedMask
+    picture = renamed_attribute("picture", "image")
 
 
 class PackedPairs(Sequence[Pair]):
