@@ -173,7 +173,10 @@ class Stages:
         if self.normalizes_kernels:
             normalize_kernels(net)
         side = config.size if teacher else self.train_side
-        learning = net if side == config.size else of_any_size(net)
+        learning = net if side == config.size else of_any_size(net, side)
+        if learning is None:
+            progress.show(f"It trains on {config.size} px: {config.model} takes no other size")
+            side, learning = config.size, net
         if self.pretrained:
             freeze_pretrained(learning, fine_rows(net, config.freeze))
         if teacher is not None:
@@ -190,11 +193,11 @@ class Stages:
     def train_side(self) -> int:
         """Side in px of the training images of the whole network, a multiple of 16 or --size.
 
-        Batch norms that learn would learn statistics of another size, and V4's hybrids attend to
-        maps of a fixed one: then it is --size, as with a scale of 1.
+        Batch norms that learn would learn statistics of another size: then it is --size, as with a
+        scale of 1.
         """
         config = self.run.config
-        if not self.pretrained or "hybrid" in config.model or config.train_scale == 1:
+        if not self.pretrained or config.train_scale == 1:
             return int(config.size)
         return min(config.size, max(32, 16 * round(config.size * config.train_scale / 16)))
 
@@ -236,14 +239,19 @@ class Stages:
         )
 
 
-def of_any_size(net: keras.Model) -> keras.Model:
+def of_any_size(net: keras.Model, side: int) -> keras.Model | None:
     """Return a copy of the network, with its padding and scaling, that takes images of any size.
 
+    Return None where it takes none of `side` px: V4's hybrids attend to maps of a fixed size.
     It learns on smaller images than it is validated on: where crops show things larger, that is
     the size that they have in whole images (https://arxiv.org/abs/1906.06423).
     """
     image = keras.Input((None, None, 3), name="image")
-    any_size = keras.models.clone_model(net, input_tensors=image)
+    try:
+        any_size = keras.models.clone_model(net, input_tensors=image)
+        any_size.compute_output_shape((1, side, side, 3))
+    except ValueError:
+        return None
     any_size.set_weights(net.get_weights())
     return any_size
 

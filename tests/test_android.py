@@ -194,6 +194,8 @@ def test_a_detector_with_its_anchors_or_its_operator(run, operator):
     activity = (tiled / KOTLIN / "MainActivity.kt").read_text()
     assert "inTiles(bitmap, 2, 3, 7, model::run)" in activity
     assert "fun inTiles(" in (tiled / KOTLIN / "Tiles.kt").read_text()
+    check_sources(android(run, tiled))
+    assert not (tiled / KOTLIN / "Tiles.kt").exists()
 
 
 def test_tiles_of_what_is_no_detector(run):
@@ -201,7 +203,7 @@ def test_tiles_of_what_is_no_detector(run):
     net = keras.Model(image, keras.layers.Conv2D(6, 1)(image))
     described = Metadata(outputs=SegmenterOutput("softmax"))
     convert(net, run / "model.tflite", scheme="float32", labels=list("abcdef"), metadata=described)
-    with pytest.raises(ValueError, match=r"Tiles are for detectors.*an ImageSegmenter"):
+    with pytest.raises(ValueError, match=r"Tiles are for detectors.*is ImageSegmenter"):
         android(run, tiles=(2, 2))
 
 

@@ -112,6 +112,12 @@ def test_a_run_that_has_not_ended_says_so(killed):
     (run / "checkpoint" / "whole-0002").rename(run / "checkpoint" / "whole-0003-000120")
     with pytest.raises(ValueError, match=r"stopped in stage 2 \(whole\), epoch 4;"):
         require_ended(run)
+    (run / "checkpoint" / "stages.json").write_text('["whole", "qat"]')
+    with pytest.raises(ValueError, match="stopped in stage 1") as stopped:
+        require_ended(run)
+    page = Path(__file__).parent.parent / "docs" / "classify.md"
+    assert f'"{stopped.value}"' in " ".join(page.read_text(encoding="utf-8").split())
+    (run / "checkpoint" / "stages.json").write_text('["head", "whole", "qat"]')
     (run / "checkpoint" / "2-whole.keras").touch()
     with pytest.raises(ValueError, match=r"stopped after stage 2 \(whole\)"):
         require_ended(run)

@@ -3,8 +3,10 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import kzoo
 from kzoo.recipes.classify import TASK, Stages, of_any_size
@@ -50,7 +52,6 @@ def test_freeze_is_a_stride():
         (200, {"train_scale": 1.0, "size": 200}),  # as runs from before the option learnt
         (32, {"size": 32}),
         (224, {"weights": "none"}),  # batch norms learn their statistics
-        (224, {"model": "mobilenet_v4_hybrid_medium"}),  # attention at a fixed size
     ],
 )
 def test_the_side_of_training_images(side, settings):
@@ -96,10 +97,28 @@ def test_a_copy_for_any_size_pads_scales_and_normalizes_as_its_weights_want():
     )
     for norm in batch_norms(net):
         norm.epsilon = 1e-5
-    copy = of_any_size(net)
+    copy = of_any_size(net, 48)
     assert [layer.name for layer in copy.layers] == [layer.name for layer in net.layers]
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     np.testing.assert_allclose(
         copy.predict_on_batch(images), net.predict_on_batch(images), atol=1e-6
     )
     assert copy.predict_on_batch(images[:, :48, :48]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("fixed", [layers.Flatten(), layers.Reshape((2, 8, 32))])
+def test_a_net_of_one_image_size_trains_at_that(fixed):
+    """A registered net may flatten its maps, or attend to maps of a fixed size."""
+    net = small()
+    x = layers.Flatten()(fixed(net.get_layer("row3_out").output))
+    net = keras.Model(net.input, layers.Dense(3)(x))
+    assert of_any_size(net, 48) is None
+    split = Split((Path("a.jpg"), Path("b.jpg"), Path("c.jpg")), np.array([0, 1, 2]))
+    dataset = SimpleNamespace(labels=("x", "y", "z"), train=split, val=split)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", size=64)
+
+    def fit(model, stage, train, val):
+        assert (model, train(0).size) == (net, 64)
+        return model, ["history"]
+
+    Stages(Run(TASK, vars(config), dataset, Path("run"), config)).whole(net, None, fit)

@@ -78,7 +78,7 @@ def android(
     if max_results is not None and max_results < 1:
         raise ValueError(f"max_results must be at least 1. Received: {max_results}")
     if tiles and task_of(found) != "ObjectDetector":
-        raise ValueError(f"Tiles are for detectors. {file} is an {task_of(found)}.")
+        raise ValueError(f"Tiles are for detectors. The task of {file} is {task_of(found)}.")
     labels = labels_of(run / "model.tflite") or []
     results = results_of(run)
     folder = Path(out) if out else run / "android"
@@ -103,19 +103,19 @@ def android(
     if tiles:
         rows, columns = check_tiles(tiles)
         words["PHOTO"] = f"inTiles(bitmap, {rows}, {columns}, {words['MAX_RESULTS']}, model::run)"
-    for template in sorted(path for path in APP.rglob("*") if path.is_file()):
-        place = template.relative_to(APP)
-        if place.parts[0] == "tasks":
-            continue
-        if template.suffix == ".kt":
-            place = Path(SOURCES, *name.split("."), place.name)
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        write_text(folder / place, filled(template, words))
-    task = filled(APP / "tasks" / f"{template_of(found)}.kt", words)
     sources = folder / SOURCES / Path(*name.split("."))
-    write_text(sources / "Task.kt", task)
-    if tiles:
-        write_text(sources / "Tiles.kt", filled(APP / "tasks" / "Tiles.kt", words))
+    tasks = {"Task.kt": f"{template_of(found)}.kt"} | ({"Tiles.kt": "Tiles.kt"} if tiles else {})
+    files = {sources / place: APP / "tasks" / template for place, template in tasks.items()}
+    for template in APP.rglob("*"):
+        if template.is_file() and template.parent.name != "tasks":
+            kotlin = template.suffix == ".kt"
+            files[(sources / template.name) if kotlin else folder / template.relative_to(APP)] = (
+                template
+            )
+    (sources / "Tiles.kt").unlink(missing_ok=True)  # of an app that had them
+    for place, template in files.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, filled(template, words))
     write_text(folder / "MODEL_CARD.md", card(found, title, labels, config, results))
     return folder
 
