@@ -6,10 +6,18 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kzoo.recipes.data.class_dataset import read_dataset
-from kzoo.recipes.data.images import BadImageError, Images, decoded_once, read_image
+from kzoo.recipes.data.images import (
+    BadImageError,
+    Images,
+    decode,
+    decoded_once,
+    read_image,
+    upright_size,
+)
+from kzoo.recipes.evaluation.drawings import read_upright
 
 
 def write_image(path, colour=(200, 30, 30), size=(40, 30), **save):
@@ -67,6 +75,24 @@ class TestReadImage:
         read = read_image(tmp_path / "a.png", 20)
         assert read[:, 12:].min() == 255
         assert read[:, :8].max() == 0
+
+    @pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+    @pytest.mark.parametrize("turn", range(1, 9))
+    def test_turns_every_format_once(self, tmp_path, suffix, turn):
+        """As Pillow's own exif_transpose: TIFF it turns itself while it reads."""
+        pixels = np.random.default_rng(turn).integers(0, 256, (24, 16, 3), "uint8")
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        file = tmp_path / f"a.{suffix}"
+        options = {"lossless": True} if suffix == "webp" else {}
+        Image.fromarray(pixels).save(file, exif=exif, **options)
+        with Image.open(file) as image:
+            seen = ImageOps.exif_transpose(image).convert("RGB")
+        square, look = decode(file, 24)
+        assert (square == np.asarray(seen.resize((24, 24), Image.Resampling.BILINEAR))).all()
+        assert look.size == upright_size(file) == seen.size[::-1]
+        assert look.orientation == turn
+        assert (np.asarray(read_upright(file)) == np.asarray(seen)).all()
 
     def test_reads_the_first_frame_of_an_animation(self, tmp_path):
         frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 255, 0))]

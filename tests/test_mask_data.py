@@ -12,9 +12,10 @@ from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.formats.mask_layout import VOC_LABELS
 from kzoo.recipes.data.images import upright_size
 from kzoo.recipes.data.mask_batches import MaskBatches
-from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.data.mask_dataset import read_masks, read_test
 from kzoo.recipes.data.masks.pairs import Masked, full_mask
 from kzoo.recipes.evaluation.drawings import palette, write_mask
+from kzoo.segmentation.masks import VOID
 
 SIZE = (40, 30)  # (H, W)
 
@@ -444,3 +445,43 @@ def test_a_written_mask_reads_back(tmp_path):
     # The colours of VOC's first classes, as its development kit prints them.
     assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     assert palette()[255].tolist() == [224, 224, 192]
+
+
+def striped(folder: Path, values: list, count: int = 4) -> Path:
+    """Images, and masks of horizontal stripes of these grey values or colours."""
+    for i in range(count):
+        write_image(folder / "images" / f"{i}.png")
+        stripes = np.array(values, "uint8")[np.arange(SIZE[0]) * len(values) // SIZE[0]]
+        mask(folder / "masks" / f"{i}.png", np.repeat(stripes[:, None], SIZE[1], axis=1))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "values", [[(0, 0, 0), (128, 0, 0), (0, 128, 0)], [0, 7, 33]], ids=["colours", "sparse ids"]
+)
+def test_masks_to_test_on_are_read_as_those_that_were_trained_on(values, tmp_path):
+    train = striped(tmp_path / "a", values)
+    found = read_masks(train, test=striped(tmp_path / "b", values))
+    assert len(found.test) == 4
+    assert np.unique(found.test[0].mask.read()).tolist() == [0, 1, 2]
+    colour = [0, 5, 90] if isinstance(values[0], int) else [(0, 0, 0), (0, 0, 9), (1, 1, 90)]
+    with pytest.raises(ValueError, match="which the model does not"):
+        read_masks(train, test=striped(tmp_path / "c", colour))
+
+
+def test_255_is_void_where_a_model_has_more_classes_than_two(tmp_path):
+    data = striped(tmp_path / "a", [0, 255])
+    found, _ = read_test(data, ("background", "road", "car"))
+    assert np.unique(found[0].mask.read()).tolist() == [0, VOID]
+
+
+def test_roboflow_names_the_values_of_masks(tmp_path):
+    for split in ("train", "valid"):
+        for i in range(3):
+            name = f"{split}{i}_jpg.rf.abc"
+            write_image(tmp_path / split / f"{name}.png")
+            mask(tmp_path / split / f"{name}_mask.png")
+        (tmp_path / split / "_classes.csv").write_text(
+            "Pixel Value, Class\n0, background\n1, cat\n2, dog\n"
+        )
+    assert read_masks(tmp_path).labels == ("background", "cat", "dog")

@@ -56,7 +56,7 @@ TRANSPOSED = {
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-DRAFT = 8  # JPEG decodes at down to 1/8 of each side
+UPRIGHT_FORMATS = ("TIFF",)  # that Pillow itself turns when it reads the pixels
 
 Source = Path | Record  # where an image is read from
 
@@ -115,12 +115,11 @@ def read_image(path: str | Source, side: int) -> np.ndarray:
 def decode(path: Source, side: int) -> tuple[np.ndarray, Look]:
     """Return the image as `read_image` does, and what opening it has shown."""
     with opened(path) as image:
-        turn = orientation(image)
-        size = (image.width, image.height) if turn in TURNED else (image.height, image.width)
+        turn, size = orientation(image), upright_size_of(image)
         # Lets JPEG decode at a fraction of its size.
         image.draft("RGB", (2 * side, 2 * side))
         check_pixels(image)
-        image, remark = to_8_bits(turned(image, turn))
+        image, remark = to_8_bits(upright(image))
         plain = image.mode == "RGB" and "transparency" not in image.info  # to_rgb would copy it
         image = image if plain else to_rgb(image)
         square = image.resize((side, side), Image.Resampling.BILINEAR)
@@ -206,14 +205,24 @@ def turned(image: Image.Image, turn: int) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """Return an opened image as its EXIF has it seen."""
-    return turned(image, orientation(image))
+    return turned(image, left_to_turn(image))
+
+
+def left_to_turn(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image; 1 where Pillow turns it by itself."""
+    return 1 if image.format in UPRIGHT_FORMATS else orientation(image)
+
+
+def upright_size_of(image: Image.Image) -> tuple[int, int]:
+    """Return (H, W) of an opened image as it is seen."""
+    across = left_to_turn(image) in TURNED
+    return (image.width, image.height) if across else (image.height, image.width)
 
 
 def upright_size(path: Source) -> tuple[int, int]:
     """Return (H, W) of an image as it is seen, by its header alone. Raises BadImageError."""
     with opened(path) as image:
-        height, width = image.height, image.width
-        return (width, height) if orientation(image) in TURNED else (height, width)
+        return upright_size_of(image)
 
 
 def to_8_bits(image: Image.Image) -> tuple[Image.Image, str | None]:

@@ -37,6 +37,7 @@ OTHER_FOLDERS = frozenset({
 })  # fmt: skip
 LABELS = ("labels.txt", "classes.txt", "class_names.txt")
 MAPS = ("labelmap.txt", "label_colors.txt", "label_colours.txt", "class_dict.csv", "classes.csv")
+VALUES = "_classes.csv"  # Roboflow's, beside the masks: a value and a name a line
 VOC_LABELS = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
@@ -160,6 +161,9 @@ def mask_names(tree: Tree, issues: list[Issue]) -> Names:
             if found := label_map(file, issues):
                 return found
             return Names(read_labels(file, issues))
+    for file in (path for path in tree.files if path.name.lower() == VALUES):
+        if labels := labels_by_value(file, issues):
+            return Names(labels)
     if any(path.parent.name == "SegmentationClass" for path in tree.images):
         colours = {voc_colour(i): i for i in range(len(VOC_LABELS))}
         return Names(VOC_LABELS, colours, "Pascal VOC")
@@ -174,6 +178,14 @@ def read_labels(file: Path, issues: list[Issue]) -> tuple[str, ...]:
             f"{file} must name from 2 to {VOID - 1} classes, one per line, without duplicates."
         )
     return labels
+
+
+def labels_by_value(file: Path, issues: list[Issue]) -> tuple[str, ...]:
+    """Return the names of the values 0, 1, 2 ... of masks; none where a table has no such rows."""
+    pairs = [row[:2] for row in table_rows(file, issues)[1:] if len(row) > 1]
+    named = {int(value): name for value, name in pairs if value.isdecimal() and name}
+    whole = len(named) == len(pairs) > 1 and sorted(named) == list(range(len(named)))
+    return tuple(named[i] for i in sorted(named)) if whole and len(named) < VOID else ()
 
 
 def label_map(file: Path, issues: list[Issue]) -> Names | None:

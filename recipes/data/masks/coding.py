@@ -7,6 +7,7 @@ once, and said.
 """
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -109,7 +110,23 @@ class Names:
 
     labels: tuple[str, ...] | None = None
     colours: Mapping[int, int] = dataclasses.field(default_factory=dict)  # colour: class
-    source: str = ""  # the name of the file that names colours
+    source: str = ""  # what names colours or ids: a file, or the model
+    ids: Mapping[int, int] = dataclasses.field(default_factory=dict)  # value: class
+
+    @classmethod
+    def of_model(cls, labels: tuple[str, ...]) -> "Names":
+        """Return the classes of a model: the names that kzoo gave them tell their values."""
+        found = [re.fullmatch(r"colour (\d+),(\d+),(\d+)|class (\d+)", label) for label in labels]
+        parts = [one.groups() for one in found if one]
+        if len(parts) < len(labels):
+            return cls(labels)
+        ids = {int(number): i for i, (*_, number) in enumerate(parts) if number}
+        rgb = {
+            colour_of([*map(int, own)]): i for i, (*own, number) in enumerate(parts) if not number
+        }
+        if len(ids) == len(labels) and is_sparse(list(ids)):
+            return cls(labels, source="the model", ids=ids)
+        return cls(labels, rgb, "the model") if len(rgb) == len(labels) else cls(labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +168,8 @@ def decide_with_all(found: Sequence[Values], names: Names, void: int | None) -> 
     if by_palette:
         coding, more, remark = by_palette
         remarks += [remark] if remark else []
+    elif plain and names.ids:
+        coding = Coding(coding.void, names.ids)
     elif plain:
         coding, more, remark = grey_coding(plain, labels, void)
         remarks += [remark] if remark else []
@@ -179,27 +198,24 @@ def grey_coding(
     own = [key for key in keys if key != nothing]
     most, count = keys[-1], len(labels) if labels else 0
     lossy = any(values.lossy for values in found)
-    if void is None and own == [0] and most == VOID:
+    two = count in (0, 2)  # of more classes, 255 is void wherever it stands
+    if void is None and own == [0] and most == VOID and two:
         return Coding(ids={0: 0, VOID: 1}), None, (
             "masks hold nothing but 0 and 255: 255 is read as class 1"
         )  # fmt: skip
-    if (
-        void is None
-        and own == [0, 1]
-        and most == VOID
-        and (not any({1, VOID} <= values.counts.keys() for values in found))
-    ):
+    mixed = any({1, VOID} <= values.counts.keys() for values in found)
+    if void is None and own == [0, 1] and most == VOID and two and not mixed:
         return Coding(ids={0: 0, 1: 1, VOID: 1}), None, (
             "some masks hold 0 and 1, others 0 and 255: 255 is read as class 1 (--void 255 if not)"
         )  # fmt: skip
     if labels and own and own[-1] < count and not lossy:
         return plain, None, ""
-    if len(own) == 2 and own[0] == 0 and own[1] >= PLAIN_IDS and count in (0, 2):
+    if len(own) == 2 and own[0] == 0 and own[1] >= PLAIN_IDS and two:
         coding = Coding(ids={0: 0, own[1]: 1})
         return coding, None, f"masks hold nothing but 0 and {own[1]}: {own[1]} is read as class 1"
     soft = [key for key in keys if SOFT * most < key < (1 - SOFT) * most]
     share = 1 - sum(total[key] for key in soft) / total.total()
-    if count in (0, 2) and most >= 100 and len(keys) > PLAIN_IDS and share >= SOFT_PIXELS:
+    if two and most >= 100 and len(keys) > PLAIN_IDS and share >= SOFT_PIXELS:
         threshold = most // 2
         remark = (
             f"masks hold {len(keys)} grey values, most of them near 0 and {most}, as soft edges "
@@ -214,17 +230,16 @@ def grey_coding(
         if VOID in keys and void is None:
             remark += ". If 255 is void, say --void 255"
         return Coding(ids=steps), None, remark
-    if (
-        not labels
-        and own
-        and own[-1] >= PLAIN_IDS
-        and 2 * len(own) <= own[-1] + 1
-        and (len(own) <= MOST_COLOURS)
-    ):
+    if not labels and is_sparse(own):
         ids = {key: i for i, key in enumerate(own)}
         remark = f"masks hold {len(own)} of the ids to {own[-1]}: each is a class of its own"
         return Coding(nothing, ids), tuple(f"class {key}" for key in own), remark
     return plain, None, ""
+
+
+def is_sparse(ids: Sequence[int]) -> bool:
+    """Whether ids, sorted, are far apart and few, so that each is a class of its own."""
+    return PLAIN_IDS <= max(ids, default=0) >= 2 * len(ids) - 1 and len(ids) <= MOST_COLOURS
 
 
 def even_steps(keys: Sequence[int], count: int) -> dict[int, int] | None:
@@ -294,6 +309,11 @@ def fault_of(values: Values, decided: Decided, names: Names) -> str | None:
             common = max(unknown, key=unknown.__getitem__)
             return f"holds {colour_name(common)}, which {names.source or 'nothing'} does not name"
         return None
+    if names.ids:
+        unknown = {k: n for k, n in values.counts.items() if k not in names.ids}
+        unknown.pop(decided.coding.void, None)
+        if sum(unknown.values()) > COMMON * sum(values.counts.values()):
+            return f"holds class id {max(unknown)}, which {names.source} does not know"
     if values.lossy and decided.coding.threshold is None:
         return "a JPEG cannot be a mask: it blurs class ids. Use PNG"
     return None

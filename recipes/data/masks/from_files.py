@@ -1,6 +1,5 @@
 """The masks of a data set that are files of their own."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from kzoo.recipes.data.formats.mask_layout import mask_names
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import READERS, TURNED, Look, Source, look_at
 from kzoo.recipes.data.layout import Tree
-from kzoo.recipes.data.masks.coding import Values, Void, decide, fault_of, without
+from kzoo.recipes.data.masks.coding import Names, Values, Void, decide, fault_of, without
 from kzoo.recipes.data.masks.files import BadMaskError, MaskFile, look_at_mask
 from kzoo.recipes.data.masks.pairs import BACKGROUND, Pair, Seen
 from kzoo.recipes.data.text import Issue
@@ -37,7 +36,7 @@ def of_files(
         named = [label for label in left if label.casefold() in UNUSED]
         issues += [Issue(data, unused_name(label)) for label in named if void == Void()]
     elif known and not void.names:
-        names = dataclasses.replace(names, labels=known)
+        names = Names.of_model(known)
     with ThreadPoolExecutor(READERS) as pool:
         looks = pool.map(lambda item: look_at_pair(item.path, item.record.source), found)
         shown = list(track(looks, "reading images and masks", len(found)))
