@@ -65,6 +65,8 @@ def locked(lock: Path, *, busy: str | None = None) -> Iterator[None]:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file to, in the same folder; it becomes `path` if the block ends well."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder: name a file in it.")
     part = part_of(path, f"{os.getpid()}-")
     try:
         yield part

@@ -106,3 +106,9 @@ def test_what_killed_processes_left_is_cleared_away(tmp_path):
     (tmp_path / "model.keras").touch()
     remove_parts(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"name a file in it"), replacing(tmp_path):
+        raise AssertionError("nothing is made that cannot be put there")
+    assert not list(tmp_path.parent.glob(".part-*"))

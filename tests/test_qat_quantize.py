@@ -159,7 +159,7 @@ def test_subclassed_and_quantized_models_are_refused(quantized):
 
     with pytest.raises(ValueError, match="functional and sequential models that are built"):
         kzoo.quantize(Own(), calibration=images(2))
-    with pytest.raises(ValueError, match="no int8 form for 'image_quant'"):
+    with pytest.raises(ValueError, match=r"has int8 ranges already.*the float model"):
         kzoo.quantize(quantized, calibration=images(2))
 
 
@@ -198,6 +198,10 @@ def scaled_net() -> keras.Model:
         (np.random.default_rng(0).random((4, 16, 16, 3)), r"are in \[.*another range than"),
         (np.zeros((4, 16, 16, 3)), "only the value 0, so activations have no"),
         (np.full((4, 16, 16, 3), 200), "only the value 200"),
+        (np.ones((4, 16, 8, 3)), r"shape \(N, 16, 16, 3\). Received: .* \(4, 16, 8, 3\)"),
+        (np.ones((4, 16, 16, 1)), r"Received: a calibration batch of shape \(4, 16, 16, 1\)"),
+        (list(np.ones((4, 16, 16, 3))), r"shape \(16, 16, 3\).*make batches: np.stack"),
+        ("photos", "Received: str. For a folder of images"),
     ],
 )
 def test_calibration_images_that_tell_nothing_are_refused(images, message):

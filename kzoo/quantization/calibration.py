@@ -18,12 +18,13 @@ LEAST_SPREAD = 0.03  # of the images' mean values, as a share of the whole range
 
 
 def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
-    """Raise ValueError for calibration images of one value, or in another range than the model's.
+    """Raise ValueError for calibration images of one value, or of another shape or range.
 
-    That range is told by a Rescaling at the model's front: one of 1/127.5 is for [0, 255].
+    The model's range is told by a Rescaling at its front: one of 1/127.5 is for [0, 255].
     """
     low, high = np.inf, -np.inf
     for batch in batches:
+        check_shape(model, batch)
         if batch.size:
             low, high = min(low, float(batch.min())), max(high, float(batch.max()))
     if low > high:
@@ -48,16 +49,38 @@ def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None
         )
 
 
+def check_shape(model: keras.Model, batch: np.ndarray) -> None:
+    """Raise ValueError for a batch of images that the model does not take."""
+    inputs: list[Any] = (
+        getattr(model, "inputs", None) or []
+    )  # none of a subclassed model: refused later
+    if len(inputs) != 1:
+        return
+    shape = inputs[0].shape[1:]
+    if batch.ndim == len(shape) + 1 and all(
+        n in (None, m) for n, m in zip(shape, batch.shape[1:], strict=True)
+    ):
+        return
+    hint = ""
+    if batch.ndim == len(shape):
+        hint = " Of single images make batches: np.stack(images), or dataset.batch(16)."
+    raise ValueError(
+        f"The model takes images of shape {('N', *shape)}. Received: a calibration batch of shape "
+        f"{batch.shape}.{hint}".replace("'", "")
+    )
+
+
 def batched(calibration: Any) -> Iterator[np.ndarray]:
     """The images of a calibration set, a batch at a time."""
     if isinstance(calibration, np.ndarray):
         for i in range(0, len(calibration), BATCH):
             yield calibration[i : i + BATCH].astype(np.float32)
         return
-    if not isinstance(calibration, Iterable):
+    if not isinstance(calibration, Iterable) or isinstance(calibration, str | dict):
         raise ValueError(
             f"calibration must be an array (N, H, W, C) or an iterable of batches. Received: "
-            f"{type(calibration).__name__}"
+            f"{type(calibration).__name__}. For a folder of images see "
+            "keras.utils.image_dataset_from_directory."
         )
     for batch in calibration:
         images = batch[0] if isinstance(batch, tuple | list) else batch

@@ -18,6 +18,7 @@ from kzoo.quantization.correct import correct_biases
 from kzoo.quantization.emit import emit
 from kzoo.quantization.equalize import equalize
 from kzoo.quantization.graph import Graph
+from kzoo.quantization.layers import FakeQuant
 from kzoo.quantization.lower import HARD_SWISH, lower
 from kzoo.quantization.output_ranges import CHOOSING, JUDGING, refine
 from kzoo.quantization.read import Kept, read
@@ -84,6 +85,11 @@ def quantize(
         raise ValueError(
             "quantize() takes the ranges of activations from images: pass about 100 of those the "
             "model was trained on, calibration=images (N, H, W, C)."
+        )
+    if any(isinstance(layer, FakeQuant) for layer in model._flatten_layers()):
+        raise ValueError(
+            f"{model.name!r} has int8 ranges already. Convert it with kzoo.tflite.convert, or give "
+            "quantize() the float model that it was made from."
         )
     if isinstance(calibration, Iterator):
         calibration = list(batched(calibration))  # it is read more than once

@@ -123,6 +123,8 @@ def drafted(
     """
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
+    if request.out.is_dir():
+        raise IsADirectoryError(f"{str(request.out)!r} is a folder: name a file in it.")
     kerass = isinstance(model, keras.Model | str | os.PathLike)  # and not tf-keras'
     if kerass and keras.backend.backend() != "tensorflow":
         progress(STEPS[2])
