@@ -71,6 +71,29 @@ def scaling(offset: Any) -> Literal["tf", "torch"] | None:
     return fits[0] if fits else None
 
 
+DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value
+
+
+def check_range(model: keras.Model, low: float, high: float, what: str = "The images") -> None:
+    """Raise ValueError if values in [low, high] are none that the model's first layer takes.
+
+    The range is told by a Rescaling at the model's front: one of 1/127.5 is for [0, 255].
+    """
+    first = next((x for x in model.layers if isinstance(x, layers.Rescaling)), None)
+    if first is None or first.input is not model.inputs[0]:
+        return
+    scale, offset = np.asarray(first.scale, np.float64), np.asarray(first.offset, np.float64)
+    ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
+    span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
+    if span < DARKEST or most > BRIGHTEST:
+        raise ValueError(
+            f"{what} are in [{low:g}, {high:g}], and the model begins with "
+            f"Rescaling({np.ravel(scale)[0]:.6g}), which makes [{ends.min():.3g}, "
+            f"{ends.max():.3g}] of that: they are in another range than the model's. Pass images "
+            "as the model takes them, [0, 255] for Rescaling(1 / 127.5)."
+        )
+
+
 def stretch(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Return an image (H, W, C), uint8 or float, stretched to (height, width), as float32.
 

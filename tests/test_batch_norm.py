@@ -179,6 +179,16 @@ class Composite(keras.layers.Layer):
 
 
 @pytest.mark.backend
+def test_images_of_another_range_are_refused():
+    model = kzoo.MobileNetV2(0.35, input_shape=(32, 32, 3), include_top=False)
+    images = np.random.default_rng(0).random((4, 32, 32, 3))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"in \[0.*another range than the model's"):
+        kzoo.recalibrate_batch_norm(model, images)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_frozen_batch_norms_keep_everything_in_training():
     model = drawn(nested())
     kzoo.freeze_batch_norm(model)

@@ -82,6 +82,13 @@ def test_features_at_odd_sizes_are_keras_applications(build, pooling, size):
     assert_same(*both(ours, theirs, pixels(*size) / (127.5 if v2 else 1)), exact=v2)
 
 
+def test_input_shape_beside_an_input_tensor_of_another_is_refused():
+    image = keras.Input((64, 64, 3))
+    with pytest.raises(ValueError, match=r"input_shape must be left out, or input_tensor's, \(64"):
+        kzoo.MobileNetV2(0.35, input_tensor=image, input_shape=(32, 32, 3))
+    kzoo.MobileNetV2(0.35, input_tensor=image, input_shape=(64, 64, 3))
+
+
 def test_pixels_are_prepared_as_keras_applications_prepares_them():
     x = pixels(64, 64)
     ours = fill(kzoo.MobileNetV2(0.35, input_shape=(64, 64, 3)))

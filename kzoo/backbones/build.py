@@ -86,13 +86,16 @@ def dilate(
     return tuple(dilated)
 
 
+SHAPE = (224, 224, 3)
+
+
 def build(
     model_name: str,
     rows: tuple[Row, ...],
     head: Head,
     alpha: float = 1.0,
     *,
-    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    input_shape: tuple[int | None, int | None, int] = SHAPE,
     include_top: bool = True,
     weights: str | os.PathLike[str] | None = None,
     input_tensor: Tensor | None = None,
@@ -124,7 +127,9 @@ def build(
     else:
         tensor = isinstance(input_tensor, keras.KerasTensor)
         require("input_tensor", input_tensor, tensor, "a Keras tensor, such as keras.Input gives")
-        check_shape("input_tensor", input_tensor.shape[1:])
+        shape = check_shape("input_tensor", input_tensor.shape[1:])
+        same = tuple(input_shape) in (SHAPE, shape)
+        require("input_shape", input_shape, same, f"left out, or input_tensor's, {shape}")
         image = input_tensor
     if include_top and head.flatten:
         fixed = None not in image.shape[1:]

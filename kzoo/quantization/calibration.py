@@ -6,11 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from kzoo.preprocessing import check_range
 from kzoo.quantization.ranges import pixel_range
 
 BATCH = 16
 EMPTY = "The calibration set is empty: quantize() needs about 100 images."
-DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value
 # Draws of 100 photos gave a V3-Small's logits within .4 dB of each other.
 ENOUGH = 100  # images
 MOST_COPIES = 0.1  # of the images
@@ -18,10 +18,7 @@ LEAST_SPREAD = 0.03  # of the images' mean values, as a share of the whole range
 
 
 def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
-    """Raise ValueError for calibration images of one value, or of another shape or range.
-
-    The model's range is told by a Rescaling at its front: one of 1/127.5 is for [0, 255].
-    """
+    """Raise ValueError for calibration images of one value, or of another shape or range."""
     low, high = np.inf, -np.inf
     for batch in batches:
         check_shape(model, batch)
@@ -34,19 +31,7 @@ def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None
             f"The calibration images contain only the value {low:g}, so activations have no "
             "range. Pass about 100 images like those that the model will see."
         )
-    first = next((x for x in model.layers if isinstance(x, keras.layers.Rescaling)), None)
-    if first is None or first.input is not model.inputs[0]:
-        return
-    scale, offset = np.asarray(first.scale, np.float64), np.asarray(first.offset, np.float64)
-    ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
-    span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
-    if span < DARKEST or most > BRIGHTEST:
-        raise ValueError(
-            f"The calibration images are in [{low:g}, {high:g}], and the model begins with "
-            f"Rescaling({np.ravel(scale)[0]:.6g}), which makes [{ends.min():.3g}, "
-            f"{ends.max():.3g}] of that: they are in another range than the model's. Pass images "
-            "as the model takes them, [0, 255] for Rescaling(1 / 127.5)."
-        )
+    check_range(model, low, high, "The calibration images")
 
 
 def check_shape(model: keras.Model, batch: np.ndarray) -> None:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from kzoo.arguments import is_whole, require
+from kzoo.preprocessing import check_range
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 CHUNK = 8  # images in one pass, whose inputs of all batch norms are in memory at once
@@ -49,8 +50,9 @@ def recalibrate_batch_norm(
     batch_size: for an array.
     steps: number of batches to use; None uses all.
 
-    Raises ValueError if there are no images, and for batch norms that cannot be reached (inside
-    subclassed models and layers) or have no gamma or beta.
+    Raises ValueError if there are no images, for images in another range than the model's first
+    layer takes (pixels in [0, 1] of a model for [0, 255]), and for batch norms that cannot be
+    reached (inside subclassed models and layers) or have no gamma or beta.
     """
     require("batch_size", batch_size, is_whole(batch_size) and batch_size >= 1, "at least 1")
     fits = steps is None or (is_whole(steps) and steps >= 1)
@@ -70,10 +72,12 @@ def recalibrate_batch_norm(
                 "other statistics. Pass the part of the model whose batch norms have both."
             )
     moments: dict[int, Moments] = {}
+    low, high = np.inf, -np.inf
     for batch in batches(images, batch_size, steps):
         shape = model.inputs[0].shape
         fits = len(batch) > 0 and batch.ndim == len(shape)
         require("images", batch.shape, fits, f"batches of the model's input, {shape}")
+        low, high = min(low, float(batch.min())), max(high, float(batch.max()))
         size = min(CHUNK, len(batch))
         for start in range(0, len(batch), size):
             piece = batch[start : start + size]
@@ -83,6 +87,8 @@ def recalibrate_batch_norm(
                 moments.setdefault(id(norm), Moments()).add(values[: len(piece)], norm.axis)
     if not moments and found:
         raise ValueError("images is empty: pass a few hundred images, or batches of them.")
+    if low < high:
+        check_range(model, low, high)
     for norm in probe.norms():
         move(norm, moments[id(norm)])
 

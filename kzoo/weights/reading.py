@@ -32,7 +32,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     if not file.exists():
         raise FileNotFoundError(
-            f'weights={str(path)!r}: there is no such file. weights is "imagenet", None or a path.'
+            f'weights={str(path)!r}: there is no such file. weights is "imagenet", None or a path. '
+            'kzoo.list_weights() lists all names, such as "imagenet:timm".'
         )
     data = file.read_bytes()
     recognised = [read for knows, read in FORMATS if knows(data)]
