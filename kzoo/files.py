@@ -1,13 +1,14 @@
 """Files and folders that appear whole or not at all, and names for files that are theirs alone."""
 
 import contextlib
+import csv
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 try:
     import fcntl
@@ -100,9 +101,13 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def utf_8_writer(path: Path) -> IO[str]:
-    """Open a file to write lines to (`csv.writer`), names that are no UTF-8 among them."""
-    return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, whole or not at all; names that are no UTF-8 with backslashes."""
+    with (
+        replacing(path) as part,
+        part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
+    ):
+        csv.writer(out).writerows(rows)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,5 @@
 """What a detection run leaves for people: sections of its page, and predictions.csv."""
 
-import csv
 import dataclasses
 import html
 from collections import Counter
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kzoo.detection.detections import Detections
-from kzoo.files import replacing, utf_8_writer
+from kzoo.files import write_csv
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
 from kzoo.recipes.evaluation.box_metrics import (
     AREAS,
@@ -40,6 +39,7 @@ GREY, BLUE, GREEN = "#9aa5b8", "#2458d3", "#1b7f4b"
 class BoxResults(RunResults):
     """What a detection run reached on its validation images; precisions in [0, 1]."""
 
+    told = (("map", "mAP"), ("map50", "mAP50"))
     float_map: float
     float_map50: float
     int8_map: float
@@ -52,27 +52,6 @@ class BoxResults(RunResults):
             for kind, score in evaluation.val.scores.items()
             for name in ("map", "map50")
         }
-
-    def summary(self) -> str:
-        return (
-            f"mAP {self.float_map:.3f} float, {self.int8_map:.3f} int8; "
-            f"mAP50 {self.float_map50:.3f} float, {self.int8_map50:.3f} int8"
-        )
-
-    def test_summary(self) -> str:
-        if not self.test:
-            return ""
-        exact, int8 = (self.test[kind] for kind in (FLOAT, INT8))
-        pairs = [
-            f"{name} {precision(exact[key])} float, {precision(int8[key])} int8"
-            for name, key in (("mAP", "map"), ("mAP50", "map50"))
-        ]
-        return f"on the test images: {'; '.join(pairs)}"
-
-
-def precision(value: float | None) -> str:
-    """Return a precision of results.json as people read it."""
-    return "-" if value is None else f"{value:.3f}"
 
 
 def write_files(run: Run, evaluation: Evaluation) -> None:
@@ -288,14 +267,14 @@ def draw_data(dataset: BoxDataset) -> Figure:
 
 def write_predictions(file: Path, split: SplitEvaluation, labels: Sequence[str]) -> None:
     """Write one line per object that a model finds, from `SHOWN` on, boxes in the image's px."""
-    with replacing(file) as part, utf_8_writer(part) as out:
-        writer = csv.writer(out)
-        writer.writerow(["file", "model", "label", "score", "ymin", "xmin", "ymax", "xmax"])
-        for i, example in enumerate(split.examples):
-            for name, found in split.predictions.items():
-                for box, label, score in found[i].above(SHOWN).scaled(*example.size):
-                    corners = [f"{value:.1f}" for value in box]
-                    writer.writerow([example.path, name, labels[label], f"{score:.4f}", *corners])
+    rows = (
+        (example.path, name, labels[label], f"{score:.4f}", *(f"{value:.1f}" for value in box))
+        for i, example in enumerate(split.examples)
+        for name, found in split.predictions.items()
+        for box, label, score in found[i].above(SHOWN).scaled(*example.size)
+    )
+    head = ("file", "model", "label", "score", "ymin", "xmin", "ymax", "xmax")
+    write_csv(file, [head, *rows])
 
 
 REPORT = Report(

@@ -28,6 +28,7 @@ SIDE = 240  # px of a drawn image
 class MaskResults(RunResults):
     """What a segmentation run reached on its validation images; shares in [0, 1]."""
 
+    told = (("mean_iou", "mean IoU"),)
     float_iou: float
     int8_iou: float
     agreement: float  # pixels of which float and int8 say the same
@@ -42,16 +43,7 @@ class MaskResults(RunResults):
         }
 
     def summary(self) -> str:
-        return (
-            f"mean IoU {self.float_iou:.3f} float, {self.int8_iou:.3f} int8; they agree on "
-            f"{self.agreement:.1%} of the pixels"
-        )
-
-    def test_summary(self) -> str:
-        if not self.test:
-            return ""
-        exact, int8 = (self.test[kind]["mean_iou"] for kind in (FLOAT, INT8))
-        return f"on the test images: mean IoU {exact:.3f} float, {int8:.3f} int8"
+        return f"{super().summary()}; they agree on {self.agreement:.1%} of the pixels"
 
 
 def score_pairs(

@@ -4,12 +4,12 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from kzoo.files import write_json
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.provenance import Provenance
-from kzoo.recipes.task import Run
+from kzoo.recipes.task import FLOAT, INT8, Run
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import WEIGHTS
 
@@ -23,6 +23,8 @@ class RunResults:
     A task adds its main figures as fields.
     """
 
+    # Of the task's figures, those that a summary tells, and what it calls each.
+    told: ClassVar[tuple[tuple[str, str], ...]] = ()
     folder: Path
     val: Mapping[str, Any]
     test: Mapping[str, Any] | None = None  # None where the data have no test split
@@ -43,8 +45,8 @@ class RunResults:
         return {}
 
     def summary(self) -> str:
-        """Return the figures in a sentence."""
-        return f"validation: {self.val}"
+        """Return the figures on the validation images in a sentence."""
+        return self.both_models(self.val)
 
     def choice(self) -> str:
         """Return a sentence on the weights that the int8 file has; empty where none were chosen."""
@@ -54,7 +56,14 @@ class RunResults:
 
     def test_summary(self) -> str:
         """Return the figures on the test images in a sentence; empty without any."""
-        return f"test: {self.test}" if self.test else ""
+        return f"on the test images: {self.both_models(self.test)}" if self.test else ""
+
+    def both_models(self, figures: Mapping[str, Any]) -> str:
+        """Return the figures that are told, of the float and the int8 model."""
+        exact, int8 = figures[FLOAT], figures[INT8]
+        return "; ".join(
+            f"{name} {three(exact[key])} float, {three(int8[key])} int8" for key, name in self.told
+        )
 
     def __str__(self) -> str:
         float_bytes, int8_bytes = (
@@ -70,6 +79,11 @@ class RunResults:
             f"        kzoo android {self.folder}             an Android app around it",
         ]
         return "\n".join(lines)
+
+
+def three(value: float | None) -> str:
+    """Return a figure of results.json, where nan is None, as people read it."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def write_results(

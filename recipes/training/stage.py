@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from kzoo.recipes.training.checkpoints import Row
 
 
@@ -29,6 +31,16 @@ class Stage:
     ema: float = 0.0
     title: str = ""  # what people call it; empty: its name
     cost: float = 1.0  # time that an epoch takes, about, against one of the whole network
+
+    def schedule(self, steps: int, library: Any = keras) -> Any:
+        """Return the learning rate over that many steps; `library`: keras or tf_keras."""
+        warmup = max(1, int(steps * self.warmup))
+        return library.optimizers.schedules.CosineDecay(
+            self.learning_rate / warmup,
+            max(1, steps - warmup),
+            warmup_target=self.learning_rate,
+            warmup_steps=warmup,
+        )
 
     def rank(self, row: Row) -> tuple[float, ...]:
         """Return what is the larger the better an epoch is."""

@@ -76,15 +76,8 @@ def transfer_stages(
 
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
     """Optimizer, loss and metrics of a stage that takes `steps` steps in all."""
-    warmup = max(1, int(steps * stage.warmup))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        stage.learning_rate / warmup,
-        max(1, steps - warmup),
-        warmup_target=stage.learning_rate,
-        warmup_steps=warmup,
-    )
     optimizer = Adam(
-        schedule,
+        stage.schedule(steps),
         gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
         use_ema=stage.ema > 0,
         ema_momentum=stage.ema,

@@ -81,14 +81,7 @@ def fit_tf_keras(
     """
     tf_keras = neighbour("tf_keras", "tfmot")
     steps = stage.epochs * len(train(0)) if stage.epochs else 1
-    warmup = max(1, int(steps * stage.warmup))
-    schedule = tf_keras.optimizers.schedules.CosineDecay(
-        stage.learning_rate / warmup,
-        max(1, steps - warmup),
-        warmup_target=stage.learning_rate,
-        warmup_steps=warmup,
-    )
-    optimizer = tf_keras.optimizers.Adam(schedule)
+    optimizer = tf_keras.optimizers.Adam(stage.schedule(steps, tf_keras))
     quantized.compile(optimizer, "categorical_crossentropy", ["accuracy"])
     optimizer.build(quantized.trainable_variables)
     state = [*quantized.weights, *optimizer.variables]

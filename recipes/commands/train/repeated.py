@@ -1,26 +1,31 @@
-"""--seeds, which every command that trains has."""
+"""What the commands that train have in common: their data are looked at, and --seeds."""
 
 import dataclasses
-from collections.abc import Callable
+import importlib
 from typing import Any
 
-from kzoo.recipes.options import at_least, option
+from kzoo.recipes.inputs import require_data
+from kzoo.recipes.options import Command, at_least, option
 
 SEEDS = "repeat the run with this many seeds, in OUT/seed-0 and on, and print mean and spread"
 
 
-def with_seeds(config: type) -> type:
-    """Return an options class with the fields of a recipe's Config, and `seeds`."""
+def training_command(config: Any, about: str, example: str) -> Command:
+    """Return the command of a recipe: the flags are the fields of its Config, and --seeds."""
     seeds = ("seeds", int, option(SEEDS, 1, lasting=False))
-    return dataclasses.make_dataclass(config.__name__, [seeds], bases=(config,), frozen=True)
+    options = dataclasses.make_dataclass(config.__name__, [seeds], bases=(config,), frozen=True)
 
+    def run(options: Any) -> Any:
+        """Return what the recipe reached; its spread where there are several seeds."""
+        require_data(options.data)
+        at_least(options, {"seeds": 1})
+        module = importlib.import_module(f"kzoo.recipes.{config.task}")  # imports Keras
+        recipe = getattr(module, config.task)
+        values = dict(vars(options))
+        if values.pop("seeds") == 1:
+            return recipe(**values)
+        from kzoo.recipes.programs.seeds import over_seeds
 
-def run_recipe(recipe: Callable[..., Any], options: Any) -> Any:
-    """Return what a recipe reached with these options; its spread where there are several seeds."""
-    at_least(options, {"seeds": 1})
-    values = dict(vars(options))
-    if values.pop("seeds") == 1:
-        return recipe(**values)
-    from kzoo.recipes.programs.seeds import over_seeds  # imports Keras
+        return over_seeds(recipe, seeds=options.seeds, **values)
 
-    return over_seeds(recipe, seeds=options.seeds, **values)
+    return Command(config.task, about, options, run, example)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kzoo.files import replacing, utf_8_writer
+from kzoo.files import replacing, write_csv
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Images, read_image
 from kzoo.recipes.evaluation.classification.attention import class_maps, shown_on
@@ -92,6 +92,7 @@ def score_classes(probabilities: np.ndarray, split: Split, labels: Sequence[str]
 class ClassResults(RunResults):
     """What a classification run reached on its validation images; accuracies in [0, 1]."""
 
+    told = (("accuracy", "accuracy"),)
     float_accuracy: float
     int8_accuracy: float
     agreement: float
@@ -110,16 +111,9 @@ class ClassResults(RunResults):
         poor = self.agreement < LEAST_AGREEMENT
         advice = ". That is little: kzoo compare and kzoo sensitivity show where it is lost"
         return (
-            f"accuracy {self.float_accuracy:.3f} float, {self.int8_accuracy:.3f} int8; they agree "
-            f"on {self.agreement:.1%} of the images (SQNR of the logits {self.sqnr_db:.1f} dB)"
-            f"{advice if poor else ''}"
+            f"{super().summary()}; they agree on {self.agreement:.1%} of the images (SQNR of the "
+            f"logits {self.sqnr_db:.1f} dB){advice if poor else ''}"
         )
-
-    def test_summary(self) -> str:
-        if not self.test:
-            return ""
-        exact, int8 = (self.test[kind]["accuracy"] for kind in (FLOAT, INT8))
-        return f"on the test images: accuracy {exact:.3f} float, {int8:.3f} int8"
 
 
 def write_files(run: Run, evaluation: Evaluation) -> None:
@@ -326,18 +320,15 @@ def write_predictions(
     file: Path, split: Split, labels: Sequence[str], predictions: Mapping[str, np.ndarray]
 ) -> None:
     """Write one line per image: its label, and each model's class and probability."""
-    with replacing(file) as part, utf_8_writer(part) as out:
-        writer = csv.writer(out)
-        writer.writerow(
-            ["file", "label", *(f"{n}{c}" for n in predictions for c in ("", "_probability"))]
-        )
-        for i, path in enumerate(split.paths):
-            cells = [
-                cell
-                for scores in predictions.values()
-                for cell in (labels[scores[i].argmax()], f"{scores[i].max():.4f}")
-            ]
-            writer.writerow([path, labels[split.targets[i]], *cells])
+    head = ["file", "label", *(f"{n}{c}" for n in predictions for c in ("", "_probability"))]
+    rows = (
+        [path, labels[split.targets[i]], *(
+            cell for scores in predictions.values()
+            for cell in (labels[scores[i].argmax()], f"{scores[i].max():.4f}")
+        )]
+        for i, path in enumerate(split.paths)
+    )  # fmt: skip
+    write_csv(file, [head, *rows])
 
 
 def right_answers(folder: Path, split: str) -> dict[str, dict[str, float]]:

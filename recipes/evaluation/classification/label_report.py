@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kzoo.files import replacing, utf_8_writer
+from kzoo.files import write_csv
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import read_image
 from kzoo.recipes.evaluation.classification.class_report import (
@@ -78,6 +78,7 @@ def label_predictor(file: Path, top: int) -> Predictor:
 class LabelResults(RunResults):
     """What a multi-label run reached on its validation images; figures in [0, 1]."""
 
+    told = (("map", "mAP"), ("micro_f1", "F1 of all decisions"))
     float_map: float
     int8_map: float
     float_micro_f1: float
@@ -110,20 +111,9 @@ class LabelResults(RunResults):
 
     def summary(self) -> str:
         return (
-            f"mAP {self.float_map:.3f} float, {self.int8_map:.3f} int8; F1 of all decisions "
-            f"{self.float_micro_f1:.3f} float, {self.int8_micro_f1:.3f} int8; they agree on "
-            f"{self.agreement:.1%} of the decisions (SQNR of the logits {self.sqnr_db:.1f} dB)"
+            f"{super().summary()}; they agree on {self.agreement:.1%} of the decisions (SQNR of "
+            f"the logits {self.sqnr_db:.1f} dB)"
         )
-
-    def test_summary(self) -> str:
-        if not self.test:
-            return ""
-        words = [
-            f"{name} {number(self.test[FLOAT][key] or np.nan)} float, "
-            f"{number(self.test[INT8][key] or np.nan)} int8"
-            for name, key in (("mAP", "map"), ("F1 of all decisions", "micro_f1"))
-        ]
-        return f"on the test images: {'; '.join(words)}"
 
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
@@ -219,19 +209,16 @@ def write_files(run: Run, evaluation: Evaluation) -> None:
 
 
 def write_predictions(file: Path, val: Any, labels: Sequence[str]) -> None:
-    with replacing(file) as part, utf_8_writer(part) as out:
-        writer = csv.writer(out)
-        kinds = list(val.predictions)
-        writer.writerow(
-            ["file", "label", "true", *(f"{n}{c}" for n in kinds for c in ("", "_probability"))]
-        )
-        for i, path in enumerate(val.examples.paths):
-            for k, label in enumerate(labels):
-                answers = [
-                    cell for found in val.predictions.values()
-                    for cell in (int(found.decisions[i, k]), f"{found.probabilities[i, k]:.4f}")
-                ]  # fmt: skip
-                writer.writerow([path, label, int(val.examples.targets[i, k]), *answers])
+    columns = (f"{kind}{what}" for kind in val.predictions for what in ("", "_probability"))
+    rows = (
+        [path, label, int(val.examples.targets[i, k]), *(
+            cell for found in val.predictions.values()
+            for cell in (int(found.decisions[i, k]), f"{found.probabilities[i, k]:.4f}")
+        )]
+        for i, path in enumerate(val.examples.paths)
+        for k, label in enumerate(labels)
+    )  # fmt: skip
+    write_csv(file, [["file", "label", "true", *columns], *rows])
 
 
 def right_decisions(folder: Path, split: str) -> dict[str, dict[str, float]]:
