@@ -507,6 +507,8 @@ def test_paths_that_are_not_there(tiny, tmp_path):
         convert(tiny, tmp_path / "none" / "a.tflite", scheme="float32")
     with pytest.raises(FileNotFoundError, match="no model file"):
         convert(tmp_path / "none.keras", tmp_path / "a.tflite", scheme="float32")
+    with pytest.raises(ValueError, match=r"must be named NAME.tflite. Received: .*model.keras"):
+        convert(tiny, tmp_path / "model.keras", scheme="float32")
 
 
 def test_models_that_are_not_of_one_image(tmp_path):

@@ -34,6 +34,10 @@ class Request:
     float_first: bool = False  # as in `Form`
 
     def __post_init__(self) -> None:
+        if self.out.suffix != ".tflite":
+            raise ValueError(
+                f"The file to write must be named NAME.tflite. Received: {str(self.out)!r}"
+            )
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(
                 f"batch_size must be a whole number >= 1. Received: {self.batch_size!r}"

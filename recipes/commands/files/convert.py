@@ -93,6 +93,8 @@ def run(options: ConvertOptions) -> Any:
         raise ValueError("--pareto goes with --max-drop: it keeps the files that --max-drop tries.")
     if options.max_drop is not None and options.target != "cpu":
         raise ValueError("--max-drop searches int8 files for the CPU: leave --target out.")
+    if Path(options.out).suffix != ".tflite":
+        raise ValueError(f"The file to write must be named NAME.tflite. Received: {options.out!r}")
     for folder in (options.calibration, options.check):
         if folder is not None:
             require_data(folder)
