@@ -38,6 +38,7 @@ from kzoo.recipes.evaluation.classification.temperature import (
     at_temperature,
     divide_logits,
     fit_temperature,
+    logits_layer,
 )
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, nothing, register_task
@@ -80,8 +81,11 @@ def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> 
 
 
 def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Model:
-    """Return the classifier, with the weights that the config names."""
-    return kzoo.get_model(config.model)(
+    """Return the classifier, with the weights that the config names.
+
+    Raises ValueError where the config asks for a temperature and the model takes none.
+    """
+    model = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(config.size, config.size, 3),
         classes=len(dataset.labels),
@@ -89,6 +93,9 @@ def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Mo
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,
     )
+    if activation == "softmax" and config.temperature:
+        logits_layer(model)  # refuses now, not after the training
+    return model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,10 +176,14 @@ class Stages:
         Pretrained batch normalization keeps its statistics: a batch of 32 knows less than ImageNet,
         and weights from a .tflite file come without the statistics of their own activations.
         """
-        config = self.run.config
+        config, side = self.run.config, self.train_side
+        if self.why_full_size and config.train_scale != 1:
+            progress.show(
+                f"The whole network trains on images of {side} px, not of {config.train_scale:g} "
+                f"of that (train_scale): {self.why_full_size}"
+            )
         if self.normalizes_kernels:
             normalize_kernels(net)
-        side = config.size if teacher else self.train_side
         learning = net if side == config.size else of_any_size(net, side)
         if learning is None:
             progress.show(f"It trains on {config.size} px: {config.model} takes no other size")
@@ -190,14 +201,19 @@ class Stages:
         return self.pretrained and bool(self.run.config.normalize_kernels)
 
     @property
-    def train_side(self) -> int:
-        """Side in px of the training images of the whole network, a multiple of 16 or --size.
+    def why_full_size(self) -> str | None:
+        """Why the whole network trains at --size whatever the scale; None where it does not."""
+        if self.run.config.teacher is not None:
+            return "the teacher takes images of one size"
+        if not self.pretrained:
+            return "without pretrained weights, batch norms learn the statistics of this size"
+        return None
 
-        Batch norms that learn would learn statistics of another size: then it is --size, as with a
-        scale of 1.
-        """
+    @property
+    def train_side(self) -> int:
+        """Side in px of the training images of the whole network, a multiple of 16 or --size."""
         config = self.run.config
-        if not self.pretrained or config.train_scale == 1:
+        if self.why_full_size or config.train_scale == 1:
             return int(config.size)
         return min(config.size, max(32, 16 * round(config.size * config.train_scale / 16)))
 

@@ -10,6 +10,7 @@ from kzoo.recipes import configs, pipeline
 from kzoo.recipes.configs import ClassifyConfig
 from kzoo.recipes.data import augment as augment_module
 from kzoo.recipes.data.augment import AUGMENTS, Augment, Batches, warp
+from kzoo.recipes.data.augmentation import filters as filters_module
 from kzoo.recipes.data.augmentation.filters import FILTERS, erase, filtered
 from kzoo.recipes.data.augmentation.mirroring import why_not_mirrored
 from kzoo.recipes.data.augmentation.mixing import Mixing
@@ -135,6 +136,22 @@ def test_filters_change_what_they_say(name):
     }
     if name in by_hand:
         np.testing.assert_allclose(seen, by_hand[name], atol=1)
+
+
+@pytest.mark.parametrize("name", ["sharpen", "blur"])
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_opencv_filters_as_pillow_does(name, strength, monkeypatch):
+    """Inside of the rim, which Pillow leaves as it is; its Gaussian is three means, to 2 levels."""
+    pytest.importorskip("cv2")
+    ramp = np.linspace(0, 200, 96)
+    waves = ramp[:, None, None] + 40 * np.sin(ramp[None, :, None] / [3, 5, 7]) + 20
+    image = Image.fromarray(waves.clip(0, 255).astype("uint8"))
+    by = {}
+    for opencv in (False, True):
+        monkeypatch.setattr(filters_module, "OPENCV", opencv)
+        by[opencv] = np.asarray(FILTERS[name](image, strength)).astype(int)[1:-1, 1:-1]
+    np.testing.assert_allclose(by[True], by[False], atol=2)
+    assert np.abs(by[True] - by[False]).mean() < 0.5
 
 
 def test_as_many_filters_as_asked_for():

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 import kzoo
 from kzoo.files import write_json
+from kzoo.recipes.classify import build
 from kzoo.recipes.cli import main
+from kzoo.recipes.configs import ClassifyConfig
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.evaluation.classification.attention import class_maps, shown_on
 from kzoo.recipes.evaluation.classification.class_details import (
@@ -91,6 +94,27 @@ def test_a_net_whose_logits_are_not_linear_takes_no_temperature():
     model = keras.Model(image, keras.layers.Activation("softmax", name="predictions")(x))
     with pytest.raises(ValueError, match="come from 'odd', a Dense: a temperature needs"):
         divide_logits(model, 2.0)
+
+
+def test_a_net_without_predictions_takes_no_temperature():
+    image = keras.Input((4,))
+    model = keras.Model(image, keras.layers.Dense(3, name="scores")(image), name="mine")
+    with pytest.raises(ValueError, match=r"mine has no layer named 'predictions'.*last layer is"):
+        divide_logits(model, 2.0)
+
+
+@pytest.mark.parametrize("temperature", [False, True])
+def test_a_temperature_that_a_model_cannot_take_is_refused_before_the_training(
+    temperature, monkeypatch
+):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="scores")])
+    monkeypatch.setattr(kzoo, "get_model", lambda name: lambda *args, **options: model)
+    config = ClassifyConfig("photos", temperature=temperature)
+    if not temperature:
+        assert build(config, SimpleNamespace(labels="xyz")) is model
+        return
+    with pytest.raises(ValueError, match="no layer named 'predictions'"):
+        build(config, SimpleNamespace(labels="xyz"))
 
 
 def test_a_wrong_label_is_found_by_confident_learning():

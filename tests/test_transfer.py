@@ -59,6 +59,29 @@ def test_the_side_of_training_images(side, settings):
     assert Stages(Run(TASK, vars(config), None, Path("run"), config)).train_side == side
 
 
+@pytest.mark.parametrize(
+    ("reason", "settings"),
+    [
+        (None, {}),
+        (None, {"weights": "none", "train_scale": 1.0}),
+        ("without pretrained weights", {"weights": "none"}),
+        ("the teacher", {"teacher": "teacher.keras"}),
+    ],
+)
+def test_a_train_scale_that_is_not_used_is_said(reason, settings, monkeypatch, capsys):
+    monkeypatch.setattr("kzoo.recipes.configs.require_model", lambda source: None)
+    monkeypatch.setattr(kzoo, "distill", lambda net, teacher, weight: SimpleNamespace(student=net))
+    config = ClassifyConfig("photos", model=settings.pop("model", "mobilenet_v3_small"), **settings)
+    stages = Stages(Run(TASK, vars(config), None, Path("run"), config))
+    net = small()
+    monkeypatch.setattr(Stages, "fit", lambda self, net, stage, fit, **options: (net, []))
+    monkeypatch.setattr(Stages, "balance", lambda self: None)
+    stages.whole(net, None, None, teacher=net if config.teacher else None)
+    said = capsys.readouterr().out
+    wanted = "The whole network trains on images of 224 px, not of 0.86 of that (train_scale): "
+    assert (wanted + reason in " ".join(said.split())) if reason else "train_scale" not in said
+
+
 def test_train_scale_is_a_share():
     with pytest.raises(ValueError, match=r"train_scale must be in \[.25, 1\]. Received: 1.2"):
         ClassifyConfig("photos", train_scale=1.2)

@@ -17,14 +17,8 @@ from PIL import Image
 
 from kzoo.recipes.data.augmentation.filters import erase, filtered
 from kzoo.recipes.data.augmentation.mixing import Mixing
+from kzoo.recipes.data.augmentation.opencv import OPENCV, cv2
 
-try:
-    import cv2
-except ImportError:  # an optional extra: Pillow moves images too, at five times the cost
-    cv2 = None  # type: ignore[assignment]
-
-# OpenCV before 5 rounds coordinates to 1/32 px.
-OPENCV = cv2 is not None and int(cv2.__version__.split(".")[0]) >= 5
 WORKERS = min(32, max(2, os.cpu_count() or 2))  # threads that make batches
 
 

@@ -1,7 +1,8 @@
 """Filters of one image, after RandAugment (https://arxiv.org/abs/1909.13719), and random erasing.
 
-All are functions of an image and a random generator. Pillow does the work: Keras' RandAugment layer
-draws from a generator of its own, so that what it does to an example depends on those before it.
+All are functions of an image and a random generator. Pillow and OpenCV do the work: Keras'
+RandAugment layer draws from a generator of its own, so that what it does to an example depends on
+those before it.
 """
 
 import io
@@ -9,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from kzoo.recipes.data.augmentation.opencv import OPENCV, cv2
 
 Filter = Callable[[Image.Image, float], Image.Image]  # (image, strength in [0, 1]) -> image
 
@@ -22,12 +25,22 @@ def solarize(image: Image.Image, strength: float) -> Image.Image:
 
 
 def sharpen(image: Image.Image, strength: float) -> Image.Image:
-    return ImageEnhance.Sharpness(image).enhance(1 + 2 * strength)
+    """Return the image with its distance from a smoothed one 1 to 3 times as large."""
+    factor = 1 + 2 * strength
+    if not OPENCV:
+        return ImageEnhance.Sharpness(image).enhance(factor)
+    kernel = (1 - factor) * np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], "float32") / 13  # Pillow's
+    kernel[1, 1] += factor
+    return Image.fromarray(cv2.filter2D(np.asarray(image), -1, kernel))
 
 
 def blur(image: Image.Image, strength: float) -> Image.Image:
     """Blur by a Gaussian of up to 1 % of the side."""
-    return image.filter(ImageFilter.GaussianBlur(0.01 * strength * image.width))
+    sigma = 0.01 * strength * image.width
+    if not OPENCV or sigma <= 0:
+        return image.filter(ImageFilter.GaussianBlur(sigma))
+    blurred = cv2.GaussianBlur(np.asarray(image), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    return Image.fromarray(blurred)
 
 
 def compress(image: Image.Image, strength: float) -> Image.Image:

@@ -45,9 +45,23 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
 def divide_logits(model: keras.Model, temperature: float) -> None:
     """Divide the logits in front of the layer "predictions" by a temperature, in place.
 
-    The last layer with weights before it makes them: its kernel and bias are divided.
-    Raises ValueError where no such layer is a linear one.
+    The kernel and bias of `logits_layer` are divided. Raises ValueError as that does.
     """
+    layer = logits_layer(model)
+    layer.set_weights([weights / temperature for weights in layer.get_weights()])
+
+
+def logits_layer(model: keras.Model) -> keras.layers.Layer:
+    """Return the linear layer that makes the logits: the last with weights up to "predictions".
+
+    Raises ValueError where there is no layer "predictions", or the logits are not linear.
+    """
+    if "predictions" not in {layer.name for layer in model.layers}:
+        raise ValueError(
+            f"{model.name} has no layer named 'predictions', in front of which a temperature "
+            f"divides the logits. Its last layer is {model.layers[-1].name!r}. Give the softmax "
+            "that name, or leave temperature out."
+        )
     layer = model.get_layer("predictions")
     while not layer.get_weights():
         layer = layer.input._keras_history.operation
@@ -55,6 +69,6 @@ def divide_logits(model: keras.Model, temperature: float) -> None:
     if not isinstance(layer, linear) or layer.activation is not keras.activations.linear:
         raise ValueError(
             f"The logits come from {layer.name!r}, a {type(layer).__name__}: a temperature needs a "
-            "Dense or Conv2D layer without activation there."
+            "Dense or Conv2D layer without activation there. Leave temperature out."
         )
-    layer.set_weights([weights / temperature for weights in layer.get_weights()])
+    return layer
