@@ -49,10 +49,11 @@ def main() -> None:
             start = time.process_time()
             examples.shuffled(0, epoch)[0]
             times[name].append(1e3 * (time.process_time() - start) / BATCH)
+    light = times["light"]
     rows = [
         {
             "augmentation": name, "ms": statistics.median(taken),
-            "of light": statistics.median(a / b for a, b in zip(taken, times["light"], strict=True)),
+            "of light": statistics.median(a / b for a, b in zip(taken, light, strict=True)),
             "n": BATCH, "rounds": ROUNDS,
         }
         for name, taken in times.items()

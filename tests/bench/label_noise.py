@@ -27,7 +27,7 @@ VALIDATION = 5  # every fifth photo
 
 
 def write_table(clothing: Path, file: Path, share: float, seed: int) -> list[tuple[Path, str, str]]:
-    """Write a CSV of photos, labels and splits; return those that validate as (file, told, true)."""
+    """Write a CSV of photos, labels and splits; return the validating (file, told, true)."""
     rng = np.random.default_rng((17, seed))
     paths = sorted((clothing / "train").glob("*/*.jpg"))
     classes = sorted({path.parent.name for path in paths})
