@@ -217,7 +217,7 @@ def test_a_folder_of_files_copied_by_hand(nowhere):
     assert V2(classes=5).loaded_weights.new == ("head_logits",)
     whole = (nowhere / V2_NAME).read_bytes()
     (nowhere / V2_NAME).write_bytes(whole[:100_000])
-    with pytest.raises(ConnectionError, match=r"Tried:\n.*cannot be read.*\n.*refused"):
+    with pytest.raises(ConnectionError, match=r"cannot be read.*; .*refused"):
         V2()
 
 

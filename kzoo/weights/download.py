@@ -9,9 +9,11 @@ import http.client
 import os
 import pathlib
 import shutil
+import socket
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,7 +67,7 @@ def fetch(
                 reason = take(url, part, kept, row, progress or show)
                 if reason is None:
                     return kept
-                tried.append(f"{url}: {reason}")
+                tried.append(reason if url == row.url else f"{url}: {reason}")
     except OSError as error:
         if folder.is_dir():
             kept.with_name(f"{row.file}.part").unlink(missing_ok=True)
@@ -99,13 +101,11 @@ def take(
 
 def nowhere(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> str:
     """Return what to do about a file that could not be downloaded."""
-    lines = "".join(f"\n  {line}" for line in tried)
     return (
-        f"The weights {row} could not be downloaded. Tried:{lines}\n"
-        f"Download {row.file} by other means from\n"
-        f"  {row.url}\nand put it into {folder}, or into a folder that the environment variable "
-        f"{MIRROR} names, or pass its path as weights=. Random weights: weights=None (--weights "
-        "none on the command line)."
+        f"The weights {row} could not be downloaded ({'; '.join(tried)}). Download {row.url} by "
+        f"other means and put the file into {folder}, or into a folder that the environment "
+        f"variable {MIRROR} names; or pass its path as weights= (--weights FILE). Random weights: "
+        "weights=None (--weights none)."
     )
 
 
@@ -216,6 +216,10 @@ def download(url: str, part: pathlib.Path, row: PublishedWeights, progress: Prog
             reason = f"HTTP {error.code}, {error.reason}"
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
+            if isinstance(getattr(error, "reason", None), socket.gaierror):  # no network, or no DNS
+                raise ConnectionError(
+                    f"no address of {urllib.parse.urlsplit(url).hostname}: {reason}"
+                ) from error
         except ConnectionError as error:
             reason = str(error)
         if wait is None:

@@ -11,6 +11,7 @@ from kzoo.weights.places import cache_folder, places
 from kzoo.weights.published import PUBLISHED, PublishedWeights
 
 TASKS = ("classify", "detect", "segment")
+NAMED = 5  # of the files that could not be downloaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +107,11 @@ def got(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
     if len(faults) == 1 and not entries:
         raise faults[0][1]
     if faults:
-        missing = ", ".join(row.file for row, _ in faults)
+        missing = ", ".join(row.file for row, _ in faults[:NAMED])
+        missing += f" and {len(faults) - NAMED} others" if len(faults) > NAMED else ""
         raise ConnectionError(
-            f"{len(entries)} files fetched, {len(faults)} not: {missing}.\n"
-            f"Of the first: {faults[0][1]}"
+            f"{len(faults)} of {len(faults) + len(entries)} files could not be downloaded: "
+            f"{missing}. The first: {faults[0][1]}"
         )
     return WeightsTable(tuple(entries))
 
@@ -155,7 +157,7 @@ def rows_named(names: Sequence[str]) -> list[PublishedWeights]:
         if not rows:
             known = {word for row in PUBLISHED for word in (row.file, row.model, row.name)}
             raise ValueError(
-                f"There are no published weights named {name!r}{did_you_mean(name, known)} "
+                f"There are no published weights named {name!r}{did_you_mean(name, known) or '.'} "
                 "kzoo weights lists them."
             )
         found |= {row.file: row for row in rows}
