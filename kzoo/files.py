@@ -4,9 +4,10 @@ import contextlib
 import csv
 import itertools
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
         part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
     ):
         csv.writer(out).writerows(rows)
+
+
+def finite(value: Any) -> Any:
+    """Return a value of JSON's types with None for numbers that are not finite.
+
+    JSON has no NaN: JavaScript, jq and others refuse a file that holds it.
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    if hasattr(value, "tolist"):  # NumPy's
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 import kzoo
-from kzoo.files import save_model, write_json
+from kzoo.files import finite, save_model, write_json
 from kzoo.quantization.read import names_of
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import progress
@@ -144,7 +144,7 @@ def quantize(
 def finish(this: Run, model: keras.Model, int8: keras.Model | Path, history: list[Row]) -> Any:
     """Write the .tflite file and the report, in one process; return the results in all."""
     if distribute.first():
-        write_json(this.folder / "history.json", history)
+        write_json(this.folder / "history.json", finite(history))
         if isinstance(int8, keras.Model):
             with progress.bar("converting", len(STEPS)) as bar:
                 this.task.write_file(this, int8, lambda step: bar.advance(description=step))

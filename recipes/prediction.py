@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+DRAWN = "predicted"  # the folder beside a model's file that drawings go to
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:

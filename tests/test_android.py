@@ -11,7 +11,14 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.recipes.programs.android_folder import android, threshold
+from kzoo.files import write_json
+from kzoo.recipes.programs.android_folder import (
+    android,
+    resource_text,
+    results_of,
+    threshold,
+    without_paths,
+)
 from kzoo.tflite import BoxOutputs, Metadata, SegmenterOutput, audit, convert
 from kzoo.tflite.convert.mask_output import end_in_mask
 from kzoo.tflite.convert.postprocess import add_postprocess
@@ -129,6 +136,16 @@ def test_the_name_of_the_app(run):
             android(run, run.parent / "b", package=bad)
     with pytest.raises(ValueError, match=r"max_results must be at least 1\. Received: 0"):
         android(run, run.parent / "b", max_results=0)
+
+
+def test_names_as_android_and_its_readers_have_them(tmp_path):
+    assert resource_text('@Anna\'s "R&D" \\') == '\\@Anna\\\'s \\"R&amp;D\\" \\\\'
+    assert without_paths({"data": "/home/anna/cats", "test": "C:\\x\\y.csv", "alpha": 1.0}) == {
+        "data": "cats", "test": "y.csv", "alpha": 1.0,
+    }  # fmt: skip
+    made = {"command": "kzoo classify '/home/anna/my cats' --seed 1", "seed": 1}
+    write_json(tmp_path / "results.json", {"made": made})
+    assert results_of(tmp_path)["made"]["command"] == "kzoo classify 'my cats' --seed 1"
 
 
 def test_a_segmenter_and_files_that_do_not_fit(run, unseen):

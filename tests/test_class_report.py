@@ -27,8 +27,8 @@ from kzoo.recipes.evaluation.classification.temperature import (
     divide_logits,
     fit_temperature,
 )
-from kzoo.recipes.evaluation.page import STYLE, write_page
-from kzoo.recipes.evaluation.plots import known_curves
+from kzoo.recipes.evaluation.page import STYLE, plot, write_page
+from kzoo.recipes.evaluation.plots import draw_confusion, known_curves
 from kzoo.recipes.evaluation.provenance import command_of, versions
 from kzoo.recipes.programs.compare_runs import compare_runs
 from kzoo.recipes.task import Run, get_task
@@ -45,6 +45,12 @@ def test_figures_by_class_by_hand():
     assert kept.figures(("x", "y"))["by_class"]["y"] == {
         "images": 0.0, "precision": 0.0, "recall": None, "f1": 0.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["$5_$", "\\$", "10 $ to 20 $", "a_b^c"])
+def test_names_of_classes_are_no_formulas(name):
+    """Two dollar signs made Matplotlib read one, or fail at the end of a training."""
+    assert plot(draw_confusion(np.eye(2, dtype=int), [name, "b"]), "").startswith("<img")
 
 
 def test_calibration_by_hand():

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kzoo.files import (
     UniqueNames,
     fcntl,
+    finite,
     locked,
     remove_parts,
     replacing,
@@ -55,6 +57,17 @@ def test_json_of_paths_and_letters(tmp_path):
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert "ä" in text
     assert json.loads(text) == {"folder": "runs/ä"}
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path):
+    found = {"a": [np.nan, 1.5], "b": {"c": (np.float32(0.5), np.inf)}, "d": Path("x")}
+    write_json(tmp_path / "a.json", finite(found))
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    kept = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert kept == {"a": [None, 1.5], "b": {"c": [0.5, None]}, "d": "x"}
 
 
 def test_names_of_files_of_one_stem_are_told_apart():

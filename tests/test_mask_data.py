@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco
 
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.formats.mask_layout import VOC_LABELS
 from kzoo.recipes.data.images import upright_size
 from kzoo.recipes.data.mask_batches import MaskBatches
 from kzoo.recipes.data.mask_dataset import read_masks, read_test
+from kzoo.recipes.data.masks.drawn import area_of
 from kzoo.recipes.data.masks.pairs import Masked, full_mask
 from kzoo.recipes.evaluation.drawings import palette, write_mask
 from kzoo.segmentation.masks import VOID
@@ -473,6 +475,15 @@ def test_255_is_void_where_a_model_has_more_classes_than_two(tmp_path):
     data = striped(tmp_path / "a", [0, 255])
     found, _ = read_test(data, ("background", "road", "car"))
     assert np.unique(found[0].mask.read()).tolist() == [0, VOID]
+
+
+def test_the_area_of_packed_run_lengths_is_known():
+    """Where a file gives no areas: what is small is drawn over what is large."""
+    inside = np.zeros(SIZE, "uint8")
+    inside[5:25, 5:25] = 1
+    packed = coco.encode(np.asfortranarray(inside))
+    outline = {"counts": packed["counts"].decode(), "size": [*SIZE]}
+    assert area_of(None, (outline,)) == 400
 
 
 def test_roboflow_names_the_values_of_masks(tmp_path):

@@ -14,6 +14,7 @@ from kzoo.recipes.cli import main
 from kzoo.recipes.prediction import Found, Prediction, label_of
 from kzoo.recipes.programs import predict_images
 from kzoo.recipes.programs.benchmark_plot import benchmark_files
+from kzoo.recipes.programs.convert_model import sample
 from kzoo.recipes.programs.evaluate import evaluate_on
 from kzoo.recipes.programs.predict_images import image_files, predict
 from kzoo.recipes.training.run_folder import labels_of
@@ -55,6 +56,28 @@ def test_folders_patterns_and_a_list_are_images(photos, monkeypatch):
     strange = photos / "a[1].png"  # a name, not a pattern
     strange.write_bytes(a.read_bytes())
     assert image_files([str(strange)]) == [strange]
+
+
+def test_drawings_and_hidden_folders_are_no_images_of_a_folder(photos):
+    a = (photos / "a.png").read_bytes()
+    for folder in ("predicted", ".thumbnails"):
+        (photos / folder).mkdir()
+        (photos / folder / "d.png").write_bytes(a)
+    names = [path.name for path in image_files([photos], leave_out=photos / "predicted")]
+    assert names == ["a.png", "b.png", "c.png"]
+    drawn = photos / "predicted" / "d.png"
+    assert image_files([drawn], leave_out=photos / "predicted") == [drawn]
+
+
+def test_calibration_images_are_of_all_classes(tmp_path):
+    """One folder of 400 images, of which 256 are taken: not the first 256."""
+    for colour in ("red", "green", "blue", "black"):
+        (tmp_path / colour).mkdir()
+        for i in range(100):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / colour / f"{i}.bmp")
+    shown = sample(tmp_path, 8, tmp_path / "model.keras")[:, 0, 0]
+    assert len(shown) == 256
+    assert np.unique(shown, axis=0, return_counts=True)[1].tolist() == [64] * 4
 
 
 def test_no_image_where_some_should_be(photos):

@@ -339,6 +339,9 @@ def test_a_model_card_names_the_weights_and_their_licence():
     assert "ssdlite320_mobilenet_v3_large_coco-a79551df.pth (BSD-3-Clause" in pretrained(config)
     for weights in ("none", "own.weights.h5"):
         assert pretrained({**config, "weights": weights}) == ""
+    for head, stem in (("lraspp", "lraspp"), ("deeplabv3+", "deeplabv3")):
+        found = pretrained({**config, "weights": "voc", "head": head})
+        assert f"{stem}_mobilenet_v3_large-" in found
 
 
 # Labels

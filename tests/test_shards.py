@@ -11,7 +11,7 @@ from kzoo.recipes.cli import main
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images, read_image
-from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.data.mask_dataset import read_masks, read_test
 from kzoo.recipes.data.masks.pairs import Masked, full_mask
 from kzoo.recipes.data.packed import DamagedError, check, open_packed, sha256
 from kzoo.recipes.data.packing import join, pack
@@ -209,6 +209,20 @@ def test_boxes_come_back(tmp_path):
             np.testing.assert_array_equal(other.boxes, one.boxes)
             np.testing.assert_array_equal(other.labels, one.labels)
             assert (other.size, other.path.name) == (one.size, str(one.path))
+
+
+def test_void_is_settled_when_masks_are_packed(tmp_path):
+    """Given to a run on packed masks it was passed over."""
+    for i in range(4):
+        noise(tmp_path / "in" / "images" / f"{i}.png", i)
+        (tmp_path / "in" / "masks").mkdir(exist_ok=True)
+        mask = np.repeat(np.arange(40, dtype="uint8")[:, None] // 14, 48, axis=1)
+        Image.fromarray(mask).save(tmp_path / "in" / "masks" / f"{i}.png")
+    out = pack(tmp_path / "in", tmp_path / "out", task="segment", void=2).folder
+    assert full_mask(read_masks(out).train[0]).max() == 255
+    for read in (read_masks, lambda data, void: read_test(data, ("a", "b"), void=void)):
+        with pytest.raises(ValueError, match="Give --void to kzoo pack"):
+            read(out, void=2)
 
 
 def test_masks_come_back(tmp_path):

@@ -100,6 +100,16 @@ def test_seeds_are_told_as_mean_and_spread(tmp_path):
     assert kept["test float accuracy"]["values"] == pytest.approx([0.6, 0.7, 0.8])
 
 
+def test_a_figure_that_a_seed_lacks_has_no_spread(tmp_path):
+    """No small objects among one seed's validation images, say."""
+
+    def recipe(data, *, seed, out):
+        figures = {"float": {"map": 0.5 + seed / 10, "small": 0.2 if seed else None}}
+        return RunResults(folder=Path(out), val=figures)
+
+    assert [*over_seeds(recipe, "photos", out=str(tmp_path)).spreads] == ["val float map"]
+
+
 def test_seeds_need_two_and_a_folder_of_their_own(tmp_path):
     with pytest.raises(ValueError, match="seeds must be at least 2"):
         over_seeds(drawn, "photos", seeds=1)

@@ -19,7 +19,7 @@ from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.matching import alike, matched, recognized
 from kzoo.recipes.data.formats.records import Matched, Object, Record
 from kzoo.recipes.data.images import TURNED, Look, Source, look_at_all
-from kzoo.recipes.data.layout import look_through
+from kzoo.recipes.data.layout import look_through, meant, tell_alike
 from kzoo.recipes.data.packed import Records, is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import (
     NAMES,
@@ -90,7 +90,7 @@ def read_boxes(
     issues: list[Issue] = []
     name, labels, examples, alone = annotated(data, format, issues)
     parts = in_parts((None if alone and s == "train" else s, e) for s, e in examples)
-    parts = drawn(parts, val_fraction, seed)
+    parts = drawn(parts, val_fraction, seed, attrgetter("path"))
     present = {int(k) for example in parts["train"] for k in example.labels}
     for i, label in enumerate(labels):
         if i not in present:
@@ -99,6 +99,7 @@ def read_boxes(
         left = f" First of {len(issues)} remarks: {issues[0]}." if issues else ""
         missing = "image to validate on" if present else "object to train on"
         raise ValueError(f"{data}, read as {name}, holds no {missing}.{left}")
+    tell_alike(labels, data, issues)
     same_bytes([(e.path, s, None) for s in NAMES for e in parts[s]], issues)
     splits = {split: tuple(parts[split]) for split in NAMES}
     return BoxDataset(name, labels, **splits, issues=tuple(issues))
@@ -195,7 +196,7 @@ def settled_all(
             elif thing.extent is None or len(thing.extent) != 4:
                 boxless.setdefault(item.record.source, []).append(thing.name)
             else:
-                objects.append(thing)
+                objects.append(dataclasses.replace(thing, label=meant(thing.label, index)))
         record = dataclasses.replace(item.record, objects=tuple(objects))
         examples.append((item.split, settled(record, item.path, look, index, issues)))
     issues += [Issue(file, f"{count} crowds: left out") for file, count in crowds.items()]

@@ -14,12 +14,17 @@ from kzoo.recipes.data.formats.class_folders import Labelled, has_class_folders,
 from kzoo.recipes.data.formats.tables import class_rows, has_classes
 from kzoo.recipes.data.image_index import Asked, ImageIndex
 from kzoo.recipes.data.images import Source, look_at_all
-from kzoo.recipes.data.layout import (
-    folded,
-    look_through,
-)
+from kzoo.recipes.data.layout import look_through, meant, tell_alike
 from kzoo.recipes.data.packed import is_packed, open_packed, test_images
-from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, require_left, with_val_to_draw
+from kzoo.recipes.data.splits import (
+    GUARD,
+    NAMES,
+    counted,
+    for_test,
+    require_left,
+    versions,
+    with_val_to_draw,
+)
 from kzoo.recipes.data.text import Issue
 from kzoo.recipes.inputs import existing
 
@@ -102,6 +107,7 @@ def read_dataset(
         rows = drawn_by_class(rows, val_fraction, seed)
     rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]
     same_bytes([(row.path, row.split, row.label) for row in rows], issues)
+    tell_alike(known, data, issues)
     index = {label: i for i, label in enumerate(known)}
 
     def select(split: str) -> Split:
@@ -135,7 +141,10 @@ def read_test(data: str | Path, labels: Sequence[str]) -> tuple[Split, tuple[Iss
     if is_packed(data):
         return test_images(packed_dataset(data, skip=False), data, labels)
     issues: list[Issue] = []
-    found = labelled(data, issues, train=False)[1]
+    found = [
+        dataclasses.replace(row, label=meant(row.label, labels))
+        for row in labelled(data, issues, train=False)[1]
+    ]
     wanted = for_test(row.split for row in found)
     index = {label: i for i, label in enumerate(labels)}
     for label in sorted({row.label for row in found} - set(labels)):
@@ -191,12 +200,6 @@ def of_known_classes(rows: list[Labelled], data: Path, issues: list[Issue]) -> l
     return [row for row in rows if row.label in known]
 
 
-def meant(label: str, known: set[str]) -> str:
-    """Return the one of the known labels that differs in case or Unicode's form alone, if any."""
-    alike = [one for one in known if folded(one) == folded(label)]
-    return alike[0] if label not in known and len(alike) == 1 else label
-
-
 def from_table(data: Path, issues: list[Issue]) -> list[Labelled]:
     """Return the rows of a CSV file, or of those in a folder, with their images."""
     tree = look_through(data)
@@ -246,6 +249,8 @@ def drawn_by_class(rows: list[Labelled], val_fraction: float, seed: int) -> list
     chosen: set[Path] = set()
     for label in sorted({row.label for row in rows}):
         own = [row.path for row in rows if row.label == label and row.split is None]
-        count = min(max(1, round(len(own) * val_fraction)), len(own) - 1)
-        chosen.update(own[i] for i in rng.permutation(len(own))[: max(0, count)])
+        groups = versions(own)
+        count = min(max(1, round(len(groups) * val_fraction)), len(groups) - 1)
+        for group in rng.permutation(len(groups))[: max(0, count)]:
+            chosen.update(own[i] for i in groups[group])
     return [dataclasses.replace(row, split="val") if row.path in chosen else row for row in rows]

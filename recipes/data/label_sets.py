@@ -22,9 +22,17 @@ from kzoo.recipes.data.formats.tables import (
     with_header,
 )
 from kzoo.recipes.data.image_index import Asked, ImageIndex
-from kzoo.recipes.data.layout import Tree, look_through
+from kzoo.recipes.data.layout import Tree, look_through, meant, tell_alike
 from kzoo.recipes.data.packed import is_packed, open_packed, test_images
-from kzoo.recipes.data.splits import GUARD, NAMES, counted, for_test, source_split, with_val_to_draw
+from kzoo.recipes.data.splits import (
+    GUARD,
+    NAMES,
+    counted,
+    for_test,
+    source_split,
+    versions,
+    with_val_to_draw,
+)
 from kzoo.recipes.data.text import Issue, Table
 from kzoo.recipes.inputs import existing
 
@@ -97,6 +105,7 @@ def read_label_sets(
             f"{len(rows)} training images. A multi-label model needs at least two labels: a "
             f"CSV with {WANTED}."
         )
+    tell_alike(labels, data, issues)
     same_bytes([(row.path, row.split, row.labels) for row in rows], issues)
     train, val, own_test = (split_of_rows(rows, {name}, labels) for name in NAMES)
     if not len(val):
@@ -121,7 +130,12 @@ def read_label_sets_test(
         return test_images(packed_label_sets(data, skip=False), data, labels)
     issues: list[Issue] = []
     named, found = tagged(data, issues)
-    for label in sorted({*named} - set(labels)):
+    known = {label: meant(label, labels) for label in named}
+    found = [
+        dataclasses.replace(row, labels=frozenset(known[one] for one in row.labels))
+        for row in found
+    ]
+    for label in sorted({*known.values()} - set(labels)):
         issues.append(Issue(data, f"label {label!r} is none of the model's: left out"))
     split = split_of_rows(usable(found, issues), for_test(row.split for row in found), labels)
     if not split.targets.any():
@@ -155,7 +169,12 @@ def drawn_by_label(rows: Sequence[Tagged], val_fraction: float, seed: int) -> li
     drawn for one label counts for its others. Images without a label come last.
     """
     rng = np.random.default_rng(seed)
-    free = [i for i, row in enumerate(rows) if row.split is None]
+    unsplit = [i for i, row in enumerate(rows) if row.split is None]
+    groups = {
+        unsplit[group[0]]: [unsplit[k] for k in group]
+        for group in versions([rows[i].path for i in unsplit])
+    }
+    free = [*groups]  # of the versions of one photo the first
     of_label: dict[str | None, list[int]] = {}
     for i in free:
         for label in rows[i].labels or (None,):
@@ -170,8 +189,9 @@ def drawn_by_label(rows: Sequence[Tagged], val_fraction: float, seed: int) -> li
         missing = max(0, wanted - sum(i in drawn for i in own))
         drawn.update(left[k] for k in rng.permutation(len(left))[:missing])
         settled.update(own)
+    chosen = {k for i in drawn for k in groups[i]}
     return [
-        dataclasses.replace(row, split="val") if i in drawn else row for i, row in enumerate(rows)
+        dataclasses.replace(row, split="val") if i in chosen else row for i, row in enumerate(rows)
     ]
 
 

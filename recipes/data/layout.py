@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from kzoo.recipes.data.images import SUFFIXES, is_candidate, why_unread
@@ -40,6 +40,23 @@ PASSED_OVER = frozenset({"__MACOSX", "@eaDir", "lost+found"})
 def folded(name: str) -> str:
     """Return a name without what differs between file systems: case and Unicode's form."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def meant(label: str, known: Collection[str]) -> str:
+    """Return the one of the known labels that differs in case or Unicode's form alone, if any."""
+    if label in known:
+        return label
+    alike = [one for one in known if folded(one) == folded(label)]
+    return alike[0] if len(alike) == 1 else label
+
+
+def tell_alike(labels: Iterable[str], data: Path, issues: list[Issue]) -> None:
+    """Add an issue for every two classes that differ in case or Unicode's form alone."""
+    first: dict[str, str] = {}
+    for label in labels:
+        if (other := first.setdefault(folded(label), label)) != label:
+            reason = f"classes {other!r} and {label!r} are spelt alike: are they one?"
+            issues.append(Issue(data, reason))
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -132,6 +149,11 @@ def look_through(data: Path) -> Tree:
         root = root.resolve().parent
         tree = Tree(root, tuple(walk(root)), data)
     return tree
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return the images below a folder, sorted; those in hidden folders are left out."""
+    return sorted(path for path in walk(folder) if is_candidate(path))
 
 
 def walk(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:

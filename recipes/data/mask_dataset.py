@@ -72,12 +72,14 @@ def read_masks(
         found = read_test(test, dataset.labels, void=void)
         return with_test(dataset, *found, attrgetter("image"))
     if is_packed(data):
+        refuse_void(data, nothing)
         return packed_masks(data, skip=damaged == "skip")
     issues: list[Issue] = []
     form, labels, seen, alone = masked_images(data, issues, nothing)
     if alone:
         seen = [dataclasses.replace(s, split=None if s.split == "train" else s.split) for s in seen]
-    parts = drawn(in_parts((item.split, item) for item in seen), val_fraction, seed)
+    parts = in_parts((item.split, item) for item in seen)
+    parts = drawn(parts, val_fraction, seed, attrgetter("pair.image"))
     pixels: Counter[int] = Counter()
     for item in parts["train"]:
         pixels.update(item.counts)
@@ -94,6 +96,14 @@ def read_masks(
     pairs = {split: tuple(item.pair for item in parts[split]) for split in NAMES}
     counts = np.array([pixels[i] for i in range(len(labels))])
     return MaskDataset(labels, **pairs, pixels=counts, issues=tuple(issues), format=form)
+
+
+def refuse_void(data: Path, void: Void) -> None:
+    """Raise ValueError where packed masks, whose classes are settled, are to be read otherwise."""
+    if void != Void():
+        raise ValueError(
+            f"{data} is packed: its masks are read as they were packed. Give --void to kzoo pack."
+        )
 
 
 def packed_masks(data: Path, *, skip: bool) -> MaskDataset:
@@ -124,10 +134,12 @@ def read_test(
     there are none, or its classes are others.
     """
     data = existing(data, "a folder with images/ and masks/")
+    nothing = Void.of(void)
     if is_packed(data):
+        refuse_void(data, nothing)
         return test_images(packed_masks(data, skip=False), data, labels)
     issues: list[Issue] = []
-    _, _, seen, _ = masked_images(data, issues, Void.of(void), tuple(labels))
+    _, _, seen, _ = masked_images(data, issues, nothing, tuple(labels))
     wanted = for_test(item.split for item in seen)
     found = tuple(item.pair for item in seen if item.split in wanted)
     if not found:

@@ -43,11 +43,13 @@ QUALITY = 90  # of JPEG, where images are made smaller
 def pack(
     data: str | Path, out: str | Path, *, task: str = "classify", side: int | None = None,
     shard_mb: float = SHARD_MB, val_fraction: float = 0.2, seed: int = 0,
+    format: str | None = None, void: str | int | None = None,
 ) -> Check:  # fmt: skip
     """Writes the images of `data` into `out`, reads them back and says what is there.
 
     `task` says how `data` is read. With `side` an image whose shorter side is longer is made so
-    small (JPEG); else files are kept byte for byte. Raises ValueError for what cannot be packed.
+    small (JPEG); else files are kept byte for byte. `format` and `void` are those of the task.
+    Raises ValueError for what cannot be packed.
     """
     data, out = Path(data), Path(out)
     kind = get_task(task)
@@ -58,7 +60,8 @@ def pack(
     if side is not None and side < 32:
         raise ValueError(f"side must be at least 32 px. Received: {side}")
     array_record()  # or say at once that it is missing
-    dataset = kind.read_dataset(data, {"val_fraction": val_fraction, "seed": seed})
+    settings = {"val_fraction": val_fraction, "seed": seed, "format": format, "void": void}
+    dataset = kind.read_dataset(data, settings)
     kind.pack(dataset, Packer(out, side, shard_mb))
     return check(out)
 

@@ -6,13 +6,15 @@ given as test anywhere is never trained on or chosen by; of train and val, val w
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence, Sized
+import re
+from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kzoo.recipes.data.image_index import Asked, ImageIndex, sole
+from kzoo.recipes.data.images import Source
 from kzoo.recipes.data.layout import (
     SPLITS,
     Tree,
@@ -51,7 +53,7 @@ def read_lists(
     for file, split, entries in found:
         paths = set()
         for entry in entries:
-            paths |= images_of(entry, file, tree, index)
+            paths |= images_of(entry, file, tree, index, split)
         if not paths:
             if entries:
                 reason = f"names no image that is here (as {split or 'train and val'}): passed over"
@@ -132,21 +134,30 @@ def yaml_lists(tree: Tree, issues: list[Issue]) -> Listed:
     return found
 
 
-def images_of(entry: str, file: Path, tree: Tree, index: ImageIndex) -> set[Path]:
-    """Return the images that a line of a list means: one, those of a folder, of another list."""
+def images_of(
+    entry: str, file: Path, tree: Tree, index: ImageIndex, split: str | None
+) -> set[Path]:
+    """Return the images that a line of a list means: one, those of a folder, of another list.
+
+    A path may begin elsewhere, on another machine; but train/images is not images/, which may hold
+    more than `split`.
+    """
     if not entry:
         return set()
     if path := sole(index.best(Asked(file, entry), entry)):
         return {path}
     parts = parts_of(entry)
     for start in range(len(parts)):
+        own = [split_of_parts(part) for part in (parts[:start], parts[start:])]
+        if split and own == [split, None]:
+            continue
         for base in (file.parent, tree.root):
             place = base.joinpath(*parts[start:])
             if place.is_dir():
                 return {path for path in index.images if place in path.parents}
             if place.suffix in (".txt", ".lst") and place.is_file() and place != file:
                 lines = read_lines(place)
-                return set().union(*(images_of(line, place, tree, index) for line in lines))
+                return set().union(*(images_of(line, place, tree, index, split) for line in lines))
     for separator in (None, ",", "\t"):  # "image mask", "image label"
         first = entry.split(separator)[0]
         if first != entry and (path := sole(index.best(Asked(file, first), first))):
@@ -231,16 +242,36 @@ def in_parts(items: Iterable[tuple[str | None, Any]]) -> Part:
     return parts
 
 
-def drawn(parts: Part, val_fraction: float, seed: int) -> Part:
+def drawn(parts: Part, val_fraction: float, seed: int, image: Callable[[Any], Source]) -> Part:
     """Return the same with what has no split in train or val, and test as it is.
 
-    It is drawn from, unless other things are given as val: then it is trained on.
+    It is drawn from, unless other things are given as val: then it is trained on. `image` returns
+    the file of an item. Versions of one photo are drawn together.
     """
     rest = parts[None]
-    count = 0 if parts["val"] or not rest else max(1, round(len(rest) * val_fraction))
-    order = np.random.default_rng(seed).permutation(len(rest))
-    val, train = ([rest[i] for i in sorted(chosen)] for chosen in (order[:count], order[count:]))
+    groups = versions([image(item) for item in rest])
+    count = 0 if parts["val"] or not rest else max(1, round(len(groups) * val_fraction))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    val, train = (
+        [rest[i] for i in sorted(i for group in chosen for i in groups[group])]
+        for chosen in (order[:count], order[count:])
+    )
     return {"train": parts["train"] + train, "val": parts["val"] + val, "test": parts["test"]}
+
+
+ROBOFLOW = re.compile(r"(.+)\.rf\.[^.]+")  # the stem of a version that Roboflow has exported
+
+
+def versions(images: Sequence[Source]) -> list[list[int]]:
+    """Return the places of images, those of one photo together, by Roboflow's names.
+
+    Roboflow exports a photo several times, each time augmented otherwise: IMG_1_jpg.rf.5ad0.jpg.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i, image in enumerate(images):
+        found = ROBOFLOW.fullmatch(image.stem) if isinstance(image, Path) else None
+        groups.setdefault(found[1] if found else image, []).append(i)
+    return list(groups.values())
 
 
 def for_test(splits: Iterable[str | None]) -> set[str | None]:

@@ -13,6 +13,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def read_table(file: Path, issues: list[Issue] | None = None) -> Table:
             last = reader.line_num
             if any(cell.strip() for cell in row):
                 line = reader.line_num + skipped
-                found.append((line, tuple(plain(cell, separator) for cell in row)))
+                found.append((line, tuple(cell.strip() for cell in row)))
     except csv.Error as error:
         raise ValueError(f"{file} is not valid CSV after line {last + skipped}: {error}.") from None
     if not found:
@@ -218,12 +219,9 @@ def cells(line: str, separator: str) -> list[str]:
         return []
 
 
-def plain(cell: str, separator: str) -> str:
-    """Return a cell without blanks around it, and with a point for a decimal comma."""
-    cell = cell.strip()
-    if separator != "," and re.fullmatch(r"[+-]?\d+,\d+", cell):
-        return cell.replace(",", ".")
-    return cell
+def decimals(cells: Sequence[str]) -> list[float]:
+    """Return the cells of a table as numbers, with a point or a comma; none where one is none."""
+    return numbers([re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", cell) for cell in cells])
 
 
 def numbers(values: Any) -> list[float]:

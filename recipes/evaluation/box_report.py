@@ -25,6 +25,7 @@ from kzoo.recipes.evaluation.box_metrics import (
 from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_errors
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import gallery, jpeg, number, plot, table
+from kzoo.recipes.evaluation.plots import plain_text
 from kzoo.recipes.evaluation.results import RunResults
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 
@@ -226,7 +227,8 @@ def draw_precision(scores: Mapping[str, BoxScore]) -> Figure:
         for label in reversed(order):
             curve = score.precision[score.labels.index(label)]
             if (curve > -1).all():
-                text = f"{label} {score.by_class[label][1]:.2f}" if label in colours else None
+                name_and_score = f"{plain_text(label)} {score.by_class[label][1]:.2f}"
+                text = name_and_score if label in colours else None
                 colour = colours.get(label, GREY)
                 axes.plot(RECALLS, curve, color=colour, linewidth=1, label=text)
         real = score.precision[(score.precision > -1).all(axis=-1)]
@@ -250,7 +252,8 @@ def draw_data(dataset: BoxDataset) -> Figure:
     labels = np.concatenate([example.labels for example in dataset.train])
     counts = np.bincount(labels, minlength=len(dataset.labels))
     first.barh(range(len(counts)), counts, color=BLUE)
-    first.set_yticks(range(len(counts)), dataset.labels, fontsize=8 if len(counts) < 25 else 4)
+    names = [plain_text(label) for label in dataset.labels]
+    first.set_yticks(range(len(counts)), names, fontsize=8 if len(counts) < 25 else 4)
     first.invert_yaxis()
     first.set_xlabel("objects to train on")
     many = np.bincount([len(example.labels) for example in dataset.train])

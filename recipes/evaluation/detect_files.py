@@ -14,7 +14,7 @@ from kzoo.detection.detector import Detector, at_own_size
 from kzoo.files import UniqueNames, replacing
 from kzoo.recipes.data.images import Source
 from kzoo.recipes.evaluation.drawings import draw_boxes, read_upright
-from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
+from kzoo.recipes.prediction import DRAWN, Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Runner
 from kzoo.tflite.runtime.find_objects import finding
@@ -62,7 +62,6 @@ def load_detector(model: keras.Model | Path, **options) -> LoadedDetector:
 
 
 SHOWN = 0.4  # the least score that is named and drawn
-DRAWN = "predicted"  # the folder beside the file that drawings go to
 
 
 def object_predictor(file: Path, top: int, *, tiles: tuple[int, int] | None = None) -> Predictor:

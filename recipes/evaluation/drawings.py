@@ -18,6 +18,7 @@ from kzoo.recipes.data.images import (
     upright,
 )
 from kzoo.recipes.evaluation.box_metrics import BoxErrors
+from kzoo.recipes.prediction import label_of
 from kzoo.segmentation.masks import VOID
 
 OPACITY = 0.5  # of a mask
@@ -55,7 +56,7 @@ def draw_boxes(
         y0, x0, y1, x1 = box * [image.height, image.width, image.height, image.width]
         own = colour or COLOURS[label % len(COLOURS)]
         pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=own, width=width)
-        text = labels[label] if labels else f"class {label}"
+        text = label_of(labels, label)
         if score < 1:
             text += f" {score:.0%}"
         size = 5 * width + 2

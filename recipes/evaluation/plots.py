@@ -45,6 +45,11 @@ def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
     return figure
 
 
+def plain_text(label: str) -> str:
+    """Return a name as Matplotlib draws it letter by letter: two dollar signs mean a formula."""
+    return label.replace("$", r"\$")
+
+
 def draw_confusion(
     counts: np.ndarray, labels: Sequence[str], *, found: str = "predicted", shares: bool = False
 ) -> Figure:
@@ -53,6 +58,7 @@ def draw_confusion(
     `counts` is (classes, classes), of images or pixels. Cells hold the counts or, with `shares`,
     the share of the true class.
     """
+    labels = [plain_text(label) for label in labels]
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
     side = min(12.0, 2.5 + 0.5 * len(labels))
     figure = Figure(figsize=(side, side), layout="constrained")

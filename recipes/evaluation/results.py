@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from kzoo.files import write_json
+from kzoo.files import finite, write_json
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.provenance import Provenance
 from kzoo.recipes.task import FLOAT, INT8, Run
@@ -69,14 +71,15 @@ class RunResults:
         float_bytes, int8_bytes = (
             (self.folder / name).stat().st_size for name in ("model.keras", "model.tflite")
         )
+        run = shlex.quote(str(self.folder))
         lines = [
             self.summary(),
             *filter(None, [self.test_summary(), self.choice()]),
             f"Model:  {self.folder / 'model.tflite'} ({int8_bytes:,} bytes; model.keras, in float, "
             f"has {float_bytes:,})",
             f"Report: {(self.folder / 'report.html').absolute().as_uri()}",
-            f"Next:   kzoo predict {self.folder} IMAGE...    predict images",
-            f"        kzoo android {self.folder}             an Android app around it",
+            f"Next:   kzoo predict {run} IMAGE...    predict images",
+            f"        kzoo android {run}             an Android app around it",
         ]
         return "\n".join(lines)
 
@@ -93,7 +96,7 @@ def write_results(
     results: RunResults = run.task.report.Results.of(run, evaluation, history)
     kept = dataclasses.asdict(results) | {"folder": run.folder.name}
     kept |= {"made": dataclasses.asdict(made)}
-    write_json(run.folder / "results.json", kept | dict(results.val))
+    write_json(run.folder / "results.json", finite(kept | dict(results.val)))
     return results
 
 
@@ -112,5 +115,7 @@ def figures(run: Run, evaluation: Evaluation) -> dict[str, Any]:
 def read_results(folder: Path, kind: type[R]) -> R:
     """Return the results of a finished run."""
     kept = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: kept[name] for name in names if name in kept} | {"folder": folder})
+    fields = [field for field in dataclasses.fields(kind) if field.name in kept]
+    found = {field.name: kept[field.name] for field in fields}
+    nan = {f.name: math.nan for f in fields if f.type is float and found[f.name] is None}
+    return kind(**found | nan | {"folder": folder})

@@ -12,7 +12,7 @@ from kzoo.files import UniqueNames, replacing
 from kzoo.recipes.data.images import Source, read_image, upright_size
 from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.evaluation.drawings import clear_class, overlay, write_mask
-from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
+from kzoo.recipes.prediction import DRAWN, Found, Prediction, Predictor, label_of
 from kzoo.recipes.progress import track
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.segmentation.masks import mask_at
@@ -55,7 +55,7 @@ def mask_predictor(file: Path, top: int) -> Predictor:
     It writes the mask and an overlay too, into the folder predicted/ beside `file`.
     """
     segmenter, labels, unique_name = load_segmenter(file), labels_of(file), UniqueNames()
-    folder, clear = file.parent / "predicted", clear_class(labels) if labels else 0
+    folder, clear = file.parent / DRAWN, clear_class(labels) if labels else 0
 
     def describe(path: Path, image: np.ndarray) -> Prediction:
         mask = mask_at(segmenter.run(image[None])[0], upright_size(path))

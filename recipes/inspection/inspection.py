@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -294,7 +295,8 @@ def summary(dataset: Any, data: str | Path, task: str, size: int) -> str:
     """Return what a run says of its data: counts, the first issues, objects that are too small."""
     lines = [str(dataset)]
     if dataset.issues:
-        lines += [f"{len(dataset.issues)} issues (kzoo inspect {data} shows all), first:"]
+        command = f"kzoo inspect {shlex.quote(str(data))} --task {task}"
+        lines += [f"{len(dataset.issues)} issues ({command} shows all), first:"]
         lines += [f"  {issue}" for issue in dataset.issues[:FIRST_ISSUES]]
     if task == "detect":
         found = inspect_dataset(dataset, Path(data), task, size)

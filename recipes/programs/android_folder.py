@@ -16,6 +16,7 @@ import dataclasses
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def android(
         "PACKAGE": name,
         "NAME": slug,
         "TITLE": escape(title),
+        "APP_NAME": resource_text(title),
         **model_words(found),
         **result_words(found, run / "predictions.csv", len(labels), max_results),
     }
@@ -223,10 +225,21 @@ def filled(template: Path, words: Mapping[str, str]) -> str:
     return re.sub(r"@([A-Z_]+)@", lambda match: words[match[1]], text)
 
 
+def resource_text(text: str) -> str:
+    """Return a text as Android's string resources have it: quotes, @ and ? mean things there."""
+    quoted = re.sub(r"[\\\\'\"]|^[@?]", lambda found: f"\\{found[0]}", text)
+    return escape(quoted)
+
+
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """A run's settings as they may be handed on: file names, without the folders they are in."""
     kept = {key: value for key, value in config.items() if key not in ("labels", "out")}
-    return {k: Path(v).name if isinstance(v, str) and "/" in v else v for k, v in kept.items()}
+    return {k: last_part(v) if isinstance(v, str) else v for k, v in kept.items()}
+
+
+def last_part(text: str) -> str:
+    """Return the name at the end of a path, of this system or of Windows; other texts unchanged."""
+    return re.split(r"[/\\]", text.rstrip("/\\"))[-1] if re.search(r"[/\\]", text) else text
 
 
 def described(
@@ -248,8 +261,13 @@ def described(
 
 
 def results_of(run: Path) -> dict[str, Any]:
+    """Return a run's results.json as it may be handed on; {} without one."""
     file = run / "results.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "command" in (made := found.get("made") or {}):  # it names the folder of the images
+        words = map(last_part, shlex.split(made["command"]))
+        found["made"] = made | {"command": shlex.join(words)}
+    return found
 
 
 def threshold(predictions: Path, classes: int) -> float:

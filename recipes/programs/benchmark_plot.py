@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from kzoo.files import replacing
+from kzoo.recipes.evaluation.plots import plain_text
 from kzoo.recipes.programs.predict_images import require_runs
 from kzoo.tflite import Benchmark, benchmark
 
@@ -27,7 +28,7 @@ def benchmark_files(
 def draw(found: Benchmark) -> Figure:
     """Return one bar of CPU time for each file and runtime, with its ratio to the first."""
     names = [
-        f"{name}\n{t.runtime}, {t.bytes / 1e6:.1f} MB"
+        f"{plain_text(name)}\n{t.runtime}, {t.bytes / 1e6:.1f} MB"
         for name, t in zip(found.names, found.timings, strict=True)
     ]
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(names)), layout="constrained")

@@ -11,7 +11,8 @@ import numpy as np
 from kzoo.detection.detector import Detector
 from kzoo.quantization.calibration import calibration_remarks
 from kzoo.recipes import progress
-from kzoo.recipes.data.images import BadImageError, Images, is_candidate
+from kzoo.recipes.data.images import BadImageError, Images
+from kzoo.recipes.data.layout import images_below
 from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.inputs import MODEL
 from kzoo.recipes.programs.published_model import image_reader
@@ -161,9 +162,10 @@ def sample(folder: Path, side: int | None, model: Path) -> np.ndarray:
     if side is None:
         raise ValueError("The model has no fixed input size: pass --size.")
     read_image = image_reader(model)
-    paths = sorted(path for path in folder.rglob("*") if is_candidate(path))
+    paths = images_below(folder) if folder.is_dir() else []
+    count = min(MOST_IMAGES, len(paths))
     images = []
-    for path in paths[:: max(1, len(paths) // MOST_IMAGES)][:MOST_IMAGES]:
+    for path in (paths[i * len(paths) // count] for i in range(count)):
         try:
             images.append(read_image(path, side))
         except BadImageError:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kzoo.tflite import Audit, Metadata
 from kzoo.weights.named import is_name, published
+from kzoo.weights.published import PUBLISHED
 
 
 def is_mask(found: Audit) -> bool:
@@ -91,7 +92,10 @@ def pretrained(config: dict[str, Any]) -> str:
     if not is_name(weights):
         return ""
     model, alpha = config.get("model", ""), config.get("alpha", 1.0)
-    row = published(str(weights), model, alpha, sides=(size, size))
+    heads = [row for row in PUBLISHED if row.name == weights and row.head]
+    head = str(config.get("head", "ssdlite")).rstrip("+")  # deeplabv3+ begins with deeplabv3's
+    own = [row for row in heads if row.head == head]
+    row = own[0] if own else published(str(weights), model, alpha, sides=(size, size))
     return f" It began with {row.file} ({row.license}; {row.source})."
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 import kzoo
-from kzoo.recipes.data.images import BadImageError, is_candidate
+from kzoo.recipes.data.images import BadImageError
+from kzoo.recipes.data.layout import images_below
 from kzoo.recipes.inputs import FILE, require_ended
 from kzoo.recipes.options import did_you_mean
-from kzoo.recipes.prediction import Prediction
+from kzoo.recipes.prediction import DRAWN, Prediction
 from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
 from kzoo.recipes.task import Task, get_task, list_tasks, require_tiles
 from kzoo.recipes.training.run_folder import read_config
@@ -40,7 +41,7 @@ def predict(
     if top is not None and top < 1:
         raise ValueError(f"top must be at least 1. Received: {top}")
     file = model_file(model, alpha=alpha, weights=weights)
-    paths = image_files(images)
+    paths = image_files(images, leave_out=file.parent / DRAWN)
     require_runs(file)
     task, read = task_of(file), image_reader(file)
     require_tiles(task, tiles)
@@ -88,21 +89,25 @@ def model_file(model: str | Path, *, alpha: float = 1.0, weights: str | None = N
     return file
 
 
-def image_files(words: Sequence[str | Path]) -> list[Path]:
+def image_files(words: Sequence[str | Path], *, leave_out: Path | None = None) -> list[Path]:
     """Return the images that are meant, each once, in the order given.
 
     A word is a file, a folder (all images below it), a pattern such as photos/*.jpg, or - for one
-    of these per line of standard input. Raises ValueError where a folder or pattern holds none.
+    of these per line of standard input. Of a folder's images those in `leave_out`, what an earlier
+    call drew, are left out. Raises ValueError where a folder or pattern holds none.
     """
+    drawn = leave_out.resolve() if leave_out else None
     found: dict[Path, None] = {}
     for word in words:
         path = Path(word)
         if str(word) == "-":
             found |= dict.fromkeys(
-                image_files([line for line in sys.stdin.read().splitlines() if line])
+                image_files(
+                    [line for line in sys.stdin.read().splitlines() if line], leave_out=leave_out
+                )
             )
         elif path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if is_candidate(file))
+            inside = [file for file in images_below(path) if file.resolve().parent != drawn]
             if not inside:
                 raise ValueError(f"The folder {path} holds no images.")
             found |= dict.fromkeys(inside)

@@ -84,8 +84,8 @@ def spreads(runs: list[RunResults]) -> dict[str, Spread]:
     found: dict[str, Spread] = {}
     for split in ("val", "test"):
         for kind, figures in (getattr(runs[0], split) or {}).items():
-            for name, value in figures.items():
-                if isinstance(value, float):
-                    values = tuple(float(getattr(r, split)[kind][name]) for r in runs)
-                    found[f"{split} {kind} {name}"] = Spread.of(values)
+            for name in figures:
+                each = [getattr(run, split)[kind][name] for run in runs]
+                if all(isinstance(value, float) for value in each):  # None: nothing to find
+                    found[f"{split} {kind} {name}"] = Spread.of(tuple(map(float, each)))
     return found

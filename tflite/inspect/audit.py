@@ -6,6 +6,7 @@ The file is read with bounds checked first; only then is it opened, in a process
 import collections
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ class Audit:
             runs = f"This file runs on the CPU in {pieces}"
         if self.advice:
             return f"{runs}, and could run better: see advice below."
-        return f"{runs}, and there is nothing to improve. Next: kzoo benchmark {self.path.name}"
+        file = shlex.quote(str(self.path))
+        return f"{runs}, and there is nothing to improve. Next: kzoo benchmark {file}"
 
     @property
     def table(self) -> str:

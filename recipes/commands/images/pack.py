@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from kzoo.recipes.configs import BOX_FORMATS
 from kzoo.recipes.options import Command, Options, option
 
 TASKS = ("classify", "detect", "multilabel", "segment")
@@ -19,6 +20,13 @@ class PackOptions(Options):
     )
     task: str = option(f"{', '.join(TASKS)}", "classify", choices=TASKS)
     side: int | None = option("px to shrink the shorter side to (default: original size)", None)
+    format: str | None = option(
+        f"annotation format: {', '.join(BOX_FORMATS)} (default: detected)", None,
+        choices=BOX_FORMATS,
+    )  # fmt: skip
+    void: str | None = option(
+        "what masks ignore: a value, or class names separated by commas (default: 255)", None,
+    )  # fmt: skip
     shard_mb: float = option("megabytes per file", SHARD_MB)
     val_fraction: float = option("share of images for validation if the data has no split", 0.2)
     seed: int = option("random seed of that split", 0)
@@ -42,6 +50,8 @@ def run(options: PackOptions) -> None:
             shard_mb=options.shard_mb,
             val_fraction=options.val_fraction,
             seed=options.seed,
+            format=options.format,
+            void=options.void,
         )
     print(found)
     if found.damage:

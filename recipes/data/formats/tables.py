@@ -13,7 +13,7 @@ from typing import Any
 from kzoo.recipes.data.formats.records import Box, Found, Object, Record
 from kzoo.recipes.data.images import SUFFIXES
 from kzoo.recipes.data.layout import SPLITS, Tree, folded, split_of
-from kzoo.recipes.data.text import Issue, Table, columns_of, numbers, read_table
+from kzoo.recipes.data.text import Issue, Table, columns_of, decimals, read_table
 
 COLUMNS = {
     "file": (
@@ -145,11 +145,10 @@ def line_of(values: dict[str, str], kind: tuple[str, ...], where: str) -> Line:
         item = Object(values["label"], box, crowd=crowd)
     given = [values.get(key, "") for key in ("height", "width")]
     if all(given):
-        if not (sides := numbers(given)):
+        if not (sides := decimals(given)):
             raise ValueError(f"{where}: height and width are numbers, not {given}")
         size = (sides[0], sides[1]) if all(sides) else None
-    word = values.get("split", "")
-    return Line(item, SPLITS.get(folded(word)) or split_of(word), size)
+    return Line(item, split_named(values.get("split", ""), where), size)
 
 
 def box_of(values: dict[str, str], kind: tuple[str, ...], where: str) -> Box | None:
@@ -159,7 +158,7 @@ def box_of(values: dict[str, str], kind: tuple[str, ...], where: str) -> Box | N
         cells = [values[key] for key in kind[2:]]
     if not any(cells):
         return None
-    found = numbers(cells)
+    found = decimals(cells)
     if len(found) != 4:
         raise ValueError(f"{where}: a box is four numbers, not {cells}")
     a, b, c, d = found
@@ -256,10 +255,14 @@ def rows_of(table: Table, columns: dict[str, int]) -> Iterator[Row]:
 
 def given_split(cells: Sequence[str], columns: Mapping[str, int], where: str) -> str | None:
     """Return the split that a row gives; None without. Raises ValueError for another word."""
-    given = cells[columns["split"]] if "split" in columns else ""
-    split = SPLITS.get(folded(given)) or split_of(given)
-    if given and not split:
-        raise ValueError(f"{where}: split must be train, val or test. It says: {given!r}")
+    return split_named(cells[columns["split"]] if "split" in columns else "", where)
+
+
+def split_named(word: str, where: str) -> str | None:
+    """Return the split that a cell names; None of an empty one. Raises ValueError for others."""
+    split = SPLITS.get(folded(word)) or split_of(word)
+    if word and not split:
+        raise ValueError(f"{where}: split must be train, val or test. It says: {word!r}")
     return split
 
 
@@ -278,12 +281,12 @@ def hot_rows(
     table: Table, columns: dict[str, int], hot: list[int], issues: list[Issue]
 ) -> Iterator[Row]:
     counts: Counter[int] = Counter()
-    for _, cells in table.rows:
+    by_name = split_of(table.file.stem) or split_of(table.file.parent.name)
+    for number, cells in table.rows:
         own = [table.columns[i] for i in hot if float(cells[i])]
         counts[len(own)] += len(own) != 1
         if len(own) == 1:
-            given = cells[columns["split"]] if "split" in columns else ""
-            split = split_of(given) or split_of(table.file.stem) or split_of(table.file.parent.name)
+            split = given_split(cells, columns, f"{table.file}, line {number}") or by_name
             yield Row(table.file, cells[columns["file"]], own[0], split)
     if left := counts.total():
         issues.append(Issue(table.file, f"{left} images of no class or of several: left out"))

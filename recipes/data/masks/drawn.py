@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kzoo.recipes.data.formats.matching import alike
-from kzoo.recipes.data.formats.outlines import Size, covered, fault, scaled
+from kzoo.recipes.data.formats.outlines import Size, covered, fault, run_lengths, scaled
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import TRANSPOSED, TURNED, Look
 from kzoo.recipes.data.text import numbers
@@ -107,5 +107,5 @@ def area_of(given: float | None, outlines: Sequence[Any]) -> float:
             x, y = np.array(numbers(outline)).reshape(-1, 2).T
             total += abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
         else:
-            total += sum(outline["counts"][1::2]) if isinstance(outline["counts"], list) else 0
+            total += sum(run_lengths(outline["counts"])[1::2])
     return total

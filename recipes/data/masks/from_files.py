@@ -10,7 +10,7 @@ import numpy as np
 from kzoo.recipes.data.formats.mask_layout import mask_names
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import READERS, TURNED, Look, Source, look_at
-from kzoo.recipes.data.layout import Tree
+from kzoo.recipes.data.layout import Tree, folded
 from kzoo.recipes.data.masks.coding import Names, Values, Void, decide, fault_of, without
 from kzoo.recipes.data.masks.files import BadMaskError, MaskFile, look_at_mask
 from kzoo.recipes.data.masks.pairs import BACKGROUND, Pair, Seen
@@ -85,7 +85,7 @@ def of_files(
 
 def require_same(data: Path, labels: Sequence[str], known: tuple[str, ...] | None) -> None:
     """Raise ValueError where the classes that `data` names are not those of a model."""
-    if known and tuple(labels) != known:
+    if known and [*map(folded, labels)] != [*map(folded, known)]:
         raise ValueError(
             f"{data} names the classes {', '.join(labels)}, and the model's are {', '.join(known)}."
         )

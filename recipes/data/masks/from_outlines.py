@@ -10,7 +10,7 @@ from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.matching import matched, recognized
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import READERS, look_at
-from kzoo.recipes.data.layout import Tree
+from kzoo.recipes.data.layout import Tree, meant
 from kzoo.recipes.data.masks.coding import Void, without
 from kzoo.recipes.data.masks.drawn import DrawnMask, mask_of, other_size
 from kzoo.recipes.data.masks.pairs import BACKGROUND, Pair, Seen
@@ -40,6 +40,7 @@ def of_outlines(
     nothing = void.among(things)
     labels = known or (BACKGROUND, *without(things, nothing))
     index = {label: i for i, label in enumerate(labels)}
+    index |= {name: index[own] for name in names if (own := meant(name, labels)) in index}
     index |= {name: 0 for name in names if name.casefold() == BACKGROUND}
     index |= {things[i]: VOID for i in nothing}
     found, alone = matched(records, tree, issues, image_set="Segmentation")

@@ -24,7 +24,7 @@ from kzoo.recipes.evaluation.classification.class_details import (
 from kzoo.recipes.evaluation.classification.temperature import at_temperature, fit_temperature
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
-from kzoo.recipes.evaluation.plots import draw_confusion
+from kzoo.recipes.evaluation.plots import draw_confusion, plain_text
 from kzoo.recipes.evaluation.results import RunResults
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
@@ -312,7 +312,8 @@ def draw_gallery(
         guess = int(scores[i].argmax())
         axes.imshow(read_image(split.paths[i], THUMBNAIL))
         colour = "#1b7f4b" if guess == split.targets[i] else "#b3261e"
-        axes.set_title(f"{labels[guess]} {scores[i][guess]:.0%}", fontsize=9, color=colour)
+        answer = f"{plain_text(labels[guess])} {scores[i][guess]:.0%}"
+        axes.set_title(answer, fontsize=9, color=colour)
     return figure
 
 

@@ -30,6 +30,7 @@ from kzoo.recipes.evaluation.classification.label_metrics import (
 )
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
+from kzoo.recipes.evaluation.plots import plain_text
 from kzoo.recipes.evaluation.results import RunResults
 from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
@@ -179,7 +180,7 @@ def draw_precision(val: Any, labels: Sequence[str]) -> Figure:
             color="#b3261e",
         )  # fmt: skip
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
-        axes.set_title(labels[i], fontsize=9)
+        axes.set_title(plain_text(labels[i]), fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
