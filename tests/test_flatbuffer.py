@@ -1,5 +1,6 @@
 """The .tflite reader against TensorFlow's schema and the interpreter, and on damaged files."""
 
+import dataclasses
 import time
 import warnings
 from pathlib import Path
@@ -7,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kzoo.weights.readers.flatbuffer import DTYPES, OPERATORS, read_tflite
+from kzoo.weights.readers.flatbuffer import (
+    DTYPES,
+    OPERATORS,
+    TfliteTensor,
+    check_order,
+    check_size,
+    read_tflite,
+)
 
 SHARED = Path(__file__).parents[2] / "shared" / "weights"
 SCHEMES = ("float32", "dynamic", "int8")
@@ -165,3 +173,25 @@ def test_damaged_files_raise_and_end(tflite):
 def test_what_is_no_tflite(data, message):
     with pytest.raises(ValueError, match=message):
         read_tflite(data)
+
+
+def test_a_graph_is_in_order(tflite):
+    """A file whose operators feed each other in a circle made readers loop for ever."""
+    graph = read_tflite(tflite).graphs[0]
+    first, last = graph.operators[0], graph.operators[-1]
+    check_order(graph)
+    back = dataclasses.replace(first, outputs=(*first.outputs, first.inputs[0]))
+    for operators, fault in (
+        ((last, *graph.operators[:-1]), "too early"),
+        ((back, *graph.operators[1:]), "again"),
+    ):
+        with pytest.raises(ValueError, match=rf"damaged: operator 0 .* {fault}"):
+            check_order(dataclasses.replace(graph, operators=operators))
+
+
+def test_tensors_of_gigabytes_are_refused():
+    """LiteRT allocates what a file declares: 12.9 GB for this one, of a file of 60 kB."""
+    tensor = TfliteTensor("a", (1, 8388616, 8, 48), "float32", 0)
+    with pytest.raises(ValueError, match="takes 12.9 GB, and at most 1.1 are read"):
+        check_size(tensor, memoryview(b""))
+    check_size(dataclasses.replace(tensor, shape=(1, 4096, 4096, 16)), memoryview(b""))

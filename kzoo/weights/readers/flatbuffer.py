@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 IDENTIFIER = b"TFL3"  # at byte 4 of every file
+MOST_BYTES = 1 << 30  # of a tensor that is computed: a float image of 4096 px with 16 channels
 
 # enum BuiltinOperator, in order from 0.
 OPERATORS = """
@@ -306,6 +307,34 @@ def check_indices(model: TfliteModel) -> None:
             raise ValueError(
                 f"This .tflite file is damaged: it names {what} {i}, and there are {length}."
             )
+    for g in model.graphs:
+        check_order(g)
+        for tensor in g.tensors:
+            check_size(tensor, model.buffers[tensor.buffer])
+
+
+def check_order(graph: TfliteGraph) -> None:
+    """Every tensor is written at most once, and before it is read: the graph has no cycles."""
+    computed = {t for op in graph.operators for t in op.outputs}
+    known = set(range(-1, len(graph.tensors))) - computed | set(graph.inputs)
+    for i, op in enumerate(graph.operators):
+        late = [t for t in op.inputs if t not in known]
+        again = [t for t in op.outputs if t in known and t >= 0]
+        if late or again:
+            what = f"reads tensor {late[0]} too early" if late else f"writes tensor {again[0]} again"
+            raise ValueError(f"This .tflite file is damaged: operator {i} ({op.name}) {what}.")
+        known.update(op.outputs)
+
+
+def check_size(tensor: TfliteTensor, content: memoryview) -> None:
+    """No tensor that is computed needs gigabytes: interpreters allocate what a file declares."""
+    itemsize = np.dtype(tensor.dtype).itemsize if tensor.dtype in np.sctypeDict else 1
+    size = math.prod(tensor.shape) * itemsize
+    if size > MOST_BYTES and not content.nbytes:
+        raise ValueError(
+            f"This .tflite file is damaged: its tensor {tensor.name[:80]!r} of shape "
+            f"{tensor.shape} takes {size / 1e9:.1f} GB, and at most {MOST_BYTES / 1e9:.1f} are read."
+        )
 
 
 def operator_code(table: Table) -> tuple[str, int, bool]:
