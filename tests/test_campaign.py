@@ -40,7 +40,7 @@ def tallied(part: str, count: int, **options: object) -> list[dict]:
     [
         ("files", 60, {"tflite": False}),
         ("data", 80, {}),
-        ("kill", 3, {"loads": {"download": 1.0}}),
+        ("kill", 12, {"loads": ["download"]}),
         ("disk", 4, {"loads": ["download", "pack"]}),
         ("together", 6, {"loads": ["download", "pack"]}),
         ("serve", 40, {}),

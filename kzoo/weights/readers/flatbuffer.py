@@ -321,7 +321,9 @@ def check_order(graph: TfliteGraph) -> None:
         late = [t for t in op.inputs if t not in known]
         again = [t for t in op.outputs if t in known and t >= 0]
         if late or again:
-            what = f"reads tensor {late[0]} too early" if late else f"writes tensor {again[0]} again"
+            what = (
+                f"reads tensor {late[0]} too early" if late else f"writes tensor {again[0]} again"
+            )
             raise ValueError(f"This .tflite file is damaged: operator {i} ({op.name}) {what}.")
         known.update(op.outputs)
 
@@ -333,7 +335,8 @@ def check_size(tensor: TfliteTensor, content: memoryview) -> None:
     if size > MOST_BYTES and not content.nbytes:
         raise ValueError(
             f"This .tflite file is damaged: its tensor {tensor.name[:80]!r} of shape "
-            f"{tensor.shape} takes {size / 1e9:.1f} GB, and at most {MOST_BYTES / 1e9:.1f} are read."
+            f"{tensor.shape} takes {size / 1e9:.1f} GB, and at most {MOST_BYTES / 1e9:.1f} are "
+            "read."
         )
 
 

@@ -16,6 +16,7 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parents[1]
@@ -35,14 +36,16 @@ COLUMNS = ("part", "load", "tried", "answered", "refused", "failed", "slowest_s"
            "first_failure", "seed", "commit", "machine", "command")  # fmt: skip
 
 
-def write(rows: list[dict[str, object]], parts: list[str]) -> None:
-    """Put rows in the place of those that the same parts had."""
+def write(rows: list[dict[str, object]], part: str, only: list[str]) -> None:
+    """Put rows in the place of those that the part, or `only` these of its commands, had."""
     kept = []
     if FILE.is_file():
         with FILE.open(encoding="utf-8", newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["part"] not in parts]
+            kept = [row for row in csv.DictReader(file) if row["part"] != part
+                    or only and row["load"].split(",")[0] not in only]  # fmt: skip
+    everything: list[Mapping[str, object]] = [*kept, *rows]
     order = list(PARTS)
-    everything = sorted([*kept, *rows], key=lambda row: order.index(str(row["part"])))
+    everything.sort(key=lambda row: order.index(str(row["part"])))
     with FILE.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -55,6 +58,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=600, help="for each part, about")
     parser.add_argument("--count", type=int, help="cases of each part, at the most")
+    parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND",
+                        help="of kill, memory and together: the commands to try; the rows of the "
+                        "others stay")  # fmt: skip
     parser.add_argument("--samples", type=Path, help="folder of model files to change, for `files`")
     parser.add_argument("--dry", action="store_true", help="print, and leave the table alone")
     given = parser.parse_args()
@@ -65,15 +71,18 @@ def main() -> int:
     for part in parts:
         start = time.monotonic()
         budget = Budget(given.seed, given.seconds, given.count or PARTS[part])
-        options = (
-            {"own": given.samples, "tflite": False} if part == "files" and given.samples else {}
-        )
+        options: dict[str, object] = {}
+        if part == "files" and given.samples:
+            options |= {"own": given.samples, "tflite": False}
+        if given.only:
+            options["loads"] = tuple(given.only)
         cases = list(importlib.import_module(f"campaign.{part}").cases(budget, **options))
         for case in cases:
             if not case.passed:
                 print(f"{part}, {case.load}, {case.told}: {case.outcome}", flush=True)
         words = f"{part} --seed {given.seed} --seconds {given.seconds:g}"
         words += f" --count {given.count}" if given.count else ""
+        words += f" --only {' '.join(given.only)}" if given.only else ""
         about = {
             "seed": given.seed, "commit": commit(), "machine": machine(),
             "command": f"python tests/bench/campaign {words}",
@@ -84,7 +93,7 @@ def main() -> int:
             print("  ".join(f"{key} {value}" for key, value in row.items() if value != ""))
         print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
         if not given.dry:
-            write([row | about for row in found], [part])
+            write([row | about for row in found], part, given.only)
     return int(failed)
 
 

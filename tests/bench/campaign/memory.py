@@ -17,18 +17,18 @@ SMALL = ("--weights", "none", "--epochs", "1", "--qat-epochs", "1", "--model", "
 ADVICE = ("--batch-size", "--size")
 
 
-def cases(budget: Budget, recipes: tuple[str, ...] = ("classify", "detect", "segment"),
+def cases(budget: Budget, loads: tuple[str, ...] = ("classify", "detect", "segment"),
           ) -> Iterator[Case]:  # fmt: skip
     """Yield what became of recipes with their default batch under a limit of the address space."""
     with tempfile.TemporaryDirectory() as name:
-        for i, (gb, recipe) in enumerate((gb, recipe) for gb in GB for recipe in recipes):
+        for i, (gb, recipe) in enumerate((gb, recipe) for gb in GB for recipe in loads):
             if i >= budget.count or (i and time.monotonic() > budget.end):
                 break
             folder = Path(name, f"{recipe}{gb}")
             folder.mkdir()
             data = runs.DATA[recipe](folder / "data")
             start = time.monotonic()
-            yield Case(f"{gb} GB", recipe, capped(recipe, data, folder / "run", gb),
+            yield Case(f"{recipe}, {gb} GB", recipe, capped(recipe, data, folder / "run", gb),
                        time.monotonic() - start)  # fmt: skip
 
 
