@@ -315,7 +315,7 @@ def check_indices(model: TfliteModel) -> None:
 
 def check_order(graph: TfliteGraph) -> None:
     """Every tensor is written at most once, and before it is read: the graph has no cycles."""
-    computed = {t for op in graph.operators for t in op.outputs}
+    computed = {t for op in graph.operators for t in op.outputs if t >= 0}
     known = set(range(-1, len(graph.tensors))) - computed | set(graph.inputs)
     for i, op in enumerate(graph.operators):
         late = [t for t in op.inputs if t not in known]

@@ -42,7 +42,7 @@ def write(rows: list[dict[str, object]], part: str, only: list[str]) -> None:
     if FILE.is_file():
         with FILE.open(encoding="utf-8", newline="") as file:
             kept = [row for row in csv.DictReader(file) if row["part"] != part
-                    or only and row["load"].split(",")[0] not in only]  # fmt: skip
+                    or (only and row["load"].split(",")[0] not in only)]  # fmt: skip
     everything: list[Mapping[str, object]] = [*kept, *rows]
     order = list(PARTS)
     everything.sort(key=lambda row: order.index(str(row["part"])))
