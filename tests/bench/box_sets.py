@@ -30,34 +30,35 @@ CELLS = ("white", "red", "platelet")
 SHAPES = ("circle", "cross", "triangle")
 
 
-def cells(rng: np.random.Generator) -> Scene:
-    width, height = 640, 480
+def cells(rng: np.random.Generator, across: int = 1) -> Scene:
+    """A smear; `across` times as wide and high it has the square of it as many cells."""
+    width, height, more = 640 * across, 480 * across, across**2
     light = rng.uniform(215, 240) + rng.normal(0, 6, 3)
     tilt = np.linspace(-1, 1, width) * rng.uniform(-14, 14)
     ground = light + tilt[None, :, None] + np.zeros((height, width, 3))
     image = Image.fromarray(ground.clip(0, 255).astype("uint8"))
-    for _ in range(rng.integers(3, 9)):  # dust
+    for _ in range(more * rng.integers(3, 9)):  # dust
         x, y, r = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(2, 7)
         shade = tuple(int(v) for v in rng.uniform(120, 190, 3))
         ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), fill=shade)
     placed, objects = [], []
     counts = (rng.integers(0, 3), rng.integers(7, 14), rng.integers(0, 4))
     for kind in (1, 0, 2):
-        for _ in range(counts[kind]):
-            across = (156, 121, 40)[kind] * np.exp(rng.normal(0, (0.12, 0.07, 0.2)[kind], 2))
+        for _ in range(more * counts[kind]):
+            sides = (156, 121, 40)[kind] * np.exp(rng.normal(0, (0.12, 0.07, 0.2)[kind], 2))
             for _ in range(20):
                 centre = rng.uniform((0, 0), (width, height))
-                gaps = [np.hypot(*(centre - c)) / (across.mean() / 2 + r) for c, r in placed]
+                gaps = [np.hypot(*(centre - c)) / (sides.mean() / 2 + r) for c, r in placed]
                 if not gaps or min(gaps) > 0.75:
                     break
             else:
                 continue
-            placed.append((centre, across.mean() / 2))
-            draw_cell(image, kind, centre, across, rng)
-            low = np.maximum(centre - across / 2, 0)
-            high = np.minimum(centre + across / 2, (width, height))
-            if (high - low).prod() > 0.3 * across.prod():
-                noise = rng.normal(0, 0.04, (2, 2)) * across
+            placed.append((centre, sides.mean() / 2))
+            draw_cell(image, kind, centre, sides, rng)
+            low = np.maximum(centre - sides / 2, 0)
+            high = np.minimum(centre + sides / 2, (width, height))
+            if (high - low).prod() > 0.3 * sides.prod():
+                noise = rng.normal(0, 0.04, (2, 2)) * sides
                 low = np.maximum(low + noise[0], 0)
                 high = np.minimum(high + noise[1], (width, height))
                 objects.append((kind, (*low.tolist(), *(high - low).tolist())))
@@ -144,12 +145,14 @@ def annotated(folder: Path, split: str) -> Iterable[Scene]:
         yield Image.open(example.path).convert("RGB"), boxes
 
 
-def write(folder: Path, scenes: Iterable[Scene], labels: Iterable[str]) -> None:
-    """A folder of JPEG files and _annotations.coco.json."""
+def write(
+    folder: Path, scenes: Iterable[Scene], labels: Iterable[str], longest: int = LONGEST
+) -> None:
+    """A folder of JPEG files, `longest` px at most, and _annotations.coco.json."""
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for i, (image, objects) in enumerate(scenes):
-        scale = min(1.0, LONGEST / max(image.size))
+        scale = min(1.0, longest / max(image.size))
         small = image.resize([round(v * scale) for v in image.size], Image.Resampling.BILINEAR)
         small.save(folder / f"{i:04d}.jpg", quality=90)
         size = {"width": small.width, "height": small.height}
