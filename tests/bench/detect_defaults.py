@@ -6,8 +6,8 @@
 
 Trains with the recipe's own stages, without int8, and adds a row for each variant to
 results/detect_defaults.csv: mAP of the validation images with and without box voting, of the best
-epoch, and CPU seconds of the training. FOLDER gets the models. At 224 px and 1 + 4 epochs of V3-Small on cards it takes a
-minute a variant.
+epoch, and CPU seconds of the training. FOLDER gets the models.
+At 224 px and 1 + 4 epochs of V3-Small on cards it takes a minute a variant.
 """
 
 import argparse

@@ -1,82 +1,98 @@
-"""CPU time of a detector per image, one thread: the net, decoding and suppression, the whole.
+"""CPU time of detectors per image, one thread: the net, decoding and suppression, the whole.
 
-    uv run python tests/bench/detect_speed.py RUN [--images 30] [--rounds 5]
+    python tests/bench/detect_speed.py DATA NAME=MODEL.keras... [--images 30] [--rounds 3]
 
-RUN is the folder of a `kzoo detect` run. Its int8 file, the same net in float32, and the int8 file
-with TFLite_Detection_PostProcess behind it take turns on validation images. Compare ratios:
-absolute times are this machine's. Cost: a minute.
+MODEL are detectors that were trained on DATA (`detect_defaults.py --keep`). The float32 and int8
+files of all take turns on validation images. Writes tests/bench/results/detect_speed.csv: medians,
+and their ratios to the first model in the same number format; absolute times are this machine's.
+"Objects" are decoding, suppression and box voting of all boxes from a score on: .3 is for showing,
+.01 for measuring. Cost: two minutes.
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import keras
+from record import record
 
+import kzoo
 from kzoo.detection.detections import detections
+from kzoo.detection.detector import Detector
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.images import Images
-from kzoo.recipes.training.run_folder import read_config
 from kzoo.tflite import Runner, audit, convert
-from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
-from kzoo.tflite.metadata.reading import read_metadata
+from kzoo.weights.saved_model import load_model
 
-THRESHOLDS = (0.3, 0.01)  # for showing, for measuring
+THRESHOLDS = (0.3, 0.01)
+CALIBRATION = 100
 
 
-def cpu_ms(call: Callable[[], object]) -> float:
+def cpu_ms(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return (CPU time, what the call returns)."""
     begun = time.process_time()
-    call()
-    return 1e3 * (time.process_time() - begun)
+    result = call()
+    return 1e3 * (time.process_time() - begun), result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("models", nargs="+")
     parser.add_argument("--images", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    config = read_config(options.run)
-    dataset = read_boxes(
-        config["data"],
-        format=config["format"],
-        val_fraction=config["val_fraction"],
-        seed=config["seed"],
-    )
-    images = Images([e.path for e in dataset.val[: options.images]], config["size"])[:]
-    int8 = options.run / "model.tflite"
-    anchors = read_metadata(int8).outputs.anchors
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    dataset = read_boxes(given.data)
+    paths = dict(pair.split("=", 1) for pair in given.models)
+    models = {name: load_model(Path(path)) for name, path in paths.items()}
+    size = next(iter(models.values())).input_shape[1]
+    calibration = Images([e.path for e in dataset.train[:CALIBRATION]], size)[:]
+    images = Images([e.path for e in dataset.val[: given.images]], size)[:]
+    runners: dict[tuple[str, str], Runner] = {}
+    partitions = {}
     with tempfile.TemporaryDirectory() as place:
-        model = keras.saving.load_model(options.run / "model.keras", compile=False)
-        exact = convert(model, Path(place) / "float32.tflite", scheme="float32")
-        whole = Path(place) / "op.tflite"
-        add_postprocess(int8, whole, settings=PostProcess(threshold=THRESHOLDS[0]))
-        runners = {
-            "float32": Runner(exact),
-            "int8": Runner(int8),
-            "int8 with the op": Runner(whole),
-        }
-        for name, file in (("float32", exact), ("int8", int8), ("int8 with the op", whole)):
-            found = audit(file)
-            print(f"{name}: {found.partitions} XNNPACK partition(s), outside: {found.outside}")
-    times: dict[str, list[float]] = {}
-    for _ in range(options.rounds):
-        for image in images:
-            for name, runner in runners.items():
-                outputs = {}
-                body = cpu_ms(lambda: outputs.update(runner(image[None])))  # noqa: B023
-                times.setdefault(name, []).append(body)
-                if "count" in outputs:
-                    continue
-                for least in THRESHOLDS:
-                    rest = cpu_ms(lambda: detections(outputs, anchors, score_threshold=least))  # noqa: B023
-                    times.setdefault(f"{name}, objects from {least}", []).append(rest)
-                    times.setdefault(f"{name}, whole, from {least}", []).append(body + rest)
-    for name, found in times.items():
-        print(f"{name:32} {statistics.median(found):7.2f} ms")
+        for name, model in models.items():
+            sources = {
+                "float32": (model, {"scheme": "float32"}),
+                "int8": (kzoo.quantize(model, calibration=calibration.astype("float32")), {}),
+            }
+            for kind, (source, options) in sources.items():
+                file = convert(source, Path(place) / f"{name}_{kind}.tflite", **options)
+                runners[name, kind] = Runner(file)
+                partitions[name, kind] = audit(file).partitions
+    times: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for image, _ in itertools.product(images, range(given.rounds)):
+        for key, runner in runners.items():
+            own = times.setdefault(key, {})
+            net, outputs = cpu_ms(lambda: runner(image[None]))  # noqa: B023
+            own.setdefault("net_ms", []).append(net)
+            for least in THRESHOLDS:
+                rest, _ = cpu_ms(lambda: objects(models[key[0]], outputs, least))  # noqa: B023
+                own.setdefault(f"objects_from_{least}_ms", []).append(rest)
+                own.setdefault(f"whole_from_{least}_ms", []).append(net + rest)
+    rows = []
+    first = next(iter(models))
+    for (name, kind), columns in times.items():
+        medians = {column: statistics.median(values) for column, values in columns.items()}
+        base = {key: statistics.median(values) for key, values in times[first, kind].items()}
+        ratios = {f"{key.removesuffix('_ms')}_ratio": medians[key] / base[key] for key in medians}
+        rows.append({
+            "data": given.data.name, "detector": name, "size_px": size,
+            "anchors": len(models[name].anchor_boxes), "MACs_M": kzoo.profile(models[name]).macs / 1e6,
+            "file": kind, "partitions": partitions[name, kind], "images": len(images),
+            **medians, **ratios,
+        })  # fmt: skip
+    record("detect_speed", rows)
+
+
+def objects(model: Detector, outputs: Any, least: float) -> Any:
+    return detections(
+        outputs, model.anchor_boxes, score_threshold=least, activation=model.activation
+    )
 
 
 if __name__ == "__main__":
