@@ -82,7 +82,8 @@ def main() -> None:
         ratios = {f"{key.removesuffix('_ms')}_ratio": medians[key] / base[key] for key in medians}
         rows.append({
             "data": given.data.name, "detector": name, "size_px": size,
-            "anchors": len(models[name].anchor_boxes), "MACs_M": kzoo.profile(models[name]).macs / 1e6,
+            "anchors": len(models[name].anchor_boxes),
+            "MACs_M": kzoo.profile(models[name]).macs / 1e6,
             "file": kind, "partitions": partitions[name, kind], "images": len(images),
             **medians, **ratios,
         })  # fmt: skip
