@@ -125,10 +125,8 @@ def quantize(
     made = this.task.int8_file(this)
     if made:
         return made
-    calibration = for_calibration(this.train, this.size, seed=this.config.seed)
-    with progress.bar("calibrating and quantizing", None):
-        int8 = kzoo.quantize(model, calibration=calibration, keep_float=this.config.keep_float)
-        history: list[Row] = []
+    int8 = calibrated(this, model)
+    history: list[Row] = []
     for one, path, display in stages:
         trainer = partial(
             fit_int8, folder=this.checkpoints, teacher=model, display=display,
@@ -139,6 +137,13 @@ def quantize(
         )
         history += rows
     return int8, history
+
+
+def calibrated(this: Run, model: keras.Model) -> keras.Model:
+    """Return the int8 model by calibration alone. Its images are freed before training begins."""
+    images = for_calibration(this.train, this.size, seed=this.config.seed)
+    with progress.bar("calibrating and quantizing", None):
+        return kzoo.quantize(model, calibration=images, keep_float=this.config.keep_float)
 
 
 def finish(this: Run, model: keras.Model, int8: keras.Model | Path, history: list[Row]) -> Any:

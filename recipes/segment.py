@@ -9,7 +9,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,11 +150,23 @@ class Stages:
 
     def fit(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train on augmented images."""
-        config, dataset = self.run.config, self.run.dataset
+        train, seed = self.train, self.run.config.seed
+        return fit(net, stage, lambda epoch: train.shuffled(seed, epoch), self.val)
+
+    # The stages share these and the decoded images in them: TensorFlow keeps every data set that
+    # it has read until the process ends.
+
+    @cached_property
+    def train(self) -> MaskBatches:
+        """The training images, augmented."""
+        config = self.run.config
         augment = Augment(zoom=config.zoom, shrink=config.shrink, stretch=STRETCH, flip=config.flip)
-        train = self.batches(dataset.train, augment=augment, margin=MARGIN)
-        val = self.batches(dataset.val)
-        return fit(net, stage, lambda epoch: train.shuffled(config.seed, epoch), val)
+        return self.batches(self.run.dataset.train, augment=augment, margin=MARGIN)
+
+    @cached_property
+    def val(self) -> MaskBatches:
+        """The validation images."""
+        return self.batches(self.run.dataset.val)
 
     def loss(self) -> kzoo.SegmentationLoss:
         config = self.run.config

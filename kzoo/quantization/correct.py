@@ -8,7 +8,7 @@ import numpy as np
 
 from kzoo.quantization.graph import Graph, Linear, Op
 from kzoo.quantization.ranges import Plan, Range, domain, is_float
-from kzoo.quantization.simulate import CHUNK, Run
+from kzoo.quantization.simulate import CHUNK, Run, at_once
 
 LEAST_SHARE = 0.01  # of values that are seen: a channel of fewer is moved by less
 
@@ -40,7 +40,8 @@ class Pair:
 
     def __init__(self, graph: Graph, plan: Plan, images: np.ndarray):
         self.run = Run(graph, plan)
-        self.chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+        some = at_once(CHUNK, images.shape)
+        self.chunks = [images[i : i + some] for i in range(0, len(images), some)]
         self.exact: list[dict[str, Any]] = [{} for _ in self.chunks]
         self.int8: list[dict[str, Any]] = [{} for _ in self.chunks]
 

@@ -22,7 +22,7 @@ from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op,
 from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
 from kzoo.quantization.ranges import DOMAINS, SCORES, Plan, is_float
 from kzoo.quantization.rules.rewrite import Result, Rewrite, rewrite
-from kzoo.quantization.simulate import OBSERVED, Run
+from kzoo.quantization.simulate import OBSERVED, Run, at_once
 from kzoo.quantization.variants import PAIR, Variant, outputs
 
 LARGEST_FACTOR = 256.0  # a channel of less is as good as dead
@@ -197,8 +197,9 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
     chosen = [names] + [[n for n in (s.source, s.gate, s.product) if n] for s in gated]
     variants = [Variant(which, int8_weights=True) for which in chosen]
     noise = np.zeros(len(chosen))
-    for i in range(0, len(some), PAIR):
-        chunk = some[i : i + PAIR]
+    pair = at_once(PAIR, some.shape)
+    for i in range(0, len(some), pair):
+        chunk = some[i : i + pair]
         exact = run(chunk)
         noise += [difference(graph, found, exact) for found in outputs(run, variants, chunk, exact)]
         del exact  # or it is there until the next one is
@@ -242,8 +243,9 @@ def channels_of(graph: Graph, sites: list[Site], images: np.ndarray) -> list[Cha
     """What the source of each site gives on images (N, H, W, C)."""
     run, sources = Run(graph), [site.source for site in sites]
     found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
-    for i in range(0, len(images), OBSERVED):
-        for op, value in run.walk(images[i : i + OBSERVED], wanted=sources):
+    some = at_once(OBSERVED, images.shape)
+    for i in range(0, len(images), some):
+        for op, value in run.walk(images[i : i + some], wanted=sources):
             if op.name in found:
                 flat = keras.ops.reshape(value, (-1, value.shape[-1]))
                 sums = (

@@ -14,7 +14,7 @@ import numpy as np
 from kzoo.quantization.equalize import difference
 from kzoo.quantization.graph import Graph
 from kzoo.quantization.ranges import Plan, Range, exact_zero, widen, with_limits
-from kzoo.quantization.simulate import CHUNK, Run
+from kzoo.quantization.simulate import CHUNK, Run, at_once
 from kzoo.quantization.variants import Variant, exact_outputs, outputs
 
 # Of the noise of all activations: those of less stay as they are. .02 and 16 images took nearly
@@ -45,8 +45,9 @@ def refine(
 def activation_noise(graph: Graph, plan: Plan, images: np.ndarray) -> float:
     """Return how far the outputs on images are from float with all activations rounded."""
     run, everything, total = Run(graph, plan), Variant(plan.fake_quants), 0.0
-    for i in range(0, len(images), CHUNK):
-        chunk = images[i : i + CHUNK]
+    some = at_once(CHUNK, images.shape)
+    for i in range(0, len(images), some):
+        chunk = images[i : i + some]
         exact = exact_outputs(run, chunk, plan.fake_quants)
         (found,) = outputs(run, [everything], chunk, exact)
         total += difference(graph, found, exact)
@@ -76,7 +77,8 @@ def narrower(graph: Graph, plan: Plan, images: np.ndarray, progress: Callable[[s
     first = noises({key: ranges[key] for key in keys}, [(screened, run(screened))])
     loud = [key for key, noise in first.items() if noise > LEAST_SHARE * sum(first.values())]
     progress(f"{len(loud)} activations make most of the noise: {', '.join(loud)}")
-    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+    some = at_once(CHUNK, images.shape)
+    chunks = [images[i : i + some] for i in range(0, len(images), some)]
     exact = [(chunk, exact_outputs(run, chunk, rounded_to(*loud))) for chunk in chunks]
     least = noises({key: ranges[key] for key in loud}, exact)
     for end in (1, 0):

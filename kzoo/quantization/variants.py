@@ -5,7 +5,7 @@ operation as one batch: on two images most operations take longer to call than t
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,10 +14,10 @@ from keras import ops
 
 from kzoo.quantization.graph import Linear
 from kzoo.quantization.ranges import Range
-from kzoo.quantization.simulate import Run, on_levels
+from kzoo.quantization.simulate import Run, at_once, on_levels
 
 PAIR = 2  # images at a time: every operation's output in float is kept of them
-MOST_IMAGES = 24  # in a batch; 48 took .2 GB more of a V3-Large and the same time
+MOST_IMAGES = 24  # in a batch, of 224 px; 48 took .2 GB more of a V3-Large and the same time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +34,18 @@ class Variant:
 
 def outputs(
     run: Run, variants: Sequence[Variant], images: Any, exact: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Return, for each variant, the model's outputs and what leads to them directly, by name.
+) -> Iterator[dict[str, Any]]:
+    """Yield, for each variant, the model's outputs and what leads to them directly, by name.
 
+    A hundred variants of a segmenter's full-size logits are a GB: take them one by one.
     `run` has a plan; `exact` holds outputs in float on `images` (N, H, W, C): of every operation,
     or of those that `exact_outputs` finds are read.
     """
     # JAX compiles an operation for each size of its batch: there a size of its own costs more.
     jax = keras.backend.backend() == "jax"
-    size = 1 if jax else max(1, MOST_IMAGES // len(images))
-    groups = [variants[i : i + size] for i in range(0, len(variants), size)]
-    return [found for group in groups for found in Together(run, group, images, exact).ends()]
+    size = 1 if jax else max(1, at_once(MOST_IMAGES, images.shape) // len(images))
+    for i in range(0, len(variants), size):
+        yield from Together(run, variants[i : i + size], images, exact).ends()
 
 
 def exact_outputs(run: Run, images: Any, quantized: Collection[str]) -> dict[str, Any]:
@@ -67,17 +68,15 @@ class Together:
         # By operation: the variants whose output is not float's, and their outputs in one batch.
         self.moved: dict[str, tuple[tuple[int, ...], Any]] = {}
 
-    def ends(self) -> list[dict[str, Any]]:
-        """Compute the graph; return the ends of each variant."""
+    def ends(self) -> Iterator[dict[str, Any]]:
+        """Compute the graph; yield the ends of each variant."""
         for op in self.run.graph.ops.values():
             self.compute(op)
             for name in op.inputs:
                 if self.run.last_reader[name] == op.name and name not in self.run.ends:
                     self.moved.pop(name, None)
-        return [
-            {name: self.rows(name, (i,)) for name in self.run.ends}
-            for i in range(len(self.variants))
-        ]
+        for i in range(len(self.variants)):
+            yield {name: self.rows(name, (i,)) for name in self.run.ends}
 
     def compute(self, op: Any) -> None:
         """Note the outputs of `op` of the variants in which they are not float's."""

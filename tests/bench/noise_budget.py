@@ -72,7 +72,7 @@ def budget(net: str, model: keras.Model, calibration: np.ndarray, images: np.nda
         rows.append((what, decibels([rounding(x, list(graph.ops)) for x in chunks])))
     names = [name for name in plan.fake_quants if not isinstance(graph.ops[name], Linear)]
     run, variants = Run(graph, plan), [Variant([name]) for name in names]
-    found = [outputs(run, variants, x, known) for x, known in zip(chunks, exact, strict=True)]
+    found = [list(outputs(run, variants, *pair)) for pair in zip(chunks, exact, strict=True)]
     alone = [(decibels(one), name) for name, *one in zip(names, *found, strict=True)]
     rows += [(f"{name} alone", value) for value, name in sorted(alone)[:LOUDEST]]
     return [
