@@ -7,11 +7,12 @@ from keras import layers
 from qat_nets import images, randomized
 
 import kzoo
+from kzoo.quantization import variants as variants_
 from kzoo.quantization.calibration import calibration_remarks
 from kzoo.quantization.graph import Linear
 from kzoo.quantization.quantize import planned
-from kzoo.quantization.simulate import Run
-from kzoo.quantization.variants import Together, Variant, exact_outputs
+from kzoo.quantization.simulate import Run, at_once
+from kzoo.quantization.variants import Together, Variant, exact_outputs, outputs
 
 
 def decibels(model: keras.Model, other: keras.Model, x: np.ndarray) -> float:
@@ -112,3 +113,33 @@ def test_variants_computed_together_are_those_computed_alone():
         alone = run(some, variant.quantized)
         for name, value in found.items():
             np.testing.assert_allclose(value, alone[name], atol=1e-5)
+
+
+def test_variants_are_computed_as_they_are_taken(monkeypatch):
+    """All at once, those of a segmenter's full-size logits took 1.2 GB."""
+    image = keras.Input((16, 16, 3))
+    model = randomized(keras.Model(image, layers.Conv2D(4, 3, name="only")(image)))
+    graph, plan = planned(model, images(8, size=16), "split", (), "mse", False)
+    run, some, passes = Run(graph, plan), images(2, size=16), []
+    monkeypatch.setattr(variants_, "MOST_IMAGES", 2)  # of one variant
+    compute = Together.ends
+    monkeypatch.setattr(Together, "ends", lambda self: passes.append(self) or compute(self))
+    found = outputs(run, [Variant(["only"])] * 3, some, run(some))
+    next(found)
+    assert len(passes) == 1
+    assert len(list(found)) == 2
+    assert len(passes) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((9, 224, 224, 3), 24),
+        ((9, 96, 96, 3), 24),
+        ((9, 320, 320, 3), 11),  # 24 * (224 / 320)^2 = 11.76
+        ((9, 1600, 1600, 3), 1),
+        ((9, 40), 24),
+    ],
+)
+def test_fewer_large_images_are_computed_at_a_time(shape, count):
+    assert at_once(24, shape) == count
