@@ -28,7 +28,7 @@ class MovedModule(types.ModuleType):
         return value
 
 
-def renamed_attribute(old: str, new: str) -> Any:
+def renamed_attribute(old: str, new: str) -> property:
     """Return a property that reads the attribute `new`."""
 
     def read(self: Any) -> Any:

@@ -39,16 +39,11 @@ class Pair:
     """
 
     def __init__(self, graph: Graph, plan: Plan, images: np.ndarray):
-        self.run = Run(graph, plan)
+        self.run: Run = Run(graph, plan)
         some = at_once(CHUNK, images.shape)
-        self.chunks = [images[i : i + some] for i in range(0, len(images), some)]
+        self.chunks: list[np.ndarray] = [images[i : i + some] for i in range(0, len(images), some)]
         self.exact: list[dict[str, Any]] = [{} for _ in self.chunks]
         self.int8: list[dict[str, Any]] = [{} for _ in self.chunks]
-
-    def compute_exact(self, op: Op) -> None:
-        """The outputs of `op` in float."""
-        for images, exact in zip(self.chunks, self.exact, strict=True):
-            exact[op.name] = self.run.before_rounding(op, exact, images, False)
 
     def compute(self, op: Op) -> None:
         """The outputs of `op`, in int8 not yet rounded."""

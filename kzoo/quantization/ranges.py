@@ -110,10 +110,11 @@ class Histogram:
     BINS = 8192
 
     def __init__(self) -> None:
-        self.limit = 2.0**-20
-        self.counts = np.zeros(self.BINS)
-        self.low = self.high = 0.0
-        self.zeros = 0
+        self.limit: float = 2.0**-20
+        self.counts: np.ndarray = np.zeros(self.BINS)
+        self.low: float = 0.0
+        self.high: float = 0.0
+        self.zeros: int = 0
 
     def add(self, values: np.ndarray, ends: Range) -> None:
         """Count `values`; `ends` are the least and the largest of all that they are a sample of."""

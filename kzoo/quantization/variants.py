@@ -58,15 +58,16 @@ def exact_outputs(run: Run, images: Any, quantized: Collection[str]) -> dict[str
     return {op.name: value for op, value in run.walk(images) if op.name in read}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Together:
     """A graph computed for several variants in one pass."""
 
-    def __init__(
-        self, run: Run, variants: Sequence[Variant], images: Any, exact: Mapping[str, Any]
-    ):
-        self.run, self.variants, self.images, self.exact = run, variants, images, exact
-        # By operation: the variants whose output is not float's, and their outputs in one batch.
-        self.moved: dict[str, tuple[tuple[int, ...], Any]] = {}
+    run: Run
+    variants: Sequence[Variant]
+    images: Any
+    exact: Mapping[str, Any]
+    # By operation: the variants whose output is not float's, and their outputs in one batch.
+    moved: dict[str, tuple[tuple[int, ...], Any]] = dataclasses.field(default_factory=dict)
 
     def ends(self) -> Iterator[dict[str, Any]]:
         """Compute the graph; yield the ends of each variant."""

@@ -167,7 +167,7 @@ def named(part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights) -> path
 class Redirects(urllib.request.HTTPRedirectHandler):
     """Keeps the SHA-256 that huggingface.co sends with the redirect to its store."""
 
-    sha256 = ""
+    sha256: str = ""
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str

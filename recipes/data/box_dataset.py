@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class BoxDataset:
     val: Sequence[Example]
     test: Sequence[Example] = ()  # measured at the end; nothing is trained on it, or chosen by it
     issues: tuple[Issue, ...] = ()
-    defects = renamed_attribute("defects", "issues")
+    defects: ClassVar[property] = renamed_attribute("defects", "issues")
 
     def __str__(self) -> str:
         counts = Counter(int(k) for example in self.train for k in example.labels)

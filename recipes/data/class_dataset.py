@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Dataset:
     test: Split = NONE  # measured at the end; nothing is trained on it, or chosen by it
     issues: tuple[Issue, ...] = ()
     format: str = "folders"
-    defects = renamed_attribute("defects", "issues")
+    defects: ClassVar[property] = renamed_attribute("defects", "issues")
 
     def __str__(self) -> str:
         counts = Counter(self.train.targets.tolist())

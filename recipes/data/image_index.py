@@ -44,8 +44,8 @@ class ImageIndex:
     ):  # fmt: skip
         """`bare` returns a stem without what says that it is an image's: a of a_leftImg8bit."""
         self.tree = tree
-        self.images = tree.images if images is None else list(images)
-        self.known = set(map(str, self.images))
+        self.images: list[Path] = tree.images if images is None else list(images)
+        self.known: set[str] = set(map(str, self.images))
         self.tables: list[dict[str, list[Path]]] = [{}, {}, {}, {}]
         for path in self.images:
             keys = (path.name, folded(path.name), path.stem, folded(path.stem))

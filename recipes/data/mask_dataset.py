@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class MaskDataset:
     pixels: np.ndarray  # (classes,) that the training masks hold
     issues: tuple[Issue, ...] = ()
     format: str = "masks"
-    defects = renamed_attribute("defects", "issues")
+    defects: ClassVar[property] = renamed_attribute("defects", "issues")
 
     def __str__(self) -> str:
         shares = self.pixels / max(1, self.pixels.sum())

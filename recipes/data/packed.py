@@ -288,13 +288,13 @@ class Writer:
     def __init__(self, folder: Path, shard_bytes: int):
         self.folder = folder
         self.shard_bytes = shard_bytes
-        self.open = contextlib.ExitStack()  # until `finish`
+        self.open: contextlib.ExitStack = contextlib.ExitStack()  # until `finish`
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f".{folder.name[:100]}.lock")
         self.open.enter_context(
             locked(lock, busy=f"Another process is writing {folder}: wait until it has ended.")
         )
-        self.part = self.open.enter_context(replacing_folder(folder))
+        self.part: Path = self.open.enter_context(replacing_folder(folder))
         self.files: list[File] = []
 
     def split(self, name: str, records: Any, annotations: dict[str, np.ndarray]) -> None:

@@ -5,7 +5,7 @@ import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_err
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import gallery, jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import plain_text
-from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 
 GALLERY = 12  # images shown, three times each
@@ -40,7 +40,7 @@ GREY, BLUE, GREEN = "#9aa5b8", "#2458d3", "#1b7f4b"
 class BoxResults(RunResults):
     """What a detection run reached on its validation images; precisions in [0, 1]."""
 
-    told = (("map", "mAP"), ("map50", "mAP50"))
+    told: ClassVar[Told] = (("map", "mAP"), ("map50", "mAP50"))
     float_map: float
     float_map50: float
     int8_map: float

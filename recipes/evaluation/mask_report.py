@@ -4,7 +4,7 @@ import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from kzoo.recipes.evaluation.drawings import clear_class, overlay, palette
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
-from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.segmentation.masks import MaskScores, mean, score_masks
 
@@ -28,7 +28,7 @@ SIDE = 240  # px of a drawn image
 class MaskResults(RunResults):
     """What a segmentation run reached on its validation images; shares in [0, 1]."""
 
-    told = (("mean_iou", "mean IoU"),)
+    told: ClassVar[Told] = (("mean_iou", "mean IoU"),)
     float_iou: float
     int8_iou: float
     agreement: float  # pixels of which float and int8 say the same

@@ -16,6 +16,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import WEIGHTS
 
 R = TypeVar("R", bound="RunResults")
+Told = tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class RunResults:
     """
 
     # Of the task's figures, those that a summary tells, and what it calls each.
-    told: ClassVar[tuple[tuple[str, str], ...]] = ()
+    told: ClassVar[Told] = ()
     folder: Path
     val: Mapping[str, Any]
     test: Mapping[str, Any] | None = None  # None where the data have no test split

@@ -64,9 +64,10 @@ class StageCallbacks(keras.callbacks.Callback):
     def __init__(self, callbacks: CallbackList, model: keras.Model, epochs: int):
         super().__init__()
         given = list(callbacks) if distribute.first() else []
-        self.all = keras.callbacks.CallbackList(given, model=model)
-        self.epochs, self.begun = epochs, False
-        self.stopped = False  # whether one of them wants the stage to end
+        self.all: Any = keras.callbacks.CallbackList(given, model=model)
+        self.epochs: int = epochs
+        self.begun: bool = False
+        self.stopped: bool = False  # whether one of them wants the stage to end
         for name in ("train", "test"):
             for edge in ("begin", "end"):
                 hook = f"on_{name}_batch_{edge}"

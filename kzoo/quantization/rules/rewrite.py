@@ -1,6 +1,7 @@
 """One pass over a graph: a rule says what takes each operation's place."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ class Rewrite:
 
     def __init__(self, graph: Graph):
         self.done: dict[str, Op] = {}
-        self.users = graph.users()
+        self.users: Counter[str] = graph.users()
         self.alias: dict[str, str] = {}
 
     def sole(self, name: str, kind: type) -> Any:

@@ -14,8 +14,10 @@ class Values:
     def __init__(self, model: TfliteModel) -> None:
         self.model = model
         self.graph: TfliteGraph = model.graphs[0]
-        self.writer = {i: op for op in self.graph.operators for i in op.outputs}
-        self.readers = collections.defaultdict(list)
+        self.writer: dict[int, TfliteOperator] = {
+            i: op for op in self.graph.operators for i in op.outputs
+        }
+        self.readers: dict[int, list[TfliteOperator]] = collections.defaultdict(list)
         for op in self.graph.operators:
             for i in op.inputs:
                 self.readers[i].append(op)

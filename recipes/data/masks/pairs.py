@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -41,7 +41,7 @@ class Pair:
 
     image: Source
     mask: MaskFile | DrawnMask | PackedMask
-    picture = renamed_attribute("picture", "image")
+    picture: ClassVar[property] = renamed_attribute("picture", "image")
 
 
 class PackedPairs(Sequence[Pair]):

@@ -5,7 +5,7 @@ import dataclasses
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ from kzoo.recipes.evaluation.classification.temperature import at_temperature, f
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion, plain_text
-from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
 
@@ -92,7 +92,7 @@ def score_classes(probabilities: np.ndarray, split: Split, labels: Sequence[str]
 class ClassResults(RunResults):
     """What a classification run reached on its validation images; accuracies in [0, 1]."""
 
-    told = (("accuracy", "accuracy"),)
+    told: ClassVar[Told] = (("accuracy", "accuracy"),)
     float_accuracy: float
     int8_accuracy: float
     agreement: float

@@ -5,7 +5,7 @@ import dataclasses
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ from kzoo.recipes.evaluation.classification.label_metrics import (
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
 from kzoo.recipes.evaluation.plots import plain_text
-from kzoo.recipes.evaluation.results import RunResults
+from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.recipes.training.run_folder import labels_of
@@ -79,7 +79,7 @@ def label_predictor(file: Path, top: int) -> Predictor:
 class LabelResults(RunResults):
     """What a multi-label run reached on its validation images; figures in [0, 1]."""
 
-    told = (("map", "mAP"), ("micro_f1", "F1 of all decisions"))
+    told: ClassVar[Told] = (("map", "mAP"), ("micro_f1", "F1 of all decisions"))
     float_map: float
     int8_map: float
     float_micro_f1: float
