@@ -43,6 +43,7 @@ from kzoo.recipes.evaluation.classification.temperature import (
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, nothing, register_task
 from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, balanced, features, split_at
@@ -190,10 +191,11 @@ class Stages:
             side, learning = config.size, net
         if self.pretrained:
             freeze_pretrained(learning, fine_rows(net, config.freeze))
+            learning = without_frozen_norms(learning)
         if teacher is not None:
             learning = kzoo.distill(learning, teacher, weight=WEIGHT)
         learning, history = self.fit(learning, stage, fit, size=side, class_weight=self.balance())
-        net.set_weights((learning.student if teacher else learning).get_weights())
+        take_weights(net, learning.student if teacher else learning)
         return net, history
 
     @property

@@ -9,12 +9,16 @@ import pytest
 from keras import layers
 
 import kzoo
+from kzoo.files import save_model
 from kzoo.recipes.classify import TASK, Stages, of_any_size
 from kzoo.recipes.configs import ClassifyConfig
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.task import Run
+from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
+from kzoo.recipes.training.optimizer import Adam
 from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
 from kzoo.weights.batch_norm import batch_norms
+from kzoo.weights.saved_model import load_model
 
 
 def small():
@@ -113,18 +117,32 @@ def test_the_whole_network_learns_on_smaller_images_than_it_is_validated_on():
     np.testing.assert_array_equal(net.get_layer("head_logits").get_weights()[0], 2 * logits)
 
 
+def with_statistics(net):
+    """Give every batch norm values that change something."""
+    rng = np.random.default_rng(0)
+    for norm in batch_norms(net):
+        norm.gamma.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
+        norm.moving_variance.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
+        norm.beta.assign(rng.normal(0, 0.1, norm.gamma.shape))
+        norm.moving_mean.assign(rng.normal(0, 0.1, norm.gamma.shape))
+    return net
+
+
 def test_a_copy_for_any_size_pads_scales_and_normalizes_as_its_weights_want():
     """Weights of timm: symmetric padding, ImageNet's mean, an epsilon of 1e-5."""
-    net = kzoo.MobileNetV4ConvSmall(
+    net = with_statistics(kzoo.MobileNetV4ConvSmall(
         0.5, input_shape=(64, 64, 3), classes=3, padding="symmetric", preprocessing="torch"
-    )
+    ))  # fmt: skip
     for norm in batch_norms(net):
         norm.epsilon = 1e-5
     copy = of_any_size(net, 48)
     assert [layer.name for layer in copy.layers] == [layer.name for layer in net.layers]
+    freeze_pretrained(copy, set())
+    copy = without_frozen_norms(copy)
+    assert not batch_norms(copy)
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     np.testing.assert_allclose(
-        copy.predict_on_batch(images), net.predict_on_batch(images), atol=1e-6
+        copy.predict_on_batch(images), net.predict_on_batch(images), atol=1e-5
     )
     assert copy.predict_on_batch(images[:, :48, :48]).shape == (2, 3)
 
@@ -141,7 +159,74 @@ def test_a_net_of_one_image_size_trains_at_that(fixed):
     config = ClassifyConfig("photos", model="mobilenet_v3_small", size=64)
 
     def fit(model, stage, train, val):
-        assert (model, train(0).size) == (net, 64)
+        assert (model.input_shape, train(0).size) == ((None, 64, 64, 3), 64)
         return model, ["history"]
 
     Stages(Run(TASK, vars(config), dataset, Path("run"), config)).whole(net, None, fit)
+
+
+def two_blocks():
+    """A stem that does not learn, a depthwise and a 1x1 convolution, and a head."""
+    x = y = keras.Input((16, 16, 3), name="image")
+    convolutions = {
+        "row0_conv": keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False),
+        "row1_depthwise": keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+        "row1_project": keras.layers.Conv2D(6, 1, use_bias=False),
+    }
+    for name, layer in convolutions.items():
+        layer.name = name
+        y = keras.layers.BatchNormalization(name=f"{name}_bn")(layer(y))
+        y = keras.layers.Activation("hard_swish", name=f"{name}_act")(y)
+    y = keras.layers.GlobalAveragePooling2D(name="head_pool")(y)
+    return with_statistics(keras.Model(x, keras.layers.Dense(3, name="head_logits")(y)))
+
+
+@pytest.mark.backend
+def test_without_frozen_norms_steps_do_the_same(tmp_path):
+    """Losses, Adam's steps and their mean agree with those of the network with batch norms."""
+    net = two_blocks()
+    freeze_pretrained(net, {"row0"})
+    copy = without_frozen_norms(net)
+    assert not batch_norms(copy)
+    assert [v.path for v in copy.trainable_variables] == [v.path for v in net.trainable_variables]
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-2, 2, (8, 16, 16, 3)).astype("float32")
+    y = rng.normal(size=(8, 3)).astype("float32")
+    before, losses = net.get_weights(), []
+    for model in (net, copy):
+        model.compile(Adam(1e-2, use_ema=True, ema_momentum=0.9), "mse")
+        losses.append([float(model.train_on_batch(x, y)) for _ in range(4)])
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    save_model(copy, tmp_path / "copy.keras")
+    learnt = net.get_weights()
+    net.set_weights(before)
+    take_weights(net, load_model(tmp_path / "copy.keras"))
+    for was, wanted, found in zip(before, learnt, net.get_weights(), strict=True):
+        np.testing.assert_allclose(found - was, wanted - was, atol=2e-5)
+    assert max(np.abs(a - b).max() for a, b in zip(learnt, before, strict=True)) > 0.02
+
+
+def test_batch_norms_that_learn_or_stand_alone_stay():
+    x = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(4, 3, use_bias=False, name="shared")(x)
+    y = keras.layers.BatchNormalization(name="one")(shared)
+    y = keras.layers.Concatenate()([y, shared])
+    y = keras.layers.Conv2D(4, 3, name="biased")(y)
+    y = keras.layers.BatchNormalization(name="two")(y)
+    y = keras.layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")(y)
+    y = keras.layers.BatchNormalization(name="three")(y)
+    net = keras.Model(x, keras.layers.BatchNormalization(name="learns")(y))
+    for name in ("one", "two", "three"):
+        net.get_layer(name).trainable = False
+    left = {layer.name for layer in without_frozen_norms(net).layers}
+    assert left >= {"one", "two", "learns", "depthwise"}
+    assert "three" not in left
+
+
+def test_a_stage_begun_with_batch_norms_is_taken_over():
+    """Checkpoints of older versions hold the network as it is."""
+    net, trained = small(), small()
+    take_weights(net, trained)
+    for a, b in zip(net.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,124 @@
+"""Frozen batch norms as parts of the convolutions before them, while a network is trained.
+
+A batch norm that learns nothing is a factor and an offset for each channel. Kernel times factor
+gives the same outputs, and the kernel the same gradients, without passes of its own over every
+feature map: a step of MobileNetV3-Small takes an eighth less CPU (tests/bench/step_cost.py).
+"""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+register = keras.saving.register_keras_serializable(package="kzoo")
+
+
+class Normed:
+    """What both kinds of convolution share: `factor` and `offset` of each output channel."""
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)  # type: ignore[misc]
+        shape = factor_shape(self)
+        add = self.add_weight  # type: ignore[attr-defined]
+        self.factor = add(name="factor", shape=shape, initializer="ones", trainable=False)
+        self.offset = add(
+            name="offset", shape=(math.prod(shape),), initializer="zeros", trainable=False
+        )
+
+    # Convolutions of Keras save their kernel and bias only.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+
+@register
+class NormedConv2D(Normed, keras.layers.Conv2D):
+    """A convolution without bias and the frozen batch norm behind it."""
+
+    def call(self, inputs: Any) -> Any:
+        return self.convolution_op(inputs, self.kernel * self.factor) + self.offset
+
+
+@register
+class NormedDepthwiseConv2D(Normed, keras.layers.DepthwiseConv2D):
+    """A depthwise convolution without bias and the frozen batch norm behind it."""
+
+    def call(self, inputs: Any) -> Any:
+        outputs = keras.ops.depthwise_conv(
+            inputs, self.kernel * self.factor, strides=self.strides, padding=self.padding,
+            dilation_rate=self.dilation_rate, data_format=self.data_format,
+        )  # fmt: skip
+        return outputs + self.offset
+
+
+NORMED = {
+    keras.layers.Conv2D: NormedConv2D,
+    keras.layers.DepthwiseConv2D: NormedDepthwiseConv2D,
+}
+
+
+def factor_shape(conv: Any) -> tuple[int, ...]:
+    """Return the shape of what a kernel is multiplied by to scale its output channels."""
+    shape = conv.kernel.shape
+    return tuple(shape[2:] if isinstance(conv, keras.layers.DepthwiseConv2D) else shape[3:])
+
+
+def without_frozen_norms(model: keras.Model) -> keras.Model:
+    """Return a copy of a functional model whose frozen batch norms are parts of convolutions.
+
+    It gives the same outputs, and the same gradients to weights that learn, up to rounding. Batch
+    norms that learn stay, and those behind anything but a convolution without bias that feeds them
+    alone.
+    """
+    norms = {conv.name: norm for norm in model.layers if (conv := convolution_before(norm))}
+    gone = {norm.name for norm in norms.values()}
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = NORMED[type(layer)] if layer.name in norms else type(layer)
+        return kind.from_config(layer.get_config())
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if layer.name in gone else layer(*args, **kwargs)
+
+    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for layer in with_weights(copy):
+        own = model.get_layer(layer.name)
+        layer.trainable = own.trainable
+        weights = own.get_weights()
+        if layer.name in norms:
+            factor, offset = factor_and_offset(norms[layer.name])
+            weights += [factor.reshape(factor_shape(layer)), offset]
+        layer.set_weights(weights)
+    return copy
+
+
+def with_weights(model: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in model.layers if layer.weights]
+
+
+def convolution_before(norm: keras.layers.Layer) -> keras.layers.Layer | None:
+    """Return the convolution that a frozen batch norm can be part of; None for other layers."""
+    if not isinstance(norm, keras.layers.BatchNormalization) or norm.trainable:
+        return None
+    conv = norm.input._keras_history.operation
+    plain = (
+        type(conv) in NORMED
+        and conv.data_format == "channels_last"
+        and not conv.use_bias
+        and conv.activation is keras.activations.linear
+    )
+    return conv if plain and len(conv._outbound_nodes) == 1 else None
+
+
+def factor_and_offset(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a batch norm in inference makes of x: factor * x + offset, by channel."""
+    own = {v.name: keras.ops.convert_to_numpy(v).astype("float64") for v in norm.variables}
+    factor = own.get("gamma", 1.0) / np.sqrt(own["moving_variance"] + norm.epsilon)
+    return factor, own.get("beta", 0.0) - own["moving_mean"] * factor
+
+
+def take_weights(model: keras.Model, trained: keras.Model) -> None:
+    """Give a model the weights of its trained copy, with frozen batch norms or without."""
+    for layer in with_weights(trained):
+        own = model.get_layer(layer.name)
+        own.set_weights(layer.get_weights()[: len(own.weights)])
