@@ -1,7 +1,7 @@
 """From a trained float model to int8, as every task does it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +107,10 @@ def choose(
     the standard error of the mean difference: one image more or less is chance. Otherwise the one
     nearer to the float model is kept. `taught` is what `kzoo.distill` returns.
     """
-    student, after = taught.student, taught.student.get_weights()
-    trained, far_trained = judged(taught, val, image_quality)
-    student.set_weights(before)
-    untrained, far_untrained = judged(taught, val, image_quality)
-    student.set_weights(after)
+    after = taught.student.get_weights()
+    weights = {QAT: after, PTQ: before}
+    (trained, far_trained), (untrained, far_untrained) = judged(taught, weights, val, image_quality)
+    taught.student.set_weights(after)
     differences = trained - untrained
     differences = differences[np.isfinite(differences)]
     n = len(differences)
@@ -136,22 +135,31 @@ def choose(
     )
 
 
-def judged(taught: Any, val: Epoch, image_quality: ImageQuality | None) -> tuple[np.ndarray, float]:
-    """Return (the quality of each validation image, the mean divergence from the teacher).
+def judged(
+    taught: Any, weights: Mapping[str, Sequence[np.ndarray]], val: Epoch,
+    image_quality: ImageQuality | None,
+) -> list[tuple[np.ndarray, float]]:  # fmt: skip
+    """Return (quality of each validation image, mean divergence from the teacher) of all `weights`.
 
     The divergence is the loss that training lowers: the squared difference of outputs as a share of
-    their variance.
+    their variance. The student is left with the last of the weights.
     """
-    qualities, divergences = [np.zeros(0)], [np.zeros(0)]
+    qualities, divergences = ({name: [np.zeros(0)] for name in weights} for _ in range(2))
     for i in range(len(val)):
         images = val[i][0]
-        found = taught.student.predict_on_batch(images)
         wanted = taught.teacher.predict_on_batch(images)
-        each = taught.differences(*map(as_tensors, (wanted, found)))
-        divergences.append(keras.ops.convert_to_numpy(sum(each) / len(each)))
-        if image_quality:
-            qualities.append(np.asarray(image_quality(taught.student, found, val, i), float))
-    return np.concatenate(qualities), float(np.concatenate(divergences).mean())
+        for name, values in weights.items():
+            taught.student.set_weights(values)
+            found = taught.student.predict_on_batch(images)
+            each = taught.differences(*map(as_tensors, (wanted, found)))
+            divergences[name].append(keras.ops.convert_to_numpy(sum(each) / len(each)))
+            if image_quality:
+                quality = image_quality(taught.student, found, val, i)
+                qualities[name].append(np.asarray(quality, float))
+    return [
+        (np.concatenate(qualities[name]), float(np.concatenate(divergences[name]).mean()))
+        for name in weights
+    ]
 
 
 def as_tensors(arrays: Any) -> Any:
