@@ -5,7 +5,9 @@ from mask_scenes import draw_scenes
 
 import kzoo
 from kzoo.recipes.cli import main
+from kzoo.recipes.programs import plan as programs
 from kzoo.recipes.programs.plan import Ask, Plan, plan, reading_speed, training_speed
+from kzoo.recipes.training.memory import output_numbers
 
 
 def planned(**options):
@@ -54,6 +56,18 @@ def test_what_is_measured_and_counted_here():
     assert found.rate == 9
     assert found.reading > 1
     assert 1 < found.kb < 100
+
+
+def test_a_classifier_is_trained_on_smaller_images(monkeypatch):
+    """.86 of 64 px is 55, of 16 px 48: what a step, reading and memory are of."""
+    sizes = []
+    monkeypatch.setattr(programs, "training_speed", lambda ask: sizes.append(ask.size) or 7.0)
+    found = plan(Ask(model="mobilenet_v2", alpha=0.35, size=64, classes=4, kb=9))
+    assert (sizes, found.ask.size, found.rate) == ([48], 64, 7.0)
+    net = kzoo.MobileNetV2(0.35, input_shape=(48, 48, 3), classes=4)
+    assert found.outputs == output_numbers(net)
+    assert "64 px, 4 classes" in str(found)
+    assert "trained on images of 48 px" in str(found)
 
 
 @pytest.mark.parametrize(

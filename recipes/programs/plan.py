@@ -39,10 +39,15 @@ class Plan:
     ask: Ask
     parameters: int
     macs: int  # of an image
-    outputs: int  # numbers that the layers give out for an image
+    outputs: int  # numbers that the layers give out for an image in training
     rate: float  # images a second that a device trains on
     reading: float  # images a second that a core reads, decodes and augments
     kb: float  # of an image's file
+
+    @property
+    def train_side(self) -> int:
+        """Side in px of the images that it is trained on."""
+        return PLANNED[self.ask.task].train_side(self.ask)
 
     @property
     def exchanged(self) -> float:
@@ -94,8 +99,8 @@ class Plan:
             self.verdict,
             "",
             f"{ask.task}: {ask.model} at alpha {ask.alpha:g} and {ask.size} px, {ask.classes} "
-            f"classes: "
-            f"{self.parameters:,} parameters, {self.macs / 1e6:.1f} M MACs",
+            f"classes: {self.parameters:,} parameters, {self.macs / 1e6:.1f} M MACs; "
+            f"trained on images of {self.train_side} px",
             f"{ask.images:,} images of {self.kb:.0f} kB, {ask.epochs} epochs: "
             f"{ask.images * self.kb / 1e6:,.1f} GB, read {ask.epochs} times",
             f"{ask.devices} devices, {ask.batch_size} images per update ({per_device} each, in "
@@ -115,23 +120,29 @@ class Plan:
 
 def plan(ask: Ask) -> Plan:
     """Return what a run takes: the net is built, and what is not given is measured."""
-    reading, kb = reading_speed(ask)
+    trained = dataclasses.replace(ask, size=PLANNED[ask.task].train_side(ask))
+    reading, kb = reading_speed(trained)
     return Plan(
         dataclasses.replace(ask, cores=ask.cores or os.cpu_count()),
         *cost(ask),
-        ask.rate or training_speed(ask),
+        outputs(trained),
+        ask.rate or training_speed(trained),
         reading,
         ask.kb or kb,
     )
 
 
-def cost(ask: Ask) -> tuple[int, int, int]:
-    """Return (parameters, MACs, numbers that the layers give out) of the net, for an image."""
-    net = PLANNED[ask.task].build(ask)
-    profile = kzoo.profile(net)
-    given = [output for layer in net.layers for output in keras.tree.flatten(layer.output)]
-    outputs = sum(int(np.prod(output.shape[1:])) for output in given)
-    return profile.trainable, profile.macs, outputs
+def cost(ask: Ask) -> tuple[int, int]:
+    """Return (parameters, MACs of an image) of the net."""
+    profile = kzoo.profile(PLANNED[ask.task].build(ask))
+    return profile.trainable, profile.macs
+
+
+def outputs(ask: Ask) -> int:
+    """Return how many numbers the layers of the net give out for an image."""
+    layers = PLANNED[ask.task].build(ask).layers
+    given = [output for layer in layers for output in keras.tree.flatten(layer.output)]
+    return sum(int(np.prod(output.shape[1:])) for output in given)
 
 
 def compiled(ask: Ask) -> keras.Model:

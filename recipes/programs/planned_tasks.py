@@ -3,6 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,7 +11,8 @@ import numpy as np
 
 import kzoo
 from kzoo.recipes.classify import MARGIN as CLASSIFY_MARGIN
-from kzoo.recipes.configs import DetectConfig, PlanConfig, SegmentConfig
+from kzoo.recipes.classify import TASK, Stages
+from kzoo.recipes.configs import ClassifyConfig, DetectConfig, PlanConfig, SegmentConfig
 from kzoo.recipes.data.augment import Augment, Batches, Epoch
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.images import Images, Source
@@ -19,6 +21,7 @@ from kzoo.recipes.detect import MARGIN as DETECT_MARGIN
 from kzoo.recipes.detect import loaded
 from kzoo.recipes.segment import MARGIN as SEGMENT_MARGIN
 from kzoo.recipes.segment import build
+from kzoo.recipes.task import Run
 
 Targets = Any  # as `keras.Model.train_on_batch` takes them
 
@@ -33,12 +36,18 @@ class PlannedTask:
     read: Callable[[Sequence[Any], int], Epoch]  # (examples, size) -> one batch of them
     examples: Callable[[Any], Sequence[Any]] = lambda split: split
     source: Callable[[Any], Source] = lambda example: example  # where an example's image is
+    train_side: Callable[[PlanConfig], int] = lambda ask: ask.size  # px, of images in training
 
 
 def classifier(ask: PlanConfig) -> keras.Model:
     return kzoo.get_model(ask.model)(
         ask.alpha, input_shape=(ask.size, ask.size, 3), classes=ask.classes
     )
+
+
+def classifier_train_side(ask: PlanConfig) -> int:
+    config = ClassifyConfig("", model=ask.model, size=ask.size)
+    return Stages(Run(TASK, vars(config), None, Path(), config)).train_side
 
 
 def detector(ask: PlanConfig) -> keras.Model:
@@ -88,6 +97,7 @@ PLANNED = {
         classifier, lambda: "sparse_categorical_crossentropy",
         lambda count, size: np.zeros(count, "int32"), read_images,
         examples=lambda split: split.paths,
+        train_side=classifier_train_side,
     ),
     "detect": PlannedTask(
         detector, lambda: None, one_box, read_boxed, source=lambda example: example.path
