@@ -91,6 +91,18 @@ class Judged:
         return [keras.ops.mean(keras.ops.square(wanted - found), axis=-1)]
 
 
+class OneBatch:
+    """Four images, fewer than a batch has."""
+
+    batch_size = 6
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        return (np.zeros((4, 2)),)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "chosen", "reason"),
     [
@@ -110,8 +122,7 @@ def test_which_weights_are_kept_by_hand(before, after, chosen, reason):
     taught = Judged(np.array(after, float)[:, None])
     qualities = np.array(after, float)
     before = [np.array(before, float)[:, None]]
-    val = [(np.zeros((4, 2)),)]
-    found = choose(taught, before, val, lambda student, outputs, batches, i: outputs[:, 0])
+    found = choose(taught, before, OneBatch(), lambda student, outputs, batches, i: outputs[:, 0])
     assert found.chosen == chosen
     assert re.search(reason, found.reason), found.reason
     np.testing.assert_array_equal(taught.outputs[:, 0], qualities)  # as it was
@@ -124,7 +135,7 @@ def test_every_task_chooses_by_its_images(name):
 
 def test_without_a_measure_of_images_the_nearer_one_is_kept():
     taught = Judged(np.full((4, 1), 2.0))
-    found = choose(taught, [np.ones((4, 1))], [(np.zeros((4, 2)),)], None)
+    found = choose(taught, [np.ones((4, 1))], OneBatch(), None)
     assert str(found) == (
         "the weights of calibration alone are kept: these are nearer to the float model "
         "(divergence 1 against 4)"

@@ -147,10 +147,10 @@ def judged(
     qualities, divergences = ({name: [np.zeros(0)] for name in weights} for _ in range(2))
     for i in range(len(val)):
         images = val[i][0]
-        wanted = taught.teacher.predict_on_batch(images)
+        wanted = predictions(taught.teacher, images, val.batch_size)
         for name, values in weights.items():
             taught.student.set_weights(values)
-            found = taught.student.predict_on_batch(images)
+            found = predictions(taught.student, images, val.batch_size)
             each = taught.differences(*map(as_tensors, (wanted, found)))
             divergences[name].append(keras.ops.convert_to_numpy(sum(each) / len(each)))
             if image_quality:
@@ -160,6 +160,13 @@ def judged(
         (np.concatenate(qualities[name]), float(np.concatenate(divergences[name]).mean()))
         for name in weights
     ]
+
+
+def predictions(model: keras.Model, images: np.ndarray, batch_size: int) -> Any:
+    """Return the outputs for a batch, filled up to its size: TensorFlow traces a model by size."""
+    filled = np.resize(images, (batch_size, *images.shape[1:]))
+    outputs = model.predict_on_batch(filled)
+    return keras.tree.map_structure(lambda values: values[: len(images)], outputs)
 
 
 def as_tensors(arrays: Any) -> Any:
