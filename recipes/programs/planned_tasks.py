@@ -46,7 +46,7 @@ def classifier(ask: PlanConfig) -> keras.Model:
 
 
 def classifier_train_side(ask: PlanConfig) -> int:
-    config = ClassifyConfig("", model=ask.model, size=ask.size)
+    config = ClassifyConfig(data="", model=ask.model, size=ask.size)
     return Stages(Run(TASK, vars(config), None, Path(), config)).train_side
 
 

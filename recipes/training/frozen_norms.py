@@ -51,7 +51,7 @@ class NormedDepthwiseConv2D(Normed, keras.layers.DepthwiseConv2D):
         return outputs + self.offset
 
 
-NORMED = {
+NORMED: dict[type, Any] = {
     keras.layers.Conv2D: NormedConv2D,
     keras.layers.DepthwiseConv2D: NormedDepthwiseConv2D,
 }
