@@ -25,6 +25,7 @@ CLASSES = {
     "MeanIoU": "kzoo.segmentation.losses",
     "PixelAccuracy": "kzoo.segmentation.losses",
     "QuantConv2D": "kzoo.quantization.layers",
+    "QuantConv2DTranspose": "kzoo.quantization.layers",
     "QuantDense": "kzoo.quantization.layers",
     "QuantDepthwiseConv2D": "kzoo.quantization.layers",
     "SegmentationLoss": "kzoo.segmentation.losses",

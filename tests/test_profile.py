@@ -81,6 +81,7 @@ def net(*stack: keras.Layer, shape: tuple = (8, 10, 3)) -> keras.Model:
         (layers.Conv2D(5, (3, 1), strides=2), 3 * 5 * 5 * 3 * 1 * 3),
         (layers.Conv2D(6, 3, groups=3), 6 * 8 * 6 * 3 * 3 * 1),
         (layers.Conv2D(5, 3, dilation_rate=2, padding="same"), 8 * 10 * 5 * 3 * 3 * 3),
+        (layers.Conv2DTranspose(5, 3, strides=2), 8 * 10 * 3 * 3 * 3 * 5),
         (layers.DepthwiseConv2D(5, strides=2, padding="same"), 4 * 5 * 3 * 5 * 5),
         (layers.DepthwiseConv2D(3, depth_multiplier=2), 6 * 8 * 3 * 2 * 3 * 3),
         (layers.Dense(7), 8 * 10 * 3 * 7),

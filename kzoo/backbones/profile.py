@@ -29,6 +29,11 @@ def depthwise(layer: Any, output: Shape) -> int:
     return math.prod(output) * math.prod(layer.kernel.shape[:-2])
 
 
+def transposed(layer: Any, output: Shape) -> int:
+    """Every input element is multiplied with one kernel of (*window, channels out)."""
+    return math.prod(layer.input.shape[1:]) * math.prod(layer.kernel.shape[:-1])
+
+
 def product(layer: Any, output: Shape) -> int:
     """Every output element reads one vector of each factor."""
     axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
@@ -47,6 +52,7 @@ MACS: dict[type, Callable[[Any, Shape], int]] = {
     layers.Conv3D: convolution,
     layers.DepthwiseConv1D: depthwise,
     layers.DepthwiseConv2D: depthwise,
+    layers.Conv2DTranspose: transposed,
     layers.Dot: product,
     layers.BatchNormalization: elementwise,
     layers.LayerNormalization: elementwise,

@@ -18,11 +18,19 @@ from kzoo.quantization.graph import (
     Opaque,
     Plain,
 )
-from kzoo.quantization.layers import FakeQuant, Gate, QuantConv2D, QuantDense, QuantDepthwiseConv2D
+from kzoo.quantization.layers import (
+    FakeQuant,
+    Gate,
+    QuantConv2D,
+    QuantConv2DTranspose,
+    QuantDense,
+    QuantDepthwiseConv2D,
+)
 from kzoo.quantization.ranges import Plan, is_float
 
 QUANTIZED: dict[type, type] = {
     layers.Conv2D: QuantConv2D,
+    layers.Conv2DTranspose: QuantConv2DTranspose,
     layers.DepthwiseConv2D: QuantDepthwiseConv2D,
     layers.Dense: QuantDense,
 }
@@ -85,7 +93,7 @@ def linear(op: Linear, inputs: list[Any], plan: Plan | None) -> Any:
         **op.config, name=op.name, dtype="float32"
     )
     y = layer(inputs[0])
-    layer.kernel.assign(op.kernel)
+    layer.kernel.assign(op.keras_kernel)
     layer.bias.assign(op.bias)
     if plan and quantized:
         layer.input_scale.assign(plan.scale(op.inputs[0]))

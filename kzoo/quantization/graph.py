@@ -36,7 +36,10 @@ class Input(Op):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Linear(Op):
-    """A convolution, depthwise convolution or dense layer: with a bias, without an activation."""
+    """A convolution or dense layer: with a bias, without an activation.
+
+    kernel: as Keras has it, but of a transposed convolution (H, W, in, out), like one of Conv2D.
+    """
 
     layer: type[keras.layers.Layer]
     config: dict[str, Any]
@@ -69,6 +72,15 @@ class Linear(Op):
     @property
     def depthwise(self) -> bool:
         return self.layer is layers.DepthwiseConv2D
+
+    @property
+    def transposed(self) -> bool:
+        return self.layer is layers.Conv2DTranspose
+
+    @property
+    def keras_kernel(self) -> np.ndarray:
+        """The kernel in the layer's own order."""
+        return self.kernel.swapaxes(2, 3) if self.transposed else self.kernel
 
     @property
     def largest(self) -> np.ndarray:

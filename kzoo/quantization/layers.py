@@ -106,6 +106,8 @@ class Quantized:
     def load_own_variables(self, store: Any) -> None:
         keras.layers.Layer.load_own_variables(self, store)
 
+    recognized = True  # whether the converter takes weights from a fake-quant, see `rounded`
+
     def rounded(self, kernel: Any, training: bool | None) -> tuple[Any, Any]:
         """Kernel, given with the output channels last, and bias as the int8 file holds them.
 
@@ -117,8 +119,9 @@ class Quantized:
         # A hair more than the largest weight, or rounding puts that outside: without a gradient.
         span = ops.clip(span * (1 + 2**-20), self.limits[0], self.limits[1])
         step = span / WEIGHT_LEVELS
-        if training:
-            return straight_through(ops.clip(kernel, -span, span), step), bias
+        if training or not self.recognized:
+            kernel = straight_through(ops.clip(kernel, -span, span), step)
+            return kernel, bias if training else straight_through(bias, self.input_scale * step)
         kernel = fake_quant(kernel, -span, span, narrow_range=True, axis=len(kernel.shape) - 1)
         return kernel, straight_through(bias, self.input_scale * step)
 
@@ -150,6 +153,26 @@ class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
         y = ops.depthwise_conv(
             x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate
         )
+        return y + bias
+
+
+@register
+class QuantConv2DTranspose(Quantized, keras.layers.Conv2DTranspose):
+    """Conv2DTranspose with int8 weights.
+
+    TensorFlow's converter (2.21) cannot transpose a fake-quant with a scale per channel. Weights
+    that lie on the levels already it makes int8 by itself, with the same scales: the largest of
+    each channel is 127 steps.
+    """
+
+    recognized = False
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        kernel, bias = self.rounded(ops.swapaxes(self.kernel, 2, 3), training)
+        y = ops.conv_transpose(
+            x, ops.swapaxes(kernel, 2, 3), list(self.strides), self.padding,
+            data_format=self.data_format,
+        )  # fmt: skip
         return y + bias
 
 

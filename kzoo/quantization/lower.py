@@ -134,7 +134,7 @@ def absorb_input(op: Op, run: Rewrite) -> Result:
     channel and half a pixel of Rescaling(1 / 127.5, -1), goes into the convolution. Its zero
     padding stands for the pixel `zero`, then, in place of -offset / scale: 128 and not 127.5.
     """
-    if not isinstance(op, Linear):
+    if not isinstance(op, Linear) or op.transposed:
         return (op,)
     pads, name = [], op.inputs[0]
     while pad := run.sole(name, Plain):
@@ -180,7 +180,7 @@ def fold_forward(graph: Graph) -> Graph:
 
 def pads_nothing(op: Linear) -> bool:
     small = op.layer is layers.Dense or np.all(np.asarray(op.config["kernel_size"]) == 1)
-    if op.config.get("groups", 1) > 1:
+    if op.config.get("groups", 1) > 1 or op.transposed:  # whose borders see less of the kernel
         return False
     return bool(small or op.config.get("padding") == "valid")
 

@@ -22,7 +22,7 @@ from kzoo.quantization.ranges import Histogram, Plan, Range, is_float, step
 PLACES = 224 * 224
 CHUNK = 4
 OBSERVED = 8  # where each tensor is dropped soon: a quarter faster
-LARGE_MAP = 20 * 20  # places of a map of which a quarter is counted
+LARGE_MAP = 20 * 20  # places of a map of which a fifth is counted
 
 
 class Run:
@@ -176,9 +176,13 @@ def observe(
 
 
 def some_places(value: np.ndarray) -> np.ndarray:
-    """Every second row and column of large maps (N, H, W, C): counting all took half the time."""
+    """Return every fifth place of large maps (N, H, W, C): counting all took half the time.
+
+    Not every second row and column: behind a transposed convolution of stride 2 those are the
+    work of one part of its kernel, and ranges fit that part alone (14 dB in place of 29).
+    """
     if len(value.shape) == 4 and value.shape[1] * value.shape[2] >= LARGE_MAP:
-        return value[:, ::2, ::2]
+        return value.reshape(len(value), -1, value.shape[-1])[:, ::5]
     return value
 
 
@@ -210,6 +214,9 @@ def pixels(op: Input, images: Any) -> Any:
 def linear(op: Linear, x: Any, kernel: Any, bias: Any) -> Any:
     if op.layer is layers.Dense:
         return ops.matmul(x, kernel) + bias
+    if op.transposed:
+        kernel, strides = ops.swapaxes(kernel, 2, 3), list(op.config["strides"])
+        return ops.conv_transpose(x, kernel, strides, op.config["padding"]) + bias
     convolve = ops.depthwise_conv if op.depthwise else ops.conv
     y = convolve(
         x, kernel, strides=op.config.get("strides", 1),

@@ -62,6 +62,18 @@ def linear(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
     return then((op,), function_of(layer), f"{layer.name}_act")
 
 
+def transposed(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
+    if layer.data_format == "channels_first" or layer.output_padding is not None:
+        return None
+    if tuple(layer.dilation_rate) != (1, 1):
+        return None
+    bias = array(layer.bias) if layer.use_bias else np.zeros(layer.filters, np.float32)
+    config = {key: getattr(layer, key) for key in ("kernel_size", "strides", "padding", "filters")}
+    kernel = array(layer.kernel).swapaxes(2, 3)
+    op = Linear(layer.name, inputs, layers.Conv2DTranspose, config, kernel, bias)
+    return then((op,), function_of(layer), f"{layer.name}_act")
+
+
 def separable(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
     if layer.data_format == "channels_first":
         return None
@@ -191,6 +203,7 @@ TRAINING_ONLY = (
 LAYERS: dict[type, Translate] = {
     layers.Conv2D: linear,
     layers.DepthwiseConv2D: linear,
+    layers.Conv2DTranspose: transposed,
     layers.Dense: linear,
     layers.SeparableConv2D: separable,
     layers.BatchNormalization: batch_norm,
