@@ -2,17 +2,35 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kzoo.qat import Sensitivity
 from kzoo.tflite import Benchmark, Comparison
 from kzoo.tflite.inspect.benchmark import Timing, shortest_names
-from kzoo.tflite.inspect.compare import Output
+from kzoo.tflite.inspect.compare import Output, measure
 from kzoo.tflite.inspect.layer_noise import LayerNoise
 
 
 def output(name="scores", agreement=0.97, sqnr_db=20.0, distinct=(10, 10), accuracy=None) -> Output:
     return Output(name, "outputs", agreement, distinct, sqnr_db, 0.0, (0.0, 0.0), accuracy)
+
+
+def test_a_comparison_tells_images_that_were_not_calibrated_for():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (40, 5))
+    logits[:6] *= 100
+    quantum = np.ptp(logits[6:]) / 255
+    clipped = np.clip(logits, logits[6:].min(), logits[6:].max())
+    found = Comparison(40, (measure("logits", logits, clipped, quantum, "", None),))
+    assert found.outputs[0].beyond == 6 / 40
+    words = "on 15% of these images the model's values go beyond the ranges of the file"
+    assert words in found.verdict
+    assert "calibrated on images like these" in found.verdict
+    assert "beyond the file's range: the model, on 15% of the images" in found.table
+    alike = Comparison(34, (measure("logits", logits[6:], clipped[6:], quantum, "", None),))
+    assert alike.outputs[0].beyond == 0
+    assert "beyond" not in str(alike)
 
 
 def timing(path: str, cpu_ms: float, ratio: float) -> Timing:

@@ -2,12 +2,16 @@
 
     uv run python tests/bench/applications_int8.py [--nets EfficientNetB0 ...] [--size 96]
 
-Random weights; the batch norms take the statistics of 16 drawn images, so that activations are of
-order one, and logits are compared by the interpreter on 16 others: with the float net, and
-with what `quantize` simulates. The first is low where a random net tells images hardly apart.
-`reason` names the operators that are float in the file, or why quantize refuses the net. Writes
-tests/bench/results/applications_int8.csv. Cost: 15 to 60 s of CPU a net. Not run whole yet:
-EfficientNetB0 alone gave 243 operators, none of them float, in one XNNPACK partition.
+Random weights, settled: the batch norms take the statistics of the calibration images, and layers
+with a bias, which have no batch norm behind them, start from LeCun's initializer. EfficientNet's
+own gives the first layer of its squeeze-and-excitation 48 times the variance that it reads: images
+then spread over three orders of magnitude by the last block, those to score reach 100 times as far
+as those calibrated on, and the logits keep .1 dB. No int8 form holds that; no trained net is so.
+
+Logits are compared by the interpreter, on images that were not calibrated on: with the float net,
+and with what `quantize` simulates. `reason` names the operators that are float in the file, or why
+quantize refuses the net; `beyond`, the share of images on which the net goes beyond the ranges.
+Writes tests/bench/results/applications_int8.csv. Cost: 20 to 60 s of CPU a net.
 """
 
 import argparse
@@ -29,26 +33,29 @@ NETS = (
     "EfficientNetB0", "EfficientNetV2B0", "ResNet50", "DenseNet121", "NASNetMobile", "Xception",
 )  # fmt: skip
 COLUMNS = (
-    "quantize_cpu_s",
-    "sqnr_db",
-    "to_simulation_db",
-    "operators",
-    "float_operators",
-    "partitions",
-)
-CALIBRATED = SCORED = 16  # images
+    "sqnr_db", "agreement", "beyond", "to_simulation_db", "operators", "float_operators",
+    "partitions", "quantize_cpu_s",
+)  # fmt: skip
+CALIBRATED, SCORED, SEED = 64, 64, 0  # images
 
 
 def settled(name: str, size: int) -> keras.Model:
-    """The net with random weights and batch norms that know their inputs."""
+    """Return the net with random weights that keep activations at order one."""
+    keras.utils.set_random_seed(SEED)
     net = getattr(keras.applications, name)(
         weights=None, input_shape=(size, size, 3), classes=100, classifier_activation=None
     )
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) and layer.use_bias:
+            start = keras.initializers.LecunNormal(seed=SEED)
+            layer.kernel.assign(start(layer.kernel.shape))
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0  # or whole blocks are missing from the statistics
     norms = [x for x in net.layers if isinstance(x, keras.layers.BatchNormalization)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    net(images(16, size=size).astype("float32"), training=True)
+    net(images(CALIBRATED, size=size, seed=SEED).astype("float32"), training=True)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
     return net
@@ -59,19 +66,20 @@ def measure(name: str, size: int) -> dict:
     row = {"net": name, "size": size, "layers": len(net.layers)}
     start = time.process_time()
     try:
-        int8 = kzoo.quantize(net, calibration=images(CALIBRATED, size=size))
+        int8 = kzoo.quantize(net, calibration=images(CALIBRATED, size=size, seed=SEED))
     except ValueError as error:
         return row | dict.fromkeys(COLUMNS, "") | {"reason": str(error)[:160]}
     seconds = time.process_time() - start
     with tempfile.TemporaryDirectory() as folder:
         file = convert(int8, Path(folder, "model.tflite"))
-        seen = images(SCORED, size=size, seed=1)
+        seen = images(SCORED, size=size, seed=SEED + 1)
         found, told, own = audit(file), compare(net, file, seen), compare(int8, file, seen)
     return row | {
-        "quantize_cpu_s": round(seconds), "sqnr_db": f"{told.sqnr_db:.1f}",
-        "to_simulation_db": f"{own.sqnr_db:.1f}",
+        "sqnr_db": f"{told.sqnr_db:.1f}", "agreement": f"{told.agreement:.3f}",
+        "beyond": f"{told.outputs[0].beyond:.2f}", "to_simulation_db": f"{own.sqnr_db:.1f}",
         "operators": sum(found.census.values()), "float_operators": len(found.float_ops),
-        "partitions": found.partitions, "reason": "; ".join(found.float_ops)[:160],
+        "partitions": found.partitions, "quantize_cpu_s": round(seconds),
+        "reason": "; ".join(found.float_ops)[:160],
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kzoo.detection.detector import Detector
+from kzoo.quantization.layers import LEVELS
 from kzoo.tflite.inspect.layer_noise import LayerNoise, noise_by_layer
 from kzoo.tflite.ports import by_name, names
 from kzoo.tflite.runtime.runner import Runner
@@ -23,6 +24,9 @@ LAYERS_SHOWN = 5
 # Sound int8 files of trained nets reached an agreement of .88 to 1.0, broken ones .10 to .5; of
 # detectors that lost no mAP the boxes had 18 dB and more.
 USABLE, GOOD, USABLE_DB, GOOD_DB = 0.8, 0.95, 6.0, 15.0
+# Ranges of least squared error cut off the largest values of a few images; of images unlike those
+# that were calibrated on, values spread further than the file's last range on many.
+FAR, OFTEN = 1.5, 0.05
 GRADES = (
     "it is no good file. Next: kzoo sensitivity names the layers that lose most; more varied "
     "calibration images or training it quantized (--qat-epochs) help.",
@@ -56,6 +60,9 @@ class Output:
     quantum: float  # step of the last quantized tensor before this output in the file, or 0
     quanta: tuple[float, float]  # mean and largest difference in it; nan without
     accuracy: tuple[float, float] | None  # of model and file, where labels were given
+    # Share of the images on which the model's values spread over more than 1.5 times the width of
+    # the last range in the file.
+    beyond: float = 0.0
 
     def __str__(self) -> str:
         top, sqnr = f"agreement {self.agreement:.4f}", f"SQNR {self.sqnr_db:.1f} dB"
@@ -67,6 +74,10 @@ class Output:
             mean, largest = self.quanta
             unit = f"quanta of {self.quantum:.4g}"
             lines.append(f"  difference: mean {mean:.2f}, largest {largest:.1f} {unit}")
+        if self.beyond > OFTEN:
+            lines.append(
+                f"  beyond the file's range: the model, on {self.beyond:.0%} of the images"
+            )
         if self.accuracy:
             lines.append("  accuracy: model {:.4f}, file {:.4f}".format(*self.accuracy))
         return "\n".join(lines)
@@ -107,6 +118,12 @@ class Comparison:
         if self.accuracy:
             words += ", and the accuracy is {1:.3f} in the file, {0:.3f} in the model".format(
                 *self.accuracy
+            )
+        beyond = max(output.beyond for output in self.outputs)
+        if grade < 2 and beyond > OFTEN:
+            return (
+                f"{words}: on {beyond:.0%} of these images the model's values go beyond the ranges "
+                "of the file. Next: convert it again, calibrated on images like these."
             )
         return f"{words}: {GRADES[grade]}"
 
@@ -194,12 +211,13 @@ def measure(
                 f"Received: shape {truth.shape}"
             )
         accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
-    noise = signal = distance = furthest = 0.0
+    noise = signal = distance = furthest = far = 0.0
     for one, other in zip(a, b, strict=True):  # image by image: masks of many would fill memory
         one, other = one.astype(np.float64), other.astype(np.float64)  # bytes would wrap
         if scores:
             one, other = map(LOGITS[scores], (one, other))
         apart = np.abs(one - other)
+        far += bool(quantum) and np.ptp(one) > FAR * LEVELS * quantum
         noise, signal = noise + np.square(apart).mean(), signal + np.square(one).mean()
         distance, furthest = distance + apart.mean(), max(furthest, apart.max())
     steps = np.array([distance / len(a), furthest]) / (quantum or np.nan)
@@ -212,6 +230,7 @@ def measure(
         quantum=quantum,
         quanta=(float(steps[0]), float(steps[1])),
         accuracy=accuracy,
+        beyond=float(far / len(a)),
     )
 
 
