@@ -1,6 +1,7 @@
 """keras.applications nets through calibration and export: what the audit says of each file.
 
     uv run python tests/bench/applications_int8.py [--nets EfficientNetB0 ...] [--size 96]
+        [--work FOLDER]
 
 Random weights, settled: the batch norms take the statistics of the calibration images, and layers
 with a bias, which have no batch norm behind them, start from LeCun's initializer. EfficientNet's
@@ -11,10 +12,12 @@ as those calibrated on, and the logits keep .1 dB. No int8 form holds that; no t
 Logits are compared by the interpreter, on images that were not calibrated on: with the float net,
 and with what `quantize` simulates. `reason` names the operators that are float in the file, or why
 quantize refuses the net; `beyond`, the share of images on which the net goes beyond the ranges.
-Writes tests/bench/results/applications_int8.csv. Cost: 20 to 60 s of CPU a net.
+Writes tests/bench/results/applications_int8.csv. What is in the work folder already is not measured
+again. Cost: 20 to 60 s of CPU a net.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -87,12 +90,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--work", type=Path, help="folder of what is measured already")
     options = parser.parse_args()
+    work = options.work or Path(tempfile.mkdtemp(prefix="applications_int8_"))
+    work.mkdir(exist_ok=True)
     rows = []
     for name in options.nets:
-        rows.append(measure(name, options.size))
+        known = work / f"{name}+{options.size}.json"
+        if not known.is_file():
+            known.write_text(json.dumps(measure(name, options.size)))
+        rows.append(json.loads(known.read_text()))
         print(*rows[-1].values(), flush=True)
-    record("applications_int8", rows)
+    record("applications_int8", rows, seed=SEED)
 
 
 if __name__ == "__main__":
