@@ -9,7 +9,8 @@ from keras import layers
 from qat_nets import images, net, randomized
 
 import kzoo
-from kzoo.qat import FakeQuant
+from kzoo.qat import FakeQuant, sensitivity
+from kzoo.tflite.convert.request import image_shape
 
 pytestmark = pytest.mark.backend
 
@@ -227,6 +228,18 @@ def test_weights_that_are_not_finite_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_models_of_two_inputs_are_refused_before_anything_is_computed(tmp_path):
+    left, right = keras.Input((32, 32, 3), name="left"), keras.Input((32, 32, 3), name="right")
+    model = keras.Model([left, right], layers.Conv2D(4, 3)(left + right), name="stereo")
+    words = r"'stereo' has 2 \(left, right\)\. Quantize and convert what stands behind each"
+    with pytest.raises(ValueError, match=words):
+        kzoo.quantize(model, calibration={"left": images(4), "right": images(4)})
+    with pytest.raises(ValueError, match=words):
+        sensitivity(model, calibration=images(4), images=images(4))
+    with pytest.raises(ValueError, match="convert what stands behind each by itself"):
+        image_shape(model, None)
+
+
 def test_a_model_that_keras_has_quantized_is_refused():
     net = scaled_net()
     net.quantize("int8")

@@ -64,7 +64,7 @@ def quantize(
     progress: called first with problems of `calibration` (too few images, duplicates, all alike),
         then with a line for each step of ranges="output", naming the activations it narrows.
 
-    Raises ValueError for a layer that has no int8 form, with its name.
+    Raises ValueError for a layer that has no int8 form, with its name, and for several inputs.
     """
     if hard_swish not in HARD_SWISH:
         allowed = ", ".join(map(repr, HARD_SWISH))
@@ -81,6 +81,7 @@ def quantize(
             'ranges must be "mse", "minmax", "output" or a share in (0, 0.5). Received: '
             f"ranges={ranges!r}"
         )
+    check_inputs(model)
     if calibration is None:
         raise ValueError(
             "quantize() takes the ranges of activations from images: pass about 100 of those the "
@@ -126,6 +127,18 @@ def planned(
 def plan_of(graph: Graph, calibration: Any, ranges: ranges_.Method) -> ranges_.Plan:
     placed = ranges_.place(graph)
     return ranges_.make_plan(graph, placed, observe(graph, *placed, batched(calibration)), ranges)
+
+
+def check_inputs(model: keras.Model) -> None:
+    """Raise ValueError for a model of several inputs."""
+    names = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+    if len(names) > 1:
+        raise ValueError(
+            f"quantize() takes models of one input; {model.name!r} has {len(names)} "
+            f"({', '.join(names)}). Quantize and convert what stands behind each input by itself, "
+            "keras.Model(model.inputs[0], features), and join their outputs in the app; "
+            "or train the model on one input that holds both as channels."
+        )
 
 
 def check_model(model: keras.Model) -> None:

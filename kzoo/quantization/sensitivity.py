@@ -9,7 +9,7 @@ import numpy as np
 
 from kzoo.arguments import renamed
 from kzoo.quantization.graph import Graph, Linear
-from kzoo.quantization.quantize import planned
+from kzoo.quantization.quantize import check_inputs, planned
 from kzoo.quantization.ranges import Method, Plan, is_float
 from kzoo.quantization.read import Kept
 from kzoo.quantization.simulate import Run
@@ -64,6 +64,7 @@ def sensitivity(
     The first layers of the result are the ones to name in keep_float. A model of class scores is
     best measured without its softmax.
     """
+    check_inputs(model)
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, True)
     run = Run(graph, plan)
     exact = run(images.astype(np.float32))

@@ -95,7 +95,8 @@ def image_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple
         found = ", ".join(str(tuple(x.shape)) for x in inputs) or "none that is known"
         raise ValueError(
             "convert takes a functional or sequential model with one input (N, H, W, C). "
-            f"Received: {type(model).__name__} {model.name!r} with inputs {found}."
+            f"Received: {type(model).__name__} {model.name!r} with inputs {found}. Of several "
+            "inputs, convert what stands behind each by itself, keras.Model(model.inputs[0], ...)."
         )
     for layer in model._flatten_layers():
         if getattr(layer, "data_format", None) == "channels_first":

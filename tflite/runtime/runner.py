@@ -40,7 +40,8 @@ class Runner:
         inputs, outputs = names(file)
         if len(inputs) != 1:
             raise ValueError(
-                f"{self.path} has {len(inputs)} inputs ({', '.join(inputs)}); Runner feeds one."
+                f"{self.path} has {len(inputs)} inputs ({', '.join(inputs)}); Runner feeds one. "
+                "Use ai_edge_litert.interpreter.Interpreter for it."
             )
         ((name, self._input_index),) = inputs.items()
         self.input: Port = port(name, graph.tensors[self._input_index])
