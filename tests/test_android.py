@@ -118,7 +118,9 @@ def test_an_app_that_opens(run):
     assert "a\\|b" in card
     assert "/home/me" not in card
     assert "By its published list, not run" in card
-    assert "no phone has run this app" in (folder / "README.md").read_text().lower()
+    readme = (folder / "README.md").read_text()
+    assert "no phone has run this app" in readme.lower()
+    assert "\n4. Change `THRESHOLD` in `Task.kt`. Measure it on images of your users.\n" in readme
     again = asset.read_bytes()
     android(run)
     assert asset.read_bytes() == again
@@ -161,6 +163,7 @@ def test_a_segmenter_and_files_that_do_not_fit(run, unseen):
     task = (folder / KOTLIN / "Task.kt").read_text()
     for line in ("WIDTH = 32", "CLASSES = 6"):
         assert line in task
+    assert "4. Measure the masks on images of your users." in (folder / "README.md").read_text()
     end_in_mask(run / "model.tflite")
     check_sources(android(run, run.parent / "mask"))
     assert "outputs[0].readInt8()" in (run.parent / "mask" / KOTLIN / "Task.kt").read_text()

@@ -284,6 +284,7 @@ class TestRun:
         assert main(["inspect", str(images), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["task"] == "multilabel"
         folder = android(run, tmp_path / "app")
+        assert "Change `THRESHOLDS` in `Task.kt`" in (folder / "README.md").read_text()
         (source,) = folder.rglob("Task.kt")
         assert source.read_text().count("f,") + 1 == 3  # a threshold for each label
         check_sources(folder)

@@ -33,6 +33,12 @@ from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 
 SURE = 0.95  # share of answers above the threshold that shall be right
 DETECTION_THRESHOLD = 0.4  # as `kzoo predict` has it
+# What step 4 of the README says, by the constant that Task.kt has.
+TUNED = {
+    "THRESHOLDS": "Change `THRESHOLDS` in `Task.kt`, in the order of `labels.txt`. Measure them",
+    "THRESHOLD": "Change `THRESHOLD` in `Task.kt`. Measure it",
+    "CLASSES": "Measure the masks",
+}
 MOST_BOXES = 20
 APP = Path(__file__).with_name("android_app")
 SOURCES = "app/src/main/kotlin"
@@ -211,7 +217,7 @@ def result_words(
         shape = found.outputs[0].shape
         words |= {"MASK_HEIGHT": str(shape[1]), "MASK_WIDTH": str(shape[2])}
         words["CLASSES"] = str(shape[-1])
-    return words
+    return words | {"TUNED": next(said for name, said in TUNED.items() if name in words)}
 
 
 def metadata_of(found: Audit) -> Metadata:

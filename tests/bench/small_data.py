@@ -26,7 +26,6 @@ from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.augmentation.mixing import Mixing
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
-from kzoo.recipes.evaluation.classification.temperature import fit_temperature
 from kzoo.recipes.training.stages import split_at
 from kzoo.weights.batch_norm import normalize_kernels
 
@@ -53,7 +52,6 @@ class Variant:
     epochs: float = 1.0  # times --epochs
     normalize: bool = False  # kernels, by `normalize_kernels`
     batch: int = 32
-    head: str = "trained"  # or "means": of the classes' features
 
 
 NORMALIZED = Variant(normalize=True, learning_rate=1e-3)
@@ -104,6 +102,7 @@ VARIANTS = {
     "normalized, batch 16, mixing": dataclasses.replace(
         NORMALIZED, batch=16, augment=Augment(mixing=BOTH)
     ),
+    "normalized, mixing": dataclasses.replace(NORMALIZED, augment=Augment(mixing=BOTH)),
     "normalized, 192 px": dataclasses.replace(NORMALIZED, size=6 / 7, epochs=4 / 3),
 }
 
@@ -168,23 +167,20 @@ class Trainer:
         if tested:
             test = dataset.val
             self.splits["test"] = (Images(test.paths, size)[:], np.asarray(test.targets))
-        self.heads: dict[tuple[int, str], list[np.ndarray]] = {}
+        self.heads: dict[int, list[np.ndarray]] = {}
 
-    def net(
-        self, seed: int, scale: float = 1.0, dropout: float = 0.2, head: str = "trained"
-    ) -> keras.Model:
-        if (seed, head) not in self.heads and scale != 1:
-            self.net(seed, head=head)
+    def net(self, seed: int, scale: float = 1.0, dropout: float = 0.2) -> keras.Model:
+        if seed not in self.heads and scale != 1:
+            self.net(seed)
         keras.utils.set_random_seed(seed)
         size = side(self.size, scale)
         net = kzoo.MobileNetV3Small(
             input_shape=(size, size, 3), classes=self.classes, weights=self.file,
             norm_momentum=NORM_MOMENTUM, dropout_rate=dropout,
         )  # fmt: skip
-        if (seed, head) not in self.heads:
-            HEADS[head](self, net, seed)
-            self.heads[seed, head] = net.get_weights()
-        net.set_weights(self.heads[seed, head])
+        if seed not in self.heads:
+            self.train_head(net, seed)
+        net.set_weights(self.heads[seed])
         return net
 
     def train_head(self, net: keras.Model, seed: int) -> None:
@@ -196,24 +192,7 @@ class Trainer:
             head.fit(rows.shuffled(seed, epoch), shuffle=False, verbose=0)
         for layer in head.layers:
             net.get_layer(layer.name).set_weights(layer.get_weights())
-
-    def head_of_means(self, net: keras.Model, seed: int) -> None:
-        """Set the head to a linear discriminant, at the temperature that a fifth of it asks for."""
-        body, head = split_at(net, "head_dropout")
-        batches = Batches(self.fit, self.fit_targets, classes=self.classes, batch_size=HEAD_BATCH)
-        rows = body.predict(batches, verbose=0)
-        rows = rows.reshape(len(rows), -1).astype("float64")
-        fifth = np.random.default_rng(seed).permutation(len(rows)) % 5 == 0
-        kernel, bias = discriminant(rows[~fifth], self.fit_targets[~fifth], self.classes)
-        logits = rows[fifth] @ kernel + bias
-        logits -= logits.max(1, keepdims=True)
-        odds = np.exp(logits)
-        temperature = fit_temperature(odds / odds.sum(1, keepdims=True), self.fit_targets[fifth])
-        kernel, bias = discriminant(rows, self.fit_targets, self.classes)
-        last = [layer for layer in head.layers if layer.weights][-1]
-        shape = last.get_weights()[0].shape
-        layer = net.get_layer(last.name)
-        layer.set_weights([kernel.reshape(shape) / temperature, bias / temperature])
+        self.heads[seed] = net.get_weights()
 
     def measure(self, net: keras.Model) -> dict[str, float]:
         found = {}
@@ -223,22 +202,6 @@ class Trainer:
             each = -np.log(np.maximum(scores[np.arange(len(targets)), targets], 1e-7))
             found[f"{name} loss"] = float(each.mean())
         return found
-
-
-def discriminant(
-    rows: np.ndarray, targets: np.ndarray, classes: int, shrinkage: float = 0.3
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (kernel, bias) of the linear discriminant of rows (N, features)."""
-    means = np.stack([rows[targets == c].mean(0) for c in range(classes)])
-    left = rows - means[targets]
-    covariance = left.T @ left / len(rows)
-    mean = np.trace(covariance) / len(covariance)
-    covariance = (1 - shrinkage) * covariance + shrinkage * mean * np.eye(len(covariance))
-    kernel = np.linalg.solve(covariance, means.T)
-    return kernel, -(means.T * kernel).sum(0) / 2
-
-
-HEADS = {"trained": Trainer.train_head, "means": Trainer.head_of_means}
 
 
 def compiled(net: keras.Model, how: Variant, steps: int) -> None:
