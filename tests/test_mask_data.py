@@ -471,6 +471,34 @@ def test_masks_to_test_on_are_read_as_those_that_were_trained_on(values, tmp_pat
         read_masks(train, test=striped(tmp_path / "c", colour))
 
 
+BLACK, RED, GREEN, BLUE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
+THREE = "name,r,g,b\nred,255,0,0\ngreen,0,255,0\nground,0,0,0\n"
+
+
+@pytest.mark.parametrize(
+    ("masks", "label_map", "expected"),
+    [
+        # Black, blue and green are below 65536 as numbers, and blue is 255, which was void.
+        ([[BLACK, GREEN, BLUE]] * 2, "", [[0, 2, 1]] * 2),
+        ([[BLACK, GREEN, RED], [BLACK]], "", [[0, 1, 2], [0]]),  # an image without objects
+        ([[RED, GREEN], [BLACK], [GREEN, BLACK]], THREE, [[0, 1], [2], [1, 2]]),
+        ([[(i, i, i) for i in range(3)]] * 2, THREE, [[0, 1, 2]] * 2),  # ids, saved in RGB
+    ],
+    ids=["blue", "black", "black of a label map", "ids"],
+)
+def test_masks_in_rgb_are_read_by_colours_where_they_are_grey_too(
+    masks, label_map, expected, tmp_path
+):
+    for k, values in enumerate(masks):
+        for name in ("train", "val"):
+            striped(tmp_path / name / str(k), values, count=1)
+    if label_map:
+        (tmp_path / "class_dict.csv").write_text(label_map)
+    found = read_masks(tmp_path)
+    ids = [pair.mask.read()[:, 0] for pair in sorted(found.train, key=lambda pair: pair.image)]
+    assert [[*dict.fromkeys(column.tolist())] for column in ids] == expected
+
+
 def test_255_is_void_where_a_model_has_more_classes_than_two(tmp_path):
     data = striped(tmp_path / "a", [0, 255])
     found, _ = read_test(data, ("background", "road", "car"))

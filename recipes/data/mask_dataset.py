@@ -17,9 +17,9 @@ from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.duplicates import same_bytes, with_test
 from kzoo.recipes.data.formats.mask_layout import mask_pairs
 from kzoo.recipes.data.layout import look_through
-from kzoo.recipes.data.masks.coding import Void
 from kzoo.recipes.data.masks.from_files import of_files
 from kzoo.recipes.data.masks.from_outlines import of_outlines
+from kzoo.recipes.data.masks.names import Void
 from kzoo.recipes.data.masks.pairs import PackedPairs, Pair, Seen
 from kzoo.recipes.data.packed import is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import NAMES, counted, drawn, for_test, in_parts

@@ -13,7 +13,7 @@ from kzoo.recipes.data.layout import (
     split_of_parts,
     words_of,
 )
-from kzoo.recipes.data.masks.coding import Names
+from kzoo.recipes.data.masks.names import Names
 from kzoo.recipes.data.splits import Given, assigned, only_train, read_lists
 from kzoo.recipes.data.text import Issue, numbers, read_lines, read_table
 from kzoo.segmentation.masks import VOID

@@ -7,20 +7,29 @@ once, and said.
 """
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from kzoo.recipes.data.masks.names import (
+    MOST_COLOURS,
+    PLAIN_IDS,
+    Names,
+    Void,
+    colour_name,
+    colour_of,
+    is_sparse,
+    without,
+)
 from kzoo.segmentation.masks import VOID
 
-PLAIN_IDS = 20  # ids up to there are ids, whether or not there are gaps
-MOST_COLOURS = 40  # classes that colours without a label map may be
 SOFT = 0.1  # share of the range, at each end, where values of a soft-edged mask mostly lie
 SOFT_PIXELS = 0.8  # share of the pixels that lie there
 COMMON = 0.01  # share of the pixels that a colour without a name may have and be void
 BORDER = (224, 224, 192)  # Pascal VOC's colour of void
+IN_COLOUR = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")  # modes of Pillow's
+GREY = 0x010101  # times a grey value: its colour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +39,15 @@ class Values:
     size: tuple[int, int]  # (H, W)
     counts: Mapping[int, int]  # pixels by value: a grey value, an index, or a colour 0xRRGGBB
     edge: Mapping[int, int]  # the same, at the edge of the image
-    colours: bool = False
+    colours: bool = False  # whether a pixel is not grey
     palette: Mapping[int, int] = dataclasses.field(default_factory=dict)  # index: colour
     lossy: bool = False
     mode: str = "L"
+
+    @property
+    def by_colour(self) -> Mapping[int, int]:
+        """Pixels by colour, of a mask in colours that may all be grey."""
+        return self.counts if self.colours else {key * GREY: n for key, n in self.counts.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +57,7 @@ class Coding:
     void: int = VOID  # the value that is ignored
     ids: Mapping[int, int] | None = None  # class by value; None: values are ids themselves
     threshold: int | None = None  # above: class 1, else class 0
-    by_colour: bool = False  # indices of palettes are read by their colours
+    by_colour: bool = False  # palettes' indices and grey pixels are read by their colours
     left_out: tuple[int, ...] = ()  # classes that are ignored; those above move down
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
@@ -67,69 +81,6 @@ class Coding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Void:
-    """What masks ignore: a value, or classes by name."""
-
-    value: int | None = None  # None: 255
-    names: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, given: "str | int | None") -> "Void":
-        """Return what a --void means: 11, "Void", or "Void,Other". Raises ValueError."""
-        words = [word.strip() for word in str("" if given is None else given).split(",")]
-        words = [word for word in words if word]
-        values = [int(word) for word in words if word.lstrip("-").isdecimal()]
-        if len(values) > 1 or not all(0 <= value <= VOID for value in values):
-            raise ValueError(
-                f"void must be one value of masks, 0 to {VOID}, or class names separated by "
-                f"commas. Received: {given}"
-            )
-        names = tuple(word for word in words if not word.lstrip("-").isdecimal())
-        return cls(values[0] if values else None, names)
-
-    def among(self, labels: Sequence[str] | None) -> tuple[int, ...]:
-        """Return the ids of the classes that are ignored, sorted. Raises ValueError."""
-        known = {label.casefold(): i for i, label in enumerate(labels or ())}
-        for name in self.names:
-            if name.casefold() not in known:
-                what = f"The classes are {', '.join(labels)}." if labels else (
-                    "No file names the classes: give the value that void has in the masks."
-                )  # fmt: skip
-                raise ValueError(f"void names the class {name!r}, which does not exist. {what}")
-        return tuple(sorted({known[name.casefold()] for name in self.names}))
-
-
-def without(labels: Sequence[str], ids: Sequence[int]) -> tuple[str, ...]:
-    """Return the labels but those of these ids."""
-    return tuple(label for i, label in enumerate(labels) if i not in ids)
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """The classes of masks, as far as files name them."""
-
-    labels: tuple[str, ...] | None = None
-    colours: Mapping[int, int] = dataclasses.field(default_factory=dict)  # colour: class
-    source: str = ""  # what names colours or ids: a file, or the model
-    ids: Mapping[int, int] = dataclasses.field(default_factory=dict)  # value: class
-
-    @classmethod
-    def of_model(cls, labels: tuple[str, ...]) -> "Names":
-        """Return the classes of a model: the names that kzoo gave them tell their values."""
-        found = [re.fullmatch(r"colour (\d+),(\d+),(\d+)|class (\d+)", label) for label in labels]
-        parts = [one.groups() for one in found if one]
-        if len(parts) < len(labels):
-            return cls(labels)
-        ids = {int(number): i for i, (*_, number) in enumerate(parts) if number}
-        rgb = {
-            colour_of([*map(int, own)]): i for i, (*own, number) in enumerate(parts) if not number
-        }
-        if len(ids) == len(labels) and is_sparse(list(ids)):
-            return cls(labels, source="the model", ids=ids)
-        return cls(labels, rgb, "the model") if len(rgb) == len(labels) else cls(labels)
-
-
-@dataclasses.dataclass(frozen=True)
 class Decided:
     """How the masks of a data set are read."""
 
@@ -137,6 +88,16 @@ class Decided:
     colours: Coding | None  # of masks of colours; None: they cannot be read
     labels: tuple[str, ...] | None  # names that follow from it, where none are given
     remarks: tuple[str, ...] = ()
+    in_colour: bool = False  # whether masks in RGB are read by colours where they are grey too
+
+    def coding_of(self, values: Values) -> Coding | None:
+        """Return how a mask is read; None where it cannot be."""
+        return self.colours if is_tinted(values, self.in_colour) else self.coding
+
+
+def is_tinted(values: Values, in_colour: bool) -> bool:
+    """Whether a mask is read by colours: of one in RGB that is all grey `in_colour` says it."""
+    return values.colours or (in_colour and values.mode in IN_COLOUR and not values.lossy)
 
 
 def decide(found: Sequence[Values], names: Names, void: Void) -> Decided:
@@ -154,13 +115,17 @@ def decide(found: Sequence[Values], names: Names, void: Void) -> Decided:
     )
     assert coding
     assert decided.labels
-    return Decided(coding, colours, without(decided.labels, ids), decided.remarks)
+    labels = without(decided.labels, ids)
+    return dataclasses.replace(decided, coding=coding, colours=colours, labels=labels)
 
 
 def decide_with_all(found: Sequence[Values], names: Names, void: int | None) -> Decided:
     """Return how masks of these values are read; `void` is the value that is ignored."""
-    plain = [values for values in found if not values.colours]
-    tinted = [values for values in found if values.colours]
+    greys = [v for v in found if v.mode in IN_COLOUR and not (v.colours or v.lossy)]
+    named = {key for values in greys for key in values.by_colour} <= names.colours.keys()
+    in_colour = (bool(greys) and named) or any(v.colours and not v.lossy for v in found)
+    tinted = [values for values in found if is_tinted(values, in_colour)]
+    plain = [values for values in found if not is_tinted(values, in_colour)]
     remarks: list[str] = []
     labels = names.labels
     coding, more = Coding(VOID if void is None else void), None
@@ -179,7 +144,7 @@ def decide_with_all(found: Sequence[Values], names: Names, void: int | None) -> 
         colours, more, remark = colour_coding(tinted, names, alone=not plain)
         remarks += [remark] if remark else []
         labels = labels or more
-    return Decided(coding, colours, labels, tuple(remarks))
+    return Decided(coding, colours, labels, tuple(remarks), in_colour)
 
 
 Reading = tuple[Coding, tuple[str, ...] | None, str]  # coding, names that follow, what to say
@@ -237,11 +202,6 @@ def grey_coding(
     return plain, None, ""
 
 
-def is_sparse(ids: Sequence[int]) -> bool:
-    """Whether ids, sorted, are far apart and few, so that each is a class of its own."""
-    return PLAIN_IDS <= max(ids, default=0) >= 2 * len(ids) - 1 and len(ids) <= MOST_COLOURS
-
-
 def even_steps(keys: Sequence[int], count: int) -> dict[int, int] | None:
     """Return {value: class} of grey values as 0, 85, 170, 255; None of others."""
     if not 3 <= len(keys) <= PLAIN_IDS or keys[0] != 0 or keys[-1] < 2 * PLAIN_IDS:
@@ -277,8 +237,8 @@ def colour_coding(found: Sequence[Values], names: Names, *, alone: bool) -> tupl
 ]:  # fmt: skip
     """Return how masks of colours are read: by a label map, or each colour as a class."""
     if names.colours:
-        return Coding(ids=names.colours), None, ""
-    used = set().union(*(values.counts for values in found)) - {colour_of(BORDER)}
+        return Coding(ids=names.colours, by_colour=True), None, ""
+    used = set().union(*(values.by_colour for values in found)) - {colour_of(BORDER)}
     if not alone or names.labels or len(used) > MOST_COLOURS or any(v.lossy for v in found):
         return None, None, ""
     order = sorted(used)
@@ -286,34 +246,27 @@ def colour_coding(found: Sequence[Values], names: Names, *, alone: bool) -> tupl
         f"masks hold {len(order)} colours, and no label map names them: each is a class, in the "
         "order of the colours (labelmap.txt with lines name:red,green,blue names them)"
     )
-    coding = Coding(ids={colour: i for i, colour in enumerate(order)})
+    coding = Coding(ids={colour: i for i, colour in enumerate(order)}, by_colour=True)
     return coding, tuple(map(colour_name, order)), remark
-
-
-def colour_of(rgb: Sequence[int]) -> int:
-    return rgb[0] << 16 | rgb[1] << 8 | rgb[2]
-
-
-def colour_name(colour: int) -> str:
-    return f"colour {colour >> 16},{colour >> 8 & 255},{colour & 255}"
 
 
 def fault_of(values: Values, decided: Decided, names: Names) -> str | None:
     """Return why a mask cannot be read in the way that was decided for all, or None."""
-    if values.colours:
-        if decided.colours is None or decided.colours.ids is None:
+    coding = decided.coding_of(values)
+    if coding is None or coding is decided.colours:
+        if coding is None or coding.ids is None:
             return f"in mode {values.mode}, colours: a mask holds class ids (mode P or L)"
-        known = {*decided.colours.ids, colour_of(BORDER)}
-        unknown = {c: n for c, n in values.counts.items() if c not in known}
+        known = {*coding.ids, colour_of(BORDER)}
+        unknown = {c: n for c, n in values.by_colour.items() if c not in known}
         if sum(unknown.values()) > COMMON * sum(values.counts.values()):
             common = max(unknown, key=unknown.__getitem__)
             return f"holds {colour_name(common)}, which {names.source or 'nothing'} does not name"
         return None
     if names.ids:
         unknown = {k: n for k, n in values.counts.items() if k not in names.ids}
-        unknown.pop(decided.coding.void, None)
+        unknown.pop(coding.void, None)
         if sum(unknown.values()) > COMMON * sum(values.counts.values()):
             return f"holds class id {max(unknown)}, which {names.source} does not know"
-    if values.lossy and decided.coding.threshold is None:
+    if values.lossy and coding.threshold is None:
         return "a JPEG cannot be a mask: it blurs class ids. Use PNG"
     return None

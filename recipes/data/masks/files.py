@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from kzoo.recipes.data.images import BadImageError, opened, turned
-from kzoo.recipes.data.masks.coding import MOST_COLOURS, Coding, Values
+from kzoo.recipes.data.masks.coding import GREY, Coding, Values
+from kzoo.recipes.data.masks.names import MOST_COLOURS
 
 LOSSY = ("JPEG", "MPO", "AVIF", "HEIF", "JPEG2000")  # formats that blur class ids
 MOST_VALUES = 4096  # of a mask; more are a photo
@@ -29,14 +30,24 @@ class MaskFile:
 
     def read(self) -> np.ndarray:
         """Return class ids (H, W). Raises BadMaskError."""
-        return self.coding(values_of(self.path, self.orientation, self.coding.by_colour)[0])
+        return self.coding(pixels_of(self.path, self.orientation, self.coding.by_colour).values)
 
 
-def values_of(
-    path: Path, turn: int = 1, by_colour: bool = False
-) -> tuple[np.ndarray, dict[int, int], str, str]:
-    """Return the values of a mask file (H, W), its palette {index: colour}, format and mode.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pixels:
+    """The pixels of a mask file."""
 
+    values: np.ndarray  # (H, W) int32: indices, grey values, or colours 0xRRGGBB
+    colours: bool  # whether they are colours because some are not grey
+    palette: dict[int, int]  # index: colour
+    format: str
+    mode: str
+
+
+def pixels_of(path: Path, turn: int = 1, by_colour: bool = False) -> Pixels:
+    """Return the pixels of a mask file.
+
+    by_colour: whether to read colours where there is a palette, and of grey pixels too.
     Raises BadMaskError for what is no image.
     """
     try:
@@ -46,32 +57,34 @@ def values_of(
             image = turned(image, turn)
             if by_colour and mode == "P":
                 image = image.convert("RGB")
-            return plain_values(image), palette, form, mode
+            values, colours = plain_values(image)
+            values = values * GREY if by_colour and not colours else values
+            return Pixels(values, colours, palette, form, mode)
     except BadImageError as error:
         raise BadMaskError(str(error)) from None
 
 
-def plain_values(image: Image.Image) -> np.ndarray:
-    """Return indices, grey values, or colours 0xRRGGBB (H, W) of an image of any mode."""
+def plain_values(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """Return (indices, grey values, or colours 0xRRGGBB (H, W) of any image; whether colours)."""
     if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
-        return np.asarray(image).astype(np.int32)
+        return np.asarray(image).astype(np.int32), False
     if image.mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all() or (values != np.round(values)).any():
             raise BadImageError("holds fractions, but a mask must hold class ids")
-        return values.clip(-1, 1 << 24).astype(np.int32)
+        return values.clip(-1, 1 << 24).astype(np.int32), False
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         rgba = np.asarray(image.convert("RGBA")).astype(np.int32)
         alpha, rgb = rgba[..., 3], rgba[..., :3]
         if (rgb == rgb[0, 0]).all() and alpha.min() < alpha.max():
-            return alpha  # drawn in transparency alone
+            return alpha, False  # drawn in transparency alone
         rgb = np.where(alpha[..., None] > 0, rgb, 0)
     else:
         rgb = np.asarray(image.convert("RGB")).astype(np.int32)
     red, green, blue = np.moveaxis(rgb, -1, 0)
     if (red == green).all() and (green == blue).all():
-        return red
-    return red << 16 | green << 8 | blue
+        return red, False
+    return red << 16 | green << 8 | blue, True
 
 
 def palette_of(image: Image.Image) -> dict[int, int]:
@@ -83,7 +96,8 @@ def palette_of(image: Image.Image) -> dict[int, int]:
 
 def look_at_mask(path: Path) -> Values:
     """Return what a mask file holds. Raises BadMaskError."""
-    values, palette, form, mode = values_of(path)
+    found = pixels_of(path)
+    values = found.values
     keys, numbers = np.unique(values, return_counts=True)
     if len(keys) > MOST_VALUES:
         raise BadMaskError(f"holds {len(keys)} values: is it a photo? A mask must hold class ids")
@@ -99,8 +113,8 @@ def look_at_mask(path: Path) -> Values:
         values.shape[:2],
         counts,
         Counter(edges.tolist()),
-        colours=bool(keys[-1] > 65535),
-        palette={i: palette[i] for i in counts if i in palette},
-        lossy=form in LOSSY,
-        mode=mode,
+        colours=found.colours,
+        palette={i: found.palette[i] for i in counts if i in found.palette},
+        lossy=found.format in LOSSY,
+        mode=found.mode,
     )

@@ -11,8 +11,9 @@ from kzoo.recipes.data.formats.mask_layout import mask_names
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import READERS, TURNED, Look, Source, look_at
 from kzoo.recipes.data.layout import Tree, folded
-from kzoo.recipes.data.masks.coding import Names, Values, Void, decide, fault_of, without
+from kzoo.recipes.data.masks.coding import GREY, Values, decide, fault_of
 from kzoo.recipes.data.masks.files import BadMaskError, MaskFile, look_at_mask
+from kzoo.recipes.data.masks.names import Names, Void, without
 from kzoo.recipes.data.masks.pairs import BACKGROUND, Pair, Seen
 from kzoo.recipes.data.text import Issue
 from kzoo.recipes.progress import track
@@ -57,8 +58,8 @@ def of_files(
     for item, look, values in usable:
         source = item.record.source
         reason = fault_of(values, decided, names) or unlike(values.size, look, item.path)
-        coding = decided.colours if values.colours and decided.colours else decided.coding
-        if reason is None:
+        coding = decided.coding_of(values)
+        if reason is None and coding:
             counts = classes_of(values.counts, values, coding)
             void_value = f"void ({coding.void})"
             if not counts:
@@ -67,6 +68,7 @@ def of_files(
                 reason = f"holds class id {max(counts)}, and ids go to {most - 1}"
         if reason is not None:
             issues.append(Issue(source, f"{reason}: left out"))
+        if reason is not None or coding is None:
             continue
         turn = look.orientation if values.size != look.size else 1
         if turn != 1:
@@ -134,8 +136,10 @@ def look_at_pair(image: Path, mask: Path) -> tuple[Look, Values] | Issue:
 def classes_of(counts, values: Values, coding) -> Counter[int]:
     """Return the pixels of each class, without void, of pixels by value."""
     keys = np.array([*counts], np.int64)
-    if coding.by_colour:
+    if coding.by_colour and values.palette:
         keys = np.array([values.palette.get(int(key), -1) for key in keys], np.int64)
+    elif coding.by_colour and not values.colours:
+        keys = keys * GREY
     found: Counter[int] = Counter()
     for i, n in zip(coding(keys).tolist(), counts.values(), strict=True):
         found[i] += n

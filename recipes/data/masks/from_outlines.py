@@ -11,8 +11,8 @@ from kzoo.recipes.data.formats.matching import matched, recognized
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import READERS, look_at
 from kzoo.recipes.data.layout import Tree, meant
-from kzoo.recipes.data.masks.coding import Void, without
 from kzoo.recipes.data.masks.drawn import DrawnMask, mask_of, other_size
+from kzoo.recipes.data.masks.names import Void, without
 from kzoo.recipes.data.masks.pairs import BACKGROUND, Pair, Seen
 from kzoo.recipes.data.text import Issue
 from kzoo.recipes.progress import track
