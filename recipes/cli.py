@@ -12,6 +12,7 @@ from kzoo.recipes.commands.about import env, list_models, weights
 from kzoo.recipes.commands.files import audit, benchmark, compare, convert, sensitivity
 from kzoo.recipes.commands.images import inspect_data, pack
 from kzoo.recipes.commands.json_output import json_text
+from kzoo.recipes.commands.limited import advice, in_child, limit_gb
 from kzoo.recipes.commands.quiet import own_terminal
 from kzoo.recipes.commands.train import classify, demo, detect, multilabel, plan, segment
 from kzoo.recipes.commands.use import android, evaluate, predict, serve
@@ -52,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     with own_terminal() as remarks:
         try:
-            return run(command, options, traceback)
+            if limit_gb() is None:
+                return run(command, options, traceback)
+            code = in_child(lambda: run(command, options, traceback))
+            if code < 0:  # of the parent alone: the child is gone
+                print(remarks() * traceback + f"kzoo: {advice(limit_gb())}", file=sys.stderr)
+            return code if code >= 0 else 1
         except Exception:
             print(remarks(), file=sys.stderr, end="")  # a library may have said why
             raise
@@ -82,20 +88,17 @@ def run(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
 def message(error: Exception) -> str | None:
     """Return what to say of an error that a person can mend; None where the code is wrong."""
     if out_of_memory(error):
-        return OUT_OF_MEMORY
+        return advice(limit_gb())
     if isinstance(error, ValueError | OSError):
         return str(error)
     missing = str(error.name).split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     return to_install(missing) if missing in EXTRAS else None
 
 
-OUT_OF_MEMORY = (
-    "memory ran out. A smaller --batch-size takes less, and so does a smaller --size; --accumulate "
-    "keeps the size of the batch."
-)
 NO_MEMORY = (  # as the frameworks put it, and oneDNN
     "RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",
-    "bad_alloc", "Unable to allocate", "could not create a primitive",
+    "bad_alloc", "Unable to allocate", "could not create a primitive", "Cannot allocate memory",
+    "failed to map segment",
 )  # fmt: skip
 
 

@@ -88,6 +88,33 @@ def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
     assert re.fullmatch(r"kzoo: memory ran out\. .*--batch-size.*--size.*\n", told)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited on Linux")
+@pytest.mark.parametrize(
+    ("act", "status", "told"),
+    [
+        ("import os; os.abort()", 1,
+         r"kzoo: memory ran out\. .* limited to 3\.0 GB \(ulimit -v\).*--batch-size.*\n"),
+        ("raise ValueError('wrong')", 1, "kzoo: wrong\n"),
+        ("return 'done'", 0, ""),
+    ],
+)  # fmt: skip
+def test_a_limited_process_that_cplusplus_ends_is_one_line(act, status, told):
+    """TensorFlow aborts where std::bad_alloc is thrown: nothing of it is left to tell."""
+    code = f"""
+import dataclasses, resource, sys
+from kzoo.recipes import cli
+def act(options): {act}
+cli.COMMANDS["list"] = dataclasses.replace(cli.COMMANDS["list"], run=act)
+resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9,) * 2)
+sys.argv[1:] = ["list"]
+sys.exit(cli.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status
+    assert re.fullmatch(told, done.stderr)
+    assert done.stdout == "done\n" * (status == 0)
+
+
 def test_names_that_the_terminal_cannot_show_do_not_end_a_command(tmp_path):
     file = tmp_path / "Löwe 猫.txt"
     code = "from kzoo.recipes import cli; import dataclasses as d, sys\n"
