@@ -19,6 +19,7 @@ import numpy as np
 
 from campaign import runs
 from campaign.cases import ANSWER, Budget, Case
+from kzoo.files import part_of
 from kzoo.recipes.data.packing import pack
 from kzoo.tflite import convert
 from kzoo.weights import download
@@ -122,7 +123,8 @@ PHASES = {  # the last file of a run that is there: what it does next
 def phase_of(out: Path) -> str:
     """Return what a killed command was doing, by the files that it left."""
     if not (out / "checkpoint").is_dir():
-        return "begun" if out.exists() and any(out.iterdir()) else "nothing written"
+        begun = part_of(out).exists() or (out.exists() and any(out.iterdir()))
+        return "begun" if begun else "nothing written"
     return next((phase for file, phase in PHASES.items() if any(out.glob(file))), "begun")
 
 
