@@ -40,6 +40,7 @@ from kzoo.recipes.evaluation.classification.temperature import (
     fit_temperature,
     logits_layer,
 )
+from kzoo.recipes.inputs import LEAST_SIDE
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, nothing, register_task
 from kzoo.recipes.training.checkpoints import Row
@@ -60,6 +61,7 @@ from kzoo.recipes.training.tfmot_engine import (
 )
 from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
 from kzoo.recipes.training.user_callbacks import Callbacks
+from kzoo.sizes import Size, height_width, scaled, simplest, size_text
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.weights.batch_norm import normalize_kernels
@@ -88,7 +90,7 @@ def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Mo
     """
     model = kzoo.get_model(config.model)(
         config.alpha,
-        input_shape=(config.size, config.size, 3),
+        input_shape=(*height_width(config.size), 3),
         classes=len(dataset.labels),
         classifier_activation=activation,
         weights=None if config.weights == "none" else config.weights,
@@ -177,24 +179,25 @@ class Stages:
         Pretrained batch normalization keeps its statistics: a batch of 32 knows less than ImageNet,
         and weights from a .tflite file come without the statistics of their own activations.
         """
-        config, side = self.run.config, self.train_side
+        config, size = self.run.config, self.train_size
         if self.why_full_size and config.train_scale != 1:
             progress.show(
-                f"The whole network trains on images of {side} px, not of {config.train_scale:g} "
-                f"of that (train_scale): {self.why_full_size}"
+                f"The whole network trains on images of {size_text(size)} px, not of "
+                f"{config.train_scale:g} of that (train_scale): {self.why_full_size}"
             )
         if self.normalizes_kernels:
             normalize_kernels(net)
-        learning = net if side == config.size else of_any_size(net, side)
+        learning = net if size == config.size else of_any_size(net, size)
         if learning is None:
-            progress.show(f"It trains on {config.size} px: {config.model} takes no other size")
-            side, learning = config.size, net
+            taken = size_text(config.size)
+            progress.show(f"It trains on {taken} px: {config.model} takes no other size")
+            size, learning = config.size, net
         if self.pretrained:
             freeze_pretrained(learning, fine_rows(net, config.freeze))
             learning = without_frozen_norms(learning)
         if teacher is not None:
             learning = kzoo.distill(learning, teacher, weight=WEIGHT)
-        learning, history = self.fit(learning, stage, fit, size=side, class_weight=self.balance())
+        learning, history = self.fit(learning, stage, fit, size=size, class_weight=self.balance())
         take_weights(net, learning.student if teacher else learning)
         return net, history
 
@@ -212,12 +215,14 @@ class Stages:
         return None
 
     @property
-    def train_side(self) -> int:
-        """Side in px of the training images of the whole network, a multiple of 16 or --size."""
+    def train_size(self) -> Size:
+        """Size of the training images of the whole network, in multiples of 16 px, or --size."""
         config = self.run.config
         if self.why_full_size or config.train_scale == 1:
-            return int(config.size)
-        return min(config.size, max(32, 16 * round(config.size * config.train_scale / 16)))
+            return config.size
+        smaller = scaled(config.size, config.train_scale, multiple=16, least=LEAST_SIDE)
+        sides = zip(height_width(config.size), height_width(smaller), strict=True)
+        return simplest(*map(min, sides))
 
     def int8(self, int8: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train the quantized network, taught by the float one."""
@@ -247,9 +252,9 @@ class Stages:
         keep: whether they stay in memory when they are decoded, as far as it goes.
         """
         config, split = self.run.config, getattr(self.run.dataset, name)
-        side = round(options["size"] * MARGIN) if "augment" in options else config.size
+        size = scaled(options["size"], MARGIN) if "augment" in options else config.size
         return Batches(
-            Images(split.paths, side, keep=keep),
+            Images(split.paths, size, keep=keep),
             split.targets,
             classes=len(self.run.dataset.labels),
             batch_size=config.step,
@@ -257,17 +262,17 @@ class Stages:
         )
 
 
-def of_any_size(net: keras.Model, side: int) -> keras.Model | None:
+def of_any_size(net: keras.Model, size: Size) -> keras.Model | None:
     """Return a copy of the network, with its padding and scaling, that takes images of any size.
 
-    Return None where it takes none of `side` px: V4's hybrids attend to maps of a fixed size.
+    Return None where it takes none of that size: V4's hybrids attend to maps of a fixed size.
     It learns on smaller images than it is validated on: where crops show things larger, that is
     the size that they have in whole images (https://arxiv.org/abs/1906.06423).
     """
     image = keras.Input((None, None, 3), name="image")
     try:
         any_size = keras.models.clone_model(net, input_tensors=image)
-        any_size.compute_output_shape((1, side, side, 3))
+        any_size.compute_output_shape((1, *height_width(size), 3))
     except ValueError:
         return None
     any_size.set_weights(net.get_weights())

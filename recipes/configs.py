@@ -15,11 +15,13 @@ from kzoo.recipes.inputs import (
     require_model,
     require_tensorboard,
     require_tfmot,
+    size_given,
 )
 from kzoo.recipes.models import known_models
 from kzoo.recipes.options import JsonOptions, Options, at_least, below_one, option
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SIZE = "input size of the model in px: one side, or WIDTHxHEIGHT such as 320x240"
 DAMAGED = ("refuse", "skip")
 ENGINES = ("kzoo", "tfmot")
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
@@ -40,7 +42,7 @@ class RunConfig(Options):
 
     model: str = option("model name (kzoo list)", "mobilenet_v3_large", choices=known_models)
     alpha: float = option("width multiplier", 1.0)
-    size: int = option("input side of the model, in px", 224)
+    size: int | tuple[int, int] = option(SIZE, 224)
     weights: str = option("a name (kzoo weights), none, or the path of a weights file", "imagenet")
     head_epochs: int = option("epochs of the new head, the rest frozen", 4)
     epochs: int = option("epochs of the whole network", 40)
@@ -94,11 +96,12 @@ class RunConfig(Options):
 
     least: ClassVar[dict[str, float]] = {
         "head_epochs": 0, "epochs": 0, "qat_epochs": 0, "batch_size": 1, "learning_rate": 0,
-        "patience": 1, "accumulate": 1, "save_every": 0, "ema": 0, "seed": 0, "size": 32,
+        "patience": 1, "accumulate": 1, "save_every": 0, "ema": 0, "seed": 0,
     }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "size", size_given(self.size))
         at_least(self, self.least)
         below_one(self, "val_fraction")
         if self.ema >= 1:
@@ -212,7 +215,7 @@ class DetectConfig(RunConfig):
     format: str | None = option(
         f"{', '.join(BOX_FORMATS)} (default: detected)", None, choices=BOX_FORMATS
     )
-    size: int = option("input side of the model, in px", 320)
+    size: int | tuple[int, int] = option(SIZE, 320)
     reduced_tail: bool = option("half the channels in MobileNetV3's last rows", False)
     weights: str = option(
         "imagenet, coco, none, or a weights file (also of a detector)", "imagenet"
@@ -279,7 +282,7 @@ class SegmentConfig(RunConfig):
     )  # fmt: skip
     filters: int | None = option("channels of the head (default: as published)", None)
     output_stride: int = option("stride of the deepest feature map: 8, 16 or 32", 16)
-    size: int = option("input side of the model, in px", 256)
+    size: int | tuple[int, int] = option(SIZE, 256)
     weights: str = option(
         "imagenet, voc, none, or a weights file (also of a segmenter)", "imagenet"
     )
@@ -365,7 +368,7 @@ class PlanConfig(JsonOptions):
         choices=SEGMENTATION_HEADS,
     )
     filters: int | None = option("channels of a segmenter's head (default: as published)", None)
-    size: int = option(f"input side of the model, in px (default: {of_tasks(0)})", None)
+    size: int | tuple[int, int] = option(f"{SIZE} (default: {of_tasks(0)})", None)
     classes: int = option(f"number of classes (default: {of_tasks(1)})", None)
     images: int = option("number of training images", 100_000, former="pictures")
     epochs: int = option("epochs of the whole network", 12)
@@ -395,6 +398,7 @@ class PlanConfig(JsonOptions):
         for name, value in zip(("size", "classes", "batch_size"), PLANNED[self.task], strict=True):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        object.__setattr__(self, "size", size_given(self.size))
         least = ("classes", "images", "epochs", "batch_size", "accumulate", "devices")
         at_least(self, dict.fromkeys(least, 1))
         for name in ("rate", "cores", "kb", "disk", "network"):

@@ -31,11 +31,12 @@ from kzoo.recipes.evaluation.detect_files import load_detector, object_predictor
 from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
-from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for
+from kzoo.recipes.training.box_anchors import anchor_report, aspect_of, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, transfer_stages
 from kzoo.recipes.training.user_callbacks import Callbacks
+from kzoo.sizes import height_width
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.weights.saved_model import load_model
@@ -72,7 +73,7 @@ def assembled(config: Config, dataset: BoxDataset) -> Detector:
     Anchors are fitted to the data but where the weights are a detector's, whose heads know their
     own: those of the model in a .keras file, else the published ones.
     """
-    fit = {"levels": levels_for(dataset.train), "anchors": fitted(dataset.train)}
+    fit = {"levels": levels_for(dataset.train), "anchors": fitted(dataset.train, config.size)}
     if config.anchors == "published" or config.weights == "coco":
         return loaded(config, dataset)[0]
     if config.weights == "none" or config.weights.startswith("imagenet"):
@@ -80,8 +81,8 @@ def assembled(config: Config, dataset: BoxDataset) -> Detector:
     if config.weights.endswith(".keras"):
         model = load_model(config.weights)
         if isinstance(model, Detector):
-            fine = model.anchors.grids[0][0] * 8 == model.input_shape[1]
-            own = partial(dataclasses.replace, model.anchors)
+            fine = model.anchors.grids[0][0] == -(-model.input_shape[1] // 8)
+            own = partial(dataclasses.replace, model.anchors, aspect=aspect_of(config.size))
             fit = {"levels": LEVELS[fine], "anchors": lambda grids: own(grids=grids)}
         return loaded(config, dataset, **fit)[0]
     detector, new = loaded(config, dataset)
@@ -92,7 +93,7 @@ def loaded(config: Config, dataset: BoxDataset, **maps: Any) -> tuple[Detector, 
     """Return (the detector with these `levels` and `anchors`, layers that its file has not)."""
     backbone = kzoo.get_model(config.model)(
         config.alpha,
-        input_shape=(config.size, config.size, 3),
+        input_shape=(*height_width(config.size), 3),
         include_top=False,
         weights=None if config.weights == "none" else config.weights,
         norm_momentum=NORM_MOMENTUM,

@@ -6,12 +6,16 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+from kzoo.arguments import is_whole
 from kzoo.recipes.options import did_you_mean
+from kzoo.sizes import Size, simplest
 
 MODEL, FILE = "model.keras", "model.tflite"  # of a run
 STAGES = "stages.json"  # in checkpoint/ of a run: the names of its stages
 CHECKPOINT = re.compile(r"(.+?)-(\d{4})(?:-(\d{6}))?")  # whole-0002, whole-0003-000120
+LEAST_SIDE = 32  # px of a model's input
 NO_IMAGES = "Name a folder with images, a CSV file, or a packed folder."
 
 
@@ -40,6 +44,26 @@ def tiles_given(text: str | None) -> tuple[int, int] | None:
         raise ValueError(f"--tiles must be ROWSxCOLUMNS, such as 2x2. Received: {text!r}")
     rows, columns = map(int, text.split("x"))
     return rows, columns
+
+
+def size_given(size: Any, least: int = LEAST_SIDE) -> Size:
+    """Return a model's input size: a side, (height, width), or --size SIDE or WIDTHxHEIGHT as text.
+
+    Raises ValueError for anything else, and for a side under `least` px.
+    """
+    sides = size if isinstance(size, tuple | list) else (size, size)
+    if isinstance(size, str):
+        found = re.fullmatch(r"(\d+)(?:x(\d+))?", size.strip())
+        width, height = found.groups() if found else ("0", "0")
+        sides = (int(height or width), int(width))
+    if len(sides) == 2 and all(is_whole(side) and side >= least for side in sides):
+        height, width = sides
+        return simplest(int(height), int(width))
+    raise ValueError(
+        f"size must be one side, or a width and a height, in px and at least {least} each: "
+        "--size 320 or --size 320x240 (WIDTHxHEIGHT), in Python 320 or (240, 320), the height "
+        f"first. Received: {size!r}"
+    )
 
 
 def require_file(file: str | Path) -> None:

@@ -41,6 +41,7 @@ from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, transfer_stages
 from kzoo.recipes.training.user_callbacks import Callbacks
+from kzoo.sizes import Size
 from kzoo.tflite import Comparison, Metadata, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
@@ -108,8 +109,8 @@ class Stages(classify.Stages):
     normalizes_kernels = False  # nor smaller training images: neither was measured here
 
     @property
-    def train_side(self) -> int:
-        return int(self.run.config.size)
+    def train_size(self) -> Size:
+        return self.run.config.size
 
     def all(self) -> list[TrainingStage]:
         return transfer_stages(

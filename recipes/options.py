@@ -157,9 +157,13 @@ def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
 
 
 def value_type(hint: Any) -> tuple[type, bool]:
-    """Return (the type of a value, whether there are several): (int, False) of `int | None`."""
+    """Return (the type of a value, whether there are several): (int, False) of `int | None`.
+
+    A value of one of several types comes as it was given, a word that the options class reads.
+    """
     if isinstance(hint, types.UnionType):
-        (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+        hint = kinds[0] if len(kinds) == 1 else str
     if typing.get_origin(hint) is tuple:
         return typing.get_args(hint)[0], True
     return hint, False

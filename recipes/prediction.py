@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.sizes import Size
+
 DRAWN = "predicted"  # the folder beside a model's file that drawings go to
 
 
@@ -44,9 +46,9 @@ class Prediction:
 class Predictor:
     """A model of some task, ready to be asked."""
 
-    size: int  # side of the images that it takes, in px
+    size: Size  # of the images that it takes
     run: Callable[[Sequence[Path], np.ndarray], list[Prediction]]
-    # ^ (paths, images (N, size, size, 3) uint8) -> a prediction for each
+    # ^ (paths, images (N, H, W, 3) uint8) -> a prediction for each
 
 
 def label_of(labels: Sequence[str] | None, index: Any) -> str:

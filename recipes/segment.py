@@ -35,6 +35,7 @@ from kzoo.recipes.training.stages import TrainingStage, transfer_stages, unfreez
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
 from kzoo.segmentation.masks import VOID, MaskScores, mask_at
+from kzoo.sizes import height_width
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.mask_output import end_in_mask
 from kzoo.tflite.convert.prepare import copy_in_float32
@@ -92,7 +93,7 @@ def build(config: Config, dataset: MaskDataset) -> keras.Model:
 def assembled(config: Config, dataset: MaskDataset, *, fine: bool) -> keras.Model:
     backbone = kzoo.get_model(config.model)(
         config.alpha,
-        input_shape=(config.size, config.size, 3),
+        input_shape=(*height_width(config.size), 3),
         include_top=False,
         weights=None if config.weights == "none" else config.weights,
         output_stride=config.output_stride,

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from kzoo.recipes.prediction import Predictor
+from kzoo.sizes import Size, height_width, simplest
 
 Figures = dict[str, Any]  # what is kept of a score in results.json
 FLOAT, INT8 = "float", "int8"  # a run's two models, as results.json and the reports name them
@@ -153,9 +154,9 @@ class Run:
         return self.task.sources(self.dataset.val)
 
     @property
-    def size(self) -> int:
-        """Side of the images that the model sees, in px."""
-        return self.settings["size"]
+    def size(self) -> Size:
+        """Size of the images that the model sees."""
+        return simplest(*height_width(self.settings["size"]))
 
 
 TASKS: dict[str, Task] = {}

@@ -60,7 +60,7 @@ def test_freeze_is_a_stride():
 )
 def test_the_side_of_training_images(side, settings):
     config = ClassifyConfig("photos", **settings)
-    assert Stages(Run(TASK, vars(config), None, Path("run"), config)).train_side == side
+    assert Stages(Run(TASK, vars(config), None, Path("run"), config)).train_size == side
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_whole_network_learns_on_smaller_images_than_it_is_validated_on():
     seen = {}
 
     def fit(model, stage, train, val):
-        assert (train(0).size, train(0).examples.side, val.examples.side) == (48, 55, 64)
+        assert (train(0).size, train(0).examples.size, val.examples.size) == (48, 55, 64)
         assert model.input_shape == (None, None, None, 3)
         assert not any("_bn" in v.path for v in model.trainable_variables)
         seen["output"] = model.predict_on_batch(images.astype("float32"))

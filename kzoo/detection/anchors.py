@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.arguments import require
+from kzoo.arguments import is_number, require
 
 Shape = tuple[float, float]  # (height, width), in [0, 1] of the image's
 FIRST, LAST = 0.2, 0.95  # scales of the published first and last map
@@ -24,6 +24,8 @@ class Anchors:
     and then to 1. With `reduced_first` the first map has three boxes: a square of scale .1, and
     those of ratio 2 (TF Object Detection's reduce_boxes_in_lowest_layer).
     Sides end at the image's, as torchvision's do, or with clipped=False at none, as TF's.
+    Scales are roots of shares of the image's area. `aspect` is the image's width by its height, by
+    which squares are squares in px; at 1, as torchvision has it, they are squares of shares.
     Source: https://arxiv.org/abs/1512.02325, section 2.2; the order is torchvision's.
 
     `sizes`, if given, says for each map which (height, width) its boxes have, in place of all that,
@@ -36,8 +38,11 @@ class Anchors:
     reduced_first: bool = False
     sizes: tuple[tuple[Shape, ...], ...] | None = None
     clipped: bool = True
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
+        fits = is_number(self.aspect) and 0 < self.aspect < math.inf
+        require("aspect", self.aspect, fits, "width / height of the image, a number > 0")
         if self.sizes is None:
             return
         fits = len(self.sizes) == len(self.grids) and all(
@@ -53,11 +58,14 @@ class Anchors:
         return cls(**{key: tuples(value) for key, value in config.items()})
 
     @classmethod
-    def fit(cls, boxes: np.ndarray, maps: Sequence[tuple[int, int]]) -> "Anchors":
+    def fit(
+        cls, boxes: np.ndarray, maps: Sequence[tuple[int, int]], *, aspect: float = 1.0
+    ) -> "Anchors":
         """Return the anchors that overlap objects best, from a search over the first scale.
 
         boxes: (N, 4) as y_min, x_min, y_max, x_max in [0, 1], the training images' objects.
         maps: (H, W) of the feature maps, the finest first, `Anchors.grids` of another one.
+        aspect: width / height of the model's input.
 
         For objects of each size, grouped by octaves, this measures the share that overlaps an
         anchor by IoU .5 and the mean of the best IoU; all sizes have the same weight, however rare.
@@ -77,7 +85,8 @@ class Anchors:
             return sum((own >= 0.5).mean() + own.mean() for own in of_sizes)
 
         grids = tuple((int(rows), int(columns)) for rows, columns in maps)
-        return max((cls(grids, scales=(first, LAST)) for first in FIRSTS), key=reached)
+        tried = (cls(grids, scales=(first, LAST), aspect=aspect) for first in FIRSTS)
+        return max(tried, key=reached)
 
     def shapes(self, level: int) -> list[Shape]:
         """Return the (height, width) of the boxes at each cell of a map."""
@@ -91,8 +100,8 @@ class Anchors:
         for ratio in self.ratios[: 1 if reduced else None]:
             short, long = scale / math.sqrt(ratio), scale * math.sqrt(ratio)
             found += [(short, long), (long, short)]
-        most = 1.0 if self.clipped else math.inf
-        return [(min(height, most), min(width, most)) for height, width in found]
+        most, stretch = 1.0 if self.clipped else math.inf, math.sqrt(self.aspect)
+        return [(min(h * stretch, most), min(w / stretch, most)) for h, w in found]
 
     def boxes(self) -> np.ndarray:
         """(A, 4) float32: map by map, row by row, cell by cell. They may reach over the edge."""

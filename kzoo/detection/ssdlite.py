@@ -40,7 +40,9 @@ def SSDLite(
     """A detector of `classes` kinds of objects on a kzoo backbone.
 
     backbone: built with include_top=False and a fixed input_shape, and, where it is to be small and
-        fast, V3 with reduced_tail=True. 320 px are usual.
+        fast, V3 with reduced_tail=True. 320 px are usual. An input_shape of another aspect, such
+        as (240, 320, 3), spares photos of that aspect the squashing; squares of the anchors are
+        squares in px there too.
     classes: objects only. Where the loss wants background, the head adds it.
     extras: channels of the feature maps below the backbone's; the published nets have these at
         alpha 1, and alpha times as many, 16 at least, at others.
@@ -55,7 +57,8 @@ def SSDLite(
     levels: of the backbone's maps, a map at level L having stride 2^L. (3, 4, 5) adds one at stride
         8, for objects of under a tenth of the side: 7 % more MACs, 20 % more time in int8.
     anchors: a `kzoo.Anchors`, or a function that makes one of the maps' sizes, such as
-        `functools.partial(kzoo.Anchors.fit, boxes)`, in place of ratios, scales, reduced_first.
+        `functools.partial(kzoo.Anchors.fit, boxes)`, in place of ratios, scales, reduced_first;
+        with `aspect=4 / 3` where the input is (240, 320).
     separable: False for SSD as TF Object Detection has it: 1x1 predictors with nothing in front,
         and whole 3x3 convolutions between the maps. Its files load into
         `SSDLite(MobileNetV2(...), classes, separable=False, loss="focal",
@@ -90,7 +93,10 @@ def SSDLite(
     first, last = map(float, scales)
     grids = tuple((x.shape[1], x.shape[2]) for x in maps)
     if anchors is None:
-        anchors = Anchors(grids, tuple(map(float, ratios)), (first, last), reduced_first)
+        height, width = backbone.input_shape[1:3]
+        anchors = Anchors(
+            grids, tuple(map(float, ratios)), (first, last), reduced_first, aspect=width / height
+        )
     elif not isinstance(anchors, Anchors):
         anchors = anchors(grids)
     if anchors.grids != grids:

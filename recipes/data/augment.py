@@ -18,6 +18,7 @@ from PIL import Image
 from kzoo.recipes.data.augmentation.filters import erase, filtered
 from kzoo.recipes.data.augmentation.mixing import Mixing
 from kzoo.recipes.data.augmentation.opencv import OPENCV, cv2
+from kzoo.sizes import Size, height_width
 
 WORKERS = min(32, max(2, os.cpu_count() or 2))  # threads that make batches
 
@@ -40,14 +41,14 @@ class Augment:
     mixing: Mixing | None = None  # of an image with the next one of its batch, by `Batches`
 
     def __call__(
-        self, image: np.ndarray, size: int, rng: np.random.Generator, *,
+        self, image: np.ndarray, size: Size, rng: np.random.Generator, *,
         out: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """Return the image (side, side, 3) uint8 as (size, size, 3) float32 in [0, 255].
+        """Return the image (H, W, 3) uint8 as (height, width, 3) float32 in [0, 255].
 
         It is written into `out` where that is given, such as a row of a batch.
         """
-        moved = warp(image, size, self.place(image.shape[0], size, rng))
+        moved = warp(image, size, self.place(image.shape[:2], size, rng))
         if self.filters:
             moved = filtered(moved, self.filters, rng)
         changed = self.recolour(moved, rng, out=out)
@@ -55,18 +56,22 @@ class Augment:
             erase(changed, self.erase, rng)
         return changed
 
-    def place(self, side: int, size: int, rng: np.random.Generator) -> np.ndarray:
-        """Where (size, size) looks in (side, side): the affine map (2, 3) of its x, y, 1 in px."""
-        shown = side * rng.uniform(1 - self.zoom, 1 + self.shrink)
+    def place(self, image: Size, size: Size, rng: np.random.Generator) -> np.ndarray:
+        """Where an image of `size` looks in one of size `image`, of about the same aspect.
+
+        Returns the affine map (2, 3) of its x, y, 1 in px.
+        """
+        sides, seen = (np.array(height_width(given)[::-1]) for given in (image, size))  # x, y
+        shown = sides * rng.uniform(1 - self.zoom, 1 + self.shrink)
         stretch = np.exp(rng.uniform(-self.stretch, self.stretch) / 2)
-        most = side * (1 + self.shrink)
-        scale = np.array([shown * stretch, shown / stretch]).clip(max=most) / size
-        centre = side / 2 + rng.uniform(-0.5, 0.5, 2) * (side - scale * size)
+        most = sides * (1 + self.shrink)
+        scale = np.minimum([shown[0] * stretch, shown[1] / stretch], most) / seen
+        centre = sides / 2 + rng.uniform(-0.5, 0.5, 2) * (sides - scale * seen)
         angle = np.deg2rad(rng.uniform(-self.turn, self.turn))
         mirror = -1 if self.flip and rng.random() < 0.5 else 1
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = turn * scale * [mirror, 1]
-        return np.c_[matrix, centre - matrix @ [size / 2, size / 2]]
+        return np.c_[matrix, centre - matrix @ (seen / 2)]
 
     def recolour(
         self, image: np.ndarray, rng: np.random.Generator, *, out: np.ndarray | None = None
@@ -101,26 +106,27 @@ AUGMENTS = {
 
 
 def warp(
-    image: np.ndarray, size: int, place: np.ndarray, *,
+    image: np.ndarray, size: Size, place: np.ndarray, *,
     fill: int | tuple[int, int, int] = (128, 128, 128), nearest: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Return what `place` shows of an image (H, W, 3) or, with `nearest`, of a mask (H, W).
 
-    uint8 in, uint8 (size, size, ...) out, interpolated between pixels; `fill` is outside. OpenCV
+    uint8 in, uint8 (height, width, ...) out, interpolated between pixels; `fill` is outside. OpenCV
     and Pillow differ by one level at most, but for the pixels at the image's own edge, which
     OpenCV blends with `fill`.
     """
+    height, width = height_width(size)
     if OPENCV and not nearest:
         ground = (fill,) * 3 if isinstance(fill, int) else fill
         matrix = place.copy()
         matrix[:, 2] += place[:, :2] @ [0.5, 0.5] - 0.5  # centres of pixels are whole numbers there
         return cv2.warpAffine(
-            image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_CONSTANT, borderValue=ground,
         )  # fmt: skip
     resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
     shown = Image.fromarray(image).transform(
-        (size, size), Image.Transform.AFFINE, tuple(place.flat), resampling, fillcolor=fill
+        (width, height), Image.Transform.AFFINE, tuple(place.flat), resampling, fillcolor=fill
     )
     return np.asarray(shown)
 
@@ -209,15 +215,15 @@ class Batches(Epoch):
 
     Targets are given as class ids (N,), of which one-hot rows are made, or as such rows.
 
-    `examples` are images, uint8 (side, side, 3), or any other rows of numbers; with `augment`
-    they come as float32 (size, size, 3). `shuffled` gives the order and augmentation of an epoch.
+    `examples` are images, uint8 (H, W, 3), or any other rows of numbers; with `augment` they come
+    as float32 of `size`. `shuffled` gives the order and augmentation of an epoch.
     Weights (N,) come third where examples weigh differently: by `class_weight`, or because some do
     not count.
     """
 
     def __init__(
         self, examples: Sequence[Any] | np.ndarray, targets: np.ndarray, *, classes: int,
-        batch_size: int, augment: Augment | None = None, size: int = 0,
+        batch_size: int, augment: Augment | None = None, size: Size = 0,
         class_weight: np.ndarray | None = None,
     ):  # fmt: skip
         super().__init__(len(examples), batch_size)
@@ -281,7 +287,7 @@ class Batches(Epoch):
             for row, j in zip(rows, chosen, strict=True):
                 row[...] = self.examples[j]
             return rows
-        rows = np.empty((len(chosen), self.size, self.size, 3), "float32")
+        rows = np.empty((len(chosen), *height_width(self.size), 3), "float32")
         for row, j in zip(rows, chosen, strict=True):
             self.augment(self.examples[j], self.size, self.rng(j), out=row)
         return rows

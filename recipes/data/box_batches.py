@@ -14,6 +14,7 @@ from kzoo.detection.boxes import iou
 from kzoo.recipes.data.augment import Augment, Epoch, warp
 from kzoo.recipes.data.box_dataset import Example
 from kzoo.recipes.data.images import Images
+from kzoo.sizes import Size, height_width, scaled
 
 Objects = tuple[np.ndarray, np.ndarray]  # boxes (n, 4) yxyx in [0, 1], labels (n,)
 TRIES = 40  # crops to look at for one that shows enough
@@ -34,18 +35,19 @@ class BoxAugment:
     def __call__(
         self, image: np.ndarray, objects: Objects, rng: np.random.Generator, *, out: np.ndarray
     ) -> Objects:
-        """Write the image (side, side, 3) uint8 into `out`; return the objects that it shows.
+        """Write the image (H, W, 3) uint8 into `out`; return the objects that it shows.
 
-        `out` is (size, size, 3) float32, in [0, 255]: a row of a batch or a part of one.
+        `out` is (height, width, 3) float32, in [0, 255]: a row of a batch or a part of one.
         Objects whose centre is not shown any more are gone, the others are cut at the edge.
         """
-        window, size = self.window(objects[0], rng), len(out)
+        window, sides = self.window(objects[0], rng), np.array(image.shape[:2])
         mirrored = self.flip and rng.random() < 0.5
-        scale = (window[2:] - window[:2]) * image.shape[0] / size  # px of image per px
-        (y, x), (sy, sx) = window[:2] * image.shape[0], scale
-        across = [-sx, 0, x + sx * size] if mirrored else [sx, 0, x]
+        height, width = out.shape[:2]
+        sy, sx = (window[2:] - window[:2]) * sides / [height, width]  # px of image per px
+        y, x = window[:2] * sides
+        across = [-sx, 0, x + sx * width] if mirrored else [sx, 0, x]
         place = np.array([across, [0, sy, y]])
-        moved = warp(image, size, place)
+        moved = warp(image, (height, width), place)
         shown = objects_in(objects, window)
         if mirrored:
             shown = shown[0][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 1, 0, 1], shown[1]
@@ -98,19 +100,19 @@ def objects_in(objects: Objects, window: np.ndarray) -> Objects:
 
 
 class BoxBatches(Epoch):
-    """One epoch of (images (N, S, S, 3), {"boxes": (N, M, 4), "labels": (N, M)}), in order.
+    """One epoch of (images (N, H, W, 3), {"boxes": (N, M, 4), "labels": (N, M)}), in order.
 
     `most` is M: what an image has more is dropped. `mosaic` is the share of training images that
-    are made of four, each at half the side.
+    are made of four, each at half the sides.
     """
 
     def __init__(
-        self, examples: Sequence[Example], size: int, *, batch_size: int, most: int,
+        self, examples: Sequence[Example], size: Size, *, batch_size: int, most: int,
         augment: BoxAugment | None = None, mosaic: float = 0.0, margin: float = 1.0,
     ):  # fmt: skip
         super().__init__(len(examples), batch_size)
         self.examples, self.size, self.most = examples, size, most
-        self.images = Images([e.path for e in examples], round(size * margin))
+        self.images = Images([e.path for e in examples], scaled(size, margin))
         self.augment, self.mosaic = augment, mosaic
 
     def closing(self) -> Self:
@@ -125,7 +127,7 @@ class BoxBatches(Epoch):
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         chosen, counted = self.own(i)
-        images = np.empty((len(chosen), self.size, self.size, 3), "float32")
+        images = np.empty((len(chosen), *height_width(self.size), 3), "float32")
         objects = [self.example(j, row) for j, row in zip(chosen, images, strict=True)]
         images[~counted] = 128.0  # the ground of mosaics: nothing is on it
         boxes = np.zeros((len(chosen), self.most, 4), "float32")
@@ -137,7 +139,7 @@ class BoxBatches(Epoch):
         return images, {"boxes": boxes, "labels": labels}
 
     def example(self, j: int, out: np.ndarray) -> Objects:
-        """Write an image into `out`, (S, S, 3) float32, and return its objects."""
+        """Write an image into `out`, (H, W, 3) float32, and return its objects."""
         own = self.examples[j]
         if self.augment is None:
             out[...] = self.images[j]
@@ -150,14 +152,15 @@ class BoxBatches(Epoch):
     def four(self, chosen: Sequence[int], rng: np.random.Generator, out: np.ndarray) -> Objects:
         """Write four images into one, each augmented: https://arxiv.org/abs/2004.10934."""
         assert self.augment
-        half = self.size // 2
+        height, width = out.shape[0] // 2, out.shape[1] // 2
         out[...] = 128.0  # what an odd side leaves over
         boxes, labels = [], []
         for k, j in enumerate(chosen):
             own = self.examples[j]
-            top, left = half * (k // 2), half * (k % 2)
-            part = out[top : top + half, left : left + half]
+            top, left = height * (k // 2), width * (k % 2)
+            part = out[top : top + height, left : left + width]
             found, kinds = self.augment(self.images[j], (own.boxes, own.labels), rng, out=part)
-            boxes.append((found * half + [top, left, top, left]) / self.size)
+            placed = found * [height, width, height, width] + [top, left, top, left]
+            boxes.append(placed / np.tile(out.shape[:2], 2))
             labels.append(kinds)
         return np.concatenate(boxes), np.concatenate(labels)

@@ -1,7 +1,7 @@
 """A person's images: which files are images, what is wrong with them, and their pixels.
 
-Photos are read by Pillow, turned as their EXIF says and stretched to a square, which is what
-MediaPipe's ImageClassifier does to them on the phone.
+Photos are read by Pillow, turned as their EXIF says and stretched to the model's input size, which
+is what MediaPipe's ImageClassifier does to them on the phone.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from kzoo.recipes.data.packed import DamagedError, Record
 from kzoo.recipes.progress import track
+from kzoo.sizes import Size, height_width, simplest
 
 try:
     import pillow_heif
@@ -103,27 +104,28 @@ def look_at_all(paths: Iterable[Source], description: str = "reading images") ->
         return list(track(pool.map(look_at, paths), description, len(paths)))
 
 
-def read_image(path: str | Source, side: int) -> np.ndarray:
-    """Return the image as uint8 (side, side, 3), RGB, upright, stretched to a square.
+def read_image(path: str | Source, size: Size) -> np.ndarray:
+    """Return the image as uint8 (height, width, 3), RGB, upright, stretched to the size.
 
     Of an animation the first frame is read; transparent pixels become white; 16 bits become 8.
     Raises BadImageError for what is no image, or one of under 8 pixels a side.
     """
-    return decode(Path(path) if isinstance(path, str) else path, side)[0]
+    return decode(Path(path) if isinstance(path, str) else path, size)[0]
 
 
-def decode(path: Source, side: int) -> tuple[np.ndarray, Look]:
+def decode(path: Source, size: Size) -> tuple[np.ndarray, Look]:
     """Return the image as `read_image` does, and what opening it has shown."""
     with opened(path) as image:
-        turn, size = orientation(image), upright_size_of(image)
-        # Lets JPEG decode at a fraction of its size.
-        image.draft("RGB", (2 * side, 2 * side))
+        turn, own = orientation(image), upright_size_of(image)
+        height, width = height_width(size)
+        # Lets JPEG decode at a fraction of its size; it is still as it was stored.
+        image.draft("RGB", (2 * height, 2 * width) if turn in TURNED else (2 * width, 2 * height))
         check_pixels(image)
         image, remark = to_8_bits(upright(image))
         plain = image.mode == "RGB" and "transparency" not in image.info  # to_rgb would copy it
         image = image if plain else to_rgb(image)
-        square = image.resize((side, side), Image.Resampling.BILINEAR)
-        return np.asarray(square), Look(size, turn, remark=remark)
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(resized), Look(own, turn, remark=remark)
 
 
 @contextlib.contextmanager
@@ -274,36 +276,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 class Decoded:
-    """Decoded images by (file, side), `CACHE_BYTES` of them at the most.
+    """Decoded images by (file, size), `CACHE_BYTES` of them at the most.
 
-    Where these are reached, sides that no living `Images` reads any more make room: of a stage of
+    Where these are reached, sizes that no living `Images` reads any more make room: of a stage of
     training that has ended.
     """
 
     def __init__(self) -> None:
-        self.images: dict[tuple[Path, int], np.ndarray] = {}
+        self.images: dict[tuple[Path, Size], np.ndarray] = {}
         self.bytes = 0
-        self.sides: set[int] = set()  # of these images
+        self.sizes: set[Size] = set()  # of these images
         self.readers: weakref.WeakSet[Images] = weakref.WeakSet()
         self.changing = threading.Lock()
 
-    def keep(self, path: Path, side: int, image: np.ndarray) -> None:
+    def keep(self, path: Path, size: Size, image: np.ndarray) -> None:
         with self.changing:
-            if (path, side) in self.images:  # another thread has decoded it too
+            if (path, size) in self.images:  # another thread has decoded it too
                 return
             if self.bytes + image.nbytes > CACHE_BYTES:
                 self.forget_unread()
             if self.bytes + image.nbytes <= CACHE_BYTES:
-                self.images[path, side] = image
+                self.images[path, size] = image
                 self.bytes += image.nbytes
-                self.sides.add(side)
+                self.sizes.add(size)
 
     def forget_unread(self) -> None:
-        read = {reader.side for reader in self.readers}
-        if self.sides - read:
+        read = {reader.size for reader in self.readers}
+        if self.sizes - read:
             self.images = {key: image for key, image in self.images.items() if key[1] in read}
             self.bytes = sum(image.nbytes for image in self.images.values())
-            self.sides &= read
+            self.sizes &= read
 
 
 shared: list[Decoded] = []  # of the run that is under way
@@ -321,15 +323,15 @@ def decoded_once() -> Iterator[None]:
 
 
 class Images(Sequence[Any]):
-    """Files as uint8 images (side, side, 3), kept in memory as far as `CACHE_BYTES` goes.
+    """Files as uint8 images (height, width, 3), kept in memory as far as `CACHE_BYTES` goes.
 
     Packed images are decoded again each time: there may be any number of them. `keep=False` is for
     images that are read once.
     """
 
-    def __init__(self, paths: Sequence[Source], side: int, *, keep: bool = True):
+    def __init__(self, paths: Sequence[Source], size: Size, *, keep: bool = True):
         self.paths = paths
-        self.side = side
+        self.size = simplest(*height_width(size))
         self.keep = keep
         self.decoded = shared[-1] if shared else Decoded()
         self.decoded.readers.add(self)
@@ -342,10 +344,10 @@ class Images(Sequence[Any]):
             return np.stack([self[j] for j in range(*i.indices(len(self)))])
         path = self.paths[i]
         if not isinstance(path, Path):
-            return read_image(path, self.side)
-        image = self.decoded.images.get((path, self.side))
+            return read_image(path, self.size)
+        image = self.decoded.images.get((path, self.size))
         if image is None:
-            image = read_image(path, self.side)
+            image = read_image(path, self.size)
             if self.keep:
-                self.decoded.keep(path, self.side, image)
+                self.decoded.keep(path, self.size, image)
         return image

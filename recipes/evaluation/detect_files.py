@@ -16,6 +16,7 @@ from kzoo.recipes.data.images import Source
 from kzoo.recipes.evaluation.drawings import draw_boxes, read_upright
 from kzoo.recipes.prediction import DRAWN, Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
+from kzoo.sizes import Size, height_width, simplest
 from kzoo.tflite import Runner
 from kzoo.tflite.runtime.find_objects import finding
 from kzoo.weights.saved_model import load_model
@@ -23,10 +24,10 @@ from kzoo.weights.saved_model import load_model
 
 @dataclasses.dataclass(frozen=True)
 class LoadedDetector:
-    """`detector(images)`: what is on each of (N, size, size, 3) uint8 images, boxes in [0, 1]."""
+    """`detector(images)`: what is on each of (N, H, W, 3) uint8 images, boxes in [0, 1]."""
 
     run: Callable[[np.ndarray], list[Detections]]
-    size: int
+    size: Size
 
     def __call__(self, images: np.ndarray) -> list[Detections]:
         return self.run(images)
@@ -34,7 +35,7 @@ class LoadedDetector:
     def in_tiles(self, source: Source, tiles: tuple[int, int]) -> Detections:
         """Return what is found on a photo and its (rows, columns) tiles, boxes in [0, 1]."""
         photo = np.asarray(read_upright(source))
-        (found,) = at_own_size(self.run, [photo], (self.size, self.size), tiles, {})
+        (found,) = at_own_size(self.run, [photo], height_width(self.size), tiles, {})
         return found.scaled(1 / photo.shape[0], 1 / photo.shape[1])
 
 
@@ -55,10 +56,11 @@ def load_detector(model: keras.Model | Path, **options) -> LoadedDetector:
                 detector.predict(images.astype("float32"), verbose=0), detector.anchor_boxes,
                 activation=detector.activation, **options,
             ),
-            detector.input_shape[1],
+            detector.input_shape[1:3],
         )  # fmt: skip
     runner = Runner(model)
-    return LoadedDetector(partial(finding(runner), **options), runner.input.shape[1])
+    size = simplest(*runner.input.shape[1:3])
+    return LoadedDetector(partial(finding(runner), **options), size)
 
 
 SHOWN = 0.4  # the least score that is named and drawn

@@ -12,6 +12,7 @@ from kzoo.recipes.inputs import require_ended
 from kzoo.recipes.task import Run, get_task
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import check_images, fingerprint, read_config
+from kzoo.sizes import Size
 from kzoo.weights.saved_model import load_model
 
 COMPARED = 8  # images that each layer's values are compared on
@@ -37,8 +38,8 @@ def open_finished(folder: Path, *files: str) -> Run:
     return run
 
 
-def read_run(folder: Path) -> tuple[keras.Model, Dataset, int]:
-    """Return (the float model of a run of `kzoo classify`, its images, their side in px)."""
+def read_run(folder: Path) -> tuple[keras.Model, Dataset, Size]:
+    """Return (the float model of a run of `kzoo classify`, its images, their size)."""
     run = open_finished(folder)
     if run.task.name != "classify":
         raise ValueError(

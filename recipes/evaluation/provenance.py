@@ -19,6 +19,7 @@ import kzoo
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import duration
+from kzoo.sizes import size_text
 from kzoo.tflite import Runner
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "ai-edge-litert", "numpy")
@@ -81,6 +82,8 @@ def command_of(run: Run, settings: Mapping[str, Any]) -> str:
         flag = field.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif field.name == "size":
+            words += [f"--{flag}", size_text(value)]
         else:
             words += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
     return shlex.join(words)

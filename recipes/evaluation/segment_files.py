@@ -16,6 +16,7 @@ from kzoo.recipes.prediction import DRAWN, Found, Prediction, Predictor, label_o
 from kzoo.recipes.progress import track
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.segmentation.masks import mask_at
+from kzoo.sizes import Size, simplest
 from kzoo.tflite import Runner
 from kzoo.weights.saved_model import load_model
 
@@ -24,8 +25,8 @@ from kzoo.weights.saved_model import load_model
 class LoadedSegmenter:
     """`segmenter(path)`: the mask of an image at its own size, class ids (H, W) uint8."""
 
-    run: Callable[[np.ndarray], np.ndarray]  # (1, size, size, 3) uint8 -> (1, h, w, classes)
-    size: int
+    run: Callable[[np.ndarray], np.ndarray]  # (1, H, W, 3) uint8 -> (1, h, w, classes)
+    size: Size
 
     def __call__(self, image: Source) -> np.ndarray:
         output = self.run(read_image(image, self.size)[None])[0]
@@ -37,10 +38,10 @@ def load_segmenter(model: keras.Model | Path) -> LoadedSegmenter:
     if isinstance(model, Path) and model.suffix == ".keras":
         model = load_model(model)
     if isinstance(model, keras.Model):
-        run, size = model.predict_on_batch, model.input_shape[1]
+        run, size = model.predict_on_batch, model.input_shape[1:3]
         return LoadedSegmenter(lambda images: run(images.astype("float32")), size)
     runner = Runner(model)
-    return LoadedSegmenter(runner, runner.input.shape[1])
+    return LoadedSegmenter(runner, simplest(*runner.input.shape[1:3]))
 
 
 def predict_masks(model: keras.Model | Path, pairs: Sequence[Pair]) -> list[np.ndarray]:

@@ -30,6 +30,7 @@ from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.data.packed import is_packed, read_index
 from kzoo.recipes.data.splits import NAMES
 from kzoo.recipes.data.text import Issue
+from kzoo.sizes import Size, height_width, mean_side, simplest, size_text
 
 TASKS = ("classify", "detect", "multilabel", "segment")
 SIZES = {
@@ -77,7 +78,7 @@ class Inspection:
     labels: tuple[str, ...]
     issues: tuple[Issue, ...]
     items: Sequence[Item]
-    size: int  # px that a side of the net's input has
+    size: Size  # of the net's input
     object_sizes: np.ndarray  # px at the net's input: the root of each object's area
     advice: tuple[str, ...]
     with_items: bool = False
@@ -154,22 +155,23 @@ class Inspection:
         if len(self.object_sizes):
             low, middle, high = np.percentile(self.object_sizes, [5, 50, 95])
             lines.append(
-                f"objects at {self.size} px: half of them <= {middle:.0f} px, from {low:.0f} (5 %) "
-                f"to {high:.0f} (95 %)"
+                f"objects at {size_text(self.size)} px: half of them <= {middle:.0f} px, from "
+                f"{low:.0f} (5 %) to {high:.0f} (95 %)"
             )
         return lines
 
 
 def inspect_data(
     data: str | Path, *, task: str | None = None, format: str | None = None,
-    size: int | None = None, void: str | int | None = None, val_fraction: float = 0.2,
+    size: Size | None = None, void: str | int | None = None, val_fraction: float = 0.2,
     seed: int = 0, items: bool = False, near: bool = True,
 ) -> Inspection:  # fmt: skip
     """Return what the recipes would read of `data`.
 
     task: classify, detect, multilabel or segment; None to go by what is there.
     format, void, val_fraction, seed: as of `kzoo.recipes.detect` and the others.
-    size: side of the net's input in px that objects are measured at; None: the task's own.
+    size: of the net's input, at which objects are measured: a side or (height, width) in px; None:
+        the task's own.
     items: whether `as_json` lists every example.
     near: whether to look for images that are nearly the same, which decodes them all once more.
 
@@ -192,7 +194,7 @@ def inspect_data(
 
 
 def inspect_dataset(
-    dataset: Any, data: Path, task: str, size: int, *, items: bool = False, near: bool = False
+    dataset: Any, data: Path, task: str, size: Size, *, items: bool = False, near: bool = False
 ) -> Inspection:
     """Return the same of a data set that is read already."""
     found = list(ITEMS[task](dataset))
@@ -282,16 +284,16 @@ def size_of(source: Source) -> tuple[int, int]:
         return 0, 0
 
 
-def object_sizes(items: Sequence[Item], size: int) -> np.ndarray:
-    """Return the root of the area of each object, in px of a square of that size."""
+def object_sizes(items: Sequence[Item], size: Size) -> np.ndarray:
+    """Return the root of the area of each object, in px of the net's input."""
     boxes = [item.boxes for item in items if item.boxes is not None and len(item.boxes)]
     if not boxes:
         return np.zeros(0)
     every = np.concatenate(boxes)
-    return size * np.sqrt(np.prod(every[:, 2:] - every[:, :2], axis=1))
+    return mean_side(size) * np.sqrt(np.prod(every[:, 2:] - every[:, :2], axis=1))
 
 
-def summary(dataset: Any, data: str | Path, task: str, size: int) -> str:
+def summary(dataset: Any, data: str | Path, task: str, size: Size) -> str:
     """Return what a run says of its data: counts, the first issues, objects that are too small."""
     lines = [str(dataset)]
     if dataset.issues:
@@ -310,11 +312,13 @@ def advice(found: Inspection) -> Iterator[str]:
     small = found.object_sizes < SMALLEST
     if len(small) and small.mean() > MANY_SMALL:
         tenth = max(1.0, float(np.quantile(found.object_sizes, MANY_SMALL)))
-        wanted = 32 * math.ceil(found.size * SMALLEST / tenth / 32 - 0.05)
-        way = f"--size {wanted}" if wanted <= LARGEST_SIZE else "cutting images into tiles"
+        factor = SMALLEST / tenth / 32
+        wanted = [32 * math.ceil(side * factor - 0.05) for side in height_width(found.size)]
+        larger = f"--size {size_text(simplest(*wanted))}"
+        way = larger if max(wanted) <= LARGEST_SIZE else "cutting images into tiles"
         yield (
-            f"{small.mean():.0%} of the objects are smaller than {SMALLEST} px at {found.size} px, "
-            f"and will rarely be found: {way} would help."
+            f"{small.mean():.0%} of the objects are smaller than {SMALLEST} px at "
+            f"{size_text(found.size)} px, and will rarely be found: {way} would help."
         )
     counts = found.counts("train")
     first = 1 if found.task == "segment" else 0  # a background is everywhere
@@ -338,10 +342,10 @@ def advice(found: Inspection) -> Iterator[str]:
             f"frequent as {found.labels[rare]!r}: {BALANCE[found.task]}."
         )
     sides = [min(item.size) for item in found.items]
-    if sides and np.median(sides) < found.size / 2:
+    if sides and np.median(sides) < min(height_width(found.size)) / 2:
         yield (
             f"Half of the images have sides of {np.median(sides):.0f} px or less: a --size of "
-            f"{found.size} only enlarges them, a smaller one is faster."
+            f"{size_text(found.size)} only enlarges them, a smaller one is faster."
         )
     if not found.splits["test"]:
         yield (

@@ -15,6 +15,7 @@ from kzoo.recipes.data.splits import NAMES
 from kzoo.recipes.evaluation.drawings import draw_boxes, overlay
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, listed, plot, table, write_page
 from kzoo.recipes.inspection.inspection import Inspection, Item
+from kzoo.sizes import height_width, size_text
 
 PER_CLASS = 8  # images of a contact sheet
 MOST_CLASSES = 60  # that have one
@@ -57,10 +58,10 @@ def sizes(found: Inspection) -> str:
         return text
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
-    edges = np.geomspace(1, found.size, 25)
+    edges = np.geomspace(1, max(height_width(found.size)), 25)
     axes.hist(found.object_sizes.clip(1), edges.tolist(), color="#2458d3")
     axes.set_xscale("log", base=2)
-    axes.set_xlabel(f"side of objects in px, at an input of {found.size} px")
+    axes.set_xlabel(f"side of objects in px, at an input of {size_text(found.size)} px")
     axes.set_ylabel("objects")
     axes.spines[["top", "right"]].set_visible(False)
     return text + plot(figure, "sizes of objects at the net's input")

@@ -18,6 +18,7 @@ from kzoo.recipes.inputs import MODEL
 from kzoo.recipes.programs.published_model import image_reader
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import labels_of, read_labels
+from kzoo.sizes import Size, height_width, simplest
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, Search, audit, convert_within
 from kzoo.tflite.convert.converter import STEPS, drafted
 from kzoo.tflite.convert.postprocess import add_postprocess
@@ -56,7 +57,7 @@ class Converted:
 def convert_file(
     model: str | Path, out: str | Path, *, scheme: Any = None, io: Any = None,
     calibration: str | Path | None = None, check: str | Path | None = None,
-    agreement: float = LEAST_AGREEMENT, labels: str | Path | None = None, size: int | None = None,
+    agreement: float = LEAST_AGREEMENT, labels: str | Path | None = None, size: Size | None = None,
     batch_size: int = 1, about: Metadata | None = None, postprocess: bool = False,
     target: str = "cpu", keep_float: Sequence[str] = (),
 ) -> Converted:  # fmt: skip
@@ -79,11 +80,11 @@ def convert_file(
     if postprocess and not isinstance(net, Detector):
         raise ValueError(f"--postprocess is for detectors; {model} is a {type(net).__name__}.")
     names = read_labels(Path(labels)) if labels else labels_of(model)
-    side = size or net.input_shape[1]
-    images = None if calibration is None else sample(Path(calibration), side, model)
-    seen = images if check is None else sample(Path(check), side, model)
+    seen_size = size or simplest(*net.input_shape[1:3])
+    images = None if calibration is None else sample(Path(calibration), seen_size, model)
+    seen = images if check is None else sample(Path(check), seen_size, model)
     if run and images is None:
-        images = for_calibration(run.train, side, seed=run.settings["seed"], count=MOST_IMAGES)
+        images = for_calibration(run.train, seen_size, seed=run.settings["seed"], count=MOST_IMAGES)
     if run and seen is None:
         seen = Images(run.val, run.size)[:]
     with progress.bar("converting", len(STEPS) + 1) as bar:
@@ -93,7 +94,7 @@ def convert_file(
 
         request = requested(
             Path(out), target, scheme=scheme, io=io, labels=None if names is None else tuple(names),
-            image_size=(side, side) if size else None, metadata=about, batch_size=batch_size,
+            image_size=height_width(size) if size else None, metadata=about, batch_size=batch_size,
             keep_float=tuple(keep_float),
         )  # fmt: skip
         several = len(net.outputs) > 1
@@ -127,12 +128,12 @@ def convert_within_budget(
     source = run.model if run else Path(model)
     net = load_model(source)
     names = read_labels(Path(labels)) if labels else labels_of(source)
-    side = net.input_shape[1]
-    images = None if calibration is None else sample(Path(calibration), side, source)
-    seen = images if check is None else sample(Path(check), side, source)
+    size = simplest(*net.input_shape[1:3])
+    images = None if calibration is None else sample(Path(calibration), size, source)
+    seen = images if check is None else sample(Path(check), size, source)
     truth, trained = None, {}
     if run and images is None:
-        images = for_calibration(run.train, side, seed=run.settings["seed"], count=MOST_IMAGES)
+        images = for_calibration(run.train, size, seed=run.settings["seed"], count=MOST_IMAGES)
     if run and seen is None:
         seen = Images(run.val, run.size)[:]
         truth = getattr(run.dataset.val, "targets", None)
@@ -141,7 +142,7 @@ def convert_within_budget(
     training = None
     if run and not run.settings.get("qat_epochs"):  # its own file is of calibration alone
         seed = run.settings["seed"]
-        training = partial(for_calibration, run.train, side, seed=seed, count=TRAINED_ON)
+        training = partial(for_calibration, run.train, size, seed=seed, count=TRAINED_ON)
     if images is None or seen is None:
         raise ValueError("--max-drop needs images to measure on: pass --calibration FOLDER.")
     found = convert_within(
@@ -154,12 +155,12 @@ def convert_within_budget(
     return found
 
 
-def sample(folder: Path, side: int | None, model: Path) -> np.ndarray:
+def sample(folder: Path, size: Size | None, model: Path) -> np.ndarray:
     """Return up to MOST_IMAGES readable images below a folder, spread over its file names.
 
     They are resized as `model`'s weights were measured, where it is a published net's file.
     """
-    if side is None:
+    if size is None:
         raise ValueError("The model has no fixed input size: pass --size.")
     read_image = image_reader(model)
     paths = images_below(folder) if folder.is_dir() else []
@@ -167,7 +168,7 @@ def sample(folder: Path, side: int | None, model: Path) -> np.ndarray:
     images = []
     for path in (paths[i * len(paths) // count] for i in range(count)):
         try:
-            images.append(read_image(path, side))
+            images.append(read_image(path, size))
         except BadImageError:
             continue
     if not images:

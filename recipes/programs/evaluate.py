@@ -85,10 +85,10 @@ def evaluate_on(
         source: Any = file
         if file.suffix == ".keras":
             source = load_model(file)
-            side = source.input_shape[1]
+            size = source.input_shape[1:3]
         else:
-            side = Runner(file).input.shape[1]
-        run = Run(task, {"size": int(side)}, None, file.parent)
+            size = Runner(file).input.shape[1:3]
+        run = Run(task, {"size": size}, None, file.parent)
         for name, looks in looks_of(file.name, tiles).items():
             scores[name] = task.score(task.infer(run, source, split, **looks), split, labels)
     return Measured(data, task, labels, len(task.sources(split)), tuple(issues), scores)

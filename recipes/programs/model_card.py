@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from kzoo.sizes import height_width
 from kzoo.tflite import Audit, Metadata
 from kzoo.weights.named import is_name, published
 from kzoo.weights.published import PUBLISHED
@@ -88,14 +89,14 @@ def card(
 
 def pretrained(config: dict[str, Any]) -> str:
     """Return whose published weights the run began with, and their licence; "" of none by name."""
-    weights, size = config.get("weights"), config.get("size")
+    weights, size = config.get("weights"), config.get("size", 0)
     if not is_name(weights):
         return ""
-    model, alpha = config.get("model", ""), config.get("alpha", 1.0)
+    model, alpha, sides = config.get("model", ""), config.get("alpha", 1.0), height_width(size)
     heads = [row for row in PUBLISHED if row.name == weights and row.head]
     head = str(config.get("head", "ssdlite")).rstrip("+")  # deeplabv3+ begins with deeplabv3's
     own = [row for row in heads if row.head == head]
-    row = own[0] if own else published(str(weights), model, alpha, sides=(size, size))
+    row = own[0] if own else published(str(weights), model, alpha, sides=sides)
     return f" It began with {row.file} ({row.license}; {row.source})."
 
 

@@ -25,6 +25,7 @@ from kzoo.recipes.configs import PlanConfig as Ask
 from kzoo.recipes.data.images import Source
 from kzoo.recipes.programs.planned_tasks import PLANNED, read_images
 from kzoo.recipes.task import get_task
+from kzoo.sizes import Size, height_width, size_text
 
 MEASURED_STEPS, MEASURED_IMAGES = 5, 64
 DRAWN_SIDE, DRAWN_QUALITY = 320, 90  # of images to read where there are no data
@@ -45,9 +46,9 @@ class Plan:
     kb: float  # of an image's file
 
     @property
-    def train_side(self) -> int:
+    def train_size(self) -> Size:
         """Side in px of the images that it is trained on."""
-        return PLANNED[self.ask.task].train_side(self.ask)
+        return PLANNED[self.ask.task].train_size(self.ask)
 
     @property
     def exchanged(self) -> float:
@@ -98,9 +99,9 @@ class Plan:
         lines = [
             self.verdict,
             "",
-            f"{ask.task}: {ask.model} at alpha {ask.alpha:g} and {ask.size} px, {ask.classes} "
-            f"classes: {self.parameters:,} parameters, {self.macs / 1e6:.1f} M MACs; "
-            f"trained on images of {self.train_side} px",
+            f"{ask.task}: {ask.model} at alpha {ask.alpha:g} and {size_text(ask.size)} px, "
+            f"{ask.classes} classes: {self.parameters:,} parameters, {self.macs / 1e6:.1f} M MACs; "
+            f"trained on images of {size_text(self.train_size)} px",
             f"{ask.images:,} images of {self.kb:.0f} kB, {ask.epochs} epochs: "
             f"{ask.images * self.kb / 1e6:,.1f} GB, read {ask.epochs} times",
             f"{ask.devices} devices, {ask.batch_size} images per update ({per_device} each, in "
@@ -120,7 +121,7 @@ class Plan:
 
 def plan(ask: Ask) -> Plan:
     """Return what a run takes: the net is built, and what is not given is measured."""
-    trained = dataclasses.replace(ask, size=PLANNED[ask.task].train_side(ask))
+    trained = dataclasses.replace(ask, size=PLANNED[ask.task].train_size(ask))
     reading, kb = reading_speed(trained)
     return Plan(
         dataclasses.replace(ask, cores=ask.cores or os.cpu_count()),
@@ -161,7 +162,7 @@ def training_speed(ask: Ask) -> float:
     """Return images a second of this machine's device, after the first step."""
     net = compiled(ask)
     each = ask.batch_size // (ask.devices * ask.accumulate)
-    images = np.random.default_rng(0).uniform(0, 255, (each, ask.size, ask.size, 3))
+    images = np.random.default_rng(0).uniform(0, 255, (each, *height_width(ask.size), 3))
     batch = images.astype("float32"), PLANNED[ask.task].targets(each, ask.size)
     return each / fastest(lambda: net.train_on_batch(*batch))
 

@@ -22,6 +22,7 @@ from kzoo.recipes.detect import loaded
 from kzoo.recipes.segment import MARGIN as SEGMENT_MARGIN
 from kzoo.recipes.segment import build
 from kzoo.recipes.task import Run
+from kzoo.sizes import Size, height_width, scaled
 
 Targets = Any  # as `keras.Model.train_on_batch` takes them
 
@@ -32,22 +33,22 @@ class PlannedTask:
 
     build: Callable[[PlanConfig], keras.Model]
     loss: Callable[[], Any]  # as `keras.Model.compile` takes it
-    targets: Callable[[int, int], Targets]  # (images, size) -> made up ones of a batch
-    read: Callable[[Sequence[Any], int], Epoch]  # (examples, size) -> one batch of them
+    targets: Callable[[int, Size], Targets]  # (images, size) -> made up ones of a batch
+    read: Callable[[Sequence[Any], Size], Epoch]  # (examples, size) -> one batch of them
     examples: Callable[[Any], Sequence[Any]] = lambda split: split
     source: Callable[[Any], Source] = lambda example: example  # where an example's image is
-    train_side: Callable[[PlanConfig], int] = lambda ask: ask.size  # px, of images in training
+    train_size: Callable[[PlanConfig], Size] = lambda ask: ask.size  # of images in training
 
 
 def classifier(ask: PlanConfig) -> keras.Model:
     return kzoo.get_model(ask.model)(
-        ask.alpha, input_shape=(ask.size, ask.size, 3), classes=ask.classes
+        ask.alpha, input_shape=(*height_width(ask.size), 3), classes=ask.classes
     )
 
 
-def classifier_train_side(ask: PlanConfig) -> int:
+def classifier_train_size(ask: PlanConfig) -> Size:
     config = ClassifyConfig(data="", model=ask.model, size=ask.size)
-    return Stages(Run(TASK, vars(config), None, Path(), config)).train_side
+    return Stages(Run(TASK, vars(config), None, Path(), config)).train_size
 
 
 def detector(ask: PlanConfig) -> keras.Model:
@@ -68,27 +69,27 @@ def named(classes: int) -> Any:
     return types.SimpleNamespace(labels=tuple(f"class {i}" for i in range(classes)))
 
 
-def one_box(count: int, size: int) -> Mapping[str, np.ndarray]:
+def one_box(count: int, size: Size) -> Mapping[str, np.ndarray]:
     boxes = np.tile(np.array([0.2, 0.2, 0.8, 0.8], "float32"), (count, 1, 1))
     return {"boxes": boxes, "labels": np.zeros((count, 1), "int32")}
 
 
-def read_images(paths: Sequence[Any], size: int) -> Batches:
-    images = Images(paths, round(size * CLASSIFY_MARGIN))
+def read_images(paths: Sequence[Any], size: Size) -> Batches:
+    images = Images(paths, scaled(size, CLASSIFY_MARGIN))
     return Batches(
         images, np.zeros(len(paths), int), classes=2, batch_size=len(paths), augment=Augment(),
         size=size,
     )  # fmt: skip
 
 
-def read_boxed(examples: Sequence[Any], size: int) -> BoxBatches:
+def read_boxed(examples: Sequence[Any], size: Size) -> BoxBatches:
     return BoxBatches(
         examples, size, batch_size=len(examples), most=1, augment=BoxAugment(),
         margin=DETECT_MARGIN,
     )  # fmt: skip
 
 
-def read_masked(pairs: Sequence[Any], size: int) -> MaskBatches:
+def read_masked(pairs: Sequence[Any], size: Size) -> MaskBatches:
     return MaskBatches(pairs, size, batch_size=len(pairs), augment=Augment(), margin=SEGMENT_MARGIN)
 
 
@@ -97,14 +98,14 @@ PLANNED = {
         classifier, lambda: "sparse_categorical_crossentropy",
         lambda count, size: np.zeros(count, "int32"), read_images,
         examples=lambda split: split.paths,
-        train_side=classifier_train_side,
+        train_size=classifier_train_size,
     ),
     "detect": PlannedTask(
         detector, lambda: None, one_box, read_boxed, source=lambda example: example.path
     ),
     "segment": PlannedTask(
         segmenter, lambda: kzoo.SegmentationLoss(dice=1.0),
-        lambda count, size: np.zeros((count, size, size), "uint8"), read_masked,
+        lambda count, size: np.zeros((count, *height_width(size)), "uint8"), read_masked,
         source=lambda pair: pair.image,
     ),
 }  # fmt: skip

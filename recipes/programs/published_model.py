@@ -15,9 +15,11 @@ import numpy as np
 from PIL import Image
 
 import kzoo
+from kzoo.arguments import is_whole
 from kzoo.files import save_model, write_json, write_text
 from kzoo.recipes.data.images import read_image
 from kzoo.recipes.evaluation.drawings import read_upright
+from kzoo.sizes import Size, height_width, size_text
 from kzoo.weights.labels import labels_of
 from kzoo.weights.named import published, published_head
 from kzoo.weights.published import PublishedWeights
@@ -45,14 +47,20 @@ HEADS: dict[str, tuple[str, str, Callable[[int, str], keras.Model]]] = {
 
 
 def published_model(
-    name: str, *, alpha: float = 1.0, weights: str | None = None, size: int | None = None
+    name: str, *, alpha: float = 1.0, weights: str | None = None, size: Size | None = None
 ) -> Path:
     """Return the model.keras of a published net, made in runs/ where it is not there yet.
 
     name: of `kzoo.list_models()`, or ssdlite320, lraspp or deeplabv3.
     weights: "imagenet" and the like; None for the usual ones. size: of the square image, in px;
-        None for that of the weights. Raises ValueError and ConnectionError as `weights=` does.
+        None for that of the weights. Raises ValueError and ConnectionError as `weights=` does, and
+    ValueError for another shape than a square.
     """
+    if not (size is None or is_whole(size)):
+        raise ValueError(
+            f"{name} is published for square images: give one side, such as --size 224. Received: "
+            f"--size {size_text(size)}"
+        )
     if name in HEADS:
         head, usual, build = HEADS[name]
         row = published_head(weights or usual, head)
@@ -75,10 +83,10 @@ def published_model(
     return file
 
 
-def image_reader(file: Path) -> Callable[[Path, int], np.ndarray]:
-    """Return what reads an image for a model's file as (side, side, 3) uint8.
+def image_reader(file: Path) -> Callable[[Path, Size], np.ndarray]:
+    """Return what reads an image for a model's file as (height, width, 3) uint8.
 
-    As the weights were measured, where weights.json beside it says so, else stretched to a square.
+    As the weights were measured, where weights.json beside it says so, else stretched to the size.
     """
     row_file = file.with_name(ROW_FILE)
     if not row_file.is_file():
@@ -86,7 +94,8 @@ def image_reader(file: Path) -> Callable[[Path, int], np.ndarray]:
     row = PublishedWeights(**json.loads(row_file.read_text(encoding="utf-8")))
     if row.crop_pct is None:
         return read_image
-    return lambda path, side: cropped(read_upright(path), side, row)
+    # Published nets take squares.
+    return lambda path, size: cropped(read_upright(path), height_width(size)[0], row)
 
 
 def cropped(image: Image.Image, side: int, row: PublishedWeights) -> np.ndarray:

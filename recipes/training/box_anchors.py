@@ -9,6 +9,7 @@ import numpy as np
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.ssdlite import MakeAnchors
 from kzoo.recipes.data.box_dataset import Example
+from kzoo.sizes import Size, height_width, mean_side, scaled, size_text
 
 SMALL = 0.1  # of the side: two cells of the map at stride 16, in which less is hard to tell apart
 FEW, MOST = 0.05, 0.5  # share of small objects, of all and of a class, that a finer map is for
@@ -41,9 +42,15 @@ def levels_for(examples: Sequence[Example]) -> tuple[int, ...]:
     return (3, 4, 5) if fine else (4, 5)
 
 
-def fitted(examples: Sequence[Example]) -> MakeAnchors:
+def aspect_of(size: Size) -> float:
+    """Return width / height."""
+    height, width = height_width(size)
+    return width / height
+
+
+def fitted(examples: Sequence[Example], size: Size = 1) -> MakeAnchors:
     """Return what `kzoo.SSDLite` takes as `anchors`: fitted to the objects of these images."""
-    return partial(Anchors.fit, objects(examples)[0])
+    return partial(Anchors.fit, objects(examples)[0], aspect=aspect_of(size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +75,7 @@ class AnchorReport:
     """How well anchors fit the objects of a data set at the net's input size."""
 
     anchors: Anchors
-    size: int  # px
+    size: Size  # px
     by_class: tuple[Reach, ...]
     by_size: tuple[Reach, ...]
 
@@ -79,30 +86,31 @@ class AnchorReport:
 
     def __str__(self) -> str:
         count = sum(each.count for each in self.by_class)
-        least = self.size * min(min(shape) for shape in self.anchors.shapes(0))
+        least = (np.array(self.anchors.shapes(0)) * height_width(self.size)).min()
         lines = [
             f"{len(self.anchors.boxes())} anchors on {len(self.anchors.grids)} maps, from "
             f"{least:.0f} px on. Objects that overlap one by IoU .5 or more, of {count}:",
             f"  by class: {', '.join(map(str, self.by_class))}",
             f"  by size: {', '.join(map(str, self.by_size))}",
         ]
-        larger = 32 * round(2 * self.size / 32)
+        larger = size_text(scaled(self.size, 2, multiple=32))
         lines += [
             f"  class {each.name!r} will hardly be learnt: no anchor fits "
             f"{1 - each.share:.0%} of its objects, {each.height:.0f} x {each.width:.0f} px at "
-            f"--size {self.size}. Try --size {larger}."
+            f"--size {size_text(self.size)}. Try --size {larger}."
             for each in self.unreached
         ]
         return "\n".join(lines)
 
 
 def anchor_report(
-    anchors: Anchors, examples: Sequence[Example], labels: Sequence[str], size: int
+    anchors: Anchors, examples: Sequence[Example], labels: Sequence[str], size: Size
 ) -> AnchorReport:
     """Return what `anchors` reach of the objects of images that the net sees at `size` px."""
     boxes, kinds = objects(examples)
-    reached, pixels = anchors.best_iou(boxes) >= REACHED, (boxes[:, 2:] - boxes[:, :2]) * size
-    band = np.searchsorted(SIZES, sides(boxes) * size, side="right")
+    reached = anchors.best_iou(boxes) >= REACHED
+    pixels = (boxes[:, 2:] - boxes[:, :2]) * height_width(size)
+    band = np.searchsorted(SIZES, sides(boxes) * mean_side(size), side="right")
 
     def reach(name: str, own: np.ndarray) -> Reach:
         height, width = np.median(pixels[own], axis=0).tolist()

@@ -24,6 +24,7 @@ from kzoo.recipes.training.stages import (
     undistributed,
 )
 from kzoo.recipes.training.user_callbacks import CallbackList, no_callbacks
+from kzoo.sizes import Size
 
 CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
@@ -34,9 +35,9 @@ ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
 
 
 def for_calibration(
-    paths: Sequence[Source], size: int, *, seed: int, count: int = CALIBRATION_IMAGES
+    paths: Sequence[Source], size: Size, *, seed: int, count: int = CALIBRATION_IMAGES
 ) -> np.ndarray:
-    """Return some of the training images, (N, size, size, 3) uint8."""
+    """Return some of the training images, (N, H, W, 3) uint8."""
     chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
     images = Images([paths[i] for i in chosen], size, keep=False)
     return np.stack(list(track(images, "reading calibration images")))

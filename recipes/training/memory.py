@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 
+from kzoo.sizes import Size, size_text
+
 try:
     import resource
 except ImportError:  # Windows
@@ -48,7 +50,7 @@ def free_bytes() -> int | None:
     return min(found, default=None)
 
 
-def require_memory(model: keras.Model, batch_size: int, size: int) -> None:
+def require_memory(model: keras.Model, batch_size: int, size: Size) -> None:
     """Raise ValueError where training a model with so many images a step cannot fit, by estimate.
 
     The message names a batch size that fits. Accelerators have memory of their own, of which
@@ -64,7 +66,7 @@ def require_memory(model: keras.Model, batch_size: int, size: int) -> None:
     fits = int((free - fixed) // each)
     way = f"--batch-size {1 << fits.bit_length() - 1} fits" if fits > 0 else "no batch size fits"
     raise ValueError(
-        f"Training on {batch_size} images of {size} px a step takes about "
+        f"Training on {batch_size} images of {size_text(size)} px a step takes about "
         f"{(fixed + batch_size * each) / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {way}; a "
         "smaller --size or --alpha takes less."
     )

@@ -7,11 +7,12 @@ import keras
 
 from kzoo.recipes.inputs import MODEL, require_ended, require_model
 from kzoo.recipes.training.run_folder import labels_of
+from kzoo.sizes import Size, simplest, size_text
 
 WEIGHT = 0.5  # of what the teacher says against what the labels say
 
 
-def load_teacher(source: str, labels: Sequence[str], size: int) -> keras.Model:
+def load_teacher(source: str, labels: Sequence[str], size: Size) -> keras.Model:
     """Return the float model of a run of `kzoo classify`, or of a .keras file.
 
     Raises ValueError where it is none, or knows other classes or images of another size.
@@ -29,10 +30,10 @@ def load_teacher(source: str, labels: Sequence[str], size: int) -> keras.Model:
             f"The teacher {source} has other classes: {classes}. The data have "
             f"{', '.join(labels)}. Train a teacher on the same classes."
         )
-    if teacher.input_shape[1:3] != (size, size):
-        height, width = teacher.input_shape[1:3]
+    own = simplest(*teacher.input_shape[1:3])
+    if own != size:
         raise ValueError(
-            f"The teacher {source} takes images of {height} x {width} px, this run of {size} x "
-            f"{size}. Give both the same size."
+            f"The teacher {source} takes images of {size_text(own)} px, this run of "
+            f"{size_text(size)} px. Give both the same --size."
         )
     return teacher

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from kzoo.recipes.inputs import require_data, require_model
+from kzoo.recipes.inputs import require_data, require_model, size_given
 from kzoo.recipes.models import known_models
 from kzoo.recipes.options import Command, JsonOptions, option
 
@@ -77,7 +77,9 @@ class ConvertOptions(JsonOptions):
         "end a detector's file in TFLite_Detection_PostProcess, for apps that expect boxes, "
         "classes, scores and a count", False,
     )  # fmt: skip
-    size: int | None = option("input side in px, if the model leaves it open", None)
+    size: int | tuple[int, int] | None = option(
+        "input size in px, if the model leaves it open: one side, or WIDTHxHEIGHT", None
+    )
     batch_size: int = option("batch size of the file", 1)
     alpha: float = option("width multiplier of a published model", 1.0)
     weights: str | None = option("weights of a published model (default: its usual ones)", None)
@@ -89,6 +91,7 @@ class ConvertOptions(JsonOptions):
 def run(options: ConvertOptions) -> Any:
     named = not Path(options.model).exists() and options.model in (*known_models(), *HEADS)
     require_model(options.model, names=(*known_models(), *HEADS))
+    size = None if options.size is None else size_given(options.size, 1)
     if options.pareto is not None and options.max_drop is None:
         raise ValueError("--pareto goes with --max-drop: it keeps the files that --max-drop tries.")
     if options.max_drop is not None and options.target != "cpu":
@@ -105,7 +108,7 @@ def run(options: ConvertOptions) -> Any:
     model: str | Path = options.model
     if named:
         model = published_model(
-            options.model, alpha=options.alpha, weights=options.weights, size=options.size
+            options.model, alpha=options.alpha, weights=options.weights, size=size
         )
 
     if options.max_drop is not None:
@@ -125,7 +128,7 @@ def run(options: ConvertOptions) -> Any:
         check=options.check,
         agreement=options.agreement,
         labels=options.labels,
-        size=None if named else options.size,
+        size=None if named else size,
         batch_size=options.batch_size,
         about=Metadata(**texts) if any(texts.values()) else None,
         postprocess=options.postprocess,

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from kzoo.recipes.configs import BOX_FORMATS
-from kzoo.recipes.inputs import require_data
+from kzoo.recipes.configs import BOX_FORMATS, SIZE
+from kzoo.recipes.inputs import require_data, size_given
 from kzoo.recipes.options import Command, JsonOptions, option
 
 TASKS = ("classify", "detect", "multilabel", "segment")
@@ -19,7 +19,7 @@ class InspectOptions(JsonOptions):
     format: str | None = option(
         f"{', '.join(BOX_FORMATS)} (default: detected)", None, choices=BOX_FORMATS
     )
-    size: int | None = option("input side of the model, in px (default: the task's own)", None)
+    size: int | tuple[int, int] | None = option(f"{SIZE} (default: the task's own)", None)
     void: str | None = option(
         "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
@@ -35,7 +35,8 @@ def run(options: InspectOptions) -> Any:
     from kzoo.recipes.inspection.inspection import inspect_data
     from kzoo.recipes.inspection.page import write_inspection
 
-    given = vars(options)
+    size = None if options.size is None else size_given(options.size)
+    given = vars(options) | {"size": size}
     out = options.out or (None if options.json else "inspect.html")
     found = inspect_data(**{key: given[key] for key in given if key not in ("json", "out")})
     return write_inspection(found, out) if out else found

@@ -15,6 +15,7 @@ from kzoo.recipes.data.images import CACHE_BYTES, Source, read_image
 from kzoo.recipes.data.masks.drawn import DrawnMask
 from kzoo.recipes.data.masks.files import MaskFile
 from kzoo.recipes.data.packed import Record, Records
+from kzoo.sizes import Size, height_width
 
 BACKGROUND = "background"
 
@@ -70,13 +71,13 @@ class Seen:
 
 
 class Masked(Sequence[Any]):
-    """Pairs as (image (side, side, 3), mask (side, side)), uint8, in memory as far as it goes.
+    """Pairs as (image (H, W, 3), mask (H, W)), uint8, kept in memory as far as it goes.
 
-    Images are stretched to a square bilinearly, masks by nearest neighbour.
+    Images are stretched to the size bilinearly, masks by nearest neighbour.
     """
 
-    def __init__(self, pairs: Sequence[Pair], side: int):
-        self.pairs, self.side = pairs, side
+    def __init__(self, pairs: Sequence[Pair], size: Size):
+        self.pairs, self.size = pairs, size
         self.kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -86,8 +87,9 @@ class Masked(Sequence[Any]):
         if i not in self.kept:
             pair = self.pairs[i]
             mask = Image.fromarray(full_mask(pair))
-            mask = mask.resize((self.side, self.side), Image.Resampling.NEAREST)
-            both = read_image(pair.image, self.side), np.asarray(mask)
+            height, width = height_width(self.size)
+            mask = mask.resize((width, height), Image.Resampling.NEAREST)
+            both = read_image(pair.image, self.size), np.asarray(mask)
             many = (len(self.kept) + 1) * sum(a.nbytes for a in both) > CACHE_BYTES
             if many or isinstance(pair.mask, PackedMask):  # as `Images`
                 return both

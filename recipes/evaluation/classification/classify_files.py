@@ -9,6 +9,7 @@ import numpy as np
 
 from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
+from kzoo.sizes import Size, simplest
 from kzoo.tflite import Runner
 from kzoo.tflite.metadata.reading import read_metadata
 from kzoo.weights.saved_model import load_model
@@ -16,10 +17,10 @@ from kzoo.weights.saved_model import load_model
 
 @dataclasses.dataclass(frozen=True)
 class LoadedClassifier:
-    """`classifier(images)`: probabilities (N, classes) of images (N, size, size, 3) uint8."""
+    """`classifier(images)`: probabilities (N, classes) of images (N, H, W, 3) uint8."""
 
     run: Callable[[np.ndarray], np.ndarray]
-    size: int
+    size: Size
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.run(images)
@@ -33,10 +34,10 @@ def load_classifier(model: keras.Model | Path) -> LoadedClassifier:
     if isinstance(model, Path) and model.suffix == ".keras":
         model = load_model(model)
     if isinstance(model, keras.Model):
-        predict, size = model.predict, model.input_shape[1]
+        predict, size = model.predict, model.input_shape[1:3]
         return LoadedClassifier(lambda x: predict(x.astype("float32"), verbose=0), size)
     runner, metadata = Runner(model), read_metadata(model)
-    size = runner.input.shape[1]
+    size = simplest(*runner.input.shape[1:3])
     if metadata is None or runner.input.dtype != "float32":
         return LoadedClassifier(runner, size)
     mean, std = metadata.normalization
