@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def train_size(self) -> Size:
-        """Side in px of the images that it is trained on."""
+        """Size of the images that it is trained on."""
         return PLANNED[self.ask.task].train_size(self.ask)
 
     @property
