@@ -90,6 +90,13 @@ def test_a_mask_of_class_ids_is_repeated():
     np.testing.assert_array_equal(mask_at(ids, (2, 2)), ids)
 
 
+def test_a_mask_of_one_probability():
+    """As MediaPipe's selfie segmenter gives it. Enlarged first: midway from 0 to 1 it is .5."""
+    shares = np.array([[[0.0], [0.4]], [[0.6], [1.0]]])
+    assert mask_at(shares, (2, 2)).tolist() == [[0, 0], [1, 1]]
+    assert mask_at(np.array([[[0.0], [1.0]]]), (1, 8))[0].tolist() == [0] * 4 + [1] * 4
+
+
 def test_a_mask_of_what_is_none():
     with pytest.raises(ValueError, match=r"output for one image.*shape \(1, 2, 2, 3\)"):
         mask_at(np.zeros((1, 2, 2, 3)), (2, 2))

@@ -55,6 +55,16 @@ def test_what_mediapipe_writes():
     np.testing.assert_array_equal(boxes.anchors, np.float32(want))
 
 
+def test_pixels_reach_a_float_input_as_metadata_say(tmp_path):
+    file = tmp_path / "a.tflite"
+    file.write_bytes(golden("classify"))
+    runner = Runner(file)
+    assert runner.input.dtype == "float32"
+    pixels = np.random.default_rng(0).integers(0, 256, runner.input.shape).astype("uint8")
+    want = runner((np.float32(pixels) - 127.5) / 64)
+    np.testing.assert_array_equal(runner.on_pixels(pixels), want)
+
+
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"{WEIGHTS} is not here")
 def test_other_peoples_files():
     names = (WEIGHTS / "imagenet_labels_1001.txt").read_text().splitlines()

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from npm_package import npm_package
+from PIL import Image
 from scenes import draw_scenes
 from test_weights import SHARED
 
@@ -15,7 +16,9 @@ import kzoo
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.images import read_image
 from kzoo.recipes.detect import Config, build
-from kzoo.tflite import convert
+from kzoo.recipes.programs.predict_images import predict
+from kzoo.tflite import Metadata, Runner, SegmenterOutput, convert
+from kzoo.tflite.metadata.writing import add_metadata
 from kzoo.weights.batch_norm import MissingStatisticsWarning
 from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor
 from kzoo.weights.readers.tflite_detector import find_head
@@ -145,6 +148,28 @@ def test_the_selfie_segmenter_is_refused(request):
     message = rf"{re.escape(file.name)}' does not fit .*The file looks like none of mobilenet_v1, "
     with pytest.raises(ValueError, match=message):
         kzoo.LRASPP(backbone, 2, weights=file)
+
+
+def test_the_selfie_segmenter_runs_as_a_file(request, tmp_path):
+    """A custom operator that LiteRT has; metadata that say how it is fed; one channel as output."""
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    package = npm_package(request.config, "@mediapipe/selfie_segmentation@0.1.1675465747")
+    content = (package / "selfie_segmentation.tflite").read_bytes()
+    file = tmp_path / "selfie.tflite"
+    about = Metadata(outputs=SegmenterOutput("none"), normalization=(0.0, 255.0))
+    file.write_bytes(add_metadata(content, about))
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype("uint8")
+    plain = interpreter.Interpreter(model_content=content)
+    plain.allocate_tensors()
+    plain.set_tensor(plain.get_input_details()[0]["index"], np.float32(image[None]) / 255)
+    plain.invoke()
+    person = plain.get_tensor(plain.get_output_details()[0]["index"])[0, ..., 0] > 0.5
+    np.testing.assert_array_equal(Runner(file).mask(image), person)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    (tmp_path / "labels.txt").write_text("background\nperson\n")
+    (found,) = predict(file, [tmp_path / "a.png"])
+    shares = {one.label: one.score for one in found.found}
+    assert shares.get("person", 0) == pytest.approx(person.mean())
 
 
 def test_tf_s_columns_by_hand():

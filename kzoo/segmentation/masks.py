@@ -16,8 +16,9 @@ def mask_at(
 
     `output`, of a Keras model or of a file's `Runner`, holds logits or scores (h, w, classes),
     which are enlarged bilinearly before the largest is taken, or class ids (h, w), which are
-    repeated. `align_corners` puts the first and the last of the output's pixels on those of the
-    mask, as TF-DeepLab's files do; otherwise, as in Keras, their outer edges meet.
+    repeated. One channel (h, w, 1) is the probability of class 1. `align_corners` puts the first
+    and the last of the output's pixels on those of the mask, as TF-DeepLab's files do; otherwise,
+    as in Keras, their outer edges meet.
     """
     output = np.asarray(output)
     if output.ndim not in (2, 3) or 0 in output.shape:
@@ -36,6 +37,8 @@ def mask_at(
     if output.shape[:2] != tuple(size):
         for axis, n in enumerate(size):
             output = enlarge(output, n, axis, align_corners)
+    if output.shape[-1] == 1:
+        return (output[..., 0] > 0.5).astype(np.uint8)
     return output.argmax(-1).astype(np.uint8)
 
 

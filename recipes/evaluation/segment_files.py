@@ -41,7 +41,7 @@ def load_segmenter(model: keras.Model | Path) -> LoadedSegmenter:
         run, size = model.predict_on_batch, model.input_shape[1:3]
         return LoadedSegmenter(lambda images: run(images.astype("float32")), size)
     runner = Runner(model)
-    return LoadedSegmenter(runner, simplest(*runner.input.shape[1:3]))
+    return LoadedSegmenter(runner.on_pixels, simplest(*runner.input.shape[1:3]))
 
 
 def predict_masks(model: keras.Model | Path, pairs: Sequence[Pair]) -> list[np.ndarray]:

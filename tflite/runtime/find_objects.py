@@ -20,9 +20,11 @@ def finding(runner: Any) -> Callable[..., list[Detections]]:
     kind = metadata.outputs if metadata else None
     if isinstance(kind, BoxOutputs):
         anchors = kind.anchors
-        return lambda images, **options: detections(named(runner(images)), anchors, **options)
+        return lambda images, **options: detections(
+            named(runner.on_pixels(images)), anchors, **options
+        )
     if isinstance(kind, DetectionOutputs):
-        return lambda images, **options: four_outputs(runner(images), kind, **options)
+        return lambda images, **options: four_outputs(runner.on_pixels(images), kind, **options)
     raise ValueError(
         f"{runner.path} has no anchors in its metadata: it is not a detector, such as "
         "kzoo.recipes.detect writes."

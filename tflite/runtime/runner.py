@@ -13,6 +13,7 @@ from kzoo.detection.detections import Detections
 from kzoo.detection.detector import at_own_size
 from kzoo.preprocessing import stretch
 from kzoo.segmentation.masks import mask_at
+from kzoo.tflite.metadata.reading import read_metadata
 from kzoo.tflite.ports import Port, dequantize, from_pixels, names, port
 from kzoo.tflite.runtime.find_objects import finding
 from kzoo.tflite.runtime.trial import open_interpreter
@@ -73,6 +74,21 @@ class Runner:
         }
         return stacked if len(stacked) > 1 else stacked[self.outputs[0].name]
 
+    def on_pixels(self, images: np.ndarray) -> Any:
+        """Return the outputs for images in [0, 255], which a float input gets as its metadata say.
+
+        Files of kzoo take pixels as they are; others may want (pixel - mean) / std.
+        """
+        mean, std = self._normalization
+        if self.input.dtype == "float32" and (mean, std) != (0, 1):
+            images = (np.asarray(images, np.float32) - mean) / std
+        return self(images)
+
+    @functools.cached_property
+    def _normalization(self) -> tuple[float, float]:
+        metadata = read_metadata(self.path)
+        return metadata.normalization if metadata else (0.0, 1.0)
+
     @renamed(threshold="score_threshold", pictures="images")
     def detect(
         self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4,
@@ -96,7 +112,7 @@ class Runner:
 
         The image may have any size; it is stretched to the input's as `detect` does it.
         """
-        outputs = self(stretch(image, self.input.shape[1:3]))
+        outputs = self.on_pixels(stretch(image, self.input.shape[1:3]))
         if isinstance(outputs, dict):
             raise ValueError(f"{self.path} has {len(outputs)} outputs: it is not a segmenter.")
         return mask_at(outputs[0], np.shape(image)[:2])

@@ -11,7 +11,6 @@ from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.sizes import Size, simplest
 from kzoo.tflite import Runner
-from kzoo.tflite.metadata.reading import read_metadata
 from kzoo.weights.saved_model import load_model
 
 
@@ -36,12 +35,8 @@ def load_classifier(model: keras.Model | Path) -> LoadedClassifier:
     if isinstance(model, keras.Model):
         predict, size = model.predict, model.input_shape[1:3]
         return LoadedClassifier(lambda x: predict(x.astype("float32"), verbose=0), size)
-    runner, metadata = Runner(model), read_metadata(model)
-    size = simplest(*runner.input.shape[1:3])
-    if metadata is None or runner.input.dtype != "float32":
-        return LoadedClassifier(runner, size)
-    mean, std = metadata.normalization
-    return LoadedClassifier(lambda x: runner((x.astype("float32") - mean) / std), size)
+    runner = Runner(model)
+    return LoadedClassifier(runner.on_pixels, simplest(*runner.input.shape[1:3]))
 
 
 def class_predictor(file: Path, top: int) -> Predictor:
