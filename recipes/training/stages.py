@@ -272,7 +272,7 @@ def finished_stage(
 
     The model is kept in `path`, a .keras file, and the history in the .json beside it.
     """
-    record = path.with_suffix(".json")
+    record, model = path.with_suffix(".json"), None
     if not distribute.agreed(path.exists()):
         model, history = train()
         release_freed_memory()
@@ -283,7 +283,9 @@ def finished_stage(
         distribute.together()
     elif display:
         display.show(": done before")
-    return load_model(path), json.loads(record.read_text())
+    if model is None or distribute.devices() > 1:  # it may lie on several devices
+        model = load_model(path)
+    return model, json.loads(record.read_text())
 
 
 def balanced(targets: np.ndarray, classes: int) -> np.ndarray:

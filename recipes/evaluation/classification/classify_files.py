@@ -34,7 +34,8 @@ def load_classifier(model: keras.Model | Path) -> LoadedClassifier:
         model = load_model(model)
     if isinstance(model, keras.Model):
         predict, size = model.predict, model.input_shape[1:3]
-        return LoadedClassifier(lambda x: predict(x.astype("float32"), verbose=0), size)
+        # As bytes, as `compare` does: TensorFlow traces a model for each type of images.
+        return LoadedClassifier(lambda images: predict(images, verbose=0), size)
     runner = Runner(model)
     return LoadedClassifier(runner.on_pixels, simplest(*runner.input.shape[1:3]))
 
