@@ -51,6 +51,15 @@ class Predictor:
     # ^ (paths, images (N, H, W, 3) uint8) -> a prediction for each
 
 
+def require_names(classes: int, labels: Sequence[str]) -> None:
+    """Raise ValueError where a model's classes are not all named: which is missing is not known."""
+    if classes != len(labels):
+        raise ValueError(
+            f"The model gives {classes} scores, and its labels name {len(labels)} classes: name "
+            "all of them in the model's order (a net of TF-slim has a background first)."
+        )
+
+
 def label_of(labels: Sequence[str] | None, index: Any) -> str:
     """Return the name of a class, or its number where it has none."""
     index = int(index)

@@ -21,7 +21,8 @@ from kzoo.recipes.evaluation.classification.class_details import (
     changed,
     likely_label_errors,
 )
-from kzoo.recipes.evaluation.classification.class_report import score_classes
+from kzoo.recipes.evaluation.classification.class_report import image_names, score_classes
+from kzoo.recipes.evaluation.classification.label_metrics import Scored, score_labels
 from kzoo.recipes.evaluation.classification.temperature import (
     at_temperature,
     divide_logits,
@@ -247,6 +248,25 @@ def test_two_runs_side_by_side_with_a_paired_error(tmp_path, capsys):
     assert told["paired"][1]["difference"] == pytest.approx(0.4)
     assert main(["compare", str(one), str(two)]) == 0
     assert "by class, validation images" in capsys.readouterr().out
+
+
+def test_images_of_one_name_are_told_apart_by_their_place_in_the_data(tmp_path):
+    write_json(tmp_path / "config.json", {"task": "classify", "data": "here/photos"})
+    paths = [f"here/photos/{site}/cat/1.jpg" for site in "ab"]
+    elsewhere = ["/x/a/cat/1.jpg", "/x/b/cat/1.jpg", "/x/b/cat/2.jpg"]
+    assert image_names(tmp_path, [*paths, *elsewhere]) == {
+        paths[0]: "a/cat/1.jpg", paths[1]: "b/cat/1.jpg", elsewhere[2]: "cat/2.jpg",
+    }  # fmt: skip
+
+
+def test_labels_of_fewer_classes_than_scores_are_refused():
+    """A net of 1,001 classes with names for 1,000 of them: each would be called by the next."""
+    split = Split((Path("a"),), np.array([0]))
+    with pytest.raises(ValueError, match=r"gives 3 scores, and its labels name 2 classes"):
+        score_classes(np.eye(3)[:1], split, ("a", "b"))
+    scored = Scored(np.eye(3)[:1], np.full(3, 0.5))
+    with pytest.raises(ValueError, match=r"gives 3 scores, and its labels name 2 classes"):
+        score_labels(scored, Split((Path("a"),), np.eye(2)[:1]), ("a", "b"))
 
 
 def test_a_small_difference_may_be_chance_and_others_have_no_error(tmp_path):

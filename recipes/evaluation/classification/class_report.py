@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import html
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +27,9 @@ from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvalu
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion, plain_text
 from kzoo.recipes.evaluation.results import RunResults, Told
+from kzoo.recipes.prediction import require_names
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
+from kzoo.recipes.training.run_folder import read_config
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
 
 GALLERY = 24  # images shown
@@ -83,6 +86,7 @@ class ClassScore:
 
 def score_classes(probabilities: np.ndarray, split: Split, labels: Sequence[str]) -> ClassScore:
     """Return the score of probabilities (N, classes) for the images of a split."""
+    require_names(probabilities.shape[1], labels)
     confusion = np.zeros((len(labels), len(labels)), int)
     np.add.at(confusion, (split.targets, probabilities.argmax(1)), 1)
     return ClassScore(confusion, calibration(probabilities, split.targets).error)
@@ -333,21 +337,31 @@ def write_predictions(
 
 
 def right_answers(folder: Path, split: str) -> dict[str, dict[str, float]]:
-    """Return 1 where a run's answer is right, else 0, by the end of an image's path and model."""
+    """Return 1 where a run's answer is right, else 0, by image and model."""
     file = folder / PREDICTIONS[split]
     if not file.is_file():
         return {}
     with file.open(encoding="utf-8", newline="") as rows:
-        return {
-            image_name(row["file"]): {kind: float(row[kind] == row["label"])
-                                      for kind in (FLOAT, INT8)}
+        found = {
+            row["file"]: {kind: float(row[kind] == row["label"]) for kind in (FLOAT, INT8)}
             for row in csv.DictReader(rows)
-        }  # fmt: skip
+        }
+    return {name: found[path] for path, name in image_names(folder, found).items()}
 
 
-def image_name(path: str) -> str:
-    """Return the last two parts of a path, which stay where data are moved."""
-    return "/".join(Path(path).parts[-2:])
+def image_names(folder: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Return what images of a run are called wherever its data lie: by path, from the data on.
+
+    Of images elsewhere the last two parts of the path, but where several share these.
+    """
+    data = Path(read_config(folder)["data"])
+    root = data.parent if data.suffix.lower() in (".csv", ".tsv") else data
+    names = {
+        path: "/".join(own.relative_to(root).parts if root in own.parents else own.parts[-2:])
+        for path, own in ((path, Path(path)) for path in paths)
+    }
+    counts = Counter(names.values())
+    return {path: name for path, name in names.items() if counts[name] == 1}
 
 
 def title(settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
+from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of, require_names
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.sizes import Size, simplest
 from kzoo.tflite import Runner
@@ -45,11 +45,14 @@ def class_predictor(file: Path, top: int) -> Predictor:
     classifier, labels = load_classifier(file), labels_of(file)
 
     def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
+        scores = classifier(images)
+        if labels:
+            require_names(scores.shape[1], labels)
         return [
             Prediction(path, tuple(
                 Found(label_of(labels, i), float(row[i])) for i in np.argsort(-row)[:top]
             ))
-            for path, row in zip(paths, classifier(images), strict=True)
+            for path, row in zip(paths, scores, strict=True)
         ]  # fmt: skip
 
     return Predictor(classifier.size, run)

@@ -8,6 +8,7 @@ import numpy as np
 
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.evaluation.page import number
+from kzoo.recipes.prediction import require_names
 
 THRESHOLD = 0.5  # of a label that no file has one of its own for
 
@@ -132,6 +133,7 @@ def best_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarra
 
 def score_labels(predictions: Scored, split: Split, labels: Sequence[str]) -> LabelScore:
     """Return the score of what was predicted of the images of a split."""
+    require_names(predictions.probabilities.shape[1], labels)
     truth, given = split.targets.astype(bool), predictions.decisions
     return LabelScore(
         predictions.thresholds,

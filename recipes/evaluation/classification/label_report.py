@@ -16,7 +16,7 @@ from kzoo.recipes.data.images import read_image
 from kzoo.recipes.evaluation.classification.class_report import (
     GALLERY,
     PREDICTIONS,
-    image_name,
+    image_names,
     some_images,
     title,
 )
@@ -32,7 +32,7 @@ from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
 from kzoo.recipes.evaluation.plots import plain_text
 from kzoo.recipes.evaluation.results import RunResults, Told
-from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of
+from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of, require_names
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite.metadata.reading import read_metadata
@@ -63,6 +63,8 @@ def label_predictor(file: Path, top: int) -> Predictor:
 
     def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
         scores = classifier(images)
+        if labels:
+            require_names(scores.shape[1], labels)
         thresholds = thresholds_of(own, scores.shape[1])
         return [
             Prediction(path, tuple(
@@ -223,18 +225,18 @@ def write_predictions(file: Path, val: Any, labels: Sequence[str]) -> None:
 
 
 def right_decisions(folder: Path, split: str) -> dict[str, dict[str, float]]:
-    """Return the share of right decisions of a run, by the end of an image's path and by model."""
+    """Return the share of right decisions of a run, by image and by model."""
     file = folder / PREDICTIONS[split]
     found: dict[str, dict[str, list[float]]] = {}
     if file.is_file():
         with file.open(encoding="utf-8", newline="") as rows:
             for row in csv.DictReader(rows):
-                own = found.setdefault(image_name(row["file"]), {FLOAT: [], INT8: []})
+                own = found.setdefault(row["file"], {FLOAT: [], INT8: []})
                 for kind in (FLOAT, INT8):
                     own[kind].append(float(row[kind] == row["true"]))
     return {
-        name: {kind: sum(right) / len(right) for kind, right in own.items()}
-        for name, own in found.items()
+        name: {kind: sum(right) / len(right) for kind, right in found[path].items()}
+        for path, name in image_names(folder, found).items()
     }
 
 
