@@ -251,8 +251,8 @@ def test_two_runs_side_by_side_with_a_paired_error(tmp_path, capsys):
 
 
 def test_images_of_one_name_are_told_apart_by_their_place_in_the_data(tmp_path):
-    write_json(tmp_path / "config.json", {"task": "classify", "data": "here/photos"})
-    paths = [f"here/photos/{site}/cat/1.jpg" for site in "ab"]
+    write_json(tmp_path / "config.json", {"task": "classify", "data": "/here/photos"})
+    paths = ["/here/photos/a/cat/1.jpg", "../photos/b/cat/1.jpg"]  # as they were given
     elsewhere = ["/x/a/cat/1.jpg", "/x/b/cat/1.jpg", "/x/b/cat/2.jpg"]
     assert image_names(tmp_path, [*paths, *elsewhere]) == {
         paths[0]: "a/cat/1.jpg", paths[1]: "b/cat/1.jpg", elsewhere[2]: "cat/2.jpg",

@@ -356,12 +356,17 @@ def image_names(folder: Path, paths: Iterable[str]) -> dict[str, str]:
     """
     data = Path(read_config(folder)["data"])
     root = data.parent if data.suffix.lower() in (".csv", ".tsv") else data
-    names = {
-        path: "/".join(own.relative_to(root).parts if root in own.parents else own.parts[-2:])
-        for path, own in ((path, Path(path)) for path in paths)
-    }
+    names = {path: "/".join(parts_from(root, Path(path))) for path in paths}
     counts = Counter(names.values())
     return {path: name for path, name in names.items() if counts[name] == 1}
+
+
+def parts_from(root: Path, path: Path) -> tuple[str, ...]:
+    """Return the parts of a path below `root`, which the path may begin above, or at its name."""
+    if root in path.parents:
+        return path.relative_to(root).parts
+    folders = path.parts[:-1]
+    return path.parts[folders.index(root.name) + 1 :] if root.name in folders else path.parts[-2:]
 
 
 def title(settings: Mapping[str, Any]) -> str:
