@@ -47,13 +47,21 @@ def logits_of(path: Path, images: np.ndarray) -> tuple[np.ndarray, bool]:
         (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
         found = []
         for image in images:
-            interpreter.set_tensor(source["index"], image[None].astype(source["dtype"]))
+            interpreter.set_tensor(source["index"], stored(image[None], source))
             interpreter.invoke()
             found.append(interpreter.get_tensor(target["index"])[0])
         scale, zero = target["quantization"]
         y = np.stack(found).astype(np.float32)
         return ((y - zero) * scale if scale else y), not options
     raise ValueError(f"LiteRT refuses {path} with and without XNNPACK.")
+
+
+def stored(values: np.ndarray, port: dict[str, Any]) -> np.ndarray:
+    """Values as a tensor of the file holds them. kzoo's takes bytes as they are."""
+    (scale, zero), dtype = port["quantization"], port["dtype"]
+    if dtype == np.int8:
+        return np.clip(np.rint(values / scale) + zero, -128, 127).astype(dtype)
+    return values.astype(dtype)
 
 
 def litert_quantizer(algorithm: str, work: Path) -> np.ndarray:
