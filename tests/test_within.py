@@ -79,6 +79,30 @@ def test_training_in_int8_is_the_last_way(tmp_path, monkeypatch):
     calibrated, trained = found.attempts
     assert trained.name == "trained in int8"
     assert trained.sqnr_db > calibrated.sqnr_db + 3
+    assert str(found).splitlines()[0].endswith("calibrate on more images, or train on more images.")
+
+
+def test_training_sees_the_images_in_an_order_of_the_seed():
+    taken, x = [], np.arange(40, dtype="uint8").reshape(40, 1, 1, 1)
+
+    class Taught:
+        student = None
+
+        def compile(self, optimizer):
+            pass
+
+        def fit(self, images, *, shuffle, **options):
+            assert not shuffle
+            taken.append(images.ravel().tolist())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(within.kzoo, "distill", lambda student, teacher: Taught())
+        for seed in (0, 0, 1):
+            within.distilled(None, None, x, seed=seed)
+    epochs = len(taken) // 3
+    first, again, other = (taken[i : i + epochs] for i in range(0, 3 * epochs, epochs))
+    assert first == again != other
+    assert all(sorted(order) == list(range(40)) for order in taken)
 
 
 @pytest.mark.parametrize("max_drop", [-1, float("nan")])

@@ -140,10 +140,12 @@ def judged(
     taught: Any, weights: Mapping[str, Sequence[np.ndarray]], val: Epoch,
     image_quality: ImageQuality | None,
 ) -> list[tuple[np.ndarray, float]]:  # fmt: skip
-    """Return (quality of each validation image, mean divergence from the teacher) of all `weights`.
+    """Return, for each of `weights` in their order, how good the student is with them.
 
-    The divergence is the loss that training lowers: the squared difference of outputs as a share of
-    their variance. The student is left with the last of the weights.
+    That is the quality of each validation image (n,), empty without `image_quality`, and the mean
+    divergence of the outputs from the teacher's, by `taught.differences`: most often the squared
+    difference as a share of the variance. Training lowers that and the same of the sums of residual
+    blocks. The student is left with the last of the weights.
     """
     qualities, divergences = ({name: [np.zeros(0)] for name in weights} for _ in range(2))
     for i in range(len(val)):

@@ -9,7 +9,8 @@ One draw of 100 photos calibrates, as in int8_draws.py, and 200 others score, ag
 Keras model. All start from the same float model: TensorFlow's converter from its Keras form,
 litert-quantizer and NNCF from its float .tflite, in an environment of their own, where this file
 runs as a program too. NNCF's model runs in OpenVINO, which reads that file. tfmot has no
-post-training quantization but TensorFlow's (its training is in tfmot_qat.py).
+post-training quantization but TensorFlow's (its training is in tfmot_qat.py). litert-quantizer's
+algorithms are for the weights of linear layers, the rest by its default; GPTQ takes no convolution.
 
 `opens`: whether LiteRT takes the file with XNNPACK, its default; one that it refuses is scored by
 the reference kernels. Writes tests/bench/results/int8_peers.csv. What is in the work folder already
@@ -28,8 +29,11 @@ from typing import Any
 import numpy as np
 
 SCORED, DRAW = 200, 0
-RECIPES = {"litert-quantizer": "MIN_MAX_UNIFORM_QUANT", "litert-quantizer MSE": "MSE",
-           "litert-quantizer OCTAV": "OCTAV", "litert-quantizer GPTQ": "GPTQ"}  # fmt: skip
+RECIPES = {
+    "litert-quantizer": "MIN_MAX_UNIFORM_QUANT",
+    "litert-quantizer MSE": "MSE",
+    "litert-quantizer OCTAV": "OCTAV",
+}
 NNCF = "NNCF, OpenVINO"
 
 
@@ -65,11 +69,17 @@ def stored(values: np.ndarray, port: dict[str, Any]) -> np.ndarray:
 
 
 def litert_quantizer(algorithm: str, work: Path) -> np.ndarray:
-    from litert_quantizer import quantizer, recipe
+    from litert_quantizer import quantizer, recipe, recipe_manager
 
-    out = work / f"{algorithm}.tflite"
-    start = recipe.static_wi8_ai8(recipe.AlgorithmName[algorithm])
-    made = quantizer.Quantizer(str(work / "float.tflite"), start)
+    out, kinds = work / f"{algorithm}.tflite", recipe.TFLOperationName
+    recipes, default = recipe_manager.RecipeManager(), "MIN_MAX_UNIFORM_QUANT"
+    chosen = (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED)
+    for kind in (kinds.ALL_SUPPORTED, *chosen):
+        recipes.add_static_config(
+            regex=".*", operation_name=kind, activation_num_bits=8, weight_num_bits=8,
+            algorithm_key=recipe.AlgorithmName[algorithm if kind in chosen else default],
+        )  # fmt: skip
+    made = quantizer.Quantizer(str(work / "float.tflite"), recipes.get_quantization_recipe())
     calibration = np.load(work / "calibration.npy").astype(np.float32)
     name = json.loads((work / "input.json").read_text())
     data = {"serving_default": [{name: image[None]} for image in calibration]}

@@ -25,6 +25,7 @@ MEASURED = 32  # images that the noise of one layer alone is measured on
 SHARES = (0.5, 0.75, 0.9)  # of the noise that the layers kept in float make
 TRAINING_RATE, TRAINING_BATCH = 3e-5, 16  # in int8, the rate as the recipes have it
 TRAINED = 3000  # images, each counted as often as it is seen
+TRAINING = "trained in int8"
 # What `kzoo.quantize` is asked for, the cheapest first.
 WAYS: dict[str, dict[str, Any]] = {
     "calibration": {},
@@ -79,10 +80,11 @@ class Search:
         if self.chosen:
             verdict = f"{self.chosen.name} holds: {self.chosen.drop:.2f} of {self.max_drop} points."
         else:
+            trained = any(one.name == TRAINING for one in self.attempts)
+            more = "on more images" if trained else "quantized (kzoo.distill)"
             verdict = (
                 f"Nothing holds {self.max_drop} points. {self.closest.name} comes closest, with "
-                f"{self.closest.drop:.2f}: allow that, calibrate on more images, or train "
-                "quantized (kzoo.distill)."
+                f"{self.closest.drop:.2f}: allow that, calibrate on more images, or train {more}."
             )
         wide = max(len(one.name) for one in self.attempts)
         head = f"{'':{wide}}   drop accuracy agreement   SQNR      bytes CPU ms   Q/DQ made in"
@@ -212,15 +214,23 @@ def ways(
     for name, file in trained_files.items():
         yield name, (), functools.partial(shutil.copyfile, file)
     if training_images:
-        yield "trained in int8", (), trained(training_images)
+        yield TRAINING, (), trained(training_images)
 
 
-def distilled(int8: keras.Model, model: keras.Model, images: np.ndarray) -> keras.Model:
-    """Train the int8 model towards what `model` says of images (N, H, W, C); return it."""
+def distilled(
+    int8: keras.Model, model: keras.Model, images: np.ndarray, *, seed: int = 0
+) -> keras.Model:
+    """Train the int8 model towards what `model` says of images (N, H, W, C); return it.
+
+    The order of the images is drawn from `seed`.
+    """
     taught = kzoo.distill(int8, model)
     taught.compile(keras.optimizers.Adam(TRAINING_RATE))
     epochs = max(1, round(TRAINED / len(images)))
-    taught.fit(images, batch_size=TRAINING_BATCH, epochs=epochs, verbose=0)
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = rng.permutation(len(images))
+        taught.fit(images[order], batch_size=TRAINING_BATCH, shuffle=False, verbose=0)
     return taught.student
 
 
