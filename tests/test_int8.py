@@ -140,3 +140,11 @@ def test_without_a_measure_of_images_the_nearer_one_is_kept():
         "the weights of calibration alone are kept: these are nearer to the float model "
         "(divergence 1 against 4)"
     )
+
+
+def test_training_that_another_version_began_is_kept():
+    """Its int8 model may have other ranges: those of calibration do not fit into it."""
+    taught = Judged(np.zeros((4, 1)))
+    found = choose(taught, [np.ones((4, 1)), np.ones(2)], OneBatch(), None)
+    assert found.chosen == "qat"
+    assert found.reason.startswith("another version of kzoo")

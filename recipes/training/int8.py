@@ -109,6 +109,8 @@ def choose(
     nearer to the float model is kept. `taught` is what `kzoo.distill` returns.
     """
     after = taught.student.get_weights()
+    if [weight.shape for weight in before] != [weight.shape for weight in after]:
+        return Choice(QAT, "another version of kzoo began to train them, and quantized otherwise")
     weights = {QAT: after, PTQ: before}
     (trained, far_trained), (untrained, far_untrained) = judged(taught, weights, val, image_quality)
     taught.student.set_weights(after)

@@ -16,7 +16,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parents[1]
@@ -36,13 +36,21 @@ COLUMNS = ("part", "load", "tried", "answered", "refused", "failed", "slowest_s"
            "first_failure", "seed", "commit", "machine", "command")  # fmt: skip
 
 
-def write(rows: list[dict[str, object]], part: str, only: list[str]) -> None:
-    """Put rows in the place of those that the part, or `only` these of its commands, had."""
+def write(rows: list[dict[str, object]], part: str, only: list[str], *, add: bool = False) -> None:
+    """Put rows in the place of those that the part, or `only` these of its commands, had.
+
+    add: to those of the same commit instead.
+    """
     kept = []
     if FILE.is_file():
         with FILE.open(encoding="utf-8", newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["part"] != part
-                    or (only and row["load"].split(",")[0] not in only)]  # fmt: skip
+            before = list(csv.DictReader(file))
+        own = [row for row in before if row["part"] == part
+               and (not only or row["load"].split(",")[0] in only)]  # fmt: skip
+        kept = [row for row in before if row not in own]
+        if add:
+            own = [row for row in own if row["commit"] == rows[0]["commit"]]
+            rows = summed([*own, *rows])
     everything: list[Mapping[str, object]] = [*kept, *rows]
     order = list(PARTS)
     everything.sort(key=lambda row: order.index(str(row["part"])))
@@ -50,6 +58,25 @@ def write(rows: list[dict[str, object]], part: str, only: list[str]) -> None:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(everything)
+
+
+def summed(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return a row for each load of the rows."""
+    found: dict[object, dict[str, object]] = {}
+    for row in rows:
+        first = found.setdefault(row["load"], {})
+        if not first:
+            first |= row
+            continue
+        for key in ("tried", "answered", "refused", "failed"):
+            first[key] = int(str(first[key])) + int(str(row[key]))
+        for key in ("slowest_s", "peak_mb"):
+            first[key] = max(float(str(first[key])), float(str(row[key])))
+        for key, sign in (("seed", " "), ("command", "; ")):
+            if str(row[key]) not in str(first[key]):
+                first[key] = f"{first[key]}{sign}{row[key]}"
+        first["first_failure"] = first["first_failure"] or row["first_failure"]
+    return list(found.values())
 
 
 def main() -> int:
@@ -61,6 +88,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND",
                         help="of kill, memory and together: the commands to try; the rows of the "
                         "others stay")  # fmt: skip
+    parser.add_argument("--add", action="store_true",
+                        help="to the rows that the same commit has of other seeds")  # fmt: skip
     parser.add_argument("--samples", type=Path, help="folder of model files to change, for `files`")
     parser.add_argument("--dry", action="store_true", help="print, and leave the table alone")
     given = parser.parse_args()
@@ -93,7 +122,7 @@ def main() -> int:
             print("  ".join(f"{key} {value}" for key, value in row.items() if value != ""))
         print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
         if not given.dry:
-            write([row | about for row in found], part, given.only)
+            write([row | about for row in found], part, given.only, add=given.add)
     return int(failed)
 
 
