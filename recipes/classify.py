@@ -33,7 +33,7 @@ from kzoo.recipes.evaluation.classification.class_report import (
     ClassResults,
     score_classes,
 )
-from kzoo.recipes.evaluation.classification.classify_files import class_predictor, load_classifier
+from kzoo.recipes.evaluation.classification.classify_files import class_predictor
 from kzoo.recipes.evaluation.classification.temperature import (
     at_temperature,
     divide_logits,
@@ -41,7 +41,7 @@ from kzoo.recipes.evaluation.classification.temperature import (
     logits_layer,
 )
 from kzoo.recipes.inputs import LEAST_SIDE
-from kzoo.recipes.options import configured
+from kzoo.recipes.prediction import open_model
 from kzoo.recipes.task import Run, Task, nothing, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
@@ -79,8 +79,7 @@ def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> 
     "qat") that returns them. Returns the results. Raises ValueError for data or settings that make
     no sense.
     """
-    config = configured("classify", Config, data=str(data), **options)
-    return pipeline.run(TASK, config, callbacks=callbacks)
+    return pipeline.train(TASK, data, callbacks, options)
 
 
 def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Model:
@@ -286,7 +285,7 @@ def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int)
 
 def infer(run: Run, model: keras.Model | Path, split: Split) -> np.ndarray:
     """Return class probabilities (N, classes) of a split's images."""
-    return load_classifier(model)(Images(split.paths, run.size)[:])
+    return open_model(model)(Images(split.paths, run.size)[:])
 
 
 def compare_classes(run: Run, model: keras.Model, split: Split, *, layers: int) -> Comparison:

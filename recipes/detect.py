@@ -29,7 +29,6 @@ from kzoo.recipes.evaluation.box_metrics import score_boxes
 from kzoo.recipes.evaluation.box_report import REPORT, BoxResults
 from kzoo.recipes.evaluation.detect_files import load_detector, object_predictor
 from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
-from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.box_anchors import anchor_report, aspect_of, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
@@ -55,8 +54,7 @@ def detect(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> Bo
     "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
     make no sense.
     """
-    config = configured("detect", Config, data=str(data), **options)
-    return pipeline.run(TASK, config, callbacks=callbacks)
+    return pipeline.train(TASK, data, callbacks, options)
 
 
 def build(config: Config, dataset: BoxDataset) -> Detector:

@@ -23,7 +23,6 @@ from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.label_sets import read_label_sets, read_label_sets_test
 from kzoo.recipes.data.packing import pack_labels
-from kzoo.recipes.evaluation.classification.classify_files import load_classifier
 from kzoo.recipes.evaluation.classification.label_metrics import (
     Scored,
     best_thresholds,
@@ -36,7 +35,7 @@ from kzoo.recipes.evaluation.classification.label_report import (
     label_predictor,
     thresholds_of,
 )
-from kzoo.recipes.options import configured
+from kzoo.recipes.prediction import open_model
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, transfer_stages
@@ -56,8 +55,7 @@ def multilabel(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -
     "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
     make no sense.
     """
-    config = configured("multilabel", Config, data=str(data), **options)
-    return pipeline.run(TASK, config, callbacks=callbacks)
+    return pipeline.train(TASK, data, callbacks, options)
 
 
 @keras.saving.register_keras_serializable(package="kzoo")
@@ -156,7 +154,7 @@ def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int)
 def infer(run: Run, model: keras.Model | Path, split: Split) -> Scored:
     """Return the probabilities of a split's images, with the thresholds of the run's int8 file."""
     file = model if isinstance(model, Path) and model.suffix == ".tflite" else run.int8
-    probabilities = load_classifier(model)(Images(split.paths, run.size)[:])
+    probabilities = open_model(model)(Images(split.paths, run.size)[:])
     return Scored(probabilities, thresholds_of(file, probabilities.shape[1]))
 
 

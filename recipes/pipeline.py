@@ -6,7 +6,7 @@ the same call resumes.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from kzoo.recipes.evaluation.report import write_report
 from kzoo.recipes.evaluation.results import read_results
 from kzoo.recipes.inputs import STAGES
 from kzoo.recipes.inspection.inspection import summary
+from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay, stage_displays
@@ -36,6 +37,12 @@ from kzoo.recipes.training.user_callbacks import Callbacks, checked_callbacks, w
 from kzoo.tflite.convert.converter import STEPS
 
 Planned = tuple[TrainingStage, Path, StageDisplay]  # a stage, where its model is kept, its display
+
+
+def train(task: Task, data: str | Path, callbacks: Callbacks, options: Mapping[str, Any]) -> Any:
+    """Return what `run` reaches; a TypeError names the nearest option to one that there is not."""
+    config: Any = configured(task.name, task.Config, data=str(data), **options)
+    return run(task, config, callbacks=callbacks)
 
 
 def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from kzoo.sizes import Size
+from kzoo.sizes import Size, simplest
+from kzoo.tflite import Runner
+from kzoo.weights.saved_model import load_model
 
 DRAWN = "predicted"  # the folder beside a model's file that drawings go to
 
@@ -64,3 +67,33 @@ def label_of(labels: Sequence[str] | None, index: Any) -> str:
     """Return the name of a class, or its number where it has none."""
     index = int(index)
     return labels[index] if labels and index < len(labels) else f"class {index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelModel:
+    """`model(images)`: the outputs for images (N, H, W, 3) uint8 of its size."""
+
+    run: Callable[[np.ndarray], Any]
+    size: Size
+
+    def __call__(self, images: np.ndarray) -> Any:
+        return self.run(images)
+
+
+def open_model(model: keras.Model | Path) -> PixelModel:
+    """Return a model, or that of a .keras or .tflite file, as a function of pixels.
+
+    A .tflite file that takes floats is given what its metadata say, or pixels in [0, 255].
+    """
+    if isinstance(model, Path) and model.suffix == ".keras":
+        model = load_model(model)
+    if not isinstance(model, keras.Model):
+        runner = Runner(model)
+        return PixelModel(runner.on_pixels, simplest(*runner.input.shape[1:3]))
+    net = model
+
+    def run(images: np.ndarray) -> Any:
+        floats = images.astype("float32")
+        return net.predict_on_batch(floats) if len(floats) == 1 else net.predict(floats, verbose=0)
+
+    return PixelModel(run, net.input_shape[1:3])

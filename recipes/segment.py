@@ -27,7 +27,6 @@ from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.data.packing import pack_masks
 from kzoo.recipes.evaluation.mask_report import REPORT, MaskResults, score_pairs
 from kzoo.recipes.evaluation.segment_files import mask_predictor, predict_masks
-from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
@@ -71,8 +70,7 @@ def segment(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> M
     "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
     make no sense.
     """
-    config = configured("segment", Config, data=str(data), **options)
-    return pipeline.run(TASK, config, callbacks=callbacks)
+    return pipeline.train(TASK, data, callbacks, options)
 
 
 def build(config: Config, dataset: MaskDataset) -> keras.Model:

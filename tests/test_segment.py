@@ -17,7 +17,8 @@ from kzoo.recipes.data.mask_dataset import read_masks
 from kzoo.recipes.data.masks.pairs import full_mask
 from kzoo.recipes.evaluation.drawings import clear_class, overlay
 from kzoo.recipes.evaluation.mask_report import legend
-from kzoo.recipes.evaluation.segment_files import load_segmenter
+from kzoo.recipes.evaluation.segment_files import find_mask
+from kzoo.recipes.prediction import open_model
 from kzoo.recipes.segment import (
     TASK,
     Config,
@@ -73,8 +74,8 @@ class TestRun:
         assert len(val) == 31
         iou = {}
         for file in ("model.keras", "model.tflite"):
-            find = load_segmenter(run / file)
-            pairs = [(full_mask(pair), find(pair.image)) for pair in val]
+            model = open_model(run / file)
+            pairs = [(full_mask(pair), find_mask(model, pair.image)) for pair in val]
             scores = score_masks(pairs, len(LABELS))
             iou[file] = scores.mean_iou
         results = json.loads((run / "results.json").read_text())

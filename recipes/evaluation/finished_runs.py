@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-import keras
-
 from kzoo.qat import Sensitivity, sensitivity
-from kzoo.recipes.data.class_dataset import Dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.evaluate import Evaluation, evaluate
 from kzoo.recipes.inputs import require_ended
 from kzoo.recipes.task import Run, get_task
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import check_images, fingerprint, read_config
-from kzoo.sizes import Size
 from kzoo.weights.saved_model import load_model
 
 COMPARED = 8  # images that each layer's values are compared on
@@ -36,16 +32,6 @@ def open_finished(folder: Path, *files: str) -> Run:
     run = Run(task, config, task.read_dataset(config["data"], config), folder)
     check_images(folder, config, fingerprint(config["data"], [run.train, run.val]))
     return run
-
-
-def read_run(folder: Path) -> tuple[keras.Model, Dataset, Size]:
-    """Return (the float model of a run of `kzoo classify`, its images, their size)."""
-    run = open_finished(folder)
-    if run.task.name != "classify":
-        raise ValueError(
-            f"{folder} is a run of `kzoo {run.task.name}`; this reads those of `kzoo classify`."
-        )
-    return load_model(run.model, compile=True), run.dataset, run.size
 
 
 def compare_run(folder: Path, *, tiles: tuple[int, int] | None = None) -> Evaluation:

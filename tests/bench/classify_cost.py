@@ -102,10 +102,10 @@ def accuracy(file: Path, photos: Path) -> float:
 
     from kzoo.recipes.data.class_dataset import read_dataset
     from kzoo.recipes.data.images import Images
-    from kzoo.recipes.evaluation.classification.classify_files import load_classifier
+    from kzoo.recipes.prediction import open_model
 
     val = read_dataset(photos).val
-    answers = load_classifier(file)(Images(val.paths, SIZE)[:])
+    answers = open_model(file)(Images(val.paths, SIZE)[:])
     return float(np.mean(answers.argmax(1) == np.asarray(val.targets)))
 
 

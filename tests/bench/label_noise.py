@@ -21,7 +21,7 @@ from record import record
 from kzoo.recipes import classify
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.classification.class_details import likely_label_errors
-from kzoo.recipes.evaluation.classification.classify_files import load_classifier
+from kzoo.recipes.prediction import open_model
 
 VALIDATION = 5  # every fifth photo
 
@@ -59,7 +59,7 @@ def measured(given: argparse.Namespace, share: float, seed: int) -> dict[str, An
     labels = (out / "run" / "labels.txt").read_text(encoding="utf-8").split("\n")
     told, true = (np.array([labels.index(row[i]) for row in photos]) for i in (1, 2))
     images = Images([path for path, *_ in photos], given.size)[:]
-    scores = load_classifier(out / "run" / "model.keras")(images)
+    scores = open_model(out / "run" / "model.keras")(images)
     named, wrong = likely_label_errors(scores, told), np.flatnonzero(told != true)
     right = np.intersect1d(named, wrong)
     return {

@@ -23,10 +23,11 @@ from kzoo.recipes.classify import MARGIN, QAT_LEARNING_RATE
 from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
-from kzoo.recipes.evaluation.finished_runs import read_run
+from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import compile_stage
 from kzoo.tflite import Runner, convert
+from kzoo.weights.saved_model import load_model
 
 Row = tuple[float, ...]
 
@@ -41,7 +42,8 @@ def main() -> None:
     parser.add_argument("--probabilities", action="store_true", help="teach by these alone")
     parser.add_argument("--usual", action="store_true", help="TensorFlow's own conversion too")
     options = parser.parse_args()
-    model, dataset, size = read_run(options.run)
+    run = open_finished(options.run)
+    model, dataset, size = load_model(run.model, compile=True), run.dataset, run.size
     val = read_dataset(options.unseen).val if options.unseen else dataset.val
     images, targets = Images(val.paths, size)[:], val.targets
     exact = model.predict(images.astype("float32"), verbose=0)

@@ -23,12 +23,13 @@ from kzoo.interop import quantize_model, to_tf_keras
 from kzoo.recipes.classify import MARGIN
 from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.images import Images
-from kzoo.recipes.evaluation.finished_runs import read_run
+from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.training import tfmot_engine as tfmot
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import compile_stage
 from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32
+from kzoo.weights.saved_model import load_model
 
 BATCH = 32
 
@@ -41,7 +42,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=tfmot.LEARNING_RATE)
     parser.add_argument("--as-it-comes", action="store_true", help="tfmot uncalibrated too")
     options = parser.parse_args()
-    net, dataset, size = read_run(options.run)
+    run = open_finished(options.run)
+    net, dataset, size = load_model(run.model, compile=True), run.dataset, run.size
     val, targets = Images(dataset.val.paths, size)[:], dataset.val.targets
     exact = net.predict(val.astype("float32"), verbose=0)
     plain = Batches(val, targets, classes=len(dataset.labels), batch_size=BATCH)

@@ -26,10 +26,11 @@ from kzoo.interop.tf_keras import neighbour
 from kzoo.recipes.classify import MARGIN
 from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.images import Images
-from kzoo.recipes.evaluation.finished_runs import read_run
+from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.training.tfmot_engine import fed
 from kzoo.tflite import Runner, convert
 from kzoo.weights.readers.flatbuffer import read_tflite
+from kzoo.weights.saved_model import load_model
 
 WARMUP = 0.1  # share of all steps, as in the recipes
 
@@ -43,7 +44,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     keras.utils.set_random_seed(options.seed)
-    net, dataset, size = read_run(options.run)
+    run = open_finished(options.run)
+    net, dataset, size = load_model(run.model, compile=True), run.dataset, run.size
     val, targets = Images(dataset.val.paths, size)[:], dataset.val.targets
     chosen = np.random.default_rng(options.seed).permutation(len(dataset.train))[:256]
     calibration = Images([dataset.train.paths[i] for i in chosen], size)[:]

@@ -20,7 +20,6 @@ from kzoo.recipes.evaluation.classification.class_report import (
     some_images,
     title,
 )
-from kzoo.recipes.evaluation.classification.classify_files import load_classifier
 from kzoo.recipes.evaluation.classification.label_metrics import (
     THRESHOLD,
     LabelScore,
@@ -32,7 +31,14 @@ from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
 from kzoo.recipes.evaluation.plots import plain_text
 from kzoo.recipes.evaluation.results import RunResults, Told
-from kzoo.recipes.prediction import Found, Prediction, Predictor, label_of, require_names
+from kzoo.recipes.prediction import (
+    Found,
+    Prediction,
+    Predictor,
+    label_of,
+    open_model,
+    require_names,
+)
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite.metadata.reading import read_metadata
@@ -58,7 +64,7 @@ def label_predictor(file: Path, top: int) -> Predictor:
 
     The thresholds are those of the file or, of a .keras file, of model.tflite beside it.
     """
-    classifier, labels = load_classifier(file), labels_of(file)
+    classifier, labels = open_model(file), labels_of(file)
     own = file if file.suffix == ".tflite" else file.with_name("model.tflite")
 
     def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:
