@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from kzoo.weights.readers.flatbuffer import Reader, Table, read_tflite
+from kzoo.weights.readers.flatbuffer import read_tflite
+from kzoo.weights.readers.tables import Reader, Table
 
 BUFFER = "TFLITE_METADATA"
 IDENTIFIER = b"M001"  # of that buffer, at its byte 4

@@ -10,11 +10,12 @@ import itertools
 import math
 import os
 import pathlib
-import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from kzoo.weights.readers.tables import Reader, Table
 
 IDENTIFIER = b"TFL3"  # at byte 4 of every file
 MOST_BYTES = 1 << 30  # of a tensor that is computed: a float image of 4096 px with 16 channels
@@ -182,81 +183,6 @@ class TfliteModel:
             scales = scales.reshape(along)
             zeros = zeros.reshape(along) if len(zeros) > 1 else zeros
         return ((stored.astype("float64") - zeros) * scales).astype("float32")
-
-
-class Reader:
-    """Reads of a flatbuffer, none of which leaves it.
-
-    Tables can point at each other in any way: a small damaged file could unfold to no end. An
-    allowance ends it: honest files have about one element a byte at most (tables share vtables).
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.data: memoryview = memoryview(data)
-        self.allowance: int = 4 * len(data) + 4096
-
-    def scalar(self, form: str, at: int) -> Any:
-        self.check(at, struct.calcsize(f"<{form}"), 1)
-        return struct.unpack_from(f"<{form}", self.data, at)[0]
-
-    def span(self, at: int, count: int, size: int) -> memoryview:
-        self.check(at, count * size, count)
-        return self.data[at : at + count * size]
-
-    def check(self, at: int, size: int, elements: int) -> None:
-        self.allowance -= elements
-        if at < 0 or size < 0 or at + size > len(self.data) or self.allowance < 0:
-            raise ValueError(
-                f"This .tflite file is cut off or damaged: byte {at} of {len(self.data)} is read."
-            )
-
-
-class Table:
-    """A flatbuffer table: numbered fields, each of which may be missing."""
-
-    def __init__(self, file: Reader, at: int) -> None:
-        self.file = file
-        self.at = at
-        vtable = at - file.scalar("i", at)
-        size = file.scalar("H", vtable)
-        self.fields: list[int] = np.frombuffer(
-            file.span(vtable + 4, max(size - 4, 0) // 2, 2), "<u2"
-        ).tolist()
-
-    def where(self, field: int) -> int:
-        """The field's position in the file, 0 where it is missing."""
-        offset = self.fields[field] if field < len(self.fields) else 0
-        return self.at + offset if offset else 0
-
-    def scalar(self, field: int, form: str, default: Any) -> Any:
-        at = self.where(field)
-        return self.file.scalar(form, at) if at else default
-
-    def table(self, field: int) -> "Table | None":
-        at = self.where(field)
-        return Table(self.file, at + self.file.scalar("I", at)) if at else None
-
-    def span(self, field: int, size: int) -> memoryview:
-        """A vector's bytes, `size` an element; empty where it is missing."""
-        at = self.where(field)
-        if not at:
-            return memoryview(b"")
-        at += self.file.scalar("I", at)
-        return self.file.span(at + 4, self.file.scalar("I", at), size)
-
-    def vector(self, field: int, dtype: str) -> tuple[Any, ...]:
-        return tuple(np.frombuffer(self.span(field, np.dtype(dtype).itemsize), dtype).tolist())
-
-    def text(self, field: int) -> str:
-        return bytes(self.span(field, 1)).decode("utf-8", "replace")
-
-    def tables(self, field: int) -> "tuple[Table, ...]":
-        at = self.where(field)
-        first = at + self.file.scalar("I", at) + 4 if at else 0
-        return tuple(
-            Table(self.file, first + 4 * i + offset)
-            for i, offset in enumerate(self.vector(field, "<u4"))
-        )
 
 
 def pick(names: list[str] | tuple[str, ...], index: int, what: str) -> str:
