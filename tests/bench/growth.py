@@ -5,7 +5,7 @@
 
 Each figure is from a process of its own: CPU seconds of the part, and the process's peak memory.
 "growth" is the exponent against the row before: 1 is linear in images, 2 in the side (pixels).
-Drawn JPEGs of 320 x 240 px in two class folders; MobileNetV3-Small with random weights. Parts:
+Each part has a table of its own, growth_PART.csv. Drawn JPEGs of 320 x 240 px in two class folders; MobileNetV3-Small with random weights. Parts:
 read (`read_dataset`), epoch (decode, augment and train on 256 images), quantize (64 images),
 convert, compare (float model and int8 file, on the images of --images or 64).
 """
@@ -114,11 +114,11 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(json.dumps({"cpu_s": used() - before, "peak_mb": peak}))
         return
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for count in given.images or [512]:
             draw(Path(folder) / str(count), count)
         for part in given.parts:
+            rows: list[dict[str, Any]] = []
             points = [(n, SIZE) for n in given.images] + [(0, side) for side in given.sizes]
             for i, (count, size) in enumerate(points):
                 data = Path(folder) / str(count or (given.images or [512])[0]) / "classify"
@@ -129,7 +129,7 @@ def main() -> None:
                     step = count / points[i - 1][0] if count else size / points[i - 1][1]
                     row["growth"] = math.log(found["cpu_s"] / rows[-1]["cpu_s"]) / math.log(step)
                 rows.append(row)
-    record("growth", rows)
+            record(f"growth_{part}", rows)
 
 
 if __name__ == "__main__":
