@@ -5,9 +5,10 @@
 
 Each figure is from a process of its own: CPU seconds of the part, and the process's peak memory.
 "growth" is the exponent against the row before: 1 is linear in images, 2 in the side (pixels).
-Each part has a table of its own, growth_PART.csv. Drawn JPEGs of 320 x 240 px in two class folders; MobileNetV3-Small with random weights. Parts:
-read (`read_dataset`), epoch (decode, augment and train on 256 images), quantize (64 images),
-convert, compare (float model and int8 file, on the images of --images or 64).
+Each part has a table of its own, growth_PART.csv. Drawn JPEGs of 320 x 240 px in two class folders;
+MobileNetV3-Small with random weights. Parts: read (`read_dataset`), epoch (decode, augment and
+train on 256 images), quantize (64 images), convert, compare (float model and int8 file, on the
+images of --images or 64).
 """
 
 import argparse
