@@ -227,3 +227,13 @@ def test_benchmark_takes_turns(tiny, unseen, tmp_path):
         benchmark([])
     with pytest.raises(ValueError, match=r"one of litert, compiled, reference\. Received: 'onnx'"):
         benchmark([large], runtimes=("onnx",))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited on Linux")
+def test_a_trial_takes_no_more_than_some_gigabytes():
+    """A damaged file can ask for any amount, and LiteRT allocates it."""
+    code = (
+        "from kzoo.tflite.runtime import trial; trial.limit_memory(); bytearray(trial.MOST_BYTES)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "MemoryError"

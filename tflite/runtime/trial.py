@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 TRIAL_SECONDS = 120  # opening and running a MobileNet takes less than one
+MOST_BYTES = 6 << 30  # that a trial may take: a damaged file can ask for any amount
 
 
 def open_interpreter(path: str | os.PathLike[str], threads: int = 1) -> Any:
@@ -80,6 +81,16 @@ def try_here(path: str) -> dict[str, Any]:
     return {"partitions": partitions, "outside": outside, "load_ms": load_ms, "memory_mb": grown}
 
 
+def limit_memory() -> None:
+    """Let this process take so much more address space and no more, where the system can."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows, macOS, a lower limit
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * os.sysconf("SC_PAGE_SIZE") + MOST_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def resident_mb() -> float:
     """The memory of this process, at its largest where the system tells no more; or nan."""
     with contextlib.suppress(OSError):
@@ -120,4 +131,5 @@ def delegated(operators: list[dict[str, Any]]) -> tuple[int, list[int]]:
 
 
 if __name__ == "__main__":
+    limit_memory()
     print(json.dumps(try_here(sys.argv[1])))
