@@ -26,12 +26,11 @@ from kzoo.recipes.data.augment import AUGMENTS, Batches
 from kzoo.recipes.data.class_dataset import Split, read_dataset, read_test
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.data.packing import pack_labels
-from kzoo.recipes.evaluation.classification.class_details import calibration
+from kzoo.recipes.evaluation.classification.class_details import calibration, score_classes
 from kzoo.recipes.evaluation.classification.class_report import (
     CROSS_ENTROPY,
     REPORT,
     ClassResults,
-    score_classes,
 )
 from kzoo.recipes.evaluation.classification.classify_files import class_predictor
 from kzoo.recipes.evaluation.classification.temperature import (

@@ -20,8 +20,9 @@ from kzoo.recipes.evaluation.classification.class_details import (
     calibration,
     changed,
     likely_label_errors,
+    score_classes,
 )
-from kzoo.recipes.evaluation.classification.class_report import image_names, score_classes
+from kzoo.recipes.evaluation.classification.class_report import image_names
 from kzoo.recipes.evaluation.classification.label_metrics import Scored, score_labels
 from kzoo.recipes.evaluation.classification.temperature import (
     at_temperature,

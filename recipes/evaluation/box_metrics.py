@@ -11,6 +11,7 @@ import numpy as np
 from kzoo.detection.boxes import iou
 from kzoo.detection.detections import Detections
 from kzoo.recipes.data.box_dataset import Example
+from kzoo.recipes.evaluation.page import finite
 
 # Where pycocotools keeps its figures: precision (IoU, recall, class, area, most).
 ALL, MOST = 0, 2  # any area; 100 detections an image
@@ -39,10 +40,6 @@ class BoxScore:
 
     def figures(self) -> dict[str, Any]:
         """Return what is kept in results.json, where nan is null."""
-
-        def finite(value: float) -> float | None:
-            return None if np.isnan(value) else value
-
         figures = {"map": self.map, "map50": self.map50, "map75": self.map75, **self.by_area}
         by_class = {name: list(map(finite, pair)) for name, pair in self.by_class.items()}
         return {**{name: finite(value) for name, value in figures.items()}, "by_class": by_class}

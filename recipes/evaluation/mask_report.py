@@ -13,7 +13,7 @@ from kzoo.recipes.data.mask_dataset import MaskDataset
 from kzoo.recipes.data.masks.pairs import Pair, full_mask
 from kzoo.recipes.evaluation.drawings import clear_class, overlay, palette
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
-from kzoo.recipes.evaluation.page import jpeg, number, plot, table
+from kzoo.recipes.evaluation.page import finite, jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
 from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
@@ -54,12 +54,12 @@ def score_pairs(
 
 
 def score_figures(score: MaskScores, labels: Sequence[str]) -> dict[str, Any]:
-    iou = {label: round(float(v), 4) for label, v in zip(labels, score.iou, strict=True)}
+    iou = zip(labels, np.round(score.iou.astype(float), 4), strict=True)
     return {
         "mean_iou": score.mean_iou,
         "pixel_accuracy": score.pixel_accuracy,
         "boundary_f": mean(score.boundary_f),
-        "iou": {label: None if np.isnan(value) else value for label, value in iou.items()},
+        "iou": {label: finite(value) for label, value in iou},
     }
 
 

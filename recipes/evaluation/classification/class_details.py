@@ -1,9 +1,15 @@
-"""What probabilities of classes tell beyond the accuracy: by class, calibration, odd labels."""
+"""How good probabilities of classes are: accuracy, by class, calibration, odd labels."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from kzoo.recipes.data.class_dataset import Split
+from kzoo.recipes.evaluation.page import finite
+from kzoo.recipes.prediction import require_names
 
 BINS = 15  # of the expected calibration error, as in https://arxiv.org/abs/1706.04599
 
@@ -62,6 +68,47 @@ def calibration(probabilities: np.ndarray, targets: np.ndarray, *, bins: int = B
         ratio(np.bincount(place, sure, minlength=bins), images),
         ratio(np.bincount(place, right, minlength=bins), images),
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassScore:
+    """How good predicted classes are."""
+
+    confusion: np.ndarray  # (classes, classes) images: rows are the truth, columns the prediction
+    calibration_error: float  # expected calibration error, in [0, 1]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose class is right, in [0, 1]."""
+        return float(np.diag(self.confusion).sum() / max(1, self.confusion.sum()))
+
+    def figures(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Return what is kept in results.json, where nan is null."""
+        found = dataclasses.asdict(by_class(self.confusion))
+        own = {
+            label: {name: finite(values[i]) for name, values in found.items()}
+            for i, label in enumerate(labels)
+        }
+        return {
+            "accuracy": self.accuracy, "calibration_error": self.calibration_error, "by_class": own,
+        }  # fmt: skip
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "accuracy": self.accuracy, "calibration_error": self.calibration_error,
+            "confusion": self.confusion,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"accuracy {self.accuracy:.3f}, calibration error {self.calibration_error:.3f}"
+
+
+def score_classes(probabilities: np.ndarray, split: Split, labels: Sequence[str]) -> ClassScore:
+    """Return the score of probabilities (N, classes) for the images of a split."""
+    require_names(probabilities.shape[1], labels)
+    confusion = np.zeros((len(labels), len(labels)), int)
+    np.add.at(confusion, (split.targets, probabilities.argmax(1)), 1)
+    return ClassScore(confusion, calibration(probabilities, split.targets).error)
 
 
 def draw_reliability(found: dict[str, Calibration]) -> Figure:

@@ -27,7 +27,6 @@ from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvalu
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion, plain_text
 from kzoo.recipes.evaluation.results import RunResults, Told
-from kzoo.recipes.prediction import require_names
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.recipes.training.run_folder import read_config
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
@@ -46,50 +45,6 @@ ODD = (
     "was chosen on the validation images. Look at them before you change a label: some are only "
     "difficult."
 )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClassScore:
-    """How good predicted classes are."""
-
-    confusion: np.ndarray  # (classes, classes) images: rows are the truth, columns the prediction
-    calibration_error: float  # expected calibration error, in [0, 1]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the images whose class is right, in [0, 1]."""
-        return float(np.diag(self.confusion).sum() / max(1, self.confusion.sum()))
-
-    def figures(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Return what is kept in results.json, where nan is null."""
-        found = dataclasses.asdict(by_class(self.confusion))
-        own = {
-            label: {
-                name: None if np.isnan(values[i]) else float(values[i])
-                for name, values in found.items()
-            }
-            for i, label in enumerate(labels)
-        }
-        return {
-            "accuracy": self.accuracy, "calibration_error": self.calibration_error, "by_class": own,
-        }  # fmt: skip
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "accuracy": self.accuracy, "calibration_error": self.calibration_error,
-            "confusion": self.confusion,
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        return f"accuracy {self.accuracy:.3f}, calibration error {self.calibration_error:.3f}"
-
-
-def score_classes(probabilities: np.ndarray, split: Split, labels: Sequence[str]) -> ClassScore:
-    """Return the score of probabilities (N, classes) for the images of a split."""
-    require_names(probabilities.shape[1], labels)
-    confusion = np.zeros((len(labels), len(labels)), int)
-    np.add.at(confusion, (split.targets, probabilities.argmax(1)), 1)
-    return ClassScore(confusion, calibration(probabilities, split.targets).error)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from kzoo.recipes.data.class_dataset import Split
-from kzoo.recipes.evaluation.page import number
+from kzoo.recipes.evaluation.classification.class_details import ratio
+from kzoo.recipes.evaluation.page import finite, number
 from kzoo.recipes.prediction import require_names
 
 THRESHOLD = 0.5  # of a label that no file has one of its own for
@@ -80,14 +81,9 @@ class LabelScore:
         return ", ".join(f"{name} {value}" for name, value in cells(self).items())
 
 
-def finite(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
 def share(part: Any, rest: Any) -> np.ndarray:
     """Return part / (part + rest), nan of nothing."""
-    whole = np.asarray(part + rest, float)
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio(part, np.asarray(part + rest))
 
 
 def f1(true: Any, false: Any, missed: Any) -> np.ndarray:
