@@ -22,7 +22,7 @@ from kzoo.recipes.data.augmentation.mirroring import why_not_mirrored
 from kzoo.recipes.data.images import decoded_once
 from kzoo.recipes.evaluation.evaluate import evaluate
 from kzoo.recipes.evaluation.report import write_report
-from kzoo.recipes.evaluation.results import read_results
+from kzoo.recipes.evaluation.results import has_ended, read_results
 from kzoo.recipes.inputs import STAGES
 from kzoo.recipes.inspection.inspection import summary
 from kzoo.recipes.options import configured
@@ -71,6 +71,9 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
 def carry_out(this: Run, model: keras.Model, theirs: Callbacks) -> Any:
     """Do what of a run is not done yet, from its first stage to its report."""
     progress.show(f"The run folder is {this.folder}")
+    if distribute.agreed(has_ended(this)):
+        progress.show("It has ended before: these are its results. kzoo evaluate measures it anew")
+        return read_results(this.folder, this.task.report.Results)
     stages, last = planned(this)
     in_float = [one for one in stages if not one[0].quantized]
     model, history = train_float(this, model, in_float, theirs)

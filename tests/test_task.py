@@ -187,6 +187,14 @@ def test_a_task_in_one_file_runs_from_data_to_report(task, tmp_path, capsys):
     again = pipeline.run(task, dataclasses.replace(config, quiet=True))
     assert again == results
     assert capsys.readouterr().out == ""
+    report = tmp_path / "run" / "report.html"
+    written = report.stat().st_mtime_ns
+    pipeline.run(task, config)
+    assert "It has ended before" in capsys.readouterr().out
+    assert report.stat().st_mtime_ns == written
+    (tmp_path / "run" / "model.tflite").unlink()  # then what is missing is made again
+    assert pipeline.run(task, config) == results
+    assert report.stat().st_mtime_ns > written
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend says it all")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from kzoo.files import finite, write_json
 from kzoo.recipes.evaluation.evaluate import Evaluation
-from kzoo.recipes.evaluation.provenance import Provenance
+from kzoo.recipes.evaluation.provenance import Provenance, versions
 from kzoo.recipes.task import FLOAT, INT8, Run
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import WEIGHTS
@@ -111,6 +111,21 @@ def figures(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         for split in evaluation.splits
     }
     return {"folder": run.folder, "val": found["val"], "test": found.get("test")}
+
+
+def has_ended(run: Run) -> bool:
+    """Return whether a run has ended with these versions of the libraries.
+
+    Its report is written last: where a file is missing or newer than it, the run goes on.
+    """
+    results, report = run.folder / "results.json", run.folder / "report.html"
+    files = (results, *run.files.values())
+    if not all(file.is_file() for file in (*files, report)):
+        return False
+    if report.stat().st_mtime < max(file.stat().st_mtime for file in files):
+        return False
+    kept = json.loads(results.read_text(encoding="utf-8"))
+    return bool(kept.get("made", {}).get("versions") == versions())
 
 
 def read_results(folder: Path, kind: type[R]) -> R:
