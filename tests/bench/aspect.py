@@ -1,12 +1,12 @@
 """Detectors of 4:3 photos with a square input, which squashes them, and one of their own aspect.
 
-    python tests/bench/aspect.py OUT --weights FILE [--data PHOTOS] [--sizes 224 256x192]
-        [--seeds 0 1] [--epochs 12] [--name NAME]
+    python tests/bench/aspect.py OUT --weights FILE [--data PHOTOS] [--sizes 160 184x136]
+        [--seeds 0 1] [--epochs 20] [--name NAME]
 
 Without --data it draws scenes of 640 x 480 px into OUT/scenes: five shapes of 12 to 90 px radius,
 turned any way, on a mottled ground, 120 images to train on and 100 to validate. A V3-Small is
 trained by the recipe at each size and with each seed, 1 + `--epochs` epochs, int8 by calibration
-alone, at a rate of 1.5e-3. The default sizes are 50,176 and 49,152 px. Runs are kept in OUT, and
+alone, at a rate of 1.5e-3. The default sizes are 25,600 and 25,024 px. Runs are kept in OUT, and
 one that has ended is not repeated: processes may share the seeds. Writes results/NAME.csv.
 """
 
@@ -75,9 +75,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--sizes", nargs="+", default=["224", "256x192"])
+    parser.add_argument("--sizes", nargs="+", default=["160", "184x136"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--name", default="aspect")
     given = parser.parse_args()
     data, rows = given.data or drawn(given.out / "scenes"), []
