@@ -11,6 +11,7 @@ from PIL import Image
 import kzoo
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.boxes import decode, encode, iou
+from kzoo.detection.detections import Detections
 from kzoo.preprocessing import stretch
 from kzoo.recipes.cli import main, parse
 from kzoo.recipes.configs import DetectConfig, PlanConfig, SegmentConfig
@@ -20,7 +21,10 @@ from kzoo.recipes.data.box_dataset import Example, read_boxes
 from kzoo.recipes.data.images import Images, read_image
 from kzoo.recipes.data.mask_batches import MaskBatches
 from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.evaluation.drawings import draw_boxes
 from kzoo.recipes.inputs import size_given
+from kzoo.recipes.inspection.aspect import aspect_remark
+from kzoo.recipes.inspection.inspection import summary
 from kzoo.recipes.programs.android_folder import android
 from kzoo.recipes.programs.evaluate import evaluate_on
 from kzoo.recipes.programs.planned_tasks import PLANNED
@@ -166,6 +170,38 @@ def test_what_is_turned_keeps_its_shape():
     small = augment.place((120, 160), (60, 80), np.random.default_rng(0))
     same = augment.place((60, 80), (60, 80), np.random.default_rng(0))
     np.testing.assert_allclose(small, 2 * same)  # seen at half the size
+
+
+def test_drawings_keep_the_shape_of_the_photo(tmp_path):
+    Image.new("RGB", (640, 480)).save(tmp_path / "a.png")
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    assert draw_boxes(tmp_path / "a.png", nothing, None, 160).shape == (120, 160, 3)
+    assert draw_boxes(Image.new("RGB", (300, 900)), nothing, None, 90).shape == (90, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size", "wanted"),
+    [
+        ([(480, 640)], 320, "368x272"),  # 100,096 px of 102,400
+        ([(640, 480)], 320, "272x368"),
+        ([(1080, 1920), (720, 1280), (480, 480)], 256, "336x192"),
+        ([(480, 640)] * 3 + [(500, 500)] * 2, (240, 320), None),
+        ([(500, 500)], (240, 320), "272"),
+        ([(500, 560)], 320, None),  # nearly square
+        ([(480, 640), (640, 480), (400, 400)], 320, None),  # nothing in common
+        ([(0, 0)], 320, None),
+    ],
+)
+def test_the_size_that_does_not_squash_most_photos(sizes, size, wanted):
+    remark = aspect_remark(sizes, size)
+    assert remark is None if wanted is None else f"--size {wanted} keeps their shapes" in remark
+
+
+def test_a_run_and_inspect_tell_it(photos):
+    dataset = read_boxes(photos)
+    told = summary(dataset, photos, "detect", 56)
+    assert "To do: 100% of the images are about 1.33 times as wide as high" in told
+    assert "squashes" not in summary(dataset, photos, "detect", (48, 64))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
+import numpy as np
 from conftest import CLASSES, SIDE, gratings, settled, solved
 
 import kzoo
@@ -24,6 +25,7 @@ SCHEMES = ("float16", "int8")
 # Other forms (kzoo.tflite.FORMS) of one net.
 FORMS = {"v3_small": ("npu", "micro", "edgetpu")}
 SHAPE = (SIDE, SIDE, 3)
+WIDE = (SIDE, 3 * SIDE // 2, 3)
 FLOAT_ONLY = ("v4_hybrid_medium",)  # kzoo.quantize has no int8 form of its attention
 
 
@@ -49,22 +51,32 @@ def enlarge(net: keras.Model) -> None:
             layer.kernel.assign(layer.kernel * max(1.0, wanted / spread))
 
 
-def backbone(builder: Callable[..., keras.Model], alpha: float, **options) -> keras.Model:
-    net = builder(alpha, input_shape=SHAPE, include_top=False, **options)
-    return settled(net, gratings(128, seed=0)[0])
+def stripes(n: int, shape: tuple[int, ...] = SHAPE, *, seed: int = 0) -> np.ndarray:
+    """Return images (n, *shape) of stripes; wide ones are continued upside down."""
+    images = gratings(n, seed=seed)[0]
+    return np.concatenate([images, images[:, ::-1]], axis=2)[:, : shape[0], : shape[1]]
 
 
-def detector() -> keras.Model:
-    net = kzoo.SSDLite(backbone(kzoo.MobileNetV3Small, 0.35), CLASSES)
+def backbone(
+    builder: Callable[..., keras.Model], alpha: float, shape: tuple[int, ...] = SHAPE, **options
+) -> keras.Model:
+    net = builder(alpha, input_shape=shape, include_top=False, **options)
+    return settled(net, stripes(128, shape))
+
+
+def detector(shape: tuple[int, ...] = SHAPE) -> keras.Model:
+    net = kzoo.SSDLite(backbone(kzoo.MobileNetV3Small, 0.35, shape), CLASSES)
     for layer in net.layers:
         if "project" in layer.name and layer.name.startswith("logits"):
             layer.kernel.assign(layer.kernel * 20)  # else all anchors say the same
-    return settled(net, gratings(128, seed=0)[0])
+    return settled(net, stripes(128, shape))
 
 
-def segmenter(head: Callable[..., keras.Model], **options) -> keras.Model:
-    net = head(backbone(kzoo.MobileNetV3Small, 0.35, output_stride=16), CLASSES, **options)
-    return settled(net, gratings(128, seed=0)[0])
+def segmenter(
+    head: Callable[..., keras.Model], shape: tuple[int, ...] = SHAPE, **options
+) -> keras.Model:
+    net = head(backbone(kzoo.MobileNetV3Small, 0.35, shape, output_stride=16), CLASSES, **options)
+    return settled(net, stripes(128, shape))
 
 
 MINIMALISTIC = functools.partial(kzoo.MobileNetV3Small, minimalistic=True)

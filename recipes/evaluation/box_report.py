@@ -31,7 +31,7 @@ from kzoo.recipes.task import FLOAT, INT8, Report, Run
 
 GALLERY = 12  # images shown, three times each
 SHOWN = 0.4  # the least score that is drawn
-SIDE = 300  # px of a drawn image
+SIDE = 300  # px of the longer side of a drawn image
 NAMED = 10  # classes whose lines have names, the worst
 GREY, BLUE, GREEN = "#9aa5b8", "#2458d3", "#1b7f4b"
 
@@ -201,7 +201,7 @@ def triples(split: SplitEvaluation, labels: Sequence[str]) -> str:
             draw_boxes(example.path, found[i].above(SHOWN), labels, SIDE)
             for found in split.predictions.values()
         ]
-        gap = np.full((SIDE, 6, 3), 255, "uint8")
+        gap = np.full((len(drawn[0]), 6, 3), 255, "uint8")
         strip = np.concatenate([drawn[0], gap, drawn[1], gap, drawn[2]], axis=1)
         name = html.escape(example.path.name)
         rows.append(

@@ -16,6 +16,7 @@ from kzoo.recipes.data.images import (
     read_image,
     to_rgb,
     upright,
+    upright_size,
 )
 from kzoo.recipes.evaluation.box_metrics import BoxErrors
 from kzoo.recipes.prediction import label_of
@@ -37,18 +38,24 @@ def read_upright(path: Source) -> Image.Image:
         return to_rgb(upright(image))
 
 
+def fitting(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return (H, W) of an image of `size` when its longer side has `side` px."""
+    height, width = (max(1, round(length * side / max(size))) for length in size)
+    return height, width
+
+
 def draw_boxes(
     image: Source | Image.Image, found: Detections, labels: Sequence[str] | None, side: int = 0,
     *, colour: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The image with its boxes (in [0, 1]) and what is in them, uint8 (H, W, 3).
 
-    With `side` it is stretched to a square. A class has its own colour unless one is given.
+    With `side` its longer side has so many px. A class has its own colour unless one is given.
     """
     if not isinstance(image, Image.Image):
-        image = Image.fromarray(read_image(image, side))
+        image = Image.fromarray(read_image(image, fitting(upright_size(image), side)))
     elif side:
-        image = image.resize((side, side))
+        image = image.resize(fitting((image.height, image.width), side)[::-1])
     image = image.copy()
     pen = ImageDraw.Draw(image)
     width = max(2, round(min(image.size) / 150))

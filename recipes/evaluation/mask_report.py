@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kzoo.recipes.data.images import read_image
+from kzoo.recipes.data.images import read_image, upright_size
 from kzoo.recipes.data.mask_dataset import MaskDataset
 from kzoo.recipes.data.masks.pairs import Pair, full_mask
-from kzoo.recipes.evaluation.drawings import clear_class, overlay, palette
+from kzoo.recipes.evaluation.drawings import clear_class, fitting, overlay, palette
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import finite, jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
@@ -21,7 +21,7 @@ from kzoo.segmentation.masks import MaskScores, mean, score_masks
 
 MOST_CLASSES = 40  # whose confusion is drawn
 GALLERY = 12  # images shown, four times each
-SIDE = 240  # px of a drawn image
+SIDE = 240  # px of the longer side of a drawn image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,12 +125,13 @@ def strips(
     rows, clear = [], clear_class(labels)
     for i in chosen:
         path = split.examples[i].image
-        image = read_image(path, SIDE)
+        image = read_image(path, fitting(upright_size(path), SIDE))
         masks = (truth[i], *(found[i] for found in split.predictions.values()))
         shown = [image, *(overlay(image, mask, clear=clear) for mask in masks)]
         caption = f"{html.escape(path.name)}: mean IoU of int8 {number(iou[i])}"
+        strip = np.concatenate(shown, 1)
         rows.append(
-            f'<figure><img style="max-width:{4 * SIDE}px" src="{jpeg(np.concatenate(shown, 1))}" '
+            f'<figure><img style="max-width:{strip.shape[1]}px" src="{jpeg(strip)}" '
             f'alt="{html.escape(path.name)}" loading="lazy"><figcaption>{caption}</figcaption>'
             "</figure>"
         )

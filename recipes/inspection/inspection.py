@@ -30,6 +30,7 @@ from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.data.packed import is_packed, read_index
 from kzoo.recipes.data.splits import NAMES
 from kzoo.recipes.data.text import Issue
+from kzoo.recipes.inspection.aspect import aspect_remark
 from kzoo.sizes import Size, height_width, mean_side, simplest, size_text
 
 TASKS = ("classify", "detect", "multilabel", "segment")
@@ -51,6 +52,7 @@ OF_A_CLASS = {  # what is counted
     "classify": "images", "detect": "objects", "multilabel": "images with it",
     "segment": "images with it",
 }  # fmt: skip
+ASPECT_COUNTS = ("detect",)  # tasks of which tests/bench/aspect.py has measured it
 LARGEST_SIZE = 1024  # px, of what is advised
 SHOWN_ISSUES = 20
 FIRST_ISSUES = 5  # that a run shows
@@ -303,7 +305,8 @@ def summary(dataset: Any, data: str | Path, task: str, size: Size) -> str:
     if task == "detect":
         found = inspect_dataset(dataset, Path(data), task, size)
         lines += [line for line in found.sizes() if line.startswith("objects")]
-        lines += [f"To do: {line}" for line in found.advice if "smaller than" in line]
+        told = ("smaller than", "squashes")
+        lines += [f"To do: {line}" for line in found.advice if any(x in line for x in told)]
     return "\n".join(lines)
 
 
@@ -347,6 +350,9 @@ def advice(found: Inspection) -> Iterator[str]:
             f"Half of the images have sides of {np.median(sides):.0f} px or less: a --size of "
             f"{size_text(found.size)} only enlarges them, a smaller one is faster."
         )
+    remark = aspect_remark([item.size for item in found.items], found.size)
+    if remark and found.task in ASPECT_COUNTS:
+        yield remark
     if not found.splits["test"]:
         yield (
             "There is no test split (a folder test/, a column or a list): the final figures of a "

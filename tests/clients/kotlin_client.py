@@ -7,8 +7,9 @@ of this machine. Android, CameraX and LiteRT are stubs (android_stubs/): signatu
 with enough inside to run the app's own functions. What is run is
 
 - Resample.kt on photos that shrink, grow and are transparent, against Pillow, to the bit;
-- Task.kt of a classifier, a detector, one with TFLite_Detection_PostProcess, a segmenter and one
-  that ends in its mask, on the outputs of their files, against what `Runner` makes of them;
+- Task.kt of a classifier, a detector, one with TFLite_Detection_PostProcess, a segmenter, one that
+  ends in its mask, and a detector and a segmenter of an input that is no square, on the outputs of
+  their files, against what `Runner` makes of them;
 - Tiles.kt, with the detector of bright squares that tests/test_tiles.py has, against
   kzoo.detection.tiles.
 
@@ -26,19 +27,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 from arm_client import cache  # noqa: E402
-from conftest import CLASSES, SIDE, gratings  # noqa: E402
+from conftest import CLASSES  # noqa: E402
 from test_tiles import bright_squares  # noqa: E402
-from zoo_files import zoo_files  # noqa: E402
+from zoo_files import WIDE, detector, segmenter, stripes, zoo_files  # noqa: E402
 
+import kzoo  # noqa: E402
 from kzoo.detection.detector import at_own_size  # noqa: E402
 from kzoo.recipes.programs.android_folder import DETECTION_THRESHOLD, SOURCES, android  # noqa: E402
-from kzoo.tflite import BoxOutputs, Metadata, Runner, SegmenterOutput, audit  # noqa: E402
+from kzoo.tflite import BoxOutputs, Metadata, Runner, SegmenterOutput, audit, convert  # noqa: E402
 
 COMPILER = "kotlin-compiler@2.4.20"
 LABELS = [f"stripes {i}" for i in range(CLASSES)]
@@ -48,6 +51,14 @@ NETS = {  # of zoo_files: the metadata that a run would have written
     "ssdlite_op": None,
     "lraspp": Metadata(labels=tuple(LABELS), outputs=SegmenterOutput("none")),
     "lraspp_mask": None,
+    "ssdlite_wide": None,  # of 64 x 96 px
+    "lraspp_wide": Metadata(labels=tuple(LABELS), outputs=SegmenterOutput("none")),
+}
+
+
+WIDE_NETS = {
+    "ssdlite_wide": lambda: detector(WIDE),
+    "lraspp_wide": lambda: segmenter(kzoo.LRASPP, WIDE),
 }
 
 
@@ -60,6 +71,7 @@ def main() -> None:
     jars = compiler(given.compiler)
     only = tuple(dict.fromkeys(net.split("_")[0] for net in given.only))
     files = {net: file for net, form, file in zoo_files(given.files, only) if form == "int8"}
+    files |= wide_files(given.files)
     with tempfile.TemporaryDirectory() as folder:
         for net in given.only:
             app = made(Path(folder) / net, files[net], net)
@@ -69,6 +81,17 @@ def main() -> None:
             if net == "ssdlite":
                 print(f"tiles: {tiling(classes, jars, Path(folder))} objects as kzoo finds them")
             print(f"{net}: {reading(app, classes, jars, files[net])}", flush=True)
+
+
+def wide_files(folder: Path) -> dict[str, Path]:
+    """int8 files of a detector and a segmenter whose input is no square, made where missing."""
+    files = {}
+    for net, make in WIDE_NETS.items():
+        files[net] = folder / f"{net}_int8.tflite"
+        if not files[net].is_file():
+            keras.utils.set_random_seed(0)
+            convert(make(), files[net], calibration=stripes(100, WIDE))
+    return files
 
 
 def compiler(folder: Path) -> Path:
@@ -138,8 +161,8 @@ def resampling(classes: Path, jars: Path, folder: Path) -> int:
         names.append(folder / f"{i}.argb")
         names[-1].write_bytes(np.array([width, height], "<i4").tobytes() + order.tobytes())
         photo = Image.fromarray(pixels[..., :3])
-        wanted.append(np.asarray(photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
-    java(check_class(classes), ["resample", SIDE, SIDE, *names], [classes, *stdlib(jars)])
+        wanted.append(np.asarray(photo.resize((WIDE[1], WIDE[0]), Image.Resampling.BILINEAR)))
+    java(check_class(classes), ["resample", WIDE[1], WIDE[0], *names], [classes, *stdlib(jars)])
     for name, values in zip(names, wanted, strict=True):
         found = np.fromfile(f"{name}.out", np.uint8).reshape(values.shape)
         np.testing.assert_array_equal(found, values)
@@ -193,7 +216,7 @@ def reading(app: Path, classes: Path, jars: Path, file: Path) -> str:
         names = [outputs.boxes, outputs.scores]
     elif hasattr(outputs, "order"):
         names = list(outputs.order)
-    images = gratings(4, seed=3)[0]
+    images = stripes(4, runner.input.shape[1:], seed=3)
     for image in images:
         values = runner(image)
         values = values if isinstance(values, dict) else {names[0]: values}
@@ -205,7 +228,8 @@ def reading(app: Path, classes: Path, jars: Path, file: Path) -> str:
         lines = [line.split("\t") for line in page.splitlines()]
         told += len(lines)
         if len(names) > 1:
-            objects(lines, runner.detect([image], score_threshold=DETECTION_THRESHOLD)[0])
+            wanted = runner.detect([image], score_threshold=DETECTION_THRESHOLD)[0]
+            objects(lines, wanted, image.shape[:2])
         elif len(found.outputs[0].shape) == 2:
             classes_of(lines, values[names[0]].reshape(-1))
         else:
@@ -222,7 +246,7 @@ def classes_of(lines: list[list[str]], scores: np.ndarray) -> None:
     np.testing.assert_allclose([float(line[1]) for line in lines], scores[order], atol=1e-5)
 
 
-def objects(lines: list[list[str]], wanted: Any) -> None:
+def objects(lines: list[list[str]], wanted: Any, size: tuple[int, int]) -> None:
     """The same objects, in any order among equal scores; boxes in shares against pixels."""
     most = min(20, len(wanted.scores))
     np.testing.assert_allclose(
@@ -230,7 +254,7 @@ def objects(lines: list[list[str]], wanted: Any) -> None:
         sorted(np.asarray(wanted.scores).tolist())[::-1][:most],
         atol=1e-5,
     )
-    boxes = np.asarray(wanted.boxes) / SIDE
+    boxes = np.asarray(wanted.boxes) / np.tile(size, 2)
     for line in lines:
         box = np.array([float(value) for value in line[2:]])
         near = np.abs(np.clip(box, 0, 1) - np.clip(boxes, 0, 1)).max(-1)

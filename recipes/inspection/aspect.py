@@ -1,0 +1,54 @@
+"""Whether the input of a net squashes most images, and which size would not."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kzoo.recipes.inputs import LEAST_SIDE
+from kzoo.sizes import Size, height_width, mean_side, simplest, size_text
+
+SQUASHED = 1.15  # how many times an aspect may be another before it is told
+ALIKE, MOST = 1.1, 0.5  # of one aspect are images this near to it; so many of them count
+STEP = 16  # px
+
+
+def aspect_remark(sizes: Sequence[tuple[int, int]], size: Size) -> str | None:
+    """Return what to say of images of these (height, width) that a net of `size` squashes.
+
+    None where most of them have about the net's aspect, or no aspect in common.
+    """
+    known = [math.log(width / height) for height, width in sizes if height and width]
+    if not known:
+        return None
+    middle, (height, width) = float(np.median(known)), height_width(size)
+    share = float(np.mean(np.abs(np.array(known) - middle) < math.log(ALIKE)))
+    if share < MOST or abs(middle - math.log(width / height)) < math.log(SQUASHED):
+        return None
+    aspect = math.exp(middle)
+    shape = f"{aspect:.2f} times as wide as high" if aspect > 1 else (
+        f"{1 / aspect:.2f} times as high as wide"
+    )  # fmt: skip
+    return (
+        f"{share:.0%} of the images are about {shape}, and the input of {width} x {height} px "
+        f"squashes them: --size {size_text(size_of_aspect(size, aspect))} keeps their shapes at "
+        "about the same cost."
+    )
+
+
+def size_of_aspect(size: Size, aspect: float) -> Size:
+    """Return a size of about the same area and of another width / height, in multiples of 16."""
+    side = mean_side(size)
+    sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
+    choices = [
+        {max(LEAST_SIDE, STEP * round_(length / STEP)) for round_ in (math.floor, math.ceil)}
+        for length in sides
+    ]
+
+    def far(pair: tuple[int, int]) -> float:
+        height, width = pair
+        area = abs(math.log(height * width / side**2))
+        return area + abs(math.log(width / height / aspect))
+
+    return simplest(*min(itertools.product(*choices), key=far))
