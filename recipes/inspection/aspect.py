@@ -41,14 +41,14 @@ def size_of_aspect(size: Size, aspect: float) -> Size:
     """Return a size of about the same area and of another width / height, in multiples of 16."""
     side = mean_side(size)
     sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
-    choices = [
-        {max(LEAST_SIDE, STEP * round_(length / STEP)) for round_ in (math.floor, math.ceil)}
+    heights, widths = (
+        [max(LEAST_SIDE, STEP * round_(length / STEP)) for round_ in (math.floor, math.ceil)]
         for length in sides
-    ]
+    )
 
     def far(pair: tuple[int, int]) -> float:
         height, width = pair
         area = abs(math.log(height * width / side**2))
         return area + abs(math.log(width / height / aspect))
 
-    return simplest(*min(itertools.product(*choices), key=far))
+    return simplest(*min(itertools.product(heights, widths), key=far))
