@@ -102,7 +102,6 @@ VARIANTS = {
     "normalized, batch 16, mixing": dataclasses.replace(
         NORMALIZED, batch=16, augment=Augment(mixing=BOTH)
     ),
-    "normalized, mixing": dataclasses.replace(NORMALIZED, augment=Augment(mixing=BOTH)),
     "normalized, 192 px": dataclasses.replace(NORMALIZED, size=6 / 7, epochs=4 / 3),
 }
 
