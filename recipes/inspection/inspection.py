@@ -52,7 +52,7 @@ OF_A_CLASS = {  # what is counted
     "classify": "images", "detect": "objects", "multilabel": "images with it",
     "segment": "images with it",
 }  # fmt: skip
-ASPECT_COUNTS = ("detect",)  # tasks of which tests/bench/aspect.py has measured it
+ASPECT_COUNTS = ("detect",)  # tasks whose runs tell of images that the input squashes
 LARGEST_SIZE = 1024  # px, of what is advised
 SHOWN_ISSUES = 20
 FIRST_ISSUES = 5  # that a run shows
