@@ -46,7 +46,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import TrainingStage, balanced, features, split_at
+from kzoo.recipes.training.stages import TrainingStage, TransferStages, balanced, features, split_at
 from kzoo.recipes.training.teacher import WEIGHT, load_teacher
 from kzoo.recipes.training.tfmot_engine import (
     HISTORY,
@@ -99,11 +99,10 @@ def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Mo
     return model
 
 
-@dataclasses.dataclass(frozen=True)
-class Stages:
+class Stages(TransferStages):
     """The stages of a run."""
 
-    run: Run
+    rates = (HEAD_LEARNING_RATE, QAT_LEARNING_RATE)
 
     @property
     def pretrained(self) -> bool:
@@ -126,7 +125,7 @@ class Stages:
         return [
             TrainingStage(head, self.head),
             TrainingStage(whole, functools.partial(self.whole, teacher=self.teacher())),
-            TrainingStage(qat, self.int8, quantized=True),
+            TrainingStage(qat, self.fit, quantized=True),
         ]
 
     def stage(
@@ -221,10 +220,6 @@ class Stages:
         smaller = scaled(config.size, config.train_scale, multiple=16, least=LEAST_SIDE)
         sides = zip(height_width(config.size), height_width(smaller), strict=True)
         return simplest(*map(min, sides))
-
-    def int8(self, int8: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
-        """Train the quantized network, taught by the float one."""
-        return self.fit(int8, stage, fit)
 
     def fit(
         self, net: keras.Model, stage: Stage, fit: Any, **options: Any

@@ -33,7 +33,7 @@ from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.box_anchors import anchor_report, aspect_of, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import TrainingStage, transfer_stages
+from kzoo.recipes.training.stages import TransferStages
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.sizes import height_width
 from kzoo.tflite import Comparison, compare, convert
@@ -113,17 +113,10 @@ def loaded(config: Config, dataset: BoxDataset, **maps: Any) -> tuple[Detector, 
     return detector, weights.new
 
 
-@dataclasses.dataclass(frozen=True)
-class Stages:
+class Stages(TransferStages):
     """The stages of a run."""
 
-    run: Run
-
-    def all(self) -> list[TrainingStage]:
-        return transfer_stages(
-            self.run.config, self.stage, head=self.head, whole=self.whole, qat=self.fit,
-            rates=(HEAD_LEARNING_RATE, QAT_LEARNING_RATE),
-        )  # fmt: skip
+    rates = (HEAD_LEARNING_RATE, QAT_LEARNING_RATE)
 
     def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
         """Return a stage whose best epoch has the highest mAP on the validation images."""
@@ -132,12 +125,6 @@ class Stages:
             name, epochs, learning_rate, metric="val_map", patience=config.patience,
             **config.of_stages, **options,
         )  # fmt: skip
-
-    def head(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
-        """Train the new layers alone."""
-        for layer in detector.layers:
-            layer.trainable = not layer.name.startswith("row")
-        return self.fit(detector, stage, fit)
 
     def whole(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
         """Train the whole network. Pretrained batch normalization keeps its statistics.

@@ -38,7 +38,7 @@ from kzoo.recipes.evaluation.classification.label_report import (
 from kzoo.recipes.prediction import open_model
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import TrainingStage, transfer_stages
+from kzoo.recipes.training.stages import TrainingStage, TransferStages
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.sizes import Size
 from kzoo.tflite import Comparison, Metadata, compare, convert
@@ -111,10 +111,7 @@ class Stages(classify.Stages):
         return self.run.config.size
 
     def all(self) -> list[TrainingStage]:
-        return transfer_stages(
-            self.run.config, self.stage, head=self.head, whole=self.whole, qat=self.int8,
-            rates=(classify.HEAD_LEARNING_RATE, classify.QAT_LEARNING_RATE),
-        )  # fmt: skip
+        return TransferStages.all(self)
 
     def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
         """Return a stage whose best epoch has the highest mean average precision."""

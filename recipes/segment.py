@@ -6,7 +6,6 @@ PHOTOS has images/ and masks/, or train/ and val/ of those, or COCO json files. 
 with model.keras, model.tflite, labels.txt and report.html; killed, the same command goes on.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -30,7 +29,7 @@ from kzoo.recipes.evaluation.segment_files import mask_predictor, predict_masks
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import TrainingStage, transfer_stages, unfreeze
+from kzoo.recipes.training.stages import TransferStages, unfreeze
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.segmentation.losses import MeanIoU, PixelAccuracy
 from kzoo.segmentation.masks import VOID, MaskScores, mask_at
@@ -105,17 +104,10 @@ def assembled(config: Config, dataset: MaskDataset, *, fine: bool) -> keras.Mode
     return net
 
 
-@dataclasses.dataclass(frozen=True)
-class Stages:
+class Stages(TransferStages):
     """The stages of a run."""
 
-    run: Run
-
-    def all(self) -> list[TrainingStage]:
-        return transfer_stages(
-            self.run.config, self.stage, head=self.head, whole=self.whole, qat=self.fit,
-            rates=(HEAD_LEARNING_RATE, QAT_LEARNING_RATE),
-        )  # fmt: skip
+    rates = (HEAD_LEARNING_RATE, QAT_LEARNING_RATE)
 
     def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
         """Return a stage whose best epoch has the highest mean IoU on the validation images."""
@@ -131,12 +123,6 @@ class Stages:
             **config.of_stages,
             **options,
         )
-
-    def head(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
-        """Train the new layers alone."""
-        for layer in net.layers:
-            layer.trainable = not layer.name.startswith("row")
-        return self.fit(net, stage, fit)
 
     def whole(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train the whole network, pretrained batch norms with the statistics of these images."""

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from kzoo.files import replacing, save_model, write_json
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import progress
 from kzoo.recipes.data.augment import Batches, Epoch
+from kzoo.recipes.task import Run
 from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import Advance, StageDisplay
@@ -49,29 +50,47 @@ class TrainingStage:
     quantized: bool = False  # whether it trains the int8 model
 
 
-def transfer_stages(
-    config: Any, stage: Callable[..., Stage], *, head: Any, whole: Any, qat: Any,
-    rates: tuple[float, float],
-) -> list[TrainingStage]:  # fmt: skip
-    """Return the stages of a model with a new head: the head, all of it, all of it in int8.
+@dataclasses.dataclass(frozen=True)
+class TransferStages:
+    """The stages of a model with a new head: the head, all of it, all of it in int8.
 
-    config: a run's options. stage: (name, epochs, learning rate, **options) -> Stage.
-    head, whole, qat: what trains each, as of `TrainingStage`.
-    rates: learning rates of the head and of the int8 model; `config` has that of the whole.
+    A task says what a `stage` is and how `fit` trains a model, and what else `whole` needs.
     """
-    head_epochs = config.head_epochs if config.weights != "none" else 0
-    return [
-        TrainingStage(stage("head", head_epochs, rates[0], title="the new head"), head),
-        TrainingStage(
-            stage("whole", config.epochs, config.learning_rate, title="the whole network",
-                  ema=config.ema),
-            whole,
-        ),
-        TrainingStage(
-            stage("qat", config.qat_epochs, rates[1], title="quantization-aware training", cost=2),
-            qat, quantized=True,
-        ),
-    ]  # fmt: skip
+
+    run: Run
+    rates: ClassVar[tuple[float, float]]  # of the head and of int8; the config has the whole's
+
+    def all(self) -> list[TrainingStage]:
+        """Return the stages in their order, those without epochs too."""
+        config, (head_rate, int8_rate) = self.run.config, self.rates
+        head_epochs = config.head_epochs if config.weights != "none" else 0
+        head = self.stage("head", head_epochs, head_rate, title="the new head")
+        whole = self.stage(
+            "whole", config.epochs, config.learning_rate, title="the whole network", ema=config.ema
+        )
+        int8 = self.stage(
+            "qat", config.qat_epochs, int8_rate, title="quantization-aware training", cost=2
+        )
+        return [
+            TrainingStage(head, self.head),
+            TrainingStage(whole, self.whole),
+            TrainingStage(int8, self.fit, quantized=True),
+        ]
+
+    def stage(self, name: str, epochs: int, learning_rate: float, **options: Any) -> Stage:
+        raise NotImplementedError
+
+    def head(self, net: Any, stage: Stage, fit: Any) -> tuple[Any, list[Row]]:
+        """Train the new layers alone."""
+        for layer in net.layers:
+            layer.trainable = not layer.name.startswith("row")
+        return self.fit(net, stage, fit)
+
+    def whole(self, net: Any, stage: Stage, fit: Any) -> tuple[Any, list[Row]]:
+        raise NotImplementedError
+
+    def fit(self, net: Any, stage: Stage, fit: Any) -> tuple[Any, list[Row]]:
+        raise NotImplementedError
 
 
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
