@@ -16,7 +16,9 @@ import numpy as np
 from keras import ops
 
 from kzoo.files import replacing
-from kzoo.recipes import classify, pipeline
+from kzoo.recipes import pipeline
+from kzoo.recipes.classify import Stages as ClassifierStages
+from kzoo.recipes.classify import build
 from kzoo.recipes.configs import MultilabelConfig as Config
 from kzoo.recipes.data.augment import Batches
 from kzoo.recipes.data.class_dataset import Split
@@ -101,7 +103,7 @@ LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
 }
 
 
-class Stages(classify.Stages):
+class Stages(ClassifierStages):
     """The stages of a classifier's run, with the loss and metric of label sets."""
 
     normalizes_kernels = False  # nor smaller training images: neither was measured here
@@ -184,7 +186,7 @@ TASK = register_task(
         read=read_label_sets,
         read_test=read_label_sets_test,
         sources=lambda split: split.paths,
-        build=partial(classify.build, activation="sigmoid"),
+        build=partial(build, activation="sigmoid"),
         stages=lambda run: Stages(run).all(),
         float_copy=lambda run, model: copy_in_float32(model),
         write_file=write_file,
