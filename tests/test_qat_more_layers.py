@@ -83,6 +83,19 @@ def test_in_the_file_it_is_int8(middle, tmp_path):
     assert np.abs(Runner(file)(seen) - simulated).max() < 2.5 * np.ptp(simulated) / 255
 
 
+@pytest.mark.backend
+def test_equal_activations_of_a_tensor_become_one():
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, name="first")(image)
+    both = [layers.DepthwiseConv2D(3)(layers.ReLU(name=name)(x)) for name in ("one", "two")]
+    model = randomized(keras.Model(image, layers.Add()([*both, layers.Cropping2D(1)(x)])))
+    int8 = kzoo.quantize(model, calibration=images(16, size=16))
+    assert [x.name for x in int8.layers if "two" in x.name] == []
+    seen = images(8, size=16, seed=1).astype("float32")
+    y, z = (keras.ops.convert_to_numpy(m.predict_on_batch(seen)) for m in (model, int8))
+    assert decibels(y, z) > 25
+
+
 # Why: TFLite has no operator for it.
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes the files")
 def test_what_has_no_int8_form_is_named_and_goes_in_float(tmp_path):

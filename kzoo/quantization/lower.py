@@ -18,13 +18,30 @@ from kzoo.quantization.rules.scale_folding import carry_gains
 
 def lower(graph: Graph, *, hard_swish: str, bytes_in: bool) -> Graph:
     """All rewrites in their order. `bytes_in`: inputs that are rescaled hold bytes, 0 to 255."""
-    rules: list[Rule] = [spell_hard_sigmoid, spell_hard_swish, open_gates, HARD_SWISH[hard_swish]]
-    rules += [split_silu, fold_back]
+    rules: list[Rule] = [join_equal, spell_hard_sigmoid, spell_hard_swish, open_gates]
+    rules += [HARD_SWISH[hard_swish], split_silu, fold_back]
     if bytes_in:
         rules += [absorb_input]
     for rule in rules:
         graph = rewrite(graph, rule)
     return as_depthwise(carry_gains(fold_forward(graph)))
+
+
+def join_equal(op: Op, run: Rewrite) -> Result:
+    """Activations of the same tensor, as NASNet has them, become one.
+
+    TensorFlow's converter joins them too. Where each had a range of its own, it then leaves their
+    operator in float.
+    """
+    if isinstance(op, Activation):
+        for other in run.done.values():
+            if not isinstance(other, Activation) or other.inputs != op.inputs:
+                continue
+            if (other.function, other.keep_float) == (op.function, op.keep_float):
+                run.users[op.name] += run.users[other.name]
+                run.users[op.inputs[0]] -= 1
+                return other.name
+    return (op,)
 
 
 # Spelling: other ways to write a hard sigmoid or a hard-swish.
