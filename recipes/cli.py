@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import io
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if limit_gb() is None:
                 return run(command, options, traceback)
             code = in_child(lambda: run(command, options, traceback))
+            if code == -signal.SIGTERM:
+                print("kzoo: stopped. The same command resumes a training.", file=sys.stderr)
+                return 128 + signal.SIGTERM
             if code < 0:  # of the parent alone: the child is gone
                 print(remarks() * traceback + f"kzoo: {advice(limit_gb())}", file=sys.stderr)
             return code if code >= 0 else 1

@@ -95,6 +95,8 @@ def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
         ("import os; os.abort()", 1,
          r"kzoo: memory ran out\. .* limited to 3\.0 GB \(ulimit -v\).*--batch-size.*\n"),
         ("raise ValueError('wrong')", 1, "kzoo: wrong\n"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143,
+         r"kzoo: stopped\. The same command resumes a training\.\n"),
         ("return 'done'", 0, ""),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ import kzoo
 from kzoo.recipes.cli import main
 from kzoo.recipes.programs import plan as programs
 from kzoo.recipes.programs.plan import Ask, Plan, plan, reading_speed, training_speed
+from kzoo.recipes.programs.planned_tasks import classifier_train_size
 from kzoo.recipes.training.memory import output_numbers
 
 
@@ -68,6 +69,11 @@ def test_a_classifier_is_trained_on_smaller_images(monkeypatch):
     assert found.outputs == output_numbers(net)
     assert "64 px, 4 classes" in str(found)
     assert "trained on images of 48 px" in str(found)
+
+
+def test_a_hybrid_is_trained_at_its_one_size():
+    ask = Ask(model="mobilenet_v4_hybrid_medium", size=224, classes=3)
+    assert classifier_train_size(ask) == 224
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,17 @@ def edges(module: str) -> set[str]:
     return (found & MODULES.keys()) - {module}
 
 
+def test_a_recipe_is_imported_from_its_file():
+    """`from kzoo.recipes import classify` is the function, and imports all of recipes for it."""
+    functions = {"classify", "detect", "multilabel", "segment"}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "kzoo.recipes":
+                found = functions & {alias.name for alias in node.names}
+                where = f"{module}:{node.lineno}"
+                assert not found, f"{where}: from kzoo.recipes.{found.pop()} import ..."
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if "__main__" not in module])
 def test_imports_go_down(module):
     own = floor_of(module)

@@ -11,7 +11,7 @@ import numpy as np
 
 import kzoo
 from kzoo.recipes.classify import MARGIN as CLASSIFY_MARGIN
-from kzoo.recipes.classify import TASK, Stages
+from kzoo.recipes.classify import TASK, Stages, of_any_size
 from kzoo.recipes.configs import ClassifyConfig, DetectConfig, PlanConfig, SegmentConfig
 from kzoo.recipes.data.augment import Augment, Batches, Epoch
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
@@ -48,7 +48,8 @@ def classifier(ask: PlanConfig) -> keras.Model:
 
 def classifier_train_size(ask: PlanConfig) -> Size:
     config = ClassifyConfig(data="", model=ask.model, size=ask.size)
-    return Stages(Run(TASK, vars(config), None, Path(), config)).train_size
+    size = Stages(Run(TASK, vars(config), None, Path(), config)).train_size
+    return size if size == ask.size or of_any_size(classifier(ask), size) else ask.size
 
 
 def detector(ask: PlanConfig) -> keras.Model:

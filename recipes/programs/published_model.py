@@ -53,8 +53,10 @@ def published_model(
 
     name: of `kzoo.list_models()`, or ssdlite320, lraspp or deeplabv3.
     weights: "imagenet" and the like; None for the usual ones. size: of the square image, in px;
-        None for that of the weights. Raises ValueError and ConnectionError as `weights=` does, and
-    ValueError for another shape than a square.
+        None for that of the weights.
+
+    Raises ValueError and ConnectionError as `weights=` does, and ValueError for another shape than
+    a square.
     """
     if not (size is None or is_whole(size)):
         raise ValueError(
