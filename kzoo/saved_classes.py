@@ -23,6 +23,8 @@ CLASSES = {
     "Gate": "kzoo.quantization.layers",
     "LabelLoss": "kzoo.recipes.multilabel",
     "MeanIoU": "kzoo.segmentation.losses",
+    "NormedConv2D": "kzoo.recipes.training.frozen_norms",
+    "NormedDepthwiseConv2D": "kzoo.recipes.training.frozen_norms",
     "PixelAccuracy": "kzoo.segmentation.losses",
     "QuantConv2D": "kzoo.quantization.layers",
     "QuantConv2DTranspose": "kzoo.quantization.layers",

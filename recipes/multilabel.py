@@ -107,6 +107,7 @@ class Stages(ClassifierStages):
     """The stages of a classifier's run, with the loss and metric of label sets."""
 
     normalizes_kernels = False  # nor smaller training images: neither was measured here
+    why_full_size = None
 
     @property
     def train_size(self) -> Size:

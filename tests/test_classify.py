@@ -45,7 +45,7 @@ def test_a_teacher_of_other_classes_or_sizes_is_refused(tmp_path):
     assert load_teacher(str(file), ["a", "b"], 32).output_shape == (None, 2)
     with pytest.raises(ValueError, match=r"has other classes: outputs of shape \(2,\)"):
         load_teacher(str(file), ["a", "b", "c"], 32)
-    with pytest.raises(ValueError, match="takes images of 32 x 32 px, this run of 64 x 64"):
+    with pytest.raises(ValueError, match="takes images of 32 px, this run of 64 px"):
         load_teacher(str(file), ["a", "b"], 64)
     (tmp_path / "labels.txt").write_text("b\na\n")
     with pytest.raises(ValueError, match=r"has other classes: b, a\. The data have a, b"):

@@ -227,7 +227,6 @@ def test_weights_that_are_not_finite_are_refused():
         kzoo.quantize(net, calibration=images)
 
 
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_models_of_two_inputs_are_refused_before_anything_is_computed(tmp_path):
     left, right = keras.Input((32, 32, 3), name="left"), keras.Input((32, 32, 3), name="right")
     model = keras.Model([left, right], layers.Conv2D(4, 3)(left + right), name="stereo")
@@ -240,6 +239,7 @@ def test_models_of_two_inputs_are_refused_before_anything_is_computed(tmp_path):
         image_shape(model, None)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_a_model_that_keras_has_quantized_is_refused():
     net = scaled_net()
     net.quantize("int8")

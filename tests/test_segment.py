@@ -206,7 +206,7 @@ def test_the_stages_share_what_they_decode(scenes, tmp_path):
         ({"head": "fcn"}, "head must be one of lraspp, deeplabv3, deeplabv3+. Received: 'fcn'"),
         ({"output": "png"}, "output must be one of logits, scores, mask. Received: 'png'"),
         ({"epochs": -1}, "epochs must be at least 0. Received: -1"),
-        ({"size": 16}, "size must be at least 32. Received: 16"),
+        ({"size": 16}, "at least 32 each: --size 320 or --size 320x240 (WIDTHxHEIGHT)"),
         ({"zoom": 1.0}, "zoom must be in [0, 1). Received: 1.0"),
         ({"ema": 1.0}, "ema must be in [0, 1); .998 averages about 500 steps. Received: 1.0"),
     ],

@@ -291,7 +291,7 @@ def finished_stage(
 
     The model is kept in `path`, a .keras file, and the history in the .json beside it.
     """
-    record, model = path.with_suffix(".json"), None
+    record = path.with_suffix(".json")
     if not distribute.agreed(path.exists()):
         model, history = train()
         release_freed_memory()
@@ -302,9 +302,7 @@ def finished_stage(
         distribute.together()
     elif display:
         display.show(": done before")
-    if model is None or distribute.devices() > 1:  # it may lie on several devices
-        model = load_model(path)
-    return model, json.loads(record.read_text())
+    return load_model(path), json.loads(record.read_text())
 
 
 def balanced(targets: np.ndarray, classes: int) -> np.ndarray:
