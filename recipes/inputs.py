@@ -67,7 +67,10 @@ def size_given(size: Any, least: int = LEAST_SIDE) -> Size:
 
 
 def require_file(file: str | Path) -> None:
-    """Raise ValueError where there is no such file."""
+    """Raise ValueError where there is no such file, or a folder in its place."""
+    if Path(file).is_dir():
+        run = f", such as {Path(file) / FILE}" if (Path(file) / FILE).is_file() else ""
+        raise ValueError(f"{file} is a folder: name a file in it{run}.")
     if not Path(file).is_file():
         raise ValueError(f"There is no file {str(file)!r}.")
 

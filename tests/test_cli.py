@@ -144,6 +144,9 @@ def test_names_that_the_terminal_cannot_show_do_not_end_a_command(tmp_path):
         (["segment", ".", "--head", "lrasp"], 1),
         (["convert", "a.keras", "b.tflite", "--scheme", "int9"], 1),
         (["audit", "none.tflite"], 1),
+        (["list", "--alpha", "-1"], 1),
+        (["pack", "/none", "packed"], 1),
+        (["weights", "get", "nothing"], 1),
         (["predict", "none", "a.jpg"], 1),
         (["predict", "mobilenet_v9", "a.jpg"], 1),
         (["serve", "none.tflite"], 1),
@@ -205,6 +208,10 @@ def test_the_first_argument_may_be_a_flag(words):
         (["convert", "none", "out.tflite"], "There is no none. Name a run folder or a .keras file"),
         (["convert", __file__, "out.tflite"], "test_cli.py is not a .keras file. Name one"),
         (["audit", "none.tflite"], "There is no file 'none.tflite'"),
+        (["audit", "."], ". is a folder: name a file in it."),
+        (["list", "--alpha", "-1"], "alpha must be a number > 0. Received: -1"),
+        (["list", "--size", "31"], "size must be at least 32 px. Received: 31"),
+        (["pack", "none", "packed"], "There is no none. Name a folder with images"),
         (["predict", "mobilenet_v9", "a.jpg"], "There is no mobilenet_v9. Name a run folder or a"),
         (["predict", "mobilenet_v3_smal", "a.jpg"], "Did you mean 'mobilenet_v3_small'?"),
         (["convert", "lrasp", "a.tflite"], "Did you mean 'lraspp'?"),
@@ -219,6 +226,12 @@ def test_wrong_values_are_refused_in_one_line(words, message, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("kzoo: ")
     assert message in line
+
+
+def test_a_run_in_place_of_its_file(tmp_path, capsys):
+    (tmp_path / "model.tflite").touch()
+    assert main(["audit", str(tmp_path)]) == 1
+    assert f"such as {tmp_path / 'model.tflite'}." in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):

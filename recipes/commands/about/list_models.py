@@ -1,7 +1,9 @@
 """`kzoo list`: the models and their sizes."""
 
 import dataclasses
+import math
 
+from kzoo.recipes.inputs import LEAST_SIDE
 from kzoo.recipes.models import ModelSize, model_sizes
 from kzoo.recipes.options import Command, JsonOptions, option
 
@@ -32,6 +34,10 @@ class ModelTable:
 
 
 def run(options: ListOptions) -> ModelTable:
+    if not 0 < options.alpha < math.inf:
+        raise ValueError(f"alpha must be a number > 0. Received: {options.alpha:g}")
+    if options.size < LEAST_SIDE:
+        raise ValueError(f"size must be at least {LEAST_SIDE} px. Received: {options.size}")
     return ModelTable(options.alpha, options.size, model_sizes(options.alpha, options.size))
 
 

@@ -95,11 +95,12 @@ def listed(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
 
 def got(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
     """Fetch files; those that are here already are only checked. All are tried before it fails."""
+    rows = rows_named(names)
     from kzoo.weights.download import fetch  # imports Keras
 
     folder = Path(options.to) if options.to else None
     entries, faults = [], []
-    for row in rows_named(names):
+    for row in rows:
         try:
             entries.append(Entry(row, fetch(row, folder)))
         except (ConnectionError, ValueError) as error:
@@ -118,12 +119,9 @@ def got(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
 
 def verified(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
     """Check the files that are here; ValueError where one is damaged."""
-    from kzoo.weights.download import fault  # imports Keras
-
     rows = rows_named(names) if names else PUBLISHED
     entries = [Entry(row, path) for row in rows if (path := here(row))]
-    faults = [f"{e.path}: {why}" for e in entries if e.path and (why := fault(e.path, e.weights))]
-    if faults:
+    if faults := faults_of(entries):
         raise ValueError(
             "Not the published files:\n  "
             + "\n  ".join(faults)
@@ -134,6 +132,15 @@ def verified(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
         fetch = f"kzoo weights get {' '.join(names)}"
         raise ValueError(f"Not on this machine: {', '.join(missing)}. Fetch: {fetch}")
     return WeightsTable(tuple(entries), "None of them is on this machine: kzoo weights get NAME")
+
+
+def faults_of(entries: Sequence[Entry]) -> list[str]:
+    """Return what is wrong with files that are here, a line for each that is damaged."""
+    if not entries:
+        return []
+    from kzoo.weights.download import fault  # imports Keras
+
+    return [f"{e.path}: {why}" for e in entries if e.path and (why := fault(e.path, e.weights))]
 
 
 def path(names: Sequence[str], options: WeightsOptions) -> str:

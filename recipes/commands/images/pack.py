@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from kzoo.recipes.configs import BOX_FORMATS
+from kzoo.recipes.inputs import existing
 from kzoo.recipes.options import Command, Options, option
 
 TASKS = ("classify", "detect", "multilabel", "segment")
@@ -33,10 +34,12 @@ class PackOptions(Options):
 
 
 def run(options: PackOptions) -> None:
+    *data, out = map(Path, options.folders)
+    for folder in data:
+        existing(folder, "a folder with images, a CSV file, or a packed folder")
     from kzoo.recipes.data.packed import check, is_packed
     from kzoo.recipes.data.packing import join, pack
 
-    *data, out = map(Path, options.folders)
     if not data:
         found = check(out)
     elif len(data) > 1 or is_packed(data[0]):
