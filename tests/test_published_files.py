@@ -18,7 +18,6 @@ from kzoo.recipes.data.images import read_image
 from kzoo.recipes.detect import Config, build
 from kzoo.recipes.programs.predict_images import predict
 from kzoo.tflite import Metadata, Runner, SegmenterOutput, convert
-from kzoo.tflite.metadata.writing import add_metadata
 from kzoo.weights.batch_norm import MissingStatisticsWarning
 from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor
 from kzoo.weights.readers.tflite_detector import find_head
@@ -153,6 +152,8 @@ def test_the_selfie_segmenter_is_refused(request):
 def test_the_selfie_segmenter_runs_as_a_file(request, tmp_path):
     """A custom operator that LiteRT has; metadata that say how it is fed; one channel as output."""
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    from kzoo.tflite.metadata.writing import add_metadata  # needs flatbuffers, as export does
+
     package = npm_package(request.config, "@mediapipe/selfie_segmentation@0.1.1675465747")
     content = (package / "selfie_segmentation.tflite").read_bytes()
     file = tmp_path / "selfie.tflite"
