@@ -76,7 +76,7 @@ def from_pixels(images: np.ndarray, dtype: str) -> np.ndarray:
         )
     if images.dtype != np.uint8:
         low, high = float(images.min()), float(images.max())
-        if low < 0 or high > 255 or (high <= 1 and np.any(images % 1)):
+        if not (low >= 0 and high <= 255) or (high <= 1 and np.any(images % 1)):
             raise ValueError(
                 f"The file's input is {dtype}: it takes images with values in [0, 255]. "
                 f"Received values in [{low:g}, {high:g}]. Pass the pixels as they are, unscaled."

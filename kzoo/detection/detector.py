@@ -195,7 +195,8 @@ def at_own_size(
         stretched = [stretch(image, size) for image in images]
         found = find(np.stack(stretched)) if stretched else []
         return [one.scaled(*p.shape[:2]) for one, p in zip(found, images, strict=True)]
-    limits = {key: options[key] for key in ("iou_threshold", "max_detections") if key in options}
+    shared = ("iou_threshold", "max_detections", "class_agnostic")
+    limits = {key: options[key] for key in shared if key in options}
     results, grid = [], check_tiles(tiles)
     for image in images:
         (height, width), parts = image.shape[:2], tiles_of(image.shape[:2], grid)

@@ -71,15 +71,17 @@ def along(length: int, n: int) -> list[tuple[tuple[int, int], tuple[float, float
 
 
 def merged(
-    parts: Sequence[Detections], *, iou_threshold: float = 0.55, max_detections: int = 100
-) -> Detections:
+    parts: Sequence[Detections], *, iou_threshold: float = 0.55, max_detections: int = 100,
+    class_agnostic: bool = False,
+) -> Detections:  # fmt: skip
     """Return what several looks at one photo found, in its px: of boxes that overlap the surest."""
     boxes = np.concatenate([part.boxes for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     scores = np.concatenate([part.scores for part in parts])
     keep: list[int] = []
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
+    groups = np.zeros_like(labels) if class_agnostic else labels
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
         keep += own[nms(boxes[own], scores[own], threshold=iou_threshold)].tolist()
     order = sorted(keep, key=lambda i: -scores[i])[:max_detections]
     return Detections(boxes[order], labels[order], scores[order])

@@ -69,6 +69,12 @@ def batched(calibration: Any) -> Iterator[np.ndarray]:
         )
     for batch in calibration:
         images = batch[0] if isinstance(batch, tuple | list) else batch
+        if isinstance(images, dict):
+            raise ValueError(
+                "A calibration batch is an array of images. Received: a dict of "
+                f"{', '.join(map(str, images))}. "
+                'Take the images out: dataset.map(lambda batch: batch["image"]).'
+            )
         yield keras.ops.convert_to_numpy(images).astype(np.float32)
 
 

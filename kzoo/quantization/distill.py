@@ -182,7 +182,7 @@ def distill(
     plain = functional(teacher)
     copy = keras.models.clone_model(keras.Model(plain.input, plain.output, name=teacher.name))
     copy.set_weights(teacher.get_weights())
-    for layer in student.layers:
+    for layer in student._flatten_layers():
         if isinstance(layer, layers_.Dropout):
             layer.rate = 0.0  # the teacher says what comes without
     if layers is None:

@@ -159,10 +159,12 @@ def absorb_input(op: Op, run: Rewrite) -> Result:
         name = pad.inputs[0]
     affine = run.sole(name, Affine)
     image = affine and run.sole(affine.inputs[0], Input)
-    zeros = image and -np.asarray(affine.offset) / affine.scale
+    if not image:
+        return (op,)
+    zeros = -np.asarray(affine.offset) / affine.scale
     if (
-        not image
-        or op.config.get("groups", 1) > 1
+        op.config.get("groups", 1) > 1
+        or np.any(np.asarray(affine.scale) <= 0)  # an input's scale is positive
         or np.mean(zeros) < -0.5
         or np.mean(zeros) > 255.5
     ):

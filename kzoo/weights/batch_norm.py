@@ -111,6 +111,7 @@ def normalize_kernels(model: keras.Model) -> None:
     for norm in batch_norms(model):
         layer = norm.input._keras_history.operation
         alone = len(layer._outbound_nodes) == 1 and id(norm.input) not in ends
+        alone = alone and len(norm._inbound_nodes) == 1
         if not alone or not isinstance(layer, CONVOLUTIONS) or not norm.scale:
             continue
         if layer.activation is not keras.activations.linear:

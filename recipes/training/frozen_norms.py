@@ -70,7 +70,12 @@ def without_frozen_norms(model: keras.Model) -> keras.Model:
     norms that learn stay, and those behind anything but a convolution without bias that feeds them
     alone.
     """
-    norms = {conv.name: norm for norm in model.layers if (conv := convolution_before(norm))}
+    ends = {id(tensor) for tensor in model.outputs}
+    norms = {
+        conv.name: norm
+        for norm in model.layers
+        if (conv := convolution_before(norm)) and id(norm.input) not in ends
+    }
     gone = {norm.name for norm in norms.values()}
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -83,7 +88,9 @@ def without_frozen_norms(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in with_weights(copy):
         own = model.get_layer(layer.name)
-        layer.trainable = own.trainable
+        # A model sets all layers in it: they come after it, each with its own.
+        for one, other in zip(layer._flatten_layers(), own._flatten_layers(), strict=True):
+            one.trainable = other.trainable
         weights = own.get_weights()
         if layer.name in norms:
             factor, offset = factor_and_offset(norms[layer.name])
@@ -99,6 +106,8 @@ def with_weights(model: keras.Model) -> list[keras.layers.Layer]:
 def convolution_before(norm: keras.layers.Layer) -> keras.layers.Layer | None:
     """Return the convolution that a frozen batch norm can be part of; None for other layers."""
     if not isinstance(norm, keras.layers.BatchNormalization) or norm.trainable:
+        return None
+    if len(norm._inbound_nodes) != 1:  # called twice
         return None
     conv = norm.input._keras_history.operation
     plain = (

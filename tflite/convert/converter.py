@@ -151,7 +151,7 @@ def labels_file(out: Path, text: str) -> Path:
     """Return where the labels of `out` go: labels.txt beside it, unless it holds others already."""
     listed = out.with_name("labels.txt")
     before = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else text
-    others = before.split() != text.split()
+    others = before.splitlines() != text.splitlines()
     return out.with_name(f"{out.stem}.labels.txt") if others else listed
 
 

@@ -200,6 +200,8 @@ def measure(
     if sets:
         least = np.asarray(THRESHOLD if thresholds is None else thresholds)
         top_a, top_b = a >= least, b >= least
+    elif scores == "LOGISTIC" and a.shape[-1] == 1:  # the probability of class 1, by pixel
+        top_a, top_b = a[..., 0] > THRESHOLD, b[..., 0] > THRESHOLD
     else:
         top_a, top_b = (a, b) if ids else (a.argmax(-1), b.argmax(-1))
     accuracy = None

@@ -281,5 +281,5 @@ OPERATORS: dict[str, Translate] = {
     "HardSilu": elementwise("hard_swish"),
     "Sigmoid": elementwise("sigmoid"),
     "Silu": elementwise("silu"),
-    "Elu": elementwise("elu"),
+    "Elu": elu,
 }
