@@ -1,16 +1,18 @@
 """CPU time of detectors per image, one thread: the net, decoding and suppression, the whole.
 
-    python tests/bench/detect_speed.py DATA NAME=MODEL.keras... [--images 30] [--rounds 3]
+    python tests/bench/detect_speed.py RUN [--images 20] [--rounds 3]
 
-MODEL are detectors that were trained on DATA (`detect_defaults.py --keep`). The float32 and int8
-files of all take turns on validation images. Writes tests/bench/results/detect_speed.csv: medians,
-and their ratios to the first model in the same number format; absolute times are this machine's.
+RUN is a run of `kzoo detect` with the map at stride 8. The net that it made, and the same one with
+the published maps and anchors, which has its weights but for that map, take turns on validation
+images, as float32 and int8 files. Writes tests/bench/results/detect_speed.csv: medians, and their
+ratios to the published layout in the same number format; absolute times are this machine's.
 "Objects" are decoding, suppression and box voting of all boxes from a score on: .3 is for showing,
-.01 for measuring. Cost: two minutes.
+.01 for measuring. Cost: a minute.
 """
 
 import argparse
 import itertools
+import re
 import statistics
 import tempfile
 import time
@@ -23,8 +25,10 @@ from record import record
 import kzoo
 from kzoo.detection.detections import detections
 from kzoo.detection.detector import Detector
-from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.images import Images
+from kzoo.recipes.detect import Config, loaded
+from kzoo.recipes.evaluation.finished_runs import open_finished
+from kzoo.recipes.task import Run
 from kzoo.tflite import Runner, audit, convert
 from kzoo.weights.saved_model import load_model
 
@@ -41,15 +45,13 @@ def cpu_ms(call: Callable[[], Any]) -> tuple[float, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--images", type=int, default=30)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    dataset = read_boxes(given.data)
-    paths = dict(pair.split("=", 1) for pair in given.models)
-    models = {name: load_model(Path(path)) for name, path in paths.items()}
-    size = next(iter(models.values())).input_shape[1]
+    run = open_finished(given.run)
+    dataset, size, fine = run.dataset, run.size, load_model(run.model)
+    models = {"published": as_published(fine, run), "with a map at stride 8": fine}
     calibration = Images([e.path for e in dataset.train[:CALIBRATION]], size)[:]
     images = Images([e.path for e in dataset.val[: given.images]], size)[:]
     runners: dict[tuple[str, str], Runner] = {}
@@ -81,13 +83,25 @@ def main() -> None:
         base = {key: statistics.median(values) for key, values in times[first, kind].items()}
         ratios = {f"{key.removesuffix('_ms')}_ratio": medians[key] / base[key] for key in medians}
         rows.append({
-            "data": given.data.name, "detector": name, "size_px": size,
+            "data": Path(run.settings["data"]).name, "detector": name, "size_px": size,
             "anchors": len(models[name].anchor_boxes),
             "MACs_M": kzoo.profile(models[name]).macs / 1e6,
             "file": kind, "partitions": partitions[name, kind], "images": len(images),
             **medians, **ratios,
         })  # fmt: skip
     record("detect_speed", rows)
+
+
+def as_published(fine: Detector, run: Run) -> Detector:
+    """Return the detector without its first map, with published anchors."""
+    same = {name: run.settings[name] for name in ("model", "alpha", "size", "loss", "box_loss")}
+    model, _ = loaded(Config(run.settings["data"], weights="none", **same), run.dataset)
+    for layer in model.layers:
+        head = re.fullmatch(r"(boxes|logits)(\d)(_.*)", layer.name)
+        name = f"{head[1]}{int(head[2]) + 1}{head[3]}" if head else layer.name
+        if layer.weights:
+            layer.set_weights(fine.get_layer(name).get_weights())
+    return model
 
 
 def objects(model: Detector, outputs: Any, least: float) -> Any:
