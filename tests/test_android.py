@@ -126,6 +126,16 @@ def test_an_app_that_opens(run):
     assert asset.read_bytes() == again
 
 
+def test_a_folder_of_something_else_stays_as_it_is(run, tmp_path):
+    own = tmp_path / "app"
+    own.mkdir()
+    (own / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"app holds files of something else.*a new folder"):
+        android(run, out=own)
+    assert [path.read_text() for path in own.iterdir()] == ["mine"]
+    assert android(run, out=tmp_path / "new") == android(run, out=tmp_path / "new")
+
+
 def test_the_name_of_the_app(run):
     folder = android(run, run.parent / "a", package="org.flowers.app2", max_results=2)
     assert (folder / "app/src/main/kotlin/org/flowers/app2/MainActivity.kt").is_file()

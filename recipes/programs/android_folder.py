@@ -42,6 +42,7 @@ TUNED = {
 MOST_BOXES = 20
 APP = Path(__file__).with_name("android_app")
 SOURCES = "app/src/main/kotlin"
+CARD = "MODEL_CARD.md"  # written last: it marks a folder that may be written anew
 ASSETS = "app/src/main/assets"
 PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 WORDS_OF_JAVA = frozenset(
@@ -65,8 +66,8 @@ def android(
     tiles: (rows, columns) of a photo that a detector looks at besides the whole of it, for small
         things on large photos. What the camera sees is looked at as a whole.
 
-    Raises ValueError for what is no run, for a name that is no package, and for a file whose input
-    or outputs the app does not read.
+    Raises ValueError for what is no run, for a folder that holds other files than such an app, for
+    a name that is no package, and for a file whose input or outputs the app does not read.
     """
     run = Path(run)
     config = without_paths(read_config(run))
@@ -89,6 +90,11 @@ def android(
     labels = labels_of(run / "model.tflite") or []
     results = results_of(run)
     folder = Path(out) if out else run / "android"
+    if out and folder.exists() and any(folder.iterdir()) and not (folder / CARD).exists():
+        raise ValueError(
+            f"{folder} holds files of something else than an app of kzoo. Name a new folder with "
+            "--out (out=), then copy what you need."
+        )
     assets = folder / ASSETS
     assets.mkdir(parents=True, exist_ok=True)
     with replacing(assets / f"{slug}.tflite") as part:
@@ -124,7 +130,7 @@ def android(
     for place, template in files.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, filled(template, words))
-    write_text(folder / "MODEL_CARD.md", card(found, title, labels, config, results))
+    write_text(folder / CARD, card(found, title, labels, config, results))
     return folder
 
 
