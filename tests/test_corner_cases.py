@@ -1,5 +1,8 @@
 """Graphs and arrays that are allowed and rare: each gave a wrong result without a word."""
 
+import sys
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -7,10 +10,12 @@ from keras import layers
 
 import kzoo
 from kzoo.detection.detections import Detections
+from kzoo.detection.detector import Detector
 from kzoo.detection.tiles import merged
 from kzoo.preprocessing import check_range
 from kzoo.quantization.calibration import batched
 from kzoo.recipes.training.frozen_norms import without_frozen_norms
+from kzoo.tflite import Runner
 from kzoo.tflite.convert.converter import labels_file
 from kzoo.tflite.inspect.compare import measure
 from kzoo.tflite.ports import from_pixels
@@ -132,3 +137,14 @@ def test_dropout_within_a_student_is_turned_off():
 def test_batches_of_dicts_are_refused_by_name():
     with pytest.raises(ValueError, match="a dict of image"):
         list(batched([{"image": IMAGES}]))
+
+
+@pytest.mark.parametrize("kind", [Detector, Runner])
+def test_old_names_of_detect_reach_the_merging_of_tiles(kind, monkeypatch):
+    module = sys.modules[kind.__module__]
+    monkeypatch.setattr(module, "at_own_size", lambda *args: args[-1])
+    port = types.SimpleNamespace(shape=(1, 8, 8, 3))
+    own = types.SimpleNamespace(input_shape=(None, 8, 8, 3), input=port, _find=len)
+    with pytest.warns(DeprecationWarning, match="is now called"):
+        found = kind.detect(own, [], tiles=(2, 2), overlap=0.3, most=5, agnostic=True)
+    assert found == {"iou_threshold": 0.3, "max_detections": 5, "class_agnostic": True}

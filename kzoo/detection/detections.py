@@ -58,10 +58,15 @@ SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@renamed(
-    threshold="score_threshold", overlap="iou_threshold", most="max_detections",
-    agnostic="class_agnostic",
-)  # fmt: skip
+OLD_NAMES = {
+    "threshold": "score_threshold",
+    "overlap": "iou_threshold",
+    "most": "max_detections",
+    "agnostic": "class_agnostic",
+}
+
+
+@renamed(**OLD_NAMES)
 def detections(
     outputs: Mapping[str, np.ndarray],
     anchors: np.ndarray,

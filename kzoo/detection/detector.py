@@ -11,7 +11,7 @@ from keras import layers, ops
 from kzoo.arguments import is_number, renamed, require
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.boxes import match
-from kzoo.detection.detections import Detections, detections
+from kzoo.detection.detections import OLD_NAMES, Detections, detections
 from kzoo.detection.losses import BOX_LOSSES, LOSSES, anchor_weights
 from kzoo.detection.tiles import check_tiles, merged, tiles_of
 from kzoo.preprocessing import stretch
@@ -96,7 +96,7 @@ class Detector(keras.Model):
         self.box_loss_tracker.update_state(box_loss)
         return sum(self.losses, class_loss + box_loss)  # with those of regularizers
 
-    @renamed(threshold="score_threshold", pictures="images")
+    @renamed(pictures="images", **OLD_NAMES)
     def detect(
         self, images: np.ndarray | Sequence[np.ndarray], *, score_threshold: float = 0.4,
         tiles: tuple[int, int] | None = None, **options: Any,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kzoo.arguments import renamed
-from kzoo.detection.detections import Detections
+from kzoo.detection.detections import OLD_NAMES, Detections
 from kzoo.detection.detector import at_own_size
 from kzoo.preprocessing import stretch
 from kzoo.segmentation.masks import mask_at
@@ -89,7 +89,7 @@ class Runner:
         metadata = read_metadata(self.path)
         return metadata.normalization if metadata else (0.0, 1.0)
 
-    @renamed(threshold="score_threshold", pictures="images")
+    @renamed(pictures="images", **OLD_NAMES)
     def detect(
         self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4,
         tiles: tuple[int, int] | None = None, **options: Any,
