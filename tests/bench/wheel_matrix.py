@@ -42,7 +42,11 @@ MATRIX: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "recipes": ("recipes", "", ("kzoo list",)),
     "heic": ("heic", "", ("import pillow_heif",)),
     "large": ("large", "", ("import array_record",)),
+    "tensorboard": ("tensorboard", "", ("import tensorboard",)),
+    "fast": ("fast", "", ("import cv2",)),
     "tfmot": ("tfmot", "tensorflow", ("import tensorflow_model_optimization",)),
+    "keras-cv": ("keras-cv", "tensorflow", ("import keras_cv",)),
+    "keras-hub": ("keras-hub", "tensorflow", ("import keras_hub",)),
     "tensorflow and recipes": ("tensorflow,recipes", "tensorflow", (DRAW, CLASSIFY)),
     "tensorflow, jax and recipes": ("tensorflow,jax,recipes", "jax", (DRAW, CLASSIFY)),
 }
