@@ -64,6 +64,14 @@ def locked(lock: Path, *, busy: str | None = None) -> Iterator[None]:
     yield
 
 
+def require_suffix(path: str | Path, suffix: str) -> None:
+    """Raise ValueError for a file to write that is not named so: it may be another kind of file."""
+    if Path(path).suffix != suffix:
+        raise ValueError(
+            f"The file to write must be named NAME{suffix}. Received: {os.fspath(path)!r}"
+        )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file to, in the same folder; it becomes `path` if the block ends well."""

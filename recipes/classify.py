@@ -177,10 +177,10 @@ class Stages(TransferStages):
         and weights from a .tflite file come without the statistics of their own activations.
         """
         config, size = self.run.config, self.train_size
-        if self.why_full_size and config.train_scale != 1:
+        if self.train_scale != 1 and self.why_full_size:
             progress.show(
                 f"The whole network trains on images of {size_text(size)} px, not of "
-                f"{config.train_scale:g} of that (train_scale): {self.why_full_size}"
+                f"{self.train_scale:g} of that (train_scale): {self.why_full_size}"
             )
         if self.normalizes_kernels:
             normalize_kernels(net)
@@ -203,6 +203,10 @@ class Stages(TransferStages):
         return self.pretrained and bool(self.run.config.normalize_kernels)
 
     @property
+    def train_scale(self) -> float:
+        return self.run.config.train_scale
+
+    @property
     def why_full_size(self) -> str | None:
         """Why the whole network trains at --size whatever the scale; None where it does not."""
         if self.run.config.teacher is not None:
@@ -214,11 +218,11 @@ class Stages(TransferStages):
     @property
     def train_size(self) -> Size:
         """Size of the training images of the whole network, in multiples of 16 px, or --size."""
-        config = self.run.config
-        if self.why_full_size or config.train_scale == 1:
-            return config.size
-        smaller = scaled(config.size, config.train_scale, multiple=16, least=LEAST_SIDE)
-        sides = zip(height_width(config.size), height_width(smaller), strict=True)
+        size = self.run.config.size
+        if self.train_scale == 1 or self.why_full_size:
+            return size
+        smaller = scaled(size, self.train_scale, multiple=16, least=LEAST_SIDE)
+        sides = zip(height_width(size), height_width(smaller), strict=True)
         return simplest(*map(min, sides))
 
     def fit(

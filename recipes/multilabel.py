@@ -42,7 +42,6 @@ from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, TransferStages
 from kzoo.recipes.training.user_callbacks import Callbacks
-from kzoo.sizes import Size
 from kzoo.tflite import Comparison, Metadata, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
@@ -106,12 +105,7 @@ LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
 class Stages(ClassifierStages):
     """The stages of a classifier's run, with the loss and metric of label sets."""
 
-    normalizes_kernels = False  # nor smaller training images: neither was measured here
-    why_full_size = None
-
-    @property
-    def train_size(self) -> Size:
-        return self.run.config.size
+    normalizes_kernels, train_scale = False, 1.0  # neither was measured here
 
     def all(self) -> list[TrainingStage]:
         return TransferStages.all(self)

@@ -96,4 +96,4 @@ def open_model(model: keras.Model | Path) -> PixelModel:
         floats = images.astype("float32")
         return net.predict_on_batch(floats) if len(floats) == 1 else net.predict(floats, verbose=0)
 
-    return PixelModel(run, net.input_shape[1:3])
+    return PixelModel(run, simplest(*net.input_shape[1:3]))

@@ -36,10 +36,8 @@ def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None
 
 def check_shape(model: keras.Model, batch: np.ndarray) -> None:
     """Raise ValueError for a batch of images that the model does not take."""
-    inputs: list[Any] = (
-        getattr(model, "inputs", None) or []
-    )  # none of a subclassed model: refused later
-    if len(inputs) != 1:
+    inputs: list[Any] = getattr(model, "inputs", None) or []
+    if len(inputs) != 1:  # or none, of a subclassed model: refused where the model is read
         return
     shape = inputs[0].shape[1:]
     if batch.ndim == len(shape) + 1 and all(
@@ -50,8 +48,8 @@ def check_shape(model: keras.Model, batch: np.ndarray) -> None:
     if batch.ndim == len(shape):
         hint = " Of single images make batches: np.stack(images), or dataset.batch(16)."
     raise ValueError(
-        f"The model takes images of shape {('N', *shape)}. Received: a calibration batch of shape "
-        f"{batch.shape}.{hint}".replace("'", "")
+        f"The model takes images of shape (N, {', '.join(map(str, shape))}). Received: a "
+        f"calibration batch of shape {batch.shape}.{hint}"
     )
 
 

@@ -110,8 +110,8 @@ def normalize_kernels(model: keras.Model) -> None:
     ends = {id(tensor) for tensor in model.outputs}
     for norm in batch_norms(model):
         layer = norm.input._keras_history.operation
-        alone = len(layer._outbound_nodes) == 1 and id(norm.input) not in ends
-        alone = alone and len(norm._inbound_nodes) == 1
+        called_once = len(layer._outbound_nodes) == len(norm._inbound_nodes) == 1
+        alone = called_once and id(norm.input) not in ends
         if not alone or not isinstance(layer, CONVOLUTIONS) or not norm.scale:
             continue
         if layer.activation is not keras.activations.linear:

@@ -10,8 +10,8 @@ import numpy as np
 
 from kzoo.detection.boxes import iou
 from kzoo.detection.detections import Detections
+from kzoo.files import finite
 from kzoo.recipes.data.box_dataset import Example
-from kzoo.recipes.evaluation.page import finite
 
 # Where pycocotools keeps its figures: precision (IoU, recall, class, area, most).
 ALL, MOST = 0, 2  # any area; 100 detections an image

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from kzoo.files import finite
 from kzoo.recipes.data.images import read_image, upright_size
 from kzoo.recipes.data.mask_dataset import MaskDataset
 from kzoo.recipes.data.masks.pairs import Pair, full_mask
 from kzoo.recipes.evaluation.drawings import clear_class, fitting, overlay, palette
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
-from kzoo.recipes.evaluation.page import finite, jpeg, number, plot, table
+from kzoo.recipes.evaluation.page import jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
 from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.task import FLOAT, INT8, Report, Run

@@ -98,11 +98,6 @@ def number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3f}"
 
 
-def finite(value: Any) -> float | None:
-    """A figure of results.json, where nan is null."""
-    return None if np.isnan(value) else float(value)
-
-
 def listed(items: Iterable[Any], none: str) -> str:
     """A list, or the sentence `none` where there is nothing to list."""
     inside = "".join(f"<li>{html.escape(str(item))}</li>" for item in items)

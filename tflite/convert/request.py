@@ -7,6 +7,7 @@ from typing import Literal
 import keras
 import numpy as np
 
+from kzoo.files import require_suffix
 from kzoo.quantization.ranges import CHANNELS, pixel_range
 from kzoo.tflite.convert.forms import form
 from kzoo.tflite.convert.postprocess import PostProcess
@@ -34,10 +35,7 @@ class Request:
     float_first: bool = False  # as in `Form`
 
     def __post_init__(self) -> None:
-        if self.out.suffix != ".tflite":
-            raise ValueError(
-                f"The file to write must be named NAME.tflite. Received: {str(self.out)!r}"
-            )
+        require_suffix(self.out, ".tflite")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(
                 f"batch_size must be a whole number >= 1. Received: {self.batch_size!r}"

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from kzoo.files import require_suffix
 from kzoo.recipes.inputs import require_data, require_model, size_given
 from kzoo.recipes.models import known_models
 from kzoo.recipes.options import Command, JsonOptions, option
@@ -96,8 +97,7 @@ def run(options: ConvertOptions) -> Any:
         raise ValueError("--pareto goes with --max-drop: it keeps the files that --max-drop tries.")
     if options.max_drop is not None and options.target != "cpu":
         raise ValueError("--max-drop searches int8 files for the CPU: leave --target out.")
-    if Path(options.out).suffix != ".tflite":
-        raise ValueError(f"The file to write must be named NAME.tflite. Received: {options.out!r}")
+    require_suffix(options.out, ".tflite")
     for folder in (options.calibration, options.check):
         if folder is not None:
             require_data(folder)

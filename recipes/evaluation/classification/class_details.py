@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from kzoo.files import finite
 from kzoo.recipes.data.class_dataset import Split
-from kzoo.recipes.evaluation.page import finite
 from kzoo.recipes.prediction import require_names
 
 BINS = 15  # of the expected calibration error, as in https://arxiv.org/abs/1706.04599

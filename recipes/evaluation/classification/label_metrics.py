@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.files import finite
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.evaluation.classification.class_details import ratio
-from kzoo.recipes.evaluation.page import finite, number
+from kzoo.recipes.evaluation.page import number
 from kzoo.recipes.prediction import require_names
 
 THRESHOLD = 0.5  # of a label that no file has one of its own for
