@@ -27,7 +27,7 @@ from record import RESULTS, commit, machine
 from campaign.cases import Budget, tallied
 
 PARTS = {  # part: how many cases, where neither --count nor the time says less
-    "files": 5000, "data": 6000, "kill": 60, "disk": 40, "memory": 9, "together": 12,
+    "files": 5000, "data": 6000, "kill": 60, "disk": 40, "memory": 12, "together": 12,
     "places": 40, "serve": 400, "soak": 500, "numeric": 12, "supply": 10,
 }  # fmt: skip
 COMPUTES = {"kill", "disk", "together", "places", "soak", "numeric"}  # parts that train, convert
@@ -86,8 +86,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600, help="for each part, about")
     parser.add_argument("--count", type=int, help="cases of each part, at the most")
     parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND",
-                        help="of kill, memory and together: the commands to try; the rows of the "
-                        "others stay")  # fmt: skip
+                        help="of kill, disk, memory and together: the commands to try; the rows of "
+                        "the others stay")  # fmt: skip
     parser.add_argument("--add", action="store_true",
                         help="to the rows that the same commit has of other seeds")  # fmt: skip
     parser.add_argument("--samples", type=Path, help="folder of model files to change, for `files`")

@@ -4,7 +4,6 @@ Where `mount` is allowed, the full disk is a small tmpfs. RLIMIT_FSIZE stands fo
 SIGSTOP for a slow disk.
 """
 
-import functools
 import os
 import resource
 import shutil
@@ -12,9 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from campaign import kill, runs
 from campaign.cases import ANSWER, REFUSED, Budget, Case
@@ -24,31 +22,36 @@ KB = (8, 40, 120, 300, 600, 1200)  # of a disk, or of a file
 
 def cases(budget: Budget, loads: tuple[str, ...] = ("pack", "download", "convert", "classify"),
           ) -> Iterator[Case]:  # fmt: skip
-    """Yield what came of commands on bad disks, by what was bad."""
+    """Yield what came of commands on bad disks, by command and by what was bad."""
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
         for load in loads:
-            folder = root / load
-            folder.mkdir()
-            act, results = kill.ACTS[load](folder)
-            whole = folder / "whole"
-            start = time.monotonic()
-            runs.ended(runs.started(lambda: act(whole), log=folder / "log"))  # noqa: B023
+            root = Path(name, load)
+            root.mkdir()
+            act, results = kill.ACTS[load](root)
+            whole = root / "whole"
+            start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            runs.ended(runs.started(lambda: act(whole), log=root / "log"))  # noqa: B023
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds = time.monotonic() - start
+            of_cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             wanted = runs.digests(whole, results)
-            few = budget.count <= 20 or load in ("convert", "classify")
+            few = budget.count <= 20 or load in ("convert", *runs.RECIPES)
             for kb in KB[:: 3 if few else 1]:
                 for bad, limited in (("full", False), ("limit of a file's size", True)):
                     start = time.monotonic()
-                    outcome = full(act, results, wanted, folder / f"{bad}{kb}", kb, limited)
-                    yield Case(bad, f"{load}, {kb} kB", outcome, time.monotonic() - start)
-            yield Case("read-only", load, read_only(act, folder / "ro"))
-            yield Case("a file in the way", load, in_the_way(act, folder / "file"))
-            yield Case("stalls", load, stalled(act, results, wanted, folder / "slow", seconds))
-        if "classify" in loads:
-            moments = [budget.random("gone", i).uniform(0.1, 1) for i in range(budget.count // 10)]
-            yield from removed(root / "gone", moments)
-            yield from moved(root / "moved", moments)
+                    outcome = full(act, results, wanted, root / f"{bad}{kb}", kb, limited)
+                    yield Case(f"{load}, {bad}", f"{kb} kB", outcome, time.monotonic() - start)
+            yield Case(f"{load}, read-only", "once", read_only(act, root / "ro"))
+            yield Case(f"{load}, a file in the way", "once", in_the_way(act, root / "file"))
+            told = stalled(act, results, wanted, root / "slow", seconds)
+            yield Case(f"{load}, stalls", "three times", told)
+            if load in runs.RECIPES:
+                for i in range(max(1, budget.count // 10)):
+                    moment = budget.random("moved", i).uniform(0.1, 1)
+                    told = removed(act, root, f"removed{i}", wanted, moment * of_cpu / 2)
+                    yield Case(f"{load}, image removed", f"at {moment / 2:.0%}", told)
+                    told = moved(act, load, root, f"moved{i}", wanted, moment * of_cpu)
+                    yield Case(f"{load}, folders moved", f"at {moment:.0%}", told)
 
 
 def mounted(place: Path, kb: int) -> bool:
@@ -60,7 +63,7 @@ def mounted(place: Path, kb: int) -> bool:
 
 
 def full(
-    act: Callable[[Path], Any], results: tuple[str, ...], wanted: dict, place: Path, kb: int,
+    act: kill.Act, results: tuple[str, ...], wanted: dict, place: Path, kb: int,
     limited: bool,
 ) -> str:  # fmt: skip
     """Run on a disk of that size, then again with room: the end is that of a run with room.
@@ -90,7 +93,7 @@ def full(
             subprocess.run(["umount", str(place)], check=False)
 
 
-def read_only(act: Callable[[Path], Any], place: Path) -> str:
+def read_only(act: kill.Act, place: Path) -> str:
     place.mkdir()
     if not mounted(place, 64):
         return ANSWER  # root writes anywhere; a user without mount is not tried
@@ -103,7 +106,7 @@ def read_only(act: Callable[[Path], Any], place: Path) -> str:
         subprocess.run(["umount", str(place)], check=False)
 
 
-def in_the_way(act: Callable[[Path], Any], place: Path) -> str:
+def in_the_way(act: kill.Act, place: Path) -> str:
     """A file stands where the folder would go: it stays as it is."""
     place.write_text("mine")
     log = place.with_suffix(".log")
@@ -112,7 +115,7 @@ def in_the_way(act: Callable[[Path], Any], place: Path) -> str:
 
 
 def stalled(
-    act: Callable[[Path], Any], results: tuple[str, ...], wanted: dict, out: Path, seconds: float
+    act: kill.Act, results: tuple[str, ...], wanted: dict, out: Path, seconds: float
 ) -> str:
     """The process stands still three times, as where a disk is slow; it ends in the same bytes."""
     log = out.with_suffix(".log")
@@ -126,56 +129,40 @@ def stalled(
     return told if runs.digests(out, results) == wanted else f"other bytes: {told}"
 
 
-def reference(folder: Path) -> tuple[Callable[[Path], Any], Path, dict, float]:
-    """Return (a training, its log, the digests of what it ends in, its seconds of CPU)."""
-    folder.mkdir()
-    act, results = kill.ACTS["classify"](folder)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    runs.ended(runs.started(lambda: act(folder / "whole"), log=folder / "log"))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return act, folder / "log", runs.digests(folder / "whole", results), seconds
+def removed(act: kill.Act, root: Path, name: str, wanted: dict, after_s: float) -> str:
+    """An image is removed while the run goes on, and put back before it is resumed."""
+    out, log, image = root / name, root / "log", next(iter(sorted((root / "data").rglob("*.png"))))
+    content = image.read_bytes()
+    child = runs.started(lambda: act(out), log=log)
+    while runs.spent(child, 0, True) < after_s:
+        time.sleep(0.01)
+    image.unlink()
+    outcome = runs.told(log, runs.ended(child))
+    image.write_bytes(content)
+    if outcome not in (ANSWER, REFUSED):
+        return outcome
+    code = runs.ended(runs.started(lambda: act(out), log=log))
+    if code:
+        return f"not resumed: {runs.told(log, code)}"
+    return outcome if runs.digests(out, tuple(wanted)) == wanted else "other bytes"
 
 
-def removed(folder: Path, moments: list[float]) -> Iterator[Case]:
-    """Of the images one is removed while the run goes on, and put back before it is resumed."""
-    act, log, wanted, seconds = reference(folder)
-    for i, moment in enumerate(moments):
-        out, image = folder / f"out{i}", folder / "data" / "red" / "3.png"
-        content = image.read_bytes()
-        child = runs.started(lambda: act(out), log=log)  # noqa: B023
-        while runs.spent(child, 0, True) < moment * seconds / 2:
-            time.sleep(0.01)
-        image.unlink()
-        outcome = runs.told(log, runs.ended(child))
-        image.write_bytes(content)
-        if outcome in (ANSWER, REFUSED):
-            code = runs.ended(runs.started(lambda: act(out), log=log))  # noqa: B023
-            if code:
-                outcome = f"not resumed: {runs.told(log, code)}"
-            elif runs.digests(out, tuple(wanted)) != wanted:
-                outcome = "other bytes"
-        yield Case("image removed", f"at {moment:.0%}", outcome)
-
-
-def moved(folder: Path, moments: list[float]) -> Iterator[Case]:
-    """The run's folder and its images move while it is dead."""
-    act, log, wanted, seconds = reference(folder)
-    for i, moment in enumerate(moments):
-        out, there, data = folder / f"out{i}", folder / f"there{i}", folder / f"data{i}"
-        child = runs.started(lambda: act(out), log=log)  # noqa: B023
-        runs.ended(child, after_s=moment * seconds, of_cpu=True)
-        shutil.copytree(folder / "data", data)
-        (folder / "data").rename(folder / "away")  # where they were there is nothing now
-        if out.exists():
-            shutil.move(out, there)
-        again = functools.partial(
-            runs.RECIPES["classify"], data, out=str(there), save_every=1e-4, qat_epochs=1
-        )
-        code = runs.ended(runs.started(again, log=log))
-        (folder / "away").rename(folder / "data")
-        # predictions.csv names the images where they are now.
-        found = runs.digests(there, ("model.tflite", "labels.txt"))
-        same = found == {name: wanted[name] for name in found} and len(found) == 2
-        outcome = f"not resumed: {runs.told(log, code)}" if code else ANSWER
-        yield Case("folders moved", f"at {moment:.0%}", outcome if same or code else "other bytes")
+def moved(
+    act: kill.Act, load: str, root: Path, name: str, wanted: dict, after_s: float
+) -> str:  # fmt: skip
+    """The run's folder and its images move while it is dead; it is then resumed there."""
+    out, there, log = root / name, root / f"{name}-there", root / "log"
+    runs.ended(runs.started(lambda: act(out), log=log), after_s=after_s, of_cpu=True)
+    shutil.copytree(root / "data", root / f"{name}-data")
+    (root / "data").rename(root / "away")  # where they were there is nothing now
+    if out.exists():
+        shutil.move(out, there)
+    again, _ = kill.resumed(load, root / f"{name}-data")
+    code = runs.ended(runs.started(lambda: again(there), log=log))
+    (root / "away").rename(root / "data")
+    if code:
+        return f"not resumed: {runs.told(log, code)}"
+    # predictions.csv names the images where they are now.
+    same = [key for key in wanted if key != "predictions.csv"]
+    found = runs.digests(there, tuple(same))
+    return ANSWER if found == {key: wanted[key] for key in same} else "other bytes"

@@ -32,6 +32,7 @@ from kzoo.weights.reading import read_checkpoint
 from kzoo.weights.saved_model import load_model
 
 TESTS = Path(__file__).parents[2]
+TOGETHER = 40  # cases of a process, at the most
 EXTREMES = (0, 1, 2, 3, -1, -2, 127, 128, 255, 256, 65535, 1 << 20, (1 << 31) - 1, -(1 << 31))
 
 
@@ -148,7 +149,7 @@ def samples(folder: Path) -> dict[str, tuple[list[Path], list[Change], list[Feed
     flat = sorted(folder.glob("*.tflite"))
     found: dict[str, tuple[list[Path], list[Change], list[Feed]]] = {
         ".keras": (
-            [golden / "saved" / f"{n}.keras" for n in ("backbone", "detector", "segmenter")],
+            sorted((golden / "saved").glob("*.keras")),
             [zip_change, zip_change, any_change], [read_model],
         ),
         ".pth": (
@@ -216,14 +217,21 @@ def cases(budget: Budget, *, tflite: bool = True, own: Path | None = None) -> It
         kinds = samples(folder)
         for k, (kind, (sources, changes, feeds)) in enumerate(kinds.items()):
             contents = [source.read_bytes() for source in sources]
-            for i in budget.numbers(1 / (len(kinds) - k) if kind else 1):
-                if i >= budget.count // len(kinds):
-                    break
-                rng = budget.random(kind, i)
-                which = i % len(sources)
-                content = changes[i % len(changes)](contents[which], rng)
-                path = folder / f"case{''.join(sources[which].suffixes[-1:])}"
+
+            def feed(i: int) -> str | None:
+                rng, which = budget.random(kind, i), i % len(sources)  # noqa: B023
+                content = changes[i % len(changes)](contents[which], rng)  # noqa: B023
+                path = folder / f"case{i}{''.join(sources[which].suffixes[-1:])}"  # noqa: B023
                 path.write_bytes(content)
-                feed = feeds[i % len(feeds)]
-                outcome, seconds, mb = isolated(lambda: feed(path))  # noqa: B023
-                yield Case(kind, f"{sources[which].name} {i}", outcome, seconds, mb)
+                try:
+                    return feeds[i % len(feeds)](path)  # noqa: B023
+                finally:
+                    path.unlink()
+
+            count = budget.count // len(kinds)
+            for start in budget.numbers(1 / (len(kinds) - k)):
+                numbers = range(count)[start * TOGETHER : (start + 1) * TOGETHER]
+                if not numbers:
+                    break
+                for i, found in zip(numbers, isolated(feed, numbers), strict=True):
+                    yield Case(kind, f"{sources[i % len(sources)].name} {i}", *found)

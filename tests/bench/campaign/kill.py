@@ -27,7 +27,7 @@ from kzoo.weights.published import PUBLISHED
 
 # command: share of the cases. Trainings take the longest and have the most to lose.
 SHARES = {"pack": 13 / 60, "download": 15 / 60, "convert": 10 / 60, "classify": 10 / 60,
-          "segment": 6 / 60, "detect": 6 / 60}  # fmt: skip
+          "segment": 4 / 60, "detect": 6 / 60, "multilabel": 2 / 60}  # fmt: skip
 WAITS = ("download",)  # what waits more than it computes: its moments are of the clock's time
 Act = Callable[[Path], Any]  # does it, in a folder
 
@@ -129,13 +129,14 @@ def phase_of(out: Path) -> str:
 
 
 def of_recipe(name: str) -> Callable[[Path], tuple[Act, tuple[str, ...]]]:
-    def prepare(folder: Path) -> tuple[Act, tuple[str, ...]]:
-        data = runs.DATA[name](folder / "data")
-        more = {"save_every": 1e-4, "qat_epochs": 1}  # within an epoch too, and in the int8 stage
-        results = ("model.tflite", "predictions.csv", "labels.txt")
-        return lambda out: runs.RECIPES[name](data, out=str(out), **more), results
+    return lambda folder: resumed(name, runs.DATA[name](folder / "data"))
 
-    return prepare
+
+def resumed(name: str, data: Path) -> tuple[Act, tuple[str, ...]]:
+    """Return a recipe's smallest run on that data, which begins or goes on, and its results."""
+    more = {"save_every": 1e-4, "qat_epochs": 1}  # within an epoch too, and in the int8 stage
+    results = ("model.tflite", "predictions.csv", "labels.txt")
+    return lambda out: runs.RECIPES[name](data, out=str(out), **more), results
 
 
 def of_pack(folder: Path) -> tuple[Act, tuple[str, ...]]:
@@ -191,6 +192,6 @@ def of_download(folder: Path) -> tuple[Act, tuple[str, ...]]:
 
 ACTS = {
     "classify": of_recipe("classify"), "detect": of_recipe("detect"),
-    "segment": of_recipe("segment"), "pack": of_pack, "convert": of_convert,
-    "download": of_download,
+    "multilabel": of_recipe("multilabel"), "segment": of_recipe("segment"),
+    "pack": of_pack, "convert": of_convert, "download": of_download,
 }  # fmt: skip

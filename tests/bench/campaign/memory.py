@@ -17,8 +17,7 @@ SMALL = ("--weights", "none", "--epochs", "1", "--qat-epochs", "1", "--model", "
 ADVICE = ("--batch-size", "--size")
 
 
-def cases(budget: Budget, loads: tuple[str, ...] = ("classify", "detect", "segment"),
-          ) -> Iterator[Case]:  # fmt: skip
+def cases(budget: Budget, loads: tuple[str, ...] = tuple(runs.DATA)) -> Iterator[Case]:
     """Yield what became of recipes with their default batch under a limit of the address space."""
     with tempfile.TemporaryDirectory() as name:
         for i, (gb, recipe) in enumerate((gb, recipe) for gb in GB for recipe in loads):

@@ -19,6 +19,7 @@ import kzoo
 from kzoo.backbones.rows import Bneck, Conv, Head
 from kzoo.recipes.classify import classify
 from kzoo.recipes.detect import detect
+from kzoo.recipes.multilabel import multilabel
 from kzoo.recipes.segment import segment
 from kzoo.registry import register
 
@@ -35,13 +36,14 @@ def campaign_net(alpha: float = 1.0, **options: Any) -> Any:
 @register(PYRAMID)
 def campaign_pyramid(alpha: float = 1.0, **options: Any) -> Any:
     """A row at each stride up to 32, which detectors and segmenters need."""
-    rows = (Conv(3, 16, 2), *(Bneck(3, 2, width, 2) for width in (16, 16, 24, 32)), Conv(1, 64))
+    rows = (Conv(3, 16, 2), *(Bneck(3, 1, width, 2) for width in (16, 16, 24, 32)), Conv(1, 64))
     return kzoo.build(PYRAMID, rows, Head(), alpha, **options)
 
 
 RECIPES: dict[str, Callable[..., Any]] = {
     "classify": functools.partial(classify, model=NET, alpha=0.35, size=32, **SMALL),
     "detect": functools.partial(detect, model=PYRAMID, alpha=0.35, size=64, **SMALL),
+    "multilabel": functools.partial(multilabel, model=NET, alpha=0.35, size=32, **SMALL),
     "segment": functools.partial(segment, model=PYRAMID, alpha=0.35, size=64, **SMALL),
 }
 
@@ -56,6 +58,15 @@ def colours(folder: Path, labels: tuple[str, ...] = ("red", "green"), each: int 
             image[..., k % 3] += 120
             Image.fromarray(image).save(folder / label / f"{i}.png")
     return folder
+
+
+def tagged(folder: Path, each: int = 8) -> Path:
+    """The images of `colours` with a table of their labels: one, both or none."""
+    images = sorted(colours(folder, each=each).rglob("*.png"))
+    lines = [f"{image.relative_to(folder).as_posix()},{int(i % 2)},{int(i % 3 == 0)}\n"
+             for i, image in enumerate(images)]  # fmt: skip
+    (folder / "labels.csv").write_text("".join(["file,odd,third\n", *lines]))
+    return folder / "labels.csv"
 
 
 def boxes(folder: Path, count: int = 8) -> Path:
@@ -90,7 +101,7 @@ def masks(folder: Path, count: int = 8) -> Path:
     return folder
 
 
-DATA = {"classify": colours, "detect": boxes, "segment": masks}
+DATA = {"classify": colours, "detect": boxes, "multilabel": tagged, "segment": masks}
 
 
 def started(function: Callable[[], Any], *, log: Path, file_size: int | None = None) -> int:
