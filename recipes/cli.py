@@ -133,6 +133,8 @@ def parse(words: Sequence[str]) -> tuple[Command, dict[str, Any]]:
         parser.parse_args(words or ["--help"])
         parser.error("name a command")
     name, *rest = words
+    if name == "help":  # kzoo help COMMAND is kzoo COMMAND --help
+        return parse([*rest[:1], "--help"])
     if name not in COMMANDS:
         parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}")
     command = COMMANDS[name]

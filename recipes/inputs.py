@@ -19,8 +19,15 @@ LEAST_SIDE = 32  # px of a model's input
 NO_IMAGES = "Name a folder with images, a CSV file, or a packed folder."
 
 
+def require_local(name: str | Path) -> None:
+    """Raise ValueError for a URL in place of a file or folder."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(name)):
+        raise ValueError(f"{name} is a URL: download it, then name the file or folder.")
+
+
 def require_data(data: str | Path) -> None:
     """Raise ValueError where there are no data, or an empty folder."""
+    require_local(data)
     path = Path(data)
     if not path.exists():
         raise ValueError(f"There is no {data}. {NO_IMAGES}")
@@ -86,6 +93,31 @@ def require_run(folder: str | Path) -> None:
         raise ValueError(f"{folder} is not a kzoo run folder: it has no config.json.")
 
 
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return the settings of a run. Raises ValueError where there is no run."""
+    require_run(folder)
+    file = Path(folder) / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): restore it from a backup.") from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{folder} is not a kzoo run folder: its config.json was not written by kzoo."
+        )
+    return config
+
+
+def require_same_task(first: str | Path, second: str | Path) -> None:
+    """Raise ValueError where two runs are of different tasks."""
+    tasks = [read_config(folder).get("task") for folder in (first, second)]
+    if tasks[0] != tasks[1]:
+        raise ValueError(
+            f"{first} is a run of `kzoo {tasks[0]}` and {second} one of `kzoo {tasks[1]}`: only "
+            "runs of the same task can be compared."
+        )
+
+
 def require_ended(folder: str | Path, *files: str) -> None:
     """Raise ValueError where there is no run, or it lacks one of its files: not ended yet.
 
@@ -127,8 +159,11 @@ def require_model(
     path, kinds = Path(model), " or ".join(suffixes)
     if str(model) in names:
         return
+    require_local(model)
     if path.is_dir():
-        require_run(path)
+        files = [Path(MODEL).with_suffix(suffix).name for suffix in suffixes]
+        if not any((path / name).is_file() for name in files):
+            require_ended(path, *files)
     elif not path.is_file():
         near = did_you_mean(str(model), names)
         raise ValueError(f"There is no {model}. Name a run folder or a {kinds} file{near or '.'}")

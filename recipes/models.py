@@ -4,9 +4,13 @@ import csv
 import dataclasses
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from kzoo.sizes import Size, height_width
+
 FILE = Path(__file__).with_name("models.csv")
+STORED = (1.0, 224)  # (alpha, size in px) of FILE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +40,14 @@ def known_models() -> tuple[str, ...]:
     )))  # fmt: skip
 
 
-def model_sizes(alpha: float = 1.0, size: int = 224) -> tuple[ModelSize, ...]:
-    """Return every model's size at a width multiplier and an input side in px.
+def built_sizes(alpha: float, size: Size) -> Iterator[ModelSize]:
+    """Yield every model's size at a width multiplier and an input size in px.
 
-    Those at alpha 1 and 224 px are stored; for others the models are built, which takes seconds.
+    The models are built, which takes a second or more each.
     """
-    if (alpha, size) == (1.0, 224):
-        return stored_sizes()
     import kzoo  # imports Keras when it is asked for a model
 
-    found = []
     for name in kzoo.list_models():
-        net = kzoo.create_model(name, alpha=alpha, input_shape=(size, size, 3))
+        net = kzoo.create_model(name, alpha=alpha, input_shape=(*height_width(size), 3))
         profile = kzoo.profile(net)
-        found.append(ModelSize(name, profile.trainable, profile.macs))
-    return tuple(found)
+        yield ModelSize(name, profile.trainable, profile.macs)

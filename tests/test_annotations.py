@@ -462,8 +462,27 @@ def test_nothing_to_learn_from_is_said(tmp_path):
     voc(tmp_path / "voc")
     for file in (tmp_path / "voc" / "images").iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match=r"no object to train on. First of 9 remarks: .*0.xml"):
+    with pytest.raises(ValueError, match=r"no object to train on. First of 9 issues: .*0.xml"):
         read_boxes(tmp_path / "voc")
+
+
+OWN_EXPORTS = {
+    "Label Studio": {
+        "a.json": '[{"id": 1, "annotations": [{"result": [{"type": "rectanglelabels"}]}], '
+        '"data": {"image": "/data/upload/1/a.jpg"}}]'
+    },
+    "Label Studio in": {"a.csv": 'image,label\n/data/a.jpg,"[{""rectanglelabels"": [""cat""]}]"\n'},
+    "VGG Image Annotator": {"via.csv": "filename,region_shape_attributes,region_attributes\n"},
+}
+
+
+@pytest.mark.parametrize("program", OWN_EXPORTS)
+def test_what_a_program_should_export_instead_is_told(program, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.jpg")
+    for name, content in OWN_EXPORTS[program].items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"is an export of {program} .*: export .* as COCO"):
+        read_boxes(tmp_path)
 
 
 @pytest.mark.skipif(not CARDS.is_dir(), reason="the photos of cards are not on this machine")

@@ -22,13 +22,18 @@ from kzoo.recipes.evaluation.classification.class_details import (
     likely_label_errors,
     score_classes,
 )
-from kzoo.recipes.evaluation.classification.class_report import image_names
+from kzoo.recipes.evaluation.classification.class_report import (
+    ClassResults,
+    image_names,
+    odd_labels,
+)
 from kzoo.recipes.evaluation.classification.label_metrics import Scored, score_labels
 from kzoo.recipes.evaluation.classification.temperature import (
     at_temperature,
     divide_logits,
     fit_temperature,
 )
+from kzoo.recipes.evaluation.evaluate import SplitEvaluation
 from kzoo.recipes.evaluation.page import STYLE, plot, write_page
 from kzoo.recipes.evaluation.plots import draw_confusion, known_curves
 from kzoo.recipes.evaluation.provenance import command_of, versions
@@ -141,6 +146,25 @@ def test_a_wrong_label_is_found_by_confident_learning():
     assert not len(likely_label_errors(scores, truth))
     assert changed(scores, np.eye(3)[truth]).tolist() == []
     assert changed(scores, np.eye(3)[labels])[0] == 25  # the surest of three
+
+
+@pytest.mark.parametrize(
+    ("answers", "truth", "collapsed"),
+    [([1, 1, 1], [0, 1, 2], True), ([1, 1, 0], [0, 1, 2], False), ([1, 1, 1], [1, 1, 1], False)],
+)
+def test_a_model_that_names_one_class_is_told(answers, truth, collapsed):
+    """Float and int8 agree on all images then, and a good label looks wrong."""
+    scores, labels = np.eye(3)[answers] * 0.8 + 0.1, ("x", "y", "z")
+    split = Split(tuple(map(Path, "abc")), np.array(truth))
+    figures = score_classes(scores, split, labels).figures(labels)
+    both = {"float": figures, "int8": figures}
+    results = ClassResults(
+        folder=Path(), val=both, float_accuracy=0, int8_accuracy=0, agreement=1.0, sqnr_db=50.0
+    )
+    assert ("predicts one class for all validation" in results.summary()) == collapsed
+    part = SplitEvaluation("val", split, {"float": scores, "int8": scores}, {})
+    if collapsed:
+        assert "Not looked for in the validation images" in odd_labels([part], labels)
 
 
 def small_net(hidden: bool) -> keras.Model:

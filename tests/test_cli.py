@@ -145,6 +145,7 @@ def test_names_that_the_terminal_cannot_show_do_not_end_a_command(tmp_path):
         (["convert", "a.keras", "b.tflite", "--scheme", "int9"], 1),
         (["audit", "none.tflite"], 1),
         (["list", "--alpha", "-1"], 1),
+        (["list", "--size", "320x"], 1),
         (["pack", "/none", "packed"], 1),
         (["weights", "get", "nothing"], 1),
         (["predict", "none", "a.jpg"], 1),
@@ -180,7 +181,8 @@ def test_an_empty_folder_is_refused_at_once(tmp_path):
         (["list", "--siez", "96"], "it takes no --siez. Did you mean '--size'?"),
         (["audit", "a", "b"], "it takes no b"),
         (["audit"], "the following arguments are required: FILE"),
-        (["list", "--size", "big"], "argument --size: invalid int value: 'big'"),
+        (["sensitivity", "a", "--top", "many"], "argument --top: invalid int value: 'many'"),
+        (["help", "clasify"], "there is no command 'clasify'. Did you mean 'classify'?"),
         (["--verbose"], "unrecognized arguments: --verbose"),
     ],
 )
@@ -210,7 +212,8 @@ def test_the_first_argument_may_be_a_flag(words):
         (["audit", "none.tflite"], "There is no file 'none.tflite'"),
         (["audit", "."], ". is a folder: name a file in it."),
         (["list", "--alpha", "-1"], "alpha must be a number > 0. Received: -1"),
-        (["list", "--size", "31"], "size must be at least 32 px. Received: 31"),
+        (["list", "--size", "31"], "in px and at least 32 each"),
+        (["list", "--size", "big"], "--size 320 or --size 320x240 (WIDTHxHEIGHT)"),
         (["pack", "none", "packed"], "There is no none. Name a folder with images"),
         (["predict", "mobilenet_v9", "a.jpg"], "There is no mobilenet_v9. Name a run folder or a"),
         (["predict", "mobilenet_v3_smal", "a.jpg"], "Did you mean 'mobilenet_v3_small'?"),
@@ -218,6 +221,8 @@ def test_the_first_argument_may_be_a_flag(words):
         (["serve", "none.tflite"], "There is no none.tflite. Name a run folder or a .tflite file."),
         (["compare", "none"], "There is no folder 'none': name the folder of a kzoo run"),
         (["compare", __file__], "test_cli.py is a file: name the folder of a kzoo run"),
+        (["classify", "https://a.org/b"], "https://a.org/b is a URL: download it, then name"),
+        (["predict", "https://a.org/b", "a.jpg"], "https://a.org/b is a URL: download it"),
         (["benchmark", __file__, "--runtime", "lite"], "one of litert, compiled, reference"),
     ],
 )
@@ -252,6 +257,14 @@ def test_help_groups_the_commands_and_shows_an_example(capsys):
         assert f"Example:\n  {command.example}" in capsys.readouterr().out
 
 
+def test_help_is_a_command_too(capsys):
+    for words, same in ((["help"], ["--help"]), (["help", "list"], ["list", "--help"])):
+        assert main(words) == 0
+        text = capsys.readouterr().out
+        assert main(same) == 0
+        assert text == capsys.readouterr().out
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"kzoo {kzoo.__version__}\n"
@@ -274,6 +287,41 @@ def test_list_at_another_width_builds_the_models(capsys, monkeypatch):
     header, row = capsys.readouterr().out.splitlines()
     assert header.endswith("at alpha 0.35 and 96 px")
     assert row.split()[:2] == ["mobilenet_v2", "1,677,128"]  # as in keras.applications
+    assert main(["list", "--size", "448x224"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.endswith("at alpha 1 and 448x224 px")
+    square = int(stored_sizes()[1].macs) / 1e6
+    assert float(row.split()[2]) == pytest.approx(2 * square, rel=0.01)
+
+
+def a_run(folder, task, *files):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"task": task}))
+    for name in files:
+        (folder / name).touch()
+    return str(folder)
+
+
+def test_runs_that_a_command_cannot_use_cost_no_keras(tmp_path):
+    photos = a_run(tmp_path / "photos", "classify", "results.json")
+    boxes = a_run(tmp_path / "boxes", "detect", "results.json")
+    stopped = a_run(tmp_path / "stopped", "classify")
+    for words in (
+        ["compare", photos, boxes], ["compare", photos, stopped], ["compare", stopped],
+        ["sensitivity", stopped], ["android", stopped], ["predict", stopped, "a.jpg"],
+        ["evaluate", stopped, str(tmp_path)], ["convert", stopped, "a.tflite"], ["serve", stopped],
+    ):  # fmt: skip
+        seconds, heavy, status = answered(*words)
+        assert (heavy, status) == (set(), 1), words
+        assert seconds < 1
+
+
+def test_runs_of_two_tasks_are_not_compared(tmp_path, capsys):
+    photos = a_run(tmp_path / "photos", "classify", "results.json")
+    boxes = a_run(tmp_path / "boxes", "detect", "results.json")
+    assert main(["compare", photos, boxes]) == 1
+    error = capsys.readouterr().err
+    assert f"{photos} is a run of `kzoo classify` and {boxes} one of `kzoo detect`: only" in error
 
 
 LARGE = 8_000_000  # parameters, whose first values alone take seconds

@@ -965,7 +965,7 @@ def test_suffixes_are_read_or_listed(tmp_path):
     assert "raw.CR2: is a raw photo (.cr2) that kzoo does not read: left out" in remarks(dataset)
     assert "film.mp4: is a video" in remarks(dataset)
     assert "drawing.svg" in remarks(dataset)
-    assert "3 not used as they stand" in str(dataset)
+    assert "3 issues" in str(dataset)
 
 
 GREY = np.tile(np.linspace(0, 1, 64, dtype="float32"), (64, 1))

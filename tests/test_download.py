@@ -237,6 +237,13 @@ def test_a_folder_of_files_is_looked_at_first(server, row, tmp_path, monkeypatch
     assert fetch(row).parent == download.cache_folder()
 
 
+def test_a_folder_that_is_not_there_is_told(server, row, tmp_path, monkeypatch):
+    monkeypatch.setenv("KZOO_WEIGHTS", str(tmp_path / "mirorr"))
+    with pytest.raises(ValueError, match=r"KZOO_WEIGHTS must name a folder or .*mirorr'.*Create"):
+        fetch(row)
+    assert server.asked == []
+
+
 def test_a_mirror_on_the_network(server, row, monkeypatch):
     monkeypatch.setenv("KZOO_WEIGHTS", f"{server.url}/mirror/")
     server.files = {"/mirror/net.bin": BODY}

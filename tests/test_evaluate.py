@@ -58,6 +58,23 @@ def test_a_file_is_measured_on_labelled_images(model, tmp_path, capsys):
     assert told["figures"]["net.keras"]["accuracy"] == 0.75
 
 
+def test_images_that_a_run_was_trained_on_are_counted(model, tmp_path):
+    """A figure on them says nothing of new images, and `kzoo evaluate RUN ITS_DATA` is easy."""
+    data = photos(tmp_path / "data", {"red": 5, "green": 5, "blue": 5})
+    config = {"task": "classify", "data": str(data), "val_fraction": 0.2, "seed": 0}
+    text(tmp_path / "config.json", json.dumps(config))
+    found = evaluate_on(model, data)
+    assert (found.images, found.trained_on) == (15, 12)
+    assert "The run was trained on 12 of these images" in str(found)
+    other = photos(tmp_path / "other", {"red": 1})
+    assert evaluate_on(model, other).trained_on == 0
+    photos(data / "test", {"red": 1, "green": 1, "blue": 1}, start=9)
+    for kind in ("red", "green", "blue"):
+        (data / "train").mkdir(exist_ok=True)
+        (data / kind).rename(data / "train" / kind)
+    assert evaluate_on(model, data).trained_on == 0
+
+
 def test_where_a_test_split_is_given_it_alone_is_measured(model, tmp_path):
     photos(tmp_path / "data" / "train", {"red": 4, "blue": 4})
     photos(tmp_path / "data" / "test", {"red": 1, "blue": 2}, start=8)

@@ -137,8 +137,8 @@ def test_without_a_measure_of_images_the_nearer_one_is_kept():
     taught = Judged(np.full((4, 1), 2.0))
     found = choose(taught, [np.ones((4, 1))], OneBatch(), None)
     assert str(found) == (
-        "the weights of calibration alone are kept: these are nearer to the float model "
-        "(divergence 1 against 4)"
+        "the weights from before quantization-aware training are kept: these are nearer to the "
+        "float model (divergence 1 against 4)"
     )
 
 

@@ -184,7 +184,7 @@ ERRORS = {
     "nothing": (lambda d: (d / "masks").rename(d / "other"), "no masks that kzoo reads"),
     "one class": (
         lambda d: [mask(d / "masks" / f"{i}.png", np.zeros(SIZE, "uint8")) for i in range(10)],
-        r"no two classes to tell apart\. First of 1 remarks: .*'thing' has no pixel",
+        r"no two classes to tell apart\. First of 1 issue: .*'thing' has no pixel",
     ),
     "names": (lambda d: (d / "labels.txt").write_text("a\na\n"), "must name from 2 to 254 classes"),
 }

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from kzoo.recipes.classify import Config
-from kzoo.recipes.training.run_folder import open_run, read_config, read_labels, working_on
+from kzoo.recipes.inputs import read_config
+from kzoo.recipes.training.run_folder import open_run, read_labels, working_on
 
 
 def test_a_run_is_of_the_images_that_it_was_begun_on(tmp_path):

@@ -1,5 +1,6 @@
 """What commands say first: one plain sentence with the next step, held against made-up figures."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from kzoo.tflite import Benchmark, Comparison
 from kzoo.tflite.inspect.benchmark import Timing, shortest_names
 from kzoo.tflite.inspect.compare import Output, measure
 from kzoo.tflite.inspect.layer_noise import LayerNoise
+from kzoo.tflite.inspect.verify import Bounds
 
 
 def output(name="scores", agreement=0.97, sqnr_db=20.0, distinct=(10, 10), accuracy=None) -> Output:
@@ -31,6 +33,24 @@ def test_a_comparison_tells_images_that_were_not_calibrated_for():
     alike = Comparison(34, (measure("logits", logits[6:], clipped[6:], quantum, "", None),))
     assert alike.outputs[0].beyond == 0
     assert "beyond" not in str(alike)
+
+
+def test_a_regressor_has_no_classes_to_agree_on():
+    """Its one column made every agreement 1.0, and "names one class on all of these images"."""
+    values = np.random.default_rng(0).normal(40, 10, (50, 1))
+    near, far = (measure("age", values, values + x, 0.1, "", None) for x in (0.2, 60.0))
+    assert (near.distinct, math.isnan(near.agreement)) == ((0, 0), True)
+    found = Comparison(50, (near,))
+    assert math.isnan(found.agreement)
+    assert found.verdict.startswith("The outputs keep 46.")  # 10 log10((40^2 + 10^2) / .2^2)
+    assert "it is a good file" in found.verdict
+    assert "agreement" not in found.table
+    assert Bounds().missed(found) == []
+    assert Bounds().missed(Comparison(50, (far,))) == [
+        f"age has a signal to noise of {far.sqnr_db:.1f} dB, and 6.0 dB are asked for"
+    ]
+    probability = measure("cat", np.full((2, 1), 0.9), np.full((2, 1), 0.4), 0.1, "LOGISTIC", None)
+    assert probability.agreement == 0
 
 
 def timing(path: str, cpu_ms: float, ratio: float) -> Timing:

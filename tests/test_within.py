@@ -8,8 +8,9 @@ from PIL import Image
 from qat_nets import images, randomized
 
 from kzoo.recipes.cli import main
-from kzoo.tflite import audit, compare, convert_within
+from kzoo.tflite import Comparison, audit, compare, convert_within
 from kzoo.tflite.convert import within
+from kzoo.tflite.inspect.compare import measure
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files are made by TensorFlow"
@@ -120,6 +121,15 @@ def test_models_of_several_outputs_are_refused(tmp_path):
     x = np.zeros((1, 8, 8, 3))
     with pytest.raises(ValueError, match="has 2 outputs; a drop is measured on models of one"):
         convert_within(model, tmp_path / "a.tflite", max_drop=1, calibration=x, images=x)
+
+
+def test_a_number_has_no_answers_to_keep(monkeypatch, tmp_path):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, layers.Dense(1)(layers.Flatten()(image)), name="age")
+    found = measure("age", np.ones((2, 1)), np.ones((2, 1)), 0.1, "", None)
+    monkeypatch.setattr(within, "compare", lambda *_: Comparison(2, (found,)))
+    with pytest.raises(ValueError, match=r"'age' gives a number, which is no class. Convert it wi"):
+        within.measured(model, tmp_path, np.zeros((2, 8, 8, 3)), None, "calibration", (), 0.0)
 
 
 def test_the_command(tmp_path, capsys):

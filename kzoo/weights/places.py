@@ -21,9 +21,17 @@ def mirror_url() -> str | None:
 
 
 def mirror_folder() -> pathlib.Path | None:
-    """Return the folder that KZOO_WEIGHTS names, or None."""
+    """Return the folder that KZOO_WEIGHTS names, or None. Raises ValueError for no folder."""
     named = os.environ.get(MIRROR, "")
-    return pathlib.Path(named).expanduser() if named and not mirror_url() else None
+    if not named or mirror_url():
+        return None
+    folder = pathlib.Path(named).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"The environment variable {MIRROR} must name a folder or an http(s) URL. Received: "
+            f"{named!r}, where there is no folder. Create it, or correct or unset {MIRROR}."
+        )
+    return folder
 
 
 def places(row: PublishedWeights, folder: pathlib.Path | None = None) -> list[pathlib.Path]:

@@ -28,7 +28,7 @@ from kzoo.recipes.data.splits import (
     for_test,
     in_parts,
 )
-from kzoo.recipes.data.text import Issue
+from kzoo.recipes.data.text import Issue, issue_count
 from kzoo.recipes.inputs import existing
 
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
@@ -60,8 +60,7 @@ class BoxDataset:
         counts = Counter(int(k) for example in self.train for k in example.labels)
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
         text = f"{counted(self, f' with {counts.total()} objects')} ({names})"
-        count = len(self.issues)
-        return text + (f"; {count} remark{'s' if count > 1 else ''} on the data" if count else "")
+        return text + (f"; {issue_count(self.issues)}" if self.issues else "")
 
 
 def read_boxes(
@@ -96,7 +95,7 @@ def read_boxes(
         if i not in present:
             issues.append(Issue(data, f"class {label!r} has no object to train on"))
     if not present or not parts["val"]:
-        left = f" First of {len(issues)} remarks: {issues[0]}." if issues else ""
+        left = f" First of {issue_count(issues)}: {issues[0]}." if issues else ""
         missing = "image to validate on" if present else "object to train on"
         raise ValueError(f"{data}, read as {name}, holds no {missing}.{left}")
     tell_alike(labels, data, issues)

@@ -25,7 +25,7 @@ from kzoo.recipes.data.splits import (
     versions,
     with_val_to_draw,
 )
-from kzoo.recipes.data.text import Issue
+from kzoo.recipes.data.text import Issue, issue_count
 from kzoo.recipes.inputs import existing
 
 
@@ -61,7 +61,7 @@ class Dataset:
         counts = Counter(self.train.targets.tolist())
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
         text = f"{counted(self)} ({names})"
-        return text + (f"; {len(self.issues)} not used as they stand" if self.issues else "")
+        return text + (f"; {issue_count(self.issues)}" if self.issues else "")
 
 
 class HasPath(Protocol):

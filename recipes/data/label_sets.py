@@ -33,7 +33,7 @@ from kzoo.recipes.data.splits import (
     versions,
     with_val_to_draw,
 )
-from kzoo.recipes.data.text import Issue, Table
+from kzoo.recipes.data.text import Issue, Table, issue_count
 from kzoo.recipes.inputs import existing
 
 LABEL_SETS = (
@@ -59,7 +59,7 @@ class LabelSets(Dataset):
         names = ", ".join(f"{label} {n}" for label, n in zip(self.labels, counts, strict=True))
         without = int((self.train.targets.sum(axis=1) == 0).sum())
         text = f"{counted(self)} ({names}; {without} without a label)"
-        return text + (f"; {len(self.issues)} not used as they stand" if self.issues else "")
+        return text + (f"; {issue_count(self.issues)}" if self.issues else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,13 +31,18 @@ Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 @dataclasses.dataclass(frozen=True)
 class Issue:
-    """A file or folder that was not used as it stands, and what was done about it."""
+    """Something about a file or folder that its owner should know, and what was done about it."""
 
     path: Path
     reason: str
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+def issue_count(issues: Sequence[Issue]) -> str:
+    """Return "1 issue", or "12 issues"."""
+    return f"{len(issues):,} issue{'' if len(issues) == 1 else 's'}"
 
 
 def read_text(file: Path, issues: list[Issue] | None = None) -> str:

@@ -104,8 +104,8 @@ def cells(score: BoxScore) -> dict[str, str]:
 
 
 def title(settings: Mapping[str, Any]) -> str:
-    data = Path(settings["data"]).name
-    return f"SSDLite on {settings['model']} {settings['alpha']:g}: {data}"
+    net = f"SSDLite with {settings['model']} (alpha {settings['alpha']:g})"
+    return f"{net} on {Path(settings['data']).name}"
 
 
 def by_class(split: SplitEvaluation) -> list[tuple[str, ...]]:

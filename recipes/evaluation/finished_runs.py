@@ -5,10 +5,10 @@ from pathlib import Path
 from kzoo.qat import Sensitivity, sensitivity
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.evaluate import Evaluation, evaluate
-from kzoo.recipes.inputs import require_ended
+from kzoo.recipes.inputs import read_config, require_ended
 from kzoo.recipes.task import Run, get_task
 from kzoo.recipes.training.int8 import for_calibration
-from kzoo.recipes.training.run_folder import check_images, fingerprint, read_config
+from kzoo.recipes.training.run_folder import check_images, fingerprint
 from kzoo.weights.saved_model import load_model
 
 COMPARED = 8  # images that each layer's values are compared on

@@ -140,8 +140,8 @@ def strips(
 
 
 def title(settings: Mapping[str, Any]) -> str:
-    net = f"{settings['head']} on {settings['model']} {settings['alpha']:g}"
-    return f"{net}: {Path(settings['data']).name}"
+    net = f"{settings['head']} with {settings['model']} (alpha {settings['alpha']:g})"
+    return f"{net} on {Path(settings['data']).name}"
 
 
 REPORT = Report(

@@ -16,9 +16,9 @@ from kzoo.recipes.evaluation.page import (
 from kzoo.recipes.evaluation.plots import draw_curves, known_curves
 from kzoo.recipes.evaluation.provenance import provenance
 from kzoo.recipes.evaluation.results import RunResults, write_results
+from kzoo.recipes.inputs import read_config
 from kzoo.recipes.task import FLOAT, INT8, Run
 from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.run_folder import read_config
 
 KINDS = {FLOAT: "float32, Keras", INT8: "int8, TFLite"}
 MEASURED = (
@@ -40,7 +40,7 @@ def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> Ru
         "Result": results_section(run, evaluation, results),
         "Training": curves,
         **report.sections(run, evaluation),
-        "Remarks on the data": listed(run.dataset.issues, "None: every file was used unchanged."),
+        "Issues with the data": listed(run.dataset.issues, "None: every file was used unchanged."),
         "How it was made": facts(made.rows()),
         "Settings": settings(config),
     }

@@ -55,7 +55,7 @@ class RunResults:
         """Return a sentence on the weights that the int8 file has; empty where none were chosen."""
         if not self.chosen:
             return ""
-        return f"The int8 file has the weights of {WEIGHTS[self.chosen]}: {self.reason}."
+        return f"The int8 file has the weights {WEIGHTS[self.chosen]}: {self.reason}."
 
     def test_summary(self) -> str:
         """Return the figures on the test images in a sentence; empty without any."""

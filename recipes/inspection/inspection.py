@@ -29,7 +29,7 @@ from kzoo.recipes.data.mask_dataset import MaskDataset, read_masks
 from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.data.packed import is_packed, read_index
 from kzoo.recipes.data.splits import NAMES
-from kzoo.recipes.data.text import Issue
+from kzoo.recipes.data.text import Issue, issue_count
 from kzoo.recipes.inspection.aspect import aspect_remark
 from kzoo.sizes import Size, height_width, mean_side, simplest, size_text
 
@@ -131,7 +131,7 @@ class Inspection:
             *self.sizes(),
         ]
         if self.issues:
-            lines.append(f"{len(self.issues)} issues:")
+            lines.append(f"{issue_count(self.issues)}:")
             lines += [f"  {issue}" for issue in self.issues[:SHOWN_ISSUES]]
             if more := len(self.issues) - SHOWN_ISSUES:
                 lines += [f"  and {more} more"] if more > 0 else []
@@ -300,7 +300,7 @@ def summary(dataset: Any, data: str | Path, task: str, size: Size) -> str:
     lines = [str(dataset)]
     if dataset.issues:
         command = f"kzoo inspect {shlex.quote(str(data))} --task {task}"
-        lines += [f"{len(dataset.issues)} issues ({command} shows all), first:"]
+        lines += [f"{issue_count(dataset.issues)} ({command} shows all), first:"]
         lines += [f"  {issue}" for issue in dataset.issues[:FIRST_ISSUES]]
     if task == "detect":
         found = inspect_dataset(dataset, Path(data), task, size)

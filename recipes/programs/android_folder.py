@@ -26,9 +26,9 @@ import numpy as np
 
 from kzoo.detection.tiles import check_tiles
 from kzoo.files import replacing, write_text
-from kzoo.recipes.inputs import FILE, require_ended
+from kzoo.recipes.inputs import FILE, read_config, require_ended
 from kzoo.recipes.programs.model_card import card, is_mask, task_of
-from kzoo.recipes.training.run_folder import labels_of, read_config
+from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 
 SURE = 0.95  # share of answers above the threshold that shall be right

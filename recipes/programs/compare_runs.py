@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, TEST, VAL
-from kzoo.recipes.inputs import require_ended
+from kzoo.recipes.inputs import read_config, require_ended, require_same_task
 from kzoo.recipes.task import FLOAT, INT8, get_task
-from kzoo.recipes.training.run_folder import read_config
 
 NOT_COMPARED = ("labels", "images", "out", "damaged", "task")  # settings
 SURE = 2.0  # standard errors from which on a difference is more than chance
@@ -131,13 +130,9 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
     one, two = Path(first), Path(second)
     for folder in (one, two):
         require_ended(folder, "results.json")
+    require_same_task(one, two)
     configs = read_config(one), read_config(two)
-    tasks = [config["task"] for config in configs]
-    if tasks[0] != tasks[1]:
-        raise ValueError(
-            f"{one} is a run of `kzoo {tasks[0]}` and {two} one of `kzoo {tasks[1]}`: only runs of "
-            "the same task can be compared."
-        )
+    task = configs[0]["task"]
     settings = {
         key: (configs[0].get(key), configs[1].get(key))
         for key in dict.fromkeys([*configs[0], *configs[1]])
@@ -145,7 +140,7 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
     }
     kept = [json.loads((x / "results.json").read_text(encoding="utf-8")) for x in (one, two)]
     return RunComparison(
-        one, two, tasks[0], settings, tuple(figures(*kept)), tuple(pairs(one, two, tasks[0]))
+        one, two, task, settings, tuple(figures(*kept)), tuple(pairs(one, two, task))
     )
 
 

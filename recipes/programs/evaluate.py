@@ -1,14 +1,17 @@
 """What a model reaches on labelled images that it was not trained on, whatever made it."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kzoo.recipes.data.text import Issue
+from kzoo.recipes.data.images import Source
+from kzoo.recipes.data.text import Issue, issue_count
+from kzoo.recipes.inputs import FILE, MODEL, read_config, require_model
 from kzoo.recipes.programs.predict_images import require_runs, task_of
 from kzoo.recipes.task import Run, Task, looks_of, require_tiles
-from kzoo.recipes.training.run_folder import labels_of, read_config
+from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite import Runner
 from kzoo.weights.saved_model import load_model
 
@@ -25,13 +28,15 @@ class Measured:
     images: int
     issues: tuple[Issue, ...]
     scores: Mapping[str, Any]  # by file
+    trained_on: int = 0  # of the images: those that the run of these files was trained on
 
     def as_json(self) -> dict[str, Any]:
-        """Return task, data, images, issues, and the figures of each file."""
+        """Return task, data, counts of images, issues, and the figures of each file."""
         return {
             "task": self.task.name,
             "data": self.data,
             "images": self.images,
+            "trained_on": self.trained_on,
             "issues": [{"path": str(x.path), "reason": x.reason} for x in self.issues],
             "figures": {
                 name: self.task.report.figures(score, self.labels)
@@ -44,8 +49,13 @@ class Measured:
         for name, score in self.scores.items():
             cells = self.task.report.cells(score).items()
             lines.append(f"{name}: {', '.join(f'{what} {value}' for what, value in cells)}")
+        if self.trained_on:
+            lines.append(
+                f"The run was trained on {self.trained_on} of these images: measure other images "
+                "to learn what it reaches on new ones."
+            )
         if self.issues:
-            lines.append(f"{len(self.issues)} issues, first:")
+            lines.append(f"{issue_count(self.issues)}, first:")
             lines += [f"  {issue}" for issue in self.issues[:SHOWN_ISSUES]]
         return "\n".join(lines)
 
@@ -67,9 +77,8 @@ def evaluate_on(
     path, data = Path(model), Path(data)
     files = [path]
     if path.is_dir():
-        read_config(path)
-        files = [path / name for name in ("model.keras", "model.tflite")]
-        files = [file for file in files if file.is_file()]
+        require_model(path, (".keras", ".tflite"))
+        files = [file for name in (MODEL, FILE) if (file := path / name).is_file()]
     if not files or not files[0].is_file():
         raise ValueError(f"There is no model {path}. Name a run folder, a .keras or .tflite file.")
     require_runs(files[-1])
@@ -91,7 +100,22 @@ def evaluate_on(
         run = Run(task, {"size": size}, None, file.parent)
         for name, looks in looks_of(file.name, tiles).items():
             scores[name] = task.score(task.infer(run, source, split, **looks), split, labels)
-    return Measured(data, task, labels, len(task.sources(split)), tuple(issues), scores)
+    sources = task.sources(split)
+    known = trained_on(task, files[-1].parent, data, sources)
+    return Measured(data, task, labels, len(sources), tuple(issues), scores, known)
+
+
+def trained_on(task: Task, folder: Path, data: Path, sources: Sequence[Source]) -> int:
+    """Return how many images of a run's own `data` are those that it was trained on.
+
+    0 where `folder` is no run, or one on other data.
+    """
+    with contextlib.suppress(ValueError):  # no config.json; data that are unusable by now
+        config = read_config(folder)
+        if Path(config.get("data") or "").resolve() == data.resolve():
+            train = set(task.sources(task.read_dataset(data, config).train))
+            return sum(source in train for source in sources)
+    return 0
 
 
 def classes_of(file: Path) -> tuple[str, ...]:

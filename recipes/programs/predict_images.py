@@ -11,12 +11,11 @@ import numpy as np
 import kzoo
 from kzoo.recipes.data.images import BadImageError
 from kzoo.recipes.data.layout import images_below
-from kzoo.recipes.inputs import FILE, require_ended
+from kzoo.recipes.inputs import FILE, read_config, require_ended, require_local
 from kzoo.recipes.options import did_you_mean
 from kzoo.recipes.prediction import DRAWN, Prediction
 from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
 from kzoo.recipes.task import Task, get_task, list_tasks, require_tiles
-from kzoo.recipes.training.run_folder import read_config
 from kzoo.tflite.runtime.trial import trial
 from kzoo.weights.readers.flatbuffer import read_tflite
 from kzoo.weights.saved_model import load_model
@@ -99,6 +98,7 @@ def image_files(words: Sequence[str | Path], *, leave_out: Path | None = None) -
     drawn = leave_out.resolve() if leave_out else None
     found: dict[Path, None] = {}
     for word in words:
+        require_local(word)
         path = Path(word)
         if str(word) == "-":
             found |= dict.fromkeys(

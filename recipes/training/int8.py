@@ -28,7 +28,7 @@ from kzoo.sizes import Size
 
 CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
-WEIGHTS = {QAT: "quantization-aware training", PTQ: "calibration alone"}
+WEIGHTS = {QAT: "of quantization-aware training", PTQ: "from before quantization-aware training"}
 # (int8 model, its outputs for a batch, batches, number of the batch) -> (n,): how good the answer
 # for each of its images is, the larger the better; nan where an image does not tell.
 ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
@@ -96,7 +96,7 @@ class Choice:
     reason: str
 
     def __str__(self) -> str:
-        return f"the weights of {WEIGHTS[self.chosen]} are kept: {self.reason}"
+        return f"the weights {WEIGHTS[self.chosen]} are kept: {self.reason}"
 
 
 def choose(

@@ -156,22 +156,6 @@ def differs(setting: str, begun: Any, wanted: Any) -> bool:
     return setting != "out" and begun != wanted
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the settings of a run. Raises ValueError where there is no run."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise ValueError(f"{folder} is not a kzoo run folder: it has no config.json.")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}): restore it from a backup.") from error
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{folder} is not a kzoo run folder: its config.json was not written by kzoo."
-        )
-    return config
-
-
 def labels_of(file: Path) -> list[str] | None:
     """Return the names of a model's classes; None where neither it nor its folder has any.
 

@@ -248,6 +248,11 @@ def measured(
 ) -> Attempt:  # fmt: skip
     """The attempt of a file, its CPU time still to be measured."""
     found = compare(model, path, images, labels)
+    if not found.outputs[0].has_classes:
+        raise ValueError(
+            f"max_drop counts answers that int8 changes, and {model.name!r} gives a number, which "
+            "is no class. Convert it without max_drop (--max-drop), and compare the two."
+        )
     drop = 1 - found.agreement
     if found.accuracy:
         drop = found.accuracy[0] - found.accuracy[1]

@@ -1,6 +1,7 @@
 """How far a .tflite file is from the model it was made of, on images."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,10 +52,11 @@ class Output:
         # "logits" where it ends in a sigmoid
     )
     # How often the largest value is at the same place; of integers, is the same; of labels that
-    # a sigmoid gives scores to, how often both or neither are at their threshold.
+    # a sigmoid gives scores to, how often both or neither are at their threshold. nan of one number
+    # per place, such as a regressor's: it has no classes.
     agreement: float
     # Places that it takes in the model and the file, such integers, or sets of labels: of a
-    # constant, agreement is 1.
+    # constant, agreement is 1. (0, 0) without classes.
     distinct: tuple[int, int]
     sqnr_db: float  # 10 log10(power of the model's values / power of the difference)
     quantum: float  # step of the last quantized tensor before this output in the file, or 0
@@ -64,12 +66,18 @@ class Output:
     # the last range in the file.
     beyond: float = 0.0
 
+    @property
+    def has_classes(self) -> bool:
+        return self.distinct[0] > 0
+
     def __str__(self) -> str:
-        top, sqnr = f"agreement {self.agreement:.4f}", f"SQNR {self.sqnr_db:.1f} dB"
-        lines = [
-            f"{self.name}: {top}, {sqnr} of {self.values}",
-            "  classes seen: model {}, file {}".format(*self.distinct),
-        ]
+        sqnr = f"SQNR {self.sqnr_db:.1f} dB of {self.values}"
+        lines = [f"{self.name}: {sqnr}"]
+        if self.has_classes:
+            lines = [
+                f"{self.name}: agreement {self.agreement:.4f}, {sqnr}",
+                "  classes seen: model {}, file {}".format(*self.distinct),
+            ]
         if self.quantum:
             mean, largest = self.quanta
             unit = f"quanta of {self.quantum:.4g}"
@@ -91,8 +99,8 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """The lowest of all outputs."""
-        return min(output.agreement for output in self.outputs)
+        """The lowest of all outputs that have classes; nan where none has."""
+        return min((x.agreement for x in self.outputs if x.has_classes), default=math.nan)
 
     @property
     def sqnr_db(self) -> float:
@@ -109,7 +117,7 @@ class Comparison:
         """How good the file is, in a sentence, and what to do next."""
         if all(output.distinct[0] == 1 for output in self.outputs):
             return "This says little: the model itself names one class on all of these images."
-        if len(self.outputs) > 1:  # boxes among them, which have no classes to agree on
+        if len(self.outputs) > 1 or not self.outputs[0].has_classes:  # boxes, or a regressor's
             words, good = f"The outputs keep {self.sqnr_db:.1f} dB of signal to noise", GOOD_DB
             grade = sum(self.sqnr_db >= bound for bound in (USABLE_DB, good))
         else:
@@ -213,6 +221,7 @@ def measure(
                 f"Received: shape {truth.shape}"
             )
         accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
+    one_number = not (ids or scores) and a.shape[-1] == 1
     noise = signal = distance = furthest = far = 0.0
     for one, other in zip(a, b, strict=True):  # image by image: masks of many would fill memory
         one, other = one.astype(np.float64), other.astype(np.float64)  # bytes would wrap
@@ -226,8 +235,8 @@ def measure(
     return Output(
         name=name,
         values=VALUES[scores],
-        agreement=float((top_a == top_b).mean()),
-        distinct=(kinds(top_a, sets), kinds(top_b, sets)),
+        agreement=math.nan if one_number else float((top_a == top_b).mean()),
+        distinct=(0, 0) if one_number else (kinds(top_a, sets), kinds(top_b, sets)),
         sqnr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
         quantum=quantum,
         quanta=(float(steps[0]), float(steps[1])),

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kzoo.tflite.inspect.compare import Comparison, compare
+from kzoo.tflite.inspect.compare import USABLE_DB, Comparison, compare
 
 # Sound int8 files of trained nets reached .88 to 1.0, broken ones (biases that overflowed, ranges
 # that were cut) .10 to .5.
@@ -34,7 +34,7 @@ class Bounds:
 
     agreement: how often its largest value along the last axis is where the model's is, in [0, 1];
         of a mask, how often its value is the model's. It says nothing of boxes: take `sqnr_db` for
-        those.
+        those. Of one number per image there are no classes: it has to reach 6 dB then.
     sqnr_db: signal to quantization noise.
     """
 
@@ -54,10 +54,13 @@ class Bounds:
                     f"{output.name} agrees on {output.agreement:.1%} of the images, of which "
                     f"{self.agreement:.1%} are asked for"
                 )
-            if self.sqnr_db is not None and output.sqnr_db < self.sqnr_db:
+            least_db = self.sqnr_db
+            if least_db is None and self.agreement is not None and not output.has_classes:
+                least_db = USABLE_DB
+            if least_db is not None and output.sqnr_db < least_db:
                 words.append(
                     f"{output.name} has a signal to noise of {output.sqnr_db:.1f} dB, and "
-                    f"{self.sqnr_db:.1f} dB are asked for"
+                    f"{least_db:.1f} dB are asked for"
                 )
             if self.agreement is not None and output.distinct[1] == 1 < output.distinct[0]:
                 words.append(f"{output.name} is of one class on every image")

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from kzoo.recipes.inputs import require_run, tiles_given
+from kzoo.recipes.inputs import require_ended, require_same_task, tiles_given
 from kzoo.recipes.options import Command, JsonOptions, option
 
 
@@ -30,9 +30,11 @@ class CompareOptions(JsonOptions):
 
 
 def run(options: CompareOptions) -> Any:
+    two = len(options.runs) == 2
     for folder in options.runs:
-        require_run(folder)
-    if len(options.runs) == 2:
+        require_ended(folder, *(["results.json"] if two else []))
+    if two:
+        require_same_task(*options.runs)
         from kzoo.recipes.programs.compare_runs import compare_runs
 
         return compare_runs(*options.runs)

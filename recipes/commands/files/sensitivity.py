@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from kzoo.recipes.inputs import require_run
+from kzoo.recipes.inputs import require_ended
 from kzoo.recipes.options import Command, JsonOptions, option
 
 
@@ -17,7 +17,7 @@ class SensitivityOptions(JsonOptions):
 
 
 def run(options: SensitivityOptions) -> Any:
-    require_run(options.run)
+    require_ended(options.run)
     from kzoo.recipes.evaluation.finished_runs import run_sensitivity
 
     found = run_sensitivity(Path(options.run))

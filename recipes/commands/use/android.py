@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kzoo.recipes.inputs import require_run, tiles_given
+from kzoo.recipes.inputs import FILE, require_ended, tiles_given
 from kzoo.recipes.options import Command, Options, option
 
 
@@ -29,14 +29,17 @@ class AndroidOptions(Options):
 
 
 def run(options: AndroidOptions) -> str:
-    require_run(options.run)
+    require_ended(options.run, FILE)
     from kzoo.recipes.programs.android_folder import android
 
     folder = android(
         options.run, options.out, package=options.package, max_results=options.max_results,
         tiles=tiles_given(options.tiles),
     )  # fmt: skip
-    return "\n".join(str(path) for path in sorted(folder.rglob("*")) if path.is_file())
+    files = [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return "\n".join(
+        [*files, f"Next: open {folder} in Android Studio ({folder / 'README.md'} has the steps)"]
+    )
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kzoo.recipes.data.formats.records import Found, Object, Record, head_of, labels_of
+from kzoo.recipes.data.formats.unread import program_of
 from kzoo.recipes.data.layout import Tree
 from kzoo.recipes.data.text import Issue, numbers, read_json
 
@@ -13,7 +14,8 @@ LISTS = ("annotations", "annotation", "objects")
 
 def is_createml(file: Path) -> bool:
     head = head_of(file).lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t")
-    return head.startswith(b"[") and any(f'"{name}"'.encode() in head for name in NAMES)
+    named = any(f'"{name}"'.encode() in head for name in NAMES)
+    return head.startswith(b"[") and named and program_of(file) is None
 
 
 def has_createml(tree: Tree) -> bool:

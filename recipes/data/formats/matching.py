@@ -6,6 +6,7 @@ from pathlib import Path
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.mask_layout import divided
 from kzoo.recipes.data.formats.records import Matched, Record
+from kzoo.recipes.data.formats.unread import unread_export
 from kzoo.recipes.data.image_index import Asked, ImageIndex
 from kzoo.recipes.data.layout import Tree
 from kzoo.recipes.data.splits import GUARD, Given, assigned, only_train, read_lists, source_split
@@ -20,6 +21,8 @@ def recognized(tree: Tree, data: Path, issues: list[Issue], *, outlines: bool = 
     formats = {name: kind for name, kind in FORMATS.items() if kind.outlines or not outlines}
     fitting = [name for name, kind in formats.items() if kind.fits(tree)]
     if not fitting:
+        if advice := unread_export(tree):
+            raise ValueError(advice)
         known = "; ".join(f"{name}: {kind.about}" for name, kind in formats.items())
         raise ValueError(f"{data} holds no annotations that kzoo reads ({known}).")
     if len(fitting) > 1:

@@ -27,8 +27,8 @@ from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvalu
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion, plain_text
 from kzoo.recipes.evaluation.results import RunResults, Told
+from kzoo.recipes.inputs import read_config
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
-from kzoo.recipes.training.run_folder import read_config
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
 
 GALLERY = 24  # images shown
@@ -38,6 +38,11 @@ SEEN = (
     "Beside each photo, bright: the places that the float model's answer depends on, measured by "
     "how much the pooled score drops without each. For a linear head this is the class activation "
     "map."
+)
+ONE_CLASS = (
+    "The float model predicts one class for all validation images: it has not learned to tell them "
+    "apart. Train for more epochs, start from pretrained weights, or check the labels with "
+    "kzoo inspect"
 )
 ODD = (
     "Found by confident learning: the model is at least as sure of another class as it is, on "
@@ -69,10 +74,18 @@ class ClassResults(RunResults):
     def summary(self) -> str:
         poor = self.agreement < LEAST_AGREEMENT
         advice = ". That is little: kzoo compare and kzoo sensitivity show where it is lost"
-        return (
+        words = (
             f"{super().summary()}; they agree on {self.agreement:.1%} of the images (SQNR of the "
             f"logits {self.sqnr_db:.1f} dB){advice if poor else ''}"
         )
+        return f"{words}. {ONE_CLASS}" if names_one_class(self.val[FLOAT]["by_class"]) else words
+
+
+def names_one_class(by_class: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether a model gives images of several classes one and the same answer."""
+    found = by_class.values()
+    named = sum(one["precision"] is not None for one in found)  # None of a class never predicted
+    return named == 1 and sum(one["images"] > 0 for one in found) > 1
 
 
 def write_files(run: Run, evaluation: Evaluation) -> None:
@@ -139,8 +152,9 @@ def reliability(run: Run, evaluation: Evaluation) -> str:
         for kind, scores in part.predictions.items()
     }
     words = (
-        "On the diagonal, 80 % of the answers with a score of 80 % are right. ECE is the mean gap, "
-        f"here over {len(part.examples)} images: a bin with few images is not reliable."
+        "On the diagonal, 80 % of the answers with a score of 80 % are right. ECE, the expected "
+        f"calibration error, is the mean gap, here over {len(part.examples)} images: a bin with "
+        "few images is not reliable."
     )
     return (
         plot(draw_reliability(found), "reliability diagrams")
@@ -226,6 +240,10 @@ def odd_labels(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> str:
     page = paragraph(ODD)
     for part in parts:
         scores, targets = part.predictions[FLOAT], part.examples.targets
+        if len(set(scores.argmax(1))) == 1 < len(set(targets)):
+            where = f"the {SPLIT_NAMES[part.name]} images"
+            page += paragraph(f"Not looked for in {where}: the model predicts one class for all.")
+            continue
         places = likely_label_errors(scores, targets)
         share = f"{len(places)} of {len(targets)} {SPLIT_NAMES[part.name]} images"
         page += paragraph(f"{share}, the likeliest first:") if len(places) else paragraph(share)
@@ -325,7 +343,7 @@ def parts_from(root: Path, path: Path) -> tuple[str, ...]:
 
 
 def title(settings: Mapping[str, Any]) -> str:
-    return f"{settings['model']} {settings['alpha']:g} on {Path(settings['data']).name}"
+    return f"{settings['model']} (alpha {settings['alpha']:g}) on {Path(settings['data']).name}"
 
 
 REPORT = Report(
