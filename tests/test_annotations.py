@@ -196,7 +196,7 @@ def test_issues_of_boxes(tmp_path):
     assert by_name(dataset)["0"] == [
         ("cat", 4, 8, 20, 40), ("cat", 20, 60, 40, 80), ("dog", 10, 40, 30, 72),
     ]  # fmt: skip
-    assert "11 remarks" in str(dataset)
+    assert "11 issues" in str(dataset)
 
 
 def test_broken_files_say_where(tmp_path):

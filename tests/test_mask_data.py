@@ -471,6 +471,23 @@ def test_masks_to_test_on_are_read_as_those_that_were_trained_on(values, tmp_pat
         read_masks(train, test=striped(tmp_path / "c", colour))
 
 
+@pytest.mark.parametrize(
+    ("values", "void", "expected"),
+    [
+        ([0, 127, 255], None, [0, 1, 2]),  # 255 was void, and what it marks lost
+        ([0, 127, 255], 255, [0, 1, VOID]),
+        ([0, 128, 255], 128, [0, VOID, 1]),  # a trimap
+        ([0, 85, 170, 255], None, [0, 1, 2, 3]),
+        ([0, 85, 170, 255], 255, [0, 1, 2, VOID]),
+        ([0, 1, 255], None, [0, 1, VOID]),
+    ],
+)
+def test_evenly_spaced_grey_values_are_classes(values, void, expected, tmp_path):
+    found = read_masks(striped(tmp_path, values), void=void)
+    assert [*dict.fromkeys(found.train[0].mask.read()[:, 0].tolist())] == expected
+    assert len(found.labels) == len(set(expected) - {VOID})
+
+
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
 THREE = "name,r,g,b\nred,255,0,0\ngreen,0,255,0\nground,0,0,0\n"
 

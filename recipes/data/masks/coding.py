@@ -175,7 +175,9 @@ def grey_coding(
         )  # fmt: skip
     if labels and own and own[-1] < count and not lossy:
         return plain, None, ""
-    if len(own) == 2 and own[0] == 0 and own[1] >= PLAIN_IDS and two:
+    even = keys if void is None else own
+    steps = even_steps(even, count)
+    if len(own) == 2 and own[0] == 0 and own[1] >= PLAIN_IDS and two and not steps:
         coding = Coding(ids={0: 0, own[1]: 1})
         return coding, None, f"masks hold nothing but 0 and {own[1]}: {own[1]} is read as class 1"
     soft = [key for key in keys if SOFT * most < key < (1 - SOFT) * most]
@@ -187,13 +189,13 @@ def grey_coding(
             f"have: above {threshold} is read as class 1"
         )
         return Coding(threshold=threshold), None, remark
-    if steps := even_steps(keys, count):
-        shown = ", ".join(map(str, keys))
+    if steps:
+        shown = ", ".join(map(str, even))
         remark = (
-            f"masks hold the evenly spaced values {shown}: read as classes 0 to {len(keys) - 1}"
+            f"masks hold the evenly spaced values {shown}: read as classes 0 to {len(even) - 1}"
         )
-        if VOID in keys and void is None:
-            remark += ". If 255 is void, say --void 255"
+        if VOID in even:
+            remark += f". If {even[1]} or 255 is void, say --void {even[1]} or --void 255"
         return Coding(ids=steps), None, remark
     if not labels and is_sparse(own):
         ids = {key: i for i, key in enumerate(own)}
