@@ -45,7 +45,8 @@ def run(tiny, unseen, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "labels.txt").write_text("\n".join("abcdef"))
     (folder / "results.json").write_text(
-        '{"folder": "x", "int8_accuracy": 0.87654, "test": {"int8": {"accuracy": 0.86}}}'
+        '{"folder": "x", "int8_accuracy": 0.87654, "test": {"int8": {"accuracy": 0.86}}, '
+        '"images": {"train": 1234, "val": 12}}'
     )
     convert(tiny, folder / "model.tflite", calibration=unseen[0][:40])
     return folder
@@ -113,7 +114,8 @@ def test_an_app_that_opens(run):
         assert line in model
     assert "MAX_RESULTS = 3" in (folder / KOTLIN / "Task.kt").read_text()
     card = (folder / "MODEL_CARD.md").read_text()
-    assert "| int8_accuracy | 0.8765 |" in card
+    assert "| int8 accuracy | 0.8765 |" in card
+    assert "| training images | 1,234 |\n| validation images | 12 |" in card
     assert "| int8 accuracy, test images | 0.86 |" in card
     assert "a\\|b" in card
     assert "/home/me" not in card

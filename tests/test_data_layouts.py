@@ -347,6 +347,19 @@ def test_a_category_called_background_is_the_ground(tmp_path):
 # What is trained on
 
 
+@pytest.mark.parametrize("names", [("images", "masks"), ("Images", "labels"), ("images",)])
+def test_folders_of_images_and_masks_are_no_classes(names, tmp_path):
+    """A classifier learnt to tell photos from masks."""
+    for name in names:
+        for i in range(3):
+            image(tmp_path / name / f"{i}.png")
+    with pytest.raises(ValueError, match=r"mages/.*not one folder per class. Use kzoo segment if"):
+        read_dataset(tmp_path)
+    for i in range(3):
+        image(tmp_path / "paintings" / f"{i}.png")
+    assert "paintings" in read_dataset(tmp_path).labels
+
+
 def test_test_images_are_kept_apart_in_every_task(tmp_path):
     for s in SPLITS:
         for kind in "ab":

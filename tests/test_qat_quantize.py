@@ -160,6 +160,9 @@ def test_subclassed_and_quantized_models_are_refused(quantized):
 
     with pytest.raises(ValueError, match="functional and sequential models that are built"):
         kzoo.quantize(Own(), calibration=images(2))
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"Begin it with keras.Input\(\(H, W, C\)\), or call"):
+        kzoo.quantize(unbuilt, calibration=images(2))
     with pytest.raises(ValueError, match=r"has int8 ranges already.*the float model"):
         kzoo.quantize(quantized, calibration=images(2))
 

@@ -20,9 +20,14 @@ def read(model: keras.Model, keep_float: Kept = ()) -> Graph:
     differences = getattr(model, "differences", None)
     model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
+        how = (
+            "Begin it with keras.Input((H, W, C)), or call its build((None, H, W, C))"
+            if isinstance(model, keras.Sequential)
+            else "Build a subclassed model again with keras.Model(inputs, outputs)"
+        )
         raise ValueError(
             f"quantize() rewrites functional and sequential models that are built; received "
-            f"{model!r}. Build a subclassed model again with keras.Model(inputs, outputs)."
+            f"{model!r}. {how}."
         )
     reader = Reader(names_of(model, keep_float))
     for tensor in model.inputs:
@@ -147,9 +152,10 @@ class Reader:
 
 
 def unsupported(op: Any) -> str:
-    known = ", ".join(sorted(layer.__name__ for layer in LAYERS))
+    names = sorted(layer.__name__ for layer in LAYERS)
+    known = ", ".join(name for name in names if not name.startswith("Random"))
     return (
         f"quantize() has no int8 form for {op.name!r} ({type(op).__name__} with these settings). "
         f'Keep it in float with keep_float=["{op.name}"], or replace it by layers from this list: '
-        f"{known}."
+        f"{known}, and Keras's augmentation layers."
     )

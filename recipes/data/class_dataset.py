@@ -14,7 +14,14 @@ from kzoo.recipes.data.formats.class_folders import Labelled, has_class_folders,
 from kzoo.recipes.data.formats.tables import class_rows, has_classes
 from kzoo.recipes.data.image_index import Asked, ImageIndex
 from kzoo.recipes.data.images import Source, look_at_all
-from kzoo.recipes.data.layout import look_through, meant, tell_alike
+from kzoo.recipes.data.layout import (
+    IMAGE_WORDS,
+    MASK_WORDS,
+    folded,
+    look_through,
+    meant,
+    tell_alike,
+)
 from kzoo.recipes.data.packed import is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import (
     GUARD,
@@ -96,6 +103,7 @@ def read_dataset(
     rows = usable(with_val_to_draw(found), issues)
     rows = of_known_classes(rows, data, issues)
     known = sorted({row.label for row in rows})
+    require_classes(known, data)
     if len(known) < 2:
         left = f" ({len(issues)} files were left out, first: {issues[0]})" if issues else ""
         raise ValueError(
@@ -122,6 +130,18 @@ def read_dataset(
             "all: then val_fraction is drawn from every class that has two images."
         )
     return Dataset(tuple(known), **splits, issues=tuple(issues), format=form)
+
+
+def require_classes(known: Sequence[str], data: Path) -> None:
+    """Raise ValueError where folders are called images and masks or labels: they are no classes."""
+    names = set(map(folded, known))
+    of_images, of_masks = names & IMAGE_WORDS, names & MASK_WORDS
+    if len(of_images) == 1 and len(of_masks) < 2 and names == of_images | of_masks:
+        raise ValueError(
+            f"{data} holds images in {' and '.join(f'{name}/' for name in known)}, not "
+            "one folder per class. Use kzoo segment if it has masks, kzoo detect if it has boxes: "
+            "kzoo inspect shows what it is read as."
+        )
 
 
 def labelled(data: Path, issues: list[Issue], *, train: bool = True) -> tuple[str, list[Labelled]]:

@@ -31,6 +31,7 @@ class RunResults:
     folder: Path
     val: Mapping[str, Any]
     test: Mapping[str, Any] | None = None  # None where the data have no test split
+    images: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by "train", "val", "test"
     chosen: str = ""  # weights of the int8 model: "qat" or "ptq"; empty where there was no choice
     reason: str = ""  # why
 
@@ -59,7 +60,10 @@ class RunResults:
 
     def test_summary(self) -> str:
         """Return the figures on the test images in a sentence; empty without any."""
-        return f"on the test images: {self.both_models(self.test)}" if self.test else ""
+        if not self.test:
+            return ""
+        count = f"{self.images['test']:,} " if "test" in self.images else ""
+        return f"on the {count}test images: {self.both_models(self.test)}"
 
     def both_models(self, figures: Mapping[str, Any]) -> str:
         """Return the figures that are told, of the float and the int8 model."""
@@ -102,7 +106,7 @@ def write_results(
 
 
 def figures(run: Run, evaluation: Evaluation) -> dict[str, Any]:
-    """Return {"folder", "val", "test"}, the fields that all RunResults have."""
+    """Return {"folder", "val", "test", "images"}, the fields that all RunResults have."""
     found = {
         split.name: {
             kind: run.task.report.figures(score, run.dataset.labels)
@@ -110,7 +114,11 @@ def figures(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         }
         for split in evaluation.splits
     }
-    return {"folder": run.folder, "val": found["val"], "test": found.get("test")}
+    images = {name: len(getattr(run.dataset, name, ())) for name in ("train", "val", "test")}
+    return {
+        "folder": run.folder, "val": found["val"], "test": found.get("test"),
+        "images": {name: count for name, count in images.items() if count},
+    }  # fmt: skip
 
 
 def has_ended(run: Run) -> bool:

@@ -106,13 +106,17 @@ def table(rows: dict[str, str]) -> str:
 
 
 def reached(results: dict[str, Any]) -> dict[str, str]:
-    """Return the figures of a results.json; those on test images say so."""
+    """Return the figures of a results.json, and of how many images; those on test ones say so."""
+    names = {"train": "training images", "val": "validation images", "test": "test images"}
+    images = results.get("images") or {}
+    counts = {names[split]: f"{count:,}" for split, count in images.items() if split in names}
+    own = {name.replace("_", " "): value for name, value in results.items()}
     test = {
         f"{model} {name}, test images": value
         for model, figures in (results.get("test") or {}).items()
         for name, value in figures.items()
     }
-    return {key: figure(value) for key, value in (results | test).items() if is_figure(value)}
+    return counts | {k: figure(value) for k, value in (own | test).items() if is_figure(value)}
 
 
 def is_figure(value: Any) -> bool:
