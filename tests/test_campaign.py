@@ -53,3 +53,35 @@ def test_short(part, count, options):
     rows = tallied(part, count, **options)
     assert rows
     assert [row for row in rows if row["failed"]] == []
+
+
+def test_a_process_goes_on_after_what_ends_it():
+    """A signal, a hang, a fault and too much memory each cost the cases after them nothing."""
+    program = """
+import json, os, sys, time
+sys.path[:0] = json.loads(sys.argv[1])
+from campaign import cases
+cases.HANG_S, cases.MOST_MB = 0.3, 300
+kept = []
+
+def function(i):
+    if i == 1: raise ValueError("what is wrong")
+    if i == 2: os.abort()
+    if i == 3: time.sleep(9)
+    if i == 4: return "a fault"
+    if i == 5: raise OSError
+    if i == 6: bytearray(400 << 20)
+    kept.append(i)
+    if i == 8 and len(kept) > 1: raise KeyError("of the case before")
+
+print(json.dumps([found[0] for found in cases.isolated(function, range(10))]))
+"""
+    paths = json.dumps([str(BENCH), str(BENCH.parent)])
+    done = subprocess.run([sys.executable, "-c", program, paths], capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert found[:6] == [
+        "answer", "refused", "ended by signal 6", "hang of 0.3 s", "a fault",
+        "OSError without a word",
+    ]  # fmt: skip
+    assert found[6].startswith("took 4")
+    assert found[7:] == ["answer", "KeyError: 'of the case before', after others only", "answer"]

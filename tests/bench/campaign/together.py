@@ -26,7 +26,7 @@ def cases(budget: Budget, loads: tuple[str, ...] = ("download", "pack", "convert
                     break
                 yield Case(load, f"case {i}", twice(act, results, wanted, folder, f"out{i}"))
         if "convert" in loads:
-            yield Case("convert while it is read", "20 times", read_meanwhile(Path(name)))
+            yield Case("convert, while it is read", "20 times", read_meanwhile(Path(name)))
 
 
 def twice(
