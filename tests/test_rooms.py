@@ -49,7 +49,8 @@ NEIGHBOURS = {"tf_keras", "tensorflow_model_optimization", "tensorflow", "keras_
 # Inside a room, from the ground up: a file imports its own floor or one below.
 FLOORS = {
     "kzoo": (
-        ("arguments", "files", "lazy", "old_names", "saved_classes", "sizes"),
+        ("arguments", "devices", "files", "lazy", "old_names", "saved_classes", "sizes"),
+        ("depthwise",),
         ("preprocessing", "registry"),
         ("weights.readers", "weights.checkpoint"),
         ("weights",),

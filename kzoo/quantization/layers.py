@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from kzoo.backbones.profile import MACS, elementwise
+from kzoo.depthwise import depthwise_conv
 
 register = keras.saving.register_keras_serializable(package="kzoo")
 fake_quant = keras.quantizers.fake_quant_with_min_max_vars
@@ -150,10 +151,7 @@ class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
         flat = ops.reshape(self.kernel, (height, width, 1, channels * multiplier))
         flat, bias = self.rounded(flat, training)
         kernel = ops.reshape(flat, self.kernel.shape)
-        y = ops.depthwise_conv(
-            x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate
-        )
-        return y + bias
+        return depthwise_conv(x, kernel, self, training=training) + bias
 
 
 @register

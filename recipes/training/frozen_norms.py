@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kzoo.depthwise import depthwise_conv
+
 register = keras.saving.register_keras_serializable(package="kzoo")
 
 
@@ -43,12 +45,9 @@ class NormedConv2D(Normed, keras.layers.Conv2D):
 class NormedDepthwiseConv2D(Normed, keras.layers.DepthwiseConv2D):
     """A depthwise convolution without bias and the frozen batch norm behind it."""
 
-    def call(self, inputs: Any) -> Any:
-        outputs = keras.ops.depthwise_conv(
-            inputs, self.kernel * self.factor, strides=self.strides, padding=self.padding,
-            dilation_rate=self.dilation_rate, data_format=self.data_format,
-        )  # fmt: skip
-        return outputs + self.offset
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        kernel = self.kernel * self.factor
+        return depthwise_conv(inputs, kernel, self, training=training) + self.offset
 
 
 NORMED: dict[type, Any] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from kzoo.devices import on_accelerator
 from kzoo.sizes import Size, size_text
 
 try:
@@ -81,14 +82,6 @@ def output_numbers(layer: keras.layers.Layer) -> int:
     except (AttributeError, ValueError):  # it was never called, or more than once
         return 0
     return sum(math.prod(side or 1 for side in output.shape[1:]) for output in outputs)
-
-
-def on_accelerator() -> bool:
-    """Return whether Keras trains on a GPU or TPU."""
-    try:
-        return any(not name.startswith("cpu") for name in keras.distribution.list_devices())
-    except (NotImplementedError, AttributeError, RuntimeError):
-        return False
 
 
 def keep_freed_memory() -> bool:
