@@ -1,17 +1,19 @@
 """How time and memory grow with the number of images and with their size.
 
-    uv run python tests/bench/growth.py read compare --images 1000 10000
-    uv run python tests/bench/growth.py epoch quantize convert --sizes 64 128 256
+    uv run python tests/bench/growth.py read compare report --images 1000 10000 --side 32
+    uv run python tests/bench/growth.py epoch quantize convert --sizes 64 128 256 512
 
 Each figure is from a process of its own: CPU seconds of the part, and the process's peak memory.
 "growth" is the exponent against the row before: 1 is linear in images, 2 in the side (pixels).
 Each part has a table of its own, growth_PART.csv. Drawn JPEGs of 320 x 240 px in two class folders;
 MobileNetV3-Small with random weights. Parts: read (`read_dataset`), epoch (decode, augment and
-train on 256 images), quantize (64 images), convert, compare (float model and int8 file, on the
-images of --images or 64).
+train on 256 images, 8 a step), quantize (64 images), convert, compare (float model and int8 file,
+on the images of --images or 64), report (a classifier's, measured on all images). With --images
+the net's images have --side px.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -27,7 +29,7 @@ import numpy as np
 from read_speed import draw
 from record import record
 
-SIZE, SOME = 96, 64
+SOME = 64
 
 
 def used() -> float:
@@ -60,10 +62,10 @@ def epoch(data: Path, count: int, size: int) -> Callable[[], Any]:
     net = net_of(size)
     net.compile("adam", "categorical_crossentropy")
     batches = Batches(
-        Images(paths, round(size * 8 / 7)), np.arange(len(paths)) % 2, classes=2, batch_size=32,
+        Images(paths, round(size * 8 / 7)), np.arange(len(paths)) % 2, classes=2, batch_size=8,
         augment=Augment(), size=size,
     )  # fmt: skip
-    net.fit(batches.only(batches.order[:32]), verbose=0)
+    net.fit(batches.only(batches.order[:8]), verbose=0)
     return lambda: net.fit(batches, verbose=0)
 
 
@@ -91,7 +93,32 @@ def compare(data: Path, count: int, size: int) -> Callable[[], Any]:
     return lambda: compare(net, file, images)
 
 
-PARTS = {part.__name__: part for part in (read, epoch, quantize, convert, compare)}
+def report(data: Path, count: int, size: int) -> Callable[[], Any]:
+    import kzoo
+    from kzoo.files import save_model, write_json
+    from kzoo.recipes.classify import TASK
+    from kzoo.recipes.configs import ClassifyConfig
+    from kzoo.recipes.data.class_dataset import Split, read_dataset
+    from kzoo.recipes.evaluation.evaluate import evaluate
+    from kzoo.recipes.evaluation.report import write_report
+    from kzoo.recipes.task import Run
+
+    found = read_dataset(data)
+    paths = (*found.train.paths, *found.val.paths)
+    everything = Split(paths, np.concatenate([found.train.targets, found.val.targets]))
+    folder = data.parent / "run"
+    folder.mkdir()
+    config = ClassifyConfig(str(data), out=str(folder), size=size, weights="none")
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    run = Run(TASK, vars(config), dataclasses.replace(found, val=everything), folder, config)
+    net = net_of(size)
+    save_model(net, run.model)
+    TASK.write_file(run, kzoo.quantize(net, calibration=noise(8, size)), lambda step: None)
+    return lambda: write_report(run, evaluate(run, net), [])
+
+
+PARTS = {part.__name__: part for part in (read, epoch, quantize, convert, compare, report)}
+READ_FILES = {"read", "epoch", "report"}
 
 
 def measured(part: str, data: Path, count: int, size: int) -> dict[str, float]:
@@ -106,6 +133,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--images", type=int, nargs="*", default=[])
     parser.add_argument("--sizes", type=int, nargs="*", default=[])
+    parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -117,10 +145,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         for count in given.images or [512]:
-            draw(Path(folder) / str(count), count)
+            if READ_FILES & set(given.parts):
+                draw(Path(folder) / str(count), count)
+            else:
+                (Path(folder) / str(count) / "classify").mkdir(parents=True)
         for part in given.parts:
             rows: list[dict[str, Any]] = []
-            points = [(n, SIZE) for n in given.images] + [(0, side) for side in given.sizes]
+            points = [(n, given.side) for n in given.images] + [(0, side) for side in given.sizes]
             for i, (count, size) in enumerate(points):
                 data = Path(folder) / str(count or (given.images or [512])[0]) / "classify"
                 found = measured(part, data, count, size)
