@@ -6,6 +6,7 @@ table or its folder.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kzoo.recipes.data.formats.tables import (
     kind_of,
     of_images,
     tables_of,
+    tell_unused,
     with_header,
 )
 from kzoo.recipes.data.image_index import Asked, ImageIndex
@@ -41,6 +43,8 @@ LABEL_SETS = (
     "attribute", *COLUMNS["label"],
 )  # fmt: skip
 SEPARATORS = (";", "|", ",")  # between the labels of a cell: the first that the column has
+LIST = re.compile(r"\[(.*)\]", re.DOTALL)  # of Python: ['red', 'round']
+QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "-1", "false", "no")  # CelebA says 1 and -1
 WANTED = (
     "the columns file,labels (several labels in a cell: red;round), or file and one column of 0 "
@@ -257,9 +261,8 @@ def table_rows(tree: Tree, issues: list[Issue]) -> tuple[tuple[str, ...], list[R
         if places.of_labels:
             columns_first |= dict.fromkeys(table.columns[i] for i in places.of_labels)
         words |= {label for row in own for label in row.labels}
-        unused = [name for i, name in enumerate(table.columns) if i not in places.used(named)]
-        if unused:
-            issues.append(Issue(table.file, f"columns that are not used: {', '.join(unused)}"))
+        tell_unused(table, places.used(named), issues)
+        tell_joined(table, places.of_sets, issues)
     return (*columns_first, *sorted(words - {*columns_first})), rows
 
 
@@ -302,7 +305,7 @@ def rows_of(table: Table, named: Mapping[str, int], places: Places) -> list[Row]
     column = places.of_sets
     separator = None if column is None else separator_of([row[column] for _, row in table.rows])
     rows = []
-    for number, cells in table.rows:
+    for number, cells in table.even().rows:
         where = f"{table.file}, line {number}"
         if not cells[places.file]:
             raise ValueError(f"{where}: a row needs a file.")
@@ -311,7 +314,7 @@ def rows_of(table: Table, named: Mapping[str, int], places: Places) -> list[Row]
                 table.columns[i] for i in places.of_labels if is_yes(cells[i], table, i, where)
             ]
         else:
-            words = cells[column].split(separator) if separator else [cells[column]]
+            words = words_in(cells[column], separator)
         labels = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
         rows.append(Row(table.file, cells[places.file], labels, given_split(cells, named, where)))
     return rows
@@ -319,7 +322,30 @@ def rows_of(table: Table, named: Mapping[str, int], places: Places) -> list[Row]
 
 def separator_of(cells: Sequence[str]) -> str | None:
     """Return what stands between the labels of a cell; None where no cell has two."""
-    return next((mark for mark in SEPARATORS if any(mark in cell for cell in cells)), None)
+    plain = [cell for cell in cells if not LIST.fullmatch(cell)]
+    return next((mark for mark in SEPARATORS if any(mark in cell for cell in plain)), None)
+
+
+def words_in(cell: str, separator: str | None) -> list[str]:
+    """Return the labels of a cell: of red;round, and of a list as Python writes it."""
+    if inner := LIST.fullmatch(cell):
+        quoted = [a or b for a, b in QUOTED.findall(inner[1])]
+        return quoted or inner[1].split(",")
+    return cell.split(separator) if separator else [cell]
+
+
+def tell_joined(table: Table, column: int | None, issues: list[Issue]) -> None:
+    """Add an issue where cells of several words combine fewer words than there are cells."""
+    cells = {row[column] for _, row in table.rows if column is not None}
+    words = {word for cell in cells for word in cell.split()}
+    joined = sorted(cell for cell in cells if " " in cell)
+    if joined and len(words) < len(cells) and not separator_of(list(cells)):
+        reason = (
+            f"cells such as {joined[0]!r} are read as one label each. If they are several, put "
+            "a semicolon between them"
+        )
+        if not LIST.fullmatch(joined[0]):
+            issues.append(Issue(table.file, reason))
 
 
 def is_yes(cell: str, table: Table, column: int, where: str) -> bool:

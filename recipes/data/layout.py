@@ -43,20 +43,30 @@ def folded(name: str) -> str:
 
 
 def meant(label: str, known: Collection[str]) -> str:
-    """Return the one of the known labels that differs in case or Unicode's form alone, if any."""
+    """Return the one of the known labels that differs in spelling alone, if any.
+
+    That is in case, in Unicode's form, or as 1, 01 and 1.0 do, which tables make of each other.
+    """
     if label in known:
         return label
-    alike = [one for one in known if folded(one) == folded(label)]
+    alike = [one for one in known if plain_number(folded(one)) == plain_number(folded(label))]
     return alike[0] if len(alike) == 1 else label
 
 
 def tell_alike(labels: Iterable[str], data: Path, issues: list[Issue]) -> None:
-    """Add an issue for every two classes that differ in case or Unicode's form alone."""
+    """Add an issue for every two classes that differ as `meant` says, or in - and _."""
     first: dict[str, str] = {}
     for label in labels:
-        if (other := first.setdefault(folded(label), label)) != label:
+        key = plain_number(re.sub(r"[\s_-]+", " ", folded(label)))
+        if (other := first.setdefault(key, label)) != label:
             reason = f"classes {other!r} and {label!r} are spelt alike: are they one?"
             issues.append(Issue(data, reason))
+
+
+def plain_number(label: str) -> str:
+    """Return a label that is a whole number without leading zeros and a fraction of 0."""
+    found = re.fullmatch(r"0*(\d+)(?:\.0+)?", label)
+    return found[1] if found else label
 
 
 def parts_of(name: str) -> tuple[str, ...]:

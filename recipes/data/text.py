@@ -168,6 +168,17 @@ class Table:
     file: Path
     columns: tuple[str, ...]
     rows: tuple[tuple[int, tuple[str, ...]], ...]
+    longer: tuple[int, int] | None = None  # (line, cells) of the first row with more cells
+
+    def even(self) -> "Table":
+        """Return the table. Raises ValueError for a row with more cells than columns."""
+        if self.longer:
+            line, count = self.longer
+            raise ValueError(
+                f"{self.file}, line {line}: the row has {count} cells, the first line "
+                f"{len(self.columns)}. Put a cell that holds a separator in quotes."
+            )
+        return self
 
 
 def read_table(file: Path, issues: list[Issue] | None = None) -> Table:
@@ -182,7 +193,8 @@ def read_table(file: Path, issues: list[Issue] | None = None) -> Table:
         text, skipped = rest, 1
     head = next((line for line in text.splitlines() if line.strip(" ,;\t|")), "")
     separator = max(SEPARATORS, key=lambda mark: len(cells(head, mark)))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True,
+                        strict=True)  # fmt: skip
     found: list[tuple[int, tuple[str, ...]]] = []
     last = 0
     try:
@@ -198,7 +210,8 @@ def read_table(file: Path, issues: list[Issue] | None = None) -> Table:
     columns = found[0][1]
     width = len(columns)
     rows = ((line, (*row[:width], *[""] * (width - len(row)))) for line, row in found[1:])
-    return Table(file, columns, tuple(rows))
+    longer = ((line, len(row)) for line, row in found[1:] if any(row[width:]))
+    return Table(file, columns, tuple(rows), next(longer, None))
 
 
 def columns_of(file: Path) -> tuple[str, ...]:

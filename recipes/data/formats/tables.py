@@ -6,13 +6,13 @@ width and height, in px or, where none of them is beyond 1, in shares of the ima
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kzoo.recipes.data.formats.records import Box, Found, Object, Record
 from kzoo.recipes.data.images import SUFFIXES
-from kzoo.recipes.data.layout import SPLITS, Tree, folded, split_of
+from kzoo.recipes.data.layout import SPLITS, Tree, folded, split_of, words_of
 from kzoo.recipes.data.text import Issue, Table, columns_of, decimals, read_table
 
 COLUMNS = {
@@ -71,7 +71,44 @@ def tables_of(
             if tree.only or issues is not None:
                 raise
             continue
-        yield table, columns_by_use(table.columns)
+        yield table, with_split(table, columns_by_use(table.columns), issues)
+
+
+def with_split(
+    table: Table, columns: dict[str, int], issues: list[Issue] | None
+) -> dict[str, int]:
+    """Return the columns, one that holds nothing but names of splits being that of splits."""
+    headless = bool(table.columns) and suffix_of(table.columns[0]) in SUFFIXES
+    if "split" in columns or len(table.columns) < 3 or headless:
+        return columns
+    taken = {columns[what] for what in ("file", "label") if what in columns}
+    found = [i for i in range(len(table.columns)) if i not in taken and of_splits(table, i)]
+    if len(found) != 1:
+        return columns
+    if issues is not None:
+        name = table.columns[found[0]]
+        issues.append(Issue(table.file, f"the column {name!r} is read as the split"))
+    return {**columns, "split": found[0]}
+
+
+def of_splits(table: Table, column: int) -> bool:
+    """Whether a column names train, val or test in every row, and two of them at least."""
+    words = {row[column] for _, row in table.rows}
+    splits = {SPLITS.get(folded(word)) or split_of(word) for word in words}
+    return len(splits) > 1 and None not in splits
+
+
+def may_count(name: str) -> bool:
+    """Whether a column's name says that it holds labels or splits."""
+    return name.lower() in COLUMNS["label"] or bool({*words_of(name)} & {*SPLITS, "usage"})
+
+
+def tell_unused(table: Table, used: Iterable[int | None], issues: list[Issue]) -> None:
+    """Add an issue with the columns that are not read."""
+    places = set(used)
+    unused = [name for i, name in enumerate(table.columns) if i not in places and name]
+    if unused:
+        issues.append(Issue(table.file, f"columns that are not used: {', '.join(unused)}"))
 
 
 def kind_of(columns: Mapping[str, int]) -> tuple[str, ...] | None:
@@ -107,7 +144,10 @@ def read_boxes(tree: Tree, issues: list[Issue]) -> Found:
                     f"missing: {missing}."
                 )
             continue
-        for number, cells in table.rows:
+        known = {columns.get(what) for what in (*kind, "split")}
+        plain = {i for i, name in enumerate(table.columns) if not may_count(name)}
+        tell_unused(table, known | plain, issues)
+        for number, cells in table.even().rows:
             values = {what: cells[column] for what, column in columns.items()}
             values["label"] = names.get(values["label"], values["label"])
             line = line_of(values, kind, f"{table.file}, line {number}")
@@ -221,6 +261,7 @@ def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
         columns = class_columns(table, named)
         if columns:
             rows += rows_of(table, columns)
+            tell_unused(table, map(columns.get, ("file", "label", "split")), issues)
         elif hot := one_hot(table, named):
             rows += hot_rows(table, named, hot, issues)
         elif tree.only:
@@ -244,7 +285,7 @@ def with_header(table: Table, columns: dict[str, int]) -> tuple[Table, dict[str,
 
 def rows_of(table: Table, columns: dict[str, int]) -> Iterator[Row]:
     by_name = split_of(table.file.stem)
-    for number, cells in table.rows:
+    for number, cells in table.even().rows:
         where = f"{table.file}, line {number}"
         name, label = cells[columns["file"]], cells[columns["label"]]
         if not label or not name:
@@ -282,7 +323,7 @@ def hot_rows(
 ) -> Iterator[Row]:
     counts: Counter[int] = Counter()
     by_name = split_of(table.file.stem) or split_of(table.file.parent.name)
-    for number, cells in table.rows:
+    for number, cells in table.even().rows:
         own = [table.columns[i] for i in hot if float(cells[i])]
         counts[len(own)] += len(own) != 1
         if len(own) == 1:
