@@ -10,8 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kzoo.recipes.data.formats.records import Found, Object, Record, head_of
-from kzoo.recipes.data.layout import Tree
+from kzoo.recipes.data.layout import SPLITS, Tree
 from kzoo.recipes.data.text import Issue, numbers, read_lines, read_text, read_yaml
 
 NAMES = ("classes.txt", "obj.names", "labels.txt", "class.names", "predefined_classes.txt")
@@ -62,12 +64,22 @@ def read_yolo(tree: Tree, issues: list[Issue]) -> Found:
     names = given.names
     if not names:
         names = {i: f"class {i}" for i in range(max(used, default=-1) + 1)}
+    elif min(used, default=0) == 1 and max(used) == len(names) and max(names) == len(names) - 1:
+        raise ValueError(
+            f"{tree.root}: lines number the classes from 1 to {max(used)}, and names are numbered "
+            f"from 0 to {max(names)}. Subtract 1 from the class of every line, or number the names "
+            "(1: cat)."
+        )
     elif 0 in used and 0 not in names and max(names) not in used:
         reason = (
             f"names begin at {min(names)} and lines at 0: they are read by their numbers. If names "
             "were counted from 1, subtract 1 from each"
         )
         issues.append(Issue(tree.root, reason))
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            ids = ", ".join(str(i) for i in sorted(names) if names[i] == name)
+            issues.append(Issue(tree.root, f"the classes {ids} are all {name!r}: read as one"))
     records = []
     for file, own in files.items():
         objects = tuple(
@@ -87,7 +99,7 @@ def read_file(file: Path, issues: list[Issue]) -> list[Line]:
         broken = len(values) < 5 or values[0] != int(values[0]) or values[0] >= MOST_CLASSES
         if broken or values[0] < 0:
             raise ValueError(f"broken at line {number}: {text[:60]!r}")
-        if max(map(abs, values[1:5])) > FARTHEST:
+        if max(map(abs, values[1:] if len(values) > 6 else values[1:5])) > FARTHEST:
             raise ValueError(
                 f"line {number} holds numbers beyond 1, and YOLO's are shares of the image's sides "
                 f"({text[:60]!r})"
@@ -115,6 +127,7 @@ def kinds_of(lines: list[Line], keypoints: int | None) -> dict[int, str]:
                 count % 2 == 0
                 and len(by_count) == 1
                 and all(points_inside(line.values, 2) for line in own)
+                and not all(is_outline(line.values) for line in own)
             )
         ):
             kinds[count] = "box and keypoints"
@@ -123,6 +136,14 @@ def kinds_of(lines: list[Line], keypoints: int | None) -> dict[int, str]:
         else:
             kinds[count] = "outline and confidence"
     return kinds
+
+
+def is_outline(values: tuple[float, ...]) -> bool:
+    """Whether the second corner of a line, a box's sides in another, is near the others."""
+    corners = np.reshape(values, (-1, 2))
+    others = np.delete(corners, 1, axis=0)
+    spread = np.ptp(others, axis=0).max()
+    return float(np.abs(corners[1] - others.mean(axis=0)).max()) <= 1.5 * float(spread)
 
 
 def points_inside(values: tuple[float, ...], each: int) -> bool:
@@ -217,7 +238,14 @@ def yaml_names(file: Path, issues: list[Issue]) -> Given | None:
     if file.suffix.lower() not in (".yaml", ".yml"):
         return None
     content = read_yaml(file, issues)
-    if not isinstance(content, dict) or not isinstance(content.get("names"), dict | list):
+    if not isinstance(content, dict) or "names" not in content:
+        return None
+    if not isinstance(content["names"], dict | list):
+        if content["names"] and {"nc", *SPLITS} & {str(key).lower() for key in content}:
+            raise ValueError(
+                f"{file}: names must be a list, as [cat, dog], or numbers with a name each. "
+                f"Received: {str(content['names'])[:60]!r}"
+            )
         return None
     names = by_number(file, content["names"])
     count = numbers([content.get("nc", len(names))])
