@@ -528,7 +528,7 @@ def test_the_area_of_packed_run_lengths_is_known():
     inside[5:25, 5:25] = 1
     packed = coco.encode(np.asfortranarray(inside))
     outline = {"counts": packed["counts"].decode(), "size": [*SIZE]}
-    assert area_of(None, (outline,)) == 400
+    assert area_of((outline,)) == 400
 
 
 def test_roboflow_names_the_values_of_masks(tmp_path):

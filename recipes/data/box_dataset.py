@@ -16,9 +16,10 @@ import numpy as np
 from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.duplicates import same_bytes, with_test
 from kzoo.recipes.data.formats import FORMATS
-from kzoo.recipes.data.formats.matching import alike, matched, recognized
+from kzoo.recipes.data.formats.frames import SHARES, Frame, alike, frames_of, unlike
+from kzoo.recipes.data.formats.matching import matched, recognized
 from kzoo.recipes.data.formats.records import Matched, Object, Record
-from kzoo.recipes.data.images import TURNED, Look, Source, look_at_all
+from kzoo.recipes.data.images import Look, Source, look_at_all
 from kzoo.recipes.data.layout import look_through, meant, tell_alike
 from kzoo.recipes.data.packed import Records, is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import (
@@ -31,6 +32,8 @@ from kzoo.recipes.data.splits import (
 from kzoo.recipes.data.text import Issue, issue_count
 from kzoo.recipes.inputs import existing
 
+OUTSIDE = 0.02  # share of a side that a box may reach outside by rounding
+MANY = 0.2  # share of boxes outside from which their numbers seem to be others
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
 
 
@@ -182,9 +185,13 @@ def settled_all(
     looks = look_at_all(item.path for item in found)
     crowds: Counter[Path] = Counter()
     boxless: dict[Path, list[str]] = {}
-    for item, look in zip(found, looks, strict=True):
+    frames = frames_of(found, looks, issues)
+    tell_outside(found, frames, issues)
+    for item, look, frame in zip(found, looks, frames, strict=True):
         if look.fault:
             issues.append(Issue(item.path, f"{look.fault}: left out"))
+            continue
+        if frame is None:
             continue
         if look.remark:
             issues.append(Issue(item.path, look.remark))
@@ -197,12 +204,34 @@ def settled_all(
             else:
                 objects.append(dataclasses.replace(thing, label=meant(thing.label, index)))
         record = dataclasses.replace(item.record, objects=tuple(objects))
-        examples.append((item.split, settled(record, item.path, look, index, issues)))
+        examples.append((item.split, settled(record, item.path, look, frame, index, issues)))
     issues += [Issue(file, f"{count} crowds: left out") for file, count in crowds.items()]
     for file, names in boxless.items():
         what = f"objects have no box of four numbers (first: {names[0]}): left out"
         issues.append(Issue(file, f"{len(names)} {what}"))
     return examples
+
+
+def tell_outside(
+    found: Sequence[Matched], frames: Sequence[Frame | None], issues: list[Issue]
+) -> None:
+    """Add an issue where so many boxes reach outside that their numbers may be others."""
+    boxes = [
+        (np.array(item.extent), frame.size)
+        for record, frame in zip(found, frames, strict=True) if frame
+        for item in record.record.objects if item.extent and len(item.extent) == 4
+    ]  # fmt: skip
+    outside = sum(
+        bool((box / [*size, *size] < -OUTSIDE).any() or (box / [*size, *size] > 1 + OUTSIDE).any())
+        for box, size in boxes
+    )
+    if outside >= max(3, MANY * len(boxes)):
+        source = found[0].record.source
+        reason = (
+            f"{outside} of {len(boxes)} boxes reach outside their images. Check what their four "
+            "numbers are: two corners, a corner with width and height, or a centre with these"
+        )
+        issues.append(Issue(source, reason))
 
 
 # Where EXIF orientations put a point of the stored image, as shares (y, x) of its sides.
@@ -218,11 +247,11 @@ UPRIGHT: dict[int, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarr
 
 
 def settled(
-    record: Record, path: Path, look: Look, index: dict[str, int], issues: list[Issue]
-) -> Example:
+    record: Record, path: Path, look: Look, frame: Frame, index: dict[str, int],
+    issues: list[Issue],
+) -> Example:  # fmt: skip
     """Return a record's boxes on its image as it is seen, in [0, 1]."""
-    upright, turn = look.size, look.orientation
-    stored = upright[::-1] if turn in TURNED else upright
+    upright, size = look.size, frame.size
     counts: Counter[str] = Counter()
     known = [item for item in record.objects if item.label in index]
     if unknown := {item.label for item in record.objects} - set(index):
@@ -231,19 +260,14 @@ def settled(
     boxes = np.array([extent_of(item) for item in known], "float64").reshape(-1, 4)
     labels = np.array([index[item.label] for item in known], int)
 
-    size = record.size or upright
     boxes = boxes / [*size, *size]
-    if record.size and turn in UPRIGHT and stored != upright and alike(size, stored):
-        # Drawn on the image as it is stored: turned as EXIF turns the image.
-        corners = [UPRIGHT[turn](boxes[:, i], boxes[:, j]) for i, j in ((0, 1), (2, 3))]
+    if frame.turn in UPRIGHT:  # drawn on the image as it is stored: turned as EXIF turns the image
+        corners = [UPRIGHT[frame.turn](boxes[:, i], boxes[:, j]) for i, j in ((0, 1), (2, 3))]
         y, x = (np.stack(values, axis=-1) for values in zip(*corners, strict=True))
         boxes = np.stack([y.min(-1), x.min(-1), y.max(-1), x.max(-1)], axis=-1)
         counts["boxes turned with the image, as its EXIF says"] = 1
-    elif record.size and record.size != (1, 1) and not alike(size, upright):
-        counts[
-            f"its annotation is of {size[1]:g} x {size[0]:g} px, the image has "
-            f"{upright[1]} x {upright[0]}: boxes scaled"
-        ] = 1
+    elif size != SHARES and not alike(size, upright):
+        counts[f"{unlike(record, look)}: boxes scaled"] = 1
 
     inside = np.clip(boxes, 0, 1)
     margin = 1.5 / np.array([*upright, *upright])  # rounding puts boxes a pixel outside

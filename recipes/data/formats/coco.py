@@ -162,9 +162,9 @@ def records_of(
     images = images_by_id(file, content, issues)
     objects: dict[str, list[Object]] = {key: [] for key in images}
     left: Counter[str] = Counter()
-    doubtful = {str(image["id"]) for image in content["images"]} - images.keys()
+    doubtful = {key_of(image["id"]) for image in content["images"]} - images.keys()
     for item in content["annotations"]:
-        key = str(item.get("image_id"))
+        key = key_of(item.get("image_id"))
         if key in doubtful:
             continue
         if key not in images:
@@ -186,7 +186,7 @@ def images_by_id(
     found: dict[str, dict[str, Any]] = {}
     twice: dict[str, str] = {}
     for image in content["images"]:
-        key, name = str(image["id"]), str(image["file_name"])
+        key, name = key_of(image["id"]), str(image["file_name"])
         if found.setdefault(key, image)["file_name"] != name:
             twice[key] = f"{found[key]['file_name']!r} and {name!r} have the id {image['id']}"
     for key, what in twice.items():
@@ -195,19 +195,22 @@ def images_by_id(
     return found
 
 
+def key_of(number: Any) -> str:
+    """Return the id of an image as a text: of 7, "7" and 7.0, as pandas writes it, the same."""
+    return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
+
+
 def object_of(item: dict[str, Any], label: str) -> Object:
     box = numbers(item.get("bbox"))
     corners = None
     if len(box) == 4:
         x, y, width, height = box
         corners = (y, x, y + height, x + width)
-    area = numbers([item.get("area")])
     return Object(
         label,
         corners,
         tuple(outlines_of(item.get("segmentation"))),
-        crowd=bool(item.get("iscrowd")),
-        area=area[0] if area else None,
+        crowd=str(item.get("iscrowd") or 0).strip().lower() not in ("0", "0.0", "false"),
         name=f"annotation {item.get('id', 'without an id')}",
     )
 

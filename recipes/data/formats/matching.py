@@ -78,8 +78,3 @@ def matched(
     issues += tree.unread()
     lost = [item.split for item, path in zip(asked, paths, strict=True) if not path]
     return list(found.values()), only_train([*splits, *lost])
-
-
-def alike(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Whether two sizes have the same shape, to 2 %."""
-    return abs(a[0] * b[1] - a[1] * b[0]) <= 0.02 * a[0] * b[1]

@@ -19,7 +19,6 @@ class Object:
     box: Box | None  # y_min, x_min, y_max, x_max; None: only outlines are given, if these
     outlines: tuple[Any, ...] = ()  # polygons [x, y, x, y, ...], run lengths {"counts":, "size":}
     crowd: bool = False  # several things under one mark: no box, and void in a mask
-    area: float | None = None
     name: str = ""  # that messages call it by
 
     @property

@@ -74,9 +74,7 @@ def tables_of(
         yield table, with_split(table, columns_by_use(table.columns), issues)
 
 
-def with_split(
-    table: Table, columns: dict[str, int], issues: list[Issue] | None
-) -> dict[str, int]:
+def with_split(table: Table, columns: dict[str, int], issues: list[Issue] | None) -> dict[str, int]:
     """Return the columns, one that holds nothing but names of splits being that of splits."""
     headless = bool(table.columns) and suffix_of(table.columns[0]) in SUFFIXES
     if "split" in columns or len(table.columns) < 3 or headless:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes.data.formats.matching import alike
+from kzoo.recipes.data.formats.frames import SHARES, Frame, alike, stored_size
 from kzoo.recipes.data.formats.outlines import Size, covered, fault, run_lengths, scaled
 from kzoo.recipes.data.formats.records import Matched
-from kzoo.recipes.data.images import TRANSPOSED, TURNED, Look
+from kzoo.recipes.data.images import TRANSPOSED, Look
 from kzoo.recipes.data.text import numbers
 from kzoo.segmentation.masks import VOID
 
@@ -47,34 +47,27 @@ class DrawnMask:
         return np.asarray(whole).astype(np.int32)
 
 
-def other_size(item: Matched, look: Look) -> str | None:
+def other_size(item: Matched, look: Look, frame: Frame) -> str | None:
     """Return why an annotation is not of its image's size, or None."""
-    size = item.record.size
-    if size is None or size == (1, 1):
+    size = frame.size
+    if size == SHARES or (min(size) > 0 and (frame.turn != 1 or alike(size, look.size))):
         return None
-    if min(size) <= 0 or not (alike(size, look.size) or alike(size, stored_size(look))):
-        height, width = look.size
-        return f"has {size[1]:.0f} x {size[0]:.0f} px, {item.path.name} has {width} x {height}"
-    return None
-
-
-def stored_size(look: Look) -> Size:
-    return look.size[::-1] if look.orientation in TURNED else look.size
+    height, width = look.size
+    return f"has {size[1]:.0f} x {size[0]:.0f} px, {item.path.name} has {width} x {height}"
 
 
 def mask_of(
     item: Matched,
     look: Look,
+    frame: Frame,
     index: dict[str, int],
     left: Counter[Any],
     broken: dict[Path, list[str]],
 ) -> DrawnMask:
     """Return the mask of a record; what cannot be drawn is counted in `left` and `broken`."""
     record = item.record
-    size = record.size or look.size
-    on_stored = size != (1, 1) and not alike(size, look.size)
-    own = stored_size(look) if on_stored else look.size
-    by = (own[0] / size[0], own[1] / size[1])
+    own = look.size if frame.turn == 1 else stored_size(look)
+    by = (own[0] / frame.size[0], own[1] / frame.size[1])
     regions = []
     for thing in record.objects:
         if not thing.outlines:
@@ -91,16 +84,13 @@ def mask_of(
             label = VOID
             what = f"objects of unknown class {thing.label!r}: left out, their pixels are void"
             left[record.source, what] += 1
-        regions.append(Region(label, area_of(thing.area, sound), sound))
+        regions.append(Region(label, area_of(sound), sound))
     regions.sort(key=lambda region: -region.area)
-    turn = look.orientation if on_stored else 1
-    return DrawnMask(record.source, own, tuple(regions), turn)
+    return DrawnMask(record.source, own, tuple(regions), frame.turn)
 
 
-def area_of(given: float | None, outlines: Sequence[Any]) -> float:
-    """Return the area that is given, or that of the polygons."""
-    if given is not None:
-        return given
+def area_of(outlines: Sequence[Any]) -> float:
+    """Return the area of outlines; what annotations say of it is often that of the box, or 1."""
     total = 0.0
     for outline in outlines:
         if isinstance(outline, list):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kzoo.recipes.data.formats.frames import stored_size, tell_unsure
 from kzoo.recipes.data.formats.mask_layout import mask_names
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import READERS, TURNED, Look, Source, look_at
@@ -42,6 +43,7 @@ def of_files(
         looks = pool.map(lambda item: look_at_pair(item.path, item.record.source), found)
         shown = list(track(looks, "reading images and masks", len(found)))
     usable: list[tuple[Matched, Look, Values]] = []
+    unsure: list[Path] = []
     for item, result in zip(found, shown, strict=True):
         if isinstance(result, Issue):
             issues.append(result)
@@ -50,6 +52,9 @@ def of_files(
         if look.remark:
             issues.append(Issue(item.path, look.remark))
         usable.append((item, look, values))
+        if look.orientation != 1 and values.size == look.size == stored_size(look):
+            unsure.append(item.path)
+    tell_unsure(unsure, issues)
     decided = decide([values for *_, values in usable], names, void)
     issues += [Issue(data, remark) for remark in decided.remarks]
     labels = decided.labels

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.recipes.data.formats import FORMATS
+from kzoo.recipes.data.formats.frames import frames_of
 from kzoo.recipes.data.formats.matching import matched, recognized
 from kzoo.recipes.data.formats.records import Matched
 from kzoo.recipes.data.images import READERS, look_at
@@ -50,13 +51,14 @@ def of_outlines(
         looks = list(track(pool.map(lambda item: look_at(item.path), found), "reading images",
                            len(found)))  # fmt: skip
     usable: list[tuple[Matched, DrawnMask]] = []
-    for item, look in zip(found, looks, strict=True):
+    frames = frames_of(found, looks, issues)
+    for item, look, frame in zip(found, looks, frames, strict=True):
         if look.fault:
             issues.append(Issue(item.path, f"{look.fault}: left out"))
-        elif reason := other_size(item, look):
+        elif frame and (reason := other_size(item, look, frame)):
             issues.append(Issue(item.record.source, f"{reason}: left out"))
-        else:
-            usable.append((item, mask_of(item, look, index, left, broken)))
+        elif frame:
+            usable.append((item, mask_of(item, look, frame, index, left, broken)))
     for file, first in broken.items():
         what = f"objects have outlines that cannot be drawn (first: {first[0]}): left out"
         issues.append(Issue(file, f"{len(first)} {what}"))
