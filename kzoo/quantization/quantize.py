@@ -14,7 +14,7 @@ from kzoo.quantization.calibration import (
     first,
     holds_bytes,
 )
-from kzoo.quantization.correct import correct_biases
+from kzoo.quantization.correct import correct, images_for
 from kzoo.quantization.emit import emit
 from kzoo.quantization.equalize import equalize
 from kzoo.quantization.graph import Graph
@@ -26,7 +26,6 @@ from kzoo.quantization.simulate import observe
 
 RANKED = 16  # images whose ranges tell which activations make noise, before equalization
 EQUALIZED = 64  # images that channels are compared on
-CORRECTED = 32  # images that biases are corrected on: of a V2 they hold .4 GB
 
 
 def quantize(
@@ -60,7 +59,9 @@ def quantize(
         this at no cost. In front of a hard-swish it needs a small convolution, which is added only
         where the activation causes a twentieth of the noise (at four places of a V3-Small). "all"
         adds it at every such activation: a V3-Small becomes more accurate and 11 % slower.
-    bias_correction: subtract from each bias the mean shift that int8 causes in its channel.
+    bias_correction: subtract from each bias the mean shift that int8 causes in its channel, and
+        fit the weights of 1x1 convolutions and dense layers to their int8 inputs where images that
+        they were not fitted on gain by it. The file is as large and as fast.
     progress: called first with problems of `calibration` (too few images, duplicates, all alike),
         then with a line for each step of ranges="output", naming the activations it narrows.
 
@@ -102,7 +103,7 @@ def quantize(
     if ranges == "output":
         plan = refine(graph, plan, first(calibration, CHOOSING + JUDGING), progress)
     if bias_correction:
-        graph = correct_biases(graph, plan, first(calibration, CORRECTED))
+        graph = correct(graph, plan, first(calibration, images_for(graph)))
         plan = ranges_.with_limits(graph, plan)
     quantized = emit(graph, plan, name=model.name)
     # A model that is more than its graph, such as a Detector, says how it is built around another.

@@ -28,7 +28,7 @@ import numpy as np
 from record import record
 
 import kzoo
-from kzoo.quantization import equalize, quantize
+from kzoo.quantization import correct, equalize
 from kzoo.recipes.data.images import Images
 from kzoo.tflite import benchmark, compare, convert
 from kzoo.tflite.convert.within import distilled
@@ -45,13 +45,13 @@ CHOICES: dict[str, dict] = {
     "ranges minmax": {"ranges": "minmax"},
     "no equalization before 1x1 convolutions": {},
     "no equalization": {"equalization": False},
-    "biases on 16 images": {},
+    "weights not fitted": {},
     "no bias correction": {"bias_correction": False},
     "distilled": {},
 }
 PATCHES: dict[str, tuple] = {
     "no equalization before 1x1 convolutions": (equalize, "before_pointwise", lambda *_: None),
-    "biases on 16 images": (quantize, "CORRECTED", 16),
+    "weights not fitted": (correct, "is_fitted", lambda op: False),
 }
 SIZE, CALIBRATED, TRAINED = 224, 100, 400
 

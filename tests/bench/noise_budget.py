@@ -4,8 +4,8 @@
 
 In simulation, on photos that are not calibrated from, one draw of 100 (as int8_draws.py). Writes
 tests/bench/results/noise_budget.csv: signal to noise of the logits with these rounded and the rest
-in float, biases corrected for what is rounded; below the activations that make most noise alone,
-biases as they are. Cost: 40 s of CPU for V3-Small.
+in float, weights and biases corrected for what is rounded; below the activations that make most
+noise alone, not corrected. Cost: 40 s of CPU for V3-Small.
 """
 
 import argparse
@@ -66,8 +66,8 @@ def budget(net: str, model: keras.Model, calibration: np.ndarray, images: np.nda
         ("both, ranges output", Run, refined),
     ):
         with mock.patch.object(correct, "Run", run):
-            some = calibration[: quantize.CORRECTED].astype("float32")
-            corrected = correct.correct_biases(graph, ranges, some)
+            some = calibration[: correct.images_for(graph)].astype("float32")
+            corrected = correct.correct(graph, ranges, some)
         rounding = run(corrected, ranges)
         rows.append((what, decibels([rounding(x, list(graph.ops)) for x in chunks])))
     names = [name for name in plan.fake_quants if not isinstance(graph.ops[name], Linear)]
