@@ -26,8 +26,9 @@ LEAST_IMAGES, MOST_IMAGES = 32, 128
 
 def images_for(graph: Graph) -> int:
     """Return how many images to correct on: a V3-Small's noise falls by .6 dB from 32 to 96."""
-    sizes = [math.prod(op.shape[1:]) for op in graph.ops.values() if None not in op.shape[1:]]
-    return int(min(max(HELD // max(sizes, default=1), LEAST_IMAGES), MOST_IMAGES))
+    shapes = [op.shape[1:] for op in graph.ops.values() if None not in op.shape[1:]]
+    largest = max((math.prod(n or 1 for n in shape) for shape in shapes), default=1)
+    return int(min(max(HELD // largest, LEAST_IMAGES), MOST_IMAGES))
 
 
 def correct(graph: Graph, plan: Plan, images: np.ndarray) -> Graph:
@@ -44,7 +45,7 @@ def correct(graph: Graph, plan: Plan, images: np.ndarray) -> Graph:
     pair = Pair(graph, plan, images)
     for op in list(graph.ops.values()):
         pair.compute_exact(op)
-        if is_fitted(op) and len(images) >= LEAST_FITTED:
+        if isinstance(op, Linear) and is_fitted(op) and len(images) >= LEAST_FITTED:
             op = fitted(op, pair)
             pair.run.replace(op)
         pair.compute(op)
@@ -126,9 +127,9 @@ def sums_of(found: Any, wanted: Any, seen: Range) -> np.ndarray:
     return np.stack([total, share, np.full_like(total, count)])
 
 
-def is_fitted(op: Op) -> bool:
+def is_fitted(op: Linear) -> bool:
     """Whether the weights of `op` are one matrix of inputs and outputs, and int8 in the file."""
-    if not isinstance(op, Linear) or is_float(op) or op.depthwise or op.transposed:
+    if is_float(op) or op.depthwise or op.transposed:
         return False
     return op.layer is layers.Dense or (
         op.kernel.shape[:-2] == (1, 1) and op.config.get("groups", 1) == 1
@@ -153,12 +154,14 @@ def fitted(op: Linear, pair: Pair) -> Linear:
     none = np.zeros_like(first.products)
     best, least = none, LEAST_GAIN * (first.error(none, before) + second.error(none, before))
     for strength in STRENGTHS:
-        changes = first.change(strength), second.change(strength)
-        error = second.error(changes[0], before) + first.error(changes[1], before)
+        one, other = first.change(strength), second.change(strength)
+        error = second.error(one, before) + first.error(other, before)
         if error < least:
-            best, least = sum(changes) / 2, error
+            best, least = (one + other) / 2, error
+    if best is none:
+        return op
     kernel = (before + best).reshape(op.kernel.shape).astype(np.float32)
-    return dataclasses.replace(op, kernel=kernel) if best is not none else op
+    return dataclasses.replace(op, kernel=kernel)
 
 
 class Sums:
