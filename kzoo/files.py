@@ -77,6 +77,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file to, in the same folder; it becomes `path` if the block ends well."""
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: name a file in it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {str(path.parent)!r} to write {path.name} into."
+        )
     part = part_of(path, f"{os.getpid()}-")
     try:
         yield part

@@ -52,6 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(command, options, traceback)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that is not in UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return on_terminal(command, options, traceback)
+    except KeyboardInterrupt:  # a second one, while the first is dealt with
+        return 128 + signal.SIGINT
+
+
+def on_terminal(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
+    """Run a command whose stdout and stderr are a person's. Returns the exit code."""
     with own_terminal() as remarks:
         try:
             if limit_gb() is None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.images import read_image
+from kzoo.recipes.inspection.inspection import inspect_data
 
 CARDS = Path(__file__).parents[2] / "shared" / "data" / "cards"
 HEIGHT, WIDTH = 40, 80
@@ -483,6 +484,8 @@ def test_what_a_program_should_export_instead_is_told(program, tmp_path):
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=rf"is an export of {program} .*: export .* as COCO"):
         read_boxes(tmp_path)
+    with pytest.raises(ValueError, match=rf"is an export of {program} "):
+        inspect_data(tmp_path)
 
 
 @pytest.mark.skipif(not CARDS.is_dir(), reason="the photos of cards are not on this machine")

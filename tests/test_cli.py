@@ -1,5 +1,6 @@
 """The command line: what it costs, what it refuses at once, and that nothing else is printed."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -115,6 +116,23 @@ sys.exit(cli.main())
     assert done.returncode == status
     assert re.fullmatch(told, done.stderr)
     assert done.stdout == "done\n" * (status == 0)
+
+
+def test_a_second_interrupt_is_no_traceback(monkeypatch):
+    """People press Ctrl-C twice: `kzoo serve` ended in a traceback."""
+
+    @contextlib.contextmanager
+    def interrupted():
+        yield str
+        raise KeyboardInterrupt
+
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "own_terminal", interrupted)
+    monkeypatch.setitem(COMMANDS, "list", dataclasses.replace(COMMANDS["list"], run=stopped))
+    monkeypatch.setattr(sys, "argv", ["kzoo", "list"])
+    assert main() == 130
 
 
 def test_names_that_the_terminal_cannot_show_do_not_end_a_command(tmp_path):

@@ -15,6 +15,7 @@ from data_sets import LAYOUTS, SCENE, as_coco, as_voc, as_yolo, image, text
 from PIL import Image
 
 from kzoo.recipes.data import read_boxes, read_dataset, read_image, read_masks
+from kzoo.recipes.data.images import BadImageError
 from kzoo.recipes.data.layout import key_of, split_of
 from kzoo.recipes.data.mask_dataset import read_test
 from kzoo.recipes.data.masks.pairs import full_mask
@@ -976,7 +977,9 @@ def test_suffixes_are_read_or_listed(tmp_path):
     names = {path.name for path in (*dataset.train.paths, *dataset.val.paths)}
     assert names >= {*read, "h.heic", "bare"}
     assert "raw.CR2: is a raw photo (.cr2) that kzoo does not read: left out" in remarks(dataset)
-    assert "film.mp4: is a video" in remarks(dataset)
+    assert "film.mp4: is a video (.mp4) that kzoo does not read: left out" in remarks(dataset)
+    with pytest.raises(BadImageError, match=r"^a video \(.mp4\) that kzoo does not read$"):
+        read_image(tmp_path / "a" / "film.mp4", 32)
     assert "drawing.svg" in remarks(dataset)
     assert "3 issues" in str(dataset)
 

@@ -122,6 +122,9 @@ def test_what_killed_processes_left_is_cleared_away(tmp_path):
 
 
 def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    none = tmp_path / "none"
+    with pytest.raises(FileNotFoundError, match=r"no folder '.*none' to write a.json into"):
+        write_json(none / "a.json", {})
     with pytest.raises(IsADirectoryError, match=r"name a file in it"), replacing(tmp_path):
         raise AssertionError("nothing is made that cannot be put there")
     assert not list(tmp_path.parent.glob(".part-*"))

@@ -66,7 +66,7 @@ def test_json_is_what_is_promised_and_no_page_is_written(tmp_path, capsys, monke
     for words in (
         "data: classify, read as folders",
         "train       20 images",
-        "1 issues",
+        "1 issue:",
         "a           10        2",
         "shorter sides of images: 16 to 16 px",
         "To do: Half of the images have sides of 16 px",

@@ -105,7 +105,7 @@ def read_dataset(
     known = sorted({row.label for row in rows})
     require_classes(known, data)
     if len(known) < 2:
-        left = f" ({len(issues)} files were left out, first: {issues[0]})" if issues else ""
+        left = f" ({issue_count(issues)}, first: {issues[0]})" if issues else ""
         raise ValueError(
             f"{data} holds {f'only the class {known[0]!r}' if known else 'no images'}{left}. "
             "A classifier needs at least two classes: one folder of images per class, or a CSV "

@@ -83,10 +83,16 @@ def is_candidate(path: Path) -> bool:
 
 def why_unread(path: Path) -> str | None:
     """Return the remark on an image in a format that is not read; None for any other file."""
-    kind = UNREAD_SUFFIXES.get(path.suffix.lower())
+    kind = unread_kind(path)
     if kind is None or path.name.startswith("."):
         return None
-    return f"is {kind} ({path.suffix.lower()}) that kzoo does not read: left out. Save it as JPEG"
+    return f"is {kind}: left out. Save {'frames' if 'video' in kind else 'it'} as JPEG"
+
+
+def unread_kind(path: Path) -> str | None:
+    """Return "a video (.mp4) that kzoo does not read", or of another kind; None of any other."""
+    kind = UNREAD_SUFFIXES.get(path.suffix.lower())
+    return kind and f"{kind} ({path.suffix.lower()}) that kzoo does not read"
 
 
 def look_at(path: Source) -> Look:
@@ -185,6 +191,8 @@ def unidentified(path: Source) -> str:
             return "empty"
         if path.suffix.lower() in HEIC_SUFFIXES and not HEIC:
             return "a HEIC photo: pip install 'kzoo[heic]' reads it"
+        if kind := unread_kind(path):
+            return kind
     return "not an image that Pillow can read"
 
 

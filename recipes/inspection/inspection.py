@@ -22,6 +22,7 @@ from kzoo.recipes.data.duplicates import near_duplicates
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.mask_layout import mask_pairs
 from kzoo.recipes.data.formats.tables import has_classes
+from kzoo.recipes.data.formats.unread import unread_export
 from kzoo.recipes.data.images import BadImageError, Source, upright_size
 from kzoo.recipes.data.label_sets import LabelSets, has_label_sets, read_label_sets
 from kzoo.recipes.data.layout import look_through
@@ -227,7 +228,11 @@ def task_of(data: Path) -> str:
         return "segment"
     if not has_class_folders(data) and has_label_sets(tree):
         return "multilabel"
-    if data.is_file() or has_class_folders(data) or has_classes(tree):
+    if has_class_folders(data):
+        return "classify"
+    if advice := unread_export(tree):
+        raise ValueError(advice)
+    if data.is_file() or has_classes(tree):
         return "classify"
     raise ValueError(
         f"{data} holds nothing that kzoo can learn from: neither one folder of images per class "

@@ -24,7 +24,10 @@ def recognized(tree: Tree, data: Path, issues: list[Issue], *, outlines: bool = 
         if advice := unread_export(tree):
             raise ValueError(advice)
         known = "; ".join(f"{name}: {kind.about}" for name, kind in formats.items())
-        raise ValueError(f"{data} holds no annotations that kzoo reads ({known}).")
+        raise ValueError(
+            f"{data} holds no annotations that kzoo reads ({known}). kzoo inspect shows what it is "
+            "read as."
+        )
     if len(fitting) > 1:
         others = " and ".join(fitting[1:])
         reason = f"is read as {fitting[0]}, and looks like {others} too (--format chooses)"

@@ -288,7 +288,10 @@ def rows_of(table: Table, columns: dict[str, int]) -> Iterator[Row]:
         name, label = cells[columns["file"]], cells[columns["label"]]
         if not label or not name:
             row = dict(zip(table.columns, cells, strict=True))
-            raise ValueError(f"{where}: a row needs a file and a label. It says: {row}")
+            raise ValueError(
+                f"{where}: a row needs a file and a label. It says: {row}. For images with no "
+                "label or several take kzoo multilabel."
+            )
         yield Row(table.file, name, label, given_split(cells, columns, where) or by_name)
 
 
