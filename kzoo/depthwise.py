@@ -1,9 +1,9 @@
 """Depthwise convolutions whose wide kernels learn in less time on TensorFlow's CPU kernels.
 
 oneDNN, which TensorFlow computes with on x86, has a fast gradient for depthwise kernels of up to
-three columns. For wider ones it falls back to that of grouped convolutions, sixteen times the work.
-A kernel of five columns learns as one of three and one of two: the same sums, in half the time
-(tests/bench/depthwise_gradient.py).
+three columns. For wider ones it falls back to that of grouped convolutions, which computes more
+than it needs. A kernel of five columns learns as one of three and one of two: the same sums, in
+less time (tests/bench/depthwise_gradient.py).
 """
 
 import platform
