@@ -189,6 +189,27 @@ def test_a_graph_is_in_order(tflite):
             check_order(dataclasses.replace(graph, operators=operators))
 
 
+def test_inputs_that_an_operator_needs(tflite):
+    """LiteRT 2 reads the weights of a convolution without them, and the process ends."""
+    graph = read_tflite(tflite).graphs[0]
+    conv = next(op for op in graph.operators if op.name == "CONV_2D")
+    x, weights, bias = conv.inputs
+
+    def check(op):
+        check_order(dataclasses.replace(graph, operators=(op,)))
+
+    check(conv)
+    check(dataclasses.replace(conv, inputs=(x, weights, -1)))
+    check(dataclasses.replace(conv, name="UNIDIRECTIONAL_SEQUENCE_LSTM", inputs=(x, -1, bias)))
+    check(dataclasses.replace(conv, name="someone's own", custom=True, inputs=(x, -1)))
+    for name, inputs, place in (
+        ("CONV_2D", (x, -1, bias), 1), ("ADD", (x, -1), 1), ("SOFTMAX", (-1,), 0),
+        ("TRANSPOSE_CONV", (weights, bias, -1), 2),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"damaged: operator 0 .* has no input {place}"):
+            check(dataclasses.replace(conv, name=name, inputs=inputs))
+
+
 def test_tensors_of_gigabytes_are_refused():
     """LiteRT allocates what a file declares: 12.9 GB for this one, of a file of 60 kB."""
     tensor = TfliteTensor("a", (1, 8388616, 8, 48), "float32", 0)

@@ -64,6 +64,17 @@ PADDINGS, ACTIVATIONS = (
     ("none", "relu", "relu_n1_to_1", "relu6", "tanh", "sign_bit"),
 )
 
+# operator: the first of its inputs that may be left out (-1); others need all. LiteRT does not ask.
+OPTIONAL = {
+    "CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3,
+    "CONV_3D_TRANSPOSE": 3,
+    **{
+        name: 0 for name in OPERATORS
+        if name.endswith(("LSTM", "RNN", "SVDF", "WHILE", "IF")) or name.startswith(
+            ("CALL", "STABLEHLO"))
+    },
+}  # fmt: skip
+
 # operator: {option: (field number, struct format, default or the names of an enum)}
 STRIDES = {"stride_w": (1, "i", 0), "stride_h": (2, "i", 0)}
 OPTIONS: dict[str, dict[str, tuple[int, str, Any]]] = {
@@ -240,17 +251,21 @@ def check_indices(model: TfliteModel) -> None:
 
 
 def check_order(graph: TfliteGraph) -> None:
-    """Every tensor is written at most once, and before it is read: the graph has no cycles."""
+    """Raise ValueError for cycles and for operators without inputs that they need.
+
+    Every tensor is written at most once, and before it is read.
+    """
     computed = {t for op in graph.operators for t in op.outputs if t >= 0}
     known = set(range(-1, len(graph.tensors))) - computed | set(graph.inputs)
     for i, op in enumerate(graph.operators):
         late = [t for t in op.inputs if t not in known]
         again = [t for t in op.outputs if t in known and t >= 0]
-        if late or again:
-            what = (
-                f"reads tensor {late[0]} too early" if late else f"writes tensor {again[0]} again"
-            )
-            raise ValueError(f"This .tflite file is damaged: operator {i} ({op.name}) {what}.")
+        needed = op.inputs[: 0 if op.custom else OPTIONAL.get(op.name, len(op.inputs))]
+        faults = [f"reads tensor {t} too early" for t in late]
+        faults += [f"writes tensor {t} again" for t in again]
+        faults += [f"has no input {k}" for k, t in enumerate(needed) if t < 0]
+        if faults:
+            raise ValueError(f"This .tflite file is damaged: operator {i} ({op.name}) {faults[0]}.")
         known.update(op.outputs)
 
 
