@@ -126,7 +126,7 @@ def summary(work: Path) -> list[dict]:
     """A row for each net and choice."""
     rows = []
     for net in BUILD:
-        base = work / f"{net}+0+{BASE.replace(' ', '_')}.tflite"
+        bases = sorted(work.glob(f"{net}+*+{BASE.replace(' ', '_')}.tflite"))
         for choice in CHOICES:
             files = sorted(work.glob(f"{net}+*+{choice.replace(' ', '_')}.json"))
             if not files:
@@ -138,6 +138,7 @@ def summary(work: Path) -> list[dict]:
                 return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
 
             mine = files[0].with_suffix(".tflite")
+            base = bases[0] if bases else mine
             timings = benchmark([base, mine]).timings if base != mine else ()
             ratio = timings[1].cpu_ms / timings[0].cpu_ms if timings else 1.0
             rows.append({
