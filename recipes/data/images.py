@@ -47,6 +47,7 @@ UNREAD_SUFFIXES = {
     **dict.fromkeys((".svg", ".psd", ".xcf", ".ai", ".eps", ".pdf", ".exr", ".hdr", ".jxl", ".dcm",
                      ".fits", ".npy", ".nii", ".ico", ".icns", ".emf", ".wmf"), "of a kind"),
 }  # fmt: skip
+DARK = 64  # of 255: an image of 16 bits a channel with no higher value uses fewer bits
 SMALLEST_SIDE = 8  # px; below, a file holds no image of anything
 CACHE_BYTES = 2 << 30  # decoded images kept in memory, at the most
 READERS = min(16, max(2, os.cpu_count() or 2))  # threads that read images
@@ -122,6 +123,8 @@ def read_image(path: str | Source, size: Size) -> np.ndarray:
 def decode(path: Source, size: Size) -> tuple[np.ndarray, Look]:
     """Return the image as `read_image` does, and what opening it has shown."""
     with opened(path) as image:
+        deep = any(";16" in str(tile[3:]) for tile in image.tile)  # it is empty after reading EXIF
+        halved = deep and image.mode in ("RGB", "RGBA", "LA")
         turn, own = orientation(image), upright_size_of(image)
         height, width = height_width(size)
         # Lets JPEG decode at a fraction of its size; it is still as it was stored.
@@ -129,7 +132,11 @@ def decode(path: Source, size: Size) -> tuple[np.ndarray, Look]:
         check_pixels(image)
         image, remark = to_8_bits(upright(image))
         plain = image.mode == "RGB" and "transparency" not in image.info  # to_rgb would copy it
-        image = image if plain else to_rgb(image)
+        if not plain:
+            image, transparent = without_alpha(image)
+            remark = remark or transparent
+        if halved and remark is None:
+            remark = dark(image)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized), Look(own, turn, remark=remark)
 
@@ -274,13 +281,34 @@ def from_fractions(values: np.ndarray) -> tuple[Image.Image, str | None]:
     return Image.fromarray(scaled), f"holds floating point numbers: read as of [0, {top}]"
 
 
+def dark(image: Image.Image) -> str | None:
+    """Return the remark on an image of 16 bits a channel that uses few of them, or None.
+
+    Pillow gives the upper 8 bits of colours alone.
+    """
+    most = max(high for _, high in bands) if (bands := image.convert("RGB").getextrema()) else 0
+    if most >= DARK or not most:
+        return None
+    return (
+        f"has 16 bits a channel, of which the upper 8 are read: values to {most} of 255. Save it "
+        "with 8 bits if it is brighter"
+    )
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image of any of Pillow's modes as RGB."""
-    image, _ = to_8_bits(image)
+    return without_alpha(to_8_bits(image)[0])[0]
+
+
+def without_alpha(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """Return an image of 8 bits as RGB on white, and a remark where nothing of it is left."""
+    remark = None
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        if image.getchannel("A").getextrema() == (0, 0):
+            remark = "is transparent all over: read as white. If it is not, save it without alpha"
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB"), remark
 
 
 class Decoded:

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kzoo.recipes.data.images import is_candidate, why_unread
-from kzoo.recipes.data.layout import PASSED_OVER, SPLITS, folded, key_part, split_of, walk
+from kzoo.recipes.data.layout import (
+    PASSED_OVER,
+    SPLITS,
+    folded,
+    key_part,
+    split_of,
+    walk,
+)
 from kzoo.recipes.data.splits import GUARD
 from kzoo.recipes.data.text import Issue
 
@@ -27,11 +34,19 @@ def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Itera
     if train and splits and "train" not in splits.values():
         given = next(iter(splits)).name
         raise ValueError(f"{data} holds {given}/ but no train/.")
+    for table in sorted(data.glob("*.[ct]sv"))[:1]:
+        reason = (
+            "is not read, as the folders beside it are the classes. If it names the classes, give "
+            "it as DATA"
+        )
+        issues.append(Issue(table, reason))
     for other in subfolders(data) if splits else ():
         if other not in splits:
             issues.append(Issue(other, "is neither train/, val/ nor test/: left out"))
     places: dict[Path, str | None] = {**splits} if splits else {data: None}
-    for place, split in places.items():
+    nested: list[tuple[Path, list[str]]] = []
+    for whole, split in places.items():
+        place = whole if split is None else within_split(whole)
         folders = subfolders(place)
         others = [p for p in sorted(place.iterdir()) if p not in folders and p.name[0] != "."]
         issues += [Issue(path, reason) for path in others if (reason := why_unread(path))]
@@ -41,10 +56,20 @@ def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Itera
             reason = f"stands beside the class folders: left out{more}"
             issues.append(Issue(strays[0], reason))
         for folder in folders:
-            yield from of_one_class(folder, split, issues)
+            yield from of_one_class(folder, split, issues, nested)
+    if nested:
+        folder, inner = nested[0]
+        reason = (
+            f"has its images in folders within ({', '.join(inner[:3])}): read as one class "
+            f"({len(nested)} in all). If those are the classes, give a folder of them as DATA"
+        )
+        issues.append(Issue(folder, reason))
 
 
-def of_one_class(folder: Path, split: str | None, issues: list[Issue]) -> Iterable[Labelled]:
+def of_one_class(
+    folder: Path, split: str | None, issues: list[Issue], nested: list[tuple[Path, list[str]]]
+) -> Iterable[Labelled]:
+    """Yield the images of a class; one whose images are all in folders within goes to `nested`."""
     files = list(walk(folder))
     images = [path for path in files if is_candidate(path) or is_nameless_image(path)]
     for path in files:
@@ -52,6 +77,10 @@ def of_one_class(folder: Path, split: str | None, issues: list[Issue]) -> Iterab
             issues.append(Issue(path, reason))
     if not images:
         issues.append(Issue(folder, "holds no images: the class is left out"))
+    parts = [path.relative_to(folder).parts for path in images]
+    within = sorted({own[0] for own in parts if folded(own[0]) not in SPLITS})
+    if len(within) > 1 and all(len(own) > 1 for own in parts):
+        nested.append((folder, within))
     for path in images:
         # A class may itself hold train/ and test/: cats/test/1.jpg.
         inner = [SPLITS.get(folded(part)) for part in path.relative_to(folder).parts[:-1]]
@@ -84,6 +113,13 @@ def subfolders(folder: Path) -> list[Path]:
         path for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith((".", "__")) and path.name not in PASSED_OVER
     )  # fmt: skip
+
+
+def within_split(place: Path) -> Path:
+    """Return the folder of classes of a split: of train/train/cats the second."""
+    inner = subfolders(place)
+    alone = len(inner) == 1 and (folded(inner[0].name) in SPLITS or split_of(inner[0].name))
+    return inner[0] if alone and subfolders(inner[0]) else place
 
 
 def unwrapped(data: Path) -> Path:

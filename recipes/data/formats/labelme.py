@@ -1,6 +1,7 @@
 """LabelMe: one json per image, of shapes (https://github.com/wkentaro/labelme)."""
 
 import base64
+import dataclasses
 import io
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,8 @@ from kzoo.recipes.data.formats.outlines import circle, runs_of
 from kzoo.recipes.data.formats.records import Found, Object, Record, head_of, labels_of
 from kzoo.recipes.data.layout import Tree
 from kzoo.recipes.data.text import Issue, numbers, read_json
+
+IGNORED = "__ignore__"  # LabelMe's label of what is none of the classes
 
 
 def is_labelme(file: Path) -> bool:
@@ -41,7 +44,7 @@ def read_labelme(tree: Tree, issues: list[Issue]) -> Found:
             issues.append(Issue(file, reason))
     for kind, count in left.items():
         issues.append(Issue(tree.root, f"{count} shapes of type {kind!r} cover nothing: left out"))
-    return labels_of(records), records
+    return tuple(label for label in labels_of(records) if label != IGNORED), records
 
 
 def record_of(file: Path, content: dict[str, Any], left: Counter[str]) -> Record:
@@ -59,7 +62,7 @@ def record_of(file: Path, content: dict[str, Any], left: Counter[str]) -> Record
         item = SHAPES[kind](str(shape["label"]).strip(), points, shape, size)
         if item is None:
             raise ValueError(f"shape {number}, a {kind}, has {len(points)} points")
-        objects.append(item)
+        objects.append(dataclasses.replace(item, crowd=item.label == IGNORED))
     name = str(content.get("imagePath") or "")
     return Record(file, name, tuple(objects), size, own=True)
 

@@ -78,7 +78,8 @@ def plain_values(image: Image.Image) -> tuple[np.ndarray, bool]:
         alpha, rgb = rgba[..., 3], rgba[..., :3]
         if (rgb == rgb[0, 0]).all() and alpha.min() < alpha.max():
             return alpha, False  # drawn in transparency alone
-        rgb = np.where(alpha[..., None] > 0, rgb, 0)
+        if alpha.any():  # else it is not meant
+            rgb = np.where(alpha[..., None] > 0, rgb, 0)
     else:
         rgb = np.asarray(image.convert("RGB")).astype(np.int32)
     red, green, blue = np.moveaxis(rgb, -1, 0)

@@ -23,6 +23,7 @@ from kzoo.segmentation.masks import VOID
 SAMPLED = 40  # masks that are searched for a class that looks like void
 THIN, RARE = 0.5, 0.15  # shares: of its pixels at its edge, at least; of all pixels, at most
 UNUSED = ("void", "unlabelled", "unlabeled", "ignore", "ignored", "__ignore__")  # names of void
+AROUND = 0.9  # share of the edges' pixels that class 1 has in inverted masks
 BORDERING = 0.5  # share of the edges' pixels that a background has
 
 
@@ -87,7 +88,33 @@ def of_files(
             f"--void {number}"
         )
         issues.append(Issue(data, reason))
+    if labels is None:
+        issues += [Issue(data, reason) for reason in doubts(seen)]
     return labels or numbered(seen), seen
+
+
+def doubts(seen: Sequence[Seen]) -> list[str]:
+    """Return what the ids of classes without names seem to be instead of classes."""
+    ids = [{key for key, n in item.counts.items() if n} - {0} for item in seen]
+    lengths = {len(own) for own in ids}
+    if (
+        len(lengths) > 2
+        and max(lengths) > 4
+        and all(own == {*range(1, len(own) + 1)} for own in ids)
+    ):
+        return [
+            "the ids of each mask count its objects from 1, to "
+            f"{min(lengths)} in one and {max(lengths)} in another: are they instances? kzoo "
+            "segment needs ids of classes"
+        ]
+    edge: Counter[int] = Counter()
+    total: Counter[int] = Counter()
+    for item in seen:
+        edge.update(item.edge)
+        total.update(item.counts)
+    if {*total} == {0, 1} and edge[1] >= AROUND * edge.total() and 2 * total[1] > total.total():
+        return ["class 1 lies around class 0, as a background does: are the masks inverted?"]
+    return []
 
 
 def require_same(data: Path, labels: Sequence[str], known: tuple[str, ...] | None) -> None:

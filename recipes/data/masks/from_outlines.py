@@ -37,12 +37,12 @@ def of_outlines(
             f"{', '.join(name for name, kind in FORMATS.items() if kind.outlines)}."
         ) from None
     names, records = FORMATS[form].read(tree, issues)
-    things = tuple(name for name in names if name.casefold() != BACKGROUND)
+    things = tuple(name for name in names if not is_background(name))
     nothing = void.among(things)
     labels = known or (BACKGROUND, *without(things, nothing))
     index = {label: i for i, label in enumerate(labels)}
     index |= {name: index[own] for name in names if (own := meant(name, labels)) in index}
-    index |= {name: 0 for name in names if name.casefold() == BACKGROUND}
+    index |= {name: 0 for name in names if is_background(name)}
     index |= {things[i]: VOID for i in nothing}
     found, alone = matched(records, tree, issues, image_set="Segmentation")
     left: Counter[tuple[Path, str]] = Counter()
@@ -75,3 +75,8 @@ def of_outlines(
             else:
                 issues.append(Issue(item.path, "is void all over: left out"))
     return form, labels, seen, alone
+
+
+def is_background(name: str) -> bool:
+    """Whether a class is called background, or _background_ as LabelMe has it."""
+    return name.casefold().strip("_") == BACKGROUND
