@@ -123,7 +123,8 @@ def read_image(path: str | Source, size: Size) -> np.ndarray:
 def decode(path: Source, size: Size) -> tuple[np.ndarray, Look]:
     """Return the image as `read_image` does, and what opening it has shown."""
     with opened(path) as image:
-        deep = any(";16" in str(tile[3:]) for tile in image.tile)  # it is empty after reading EXIF
+        tiles = getattr(image, "tile", ())  # none are left when EXIF has been read
+        deep = any(";16" in str(tile[3:]) for tile in tiles)
         halved = deep and image.mode in ("RGB", "RGBA", "LA")
         turn, own = orientation(image), upright_size_of(image)
         height, width = height_width(size)
@@ -286,7 +287,7 @@ def dark(image: Image.Image) -> str | None:
 
     Pillow gives the upper 8 bits of colours alone.
     """
-    most = max(high for _, high in bands) if (bands := image.convert("RGB").getextrema()) else 0
+    most = int(np.asarray(image.convert("RGB")).max(initial=0))
     if most >= DARK or not most:
         return None
     return (

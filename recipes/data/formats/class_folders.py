@@ -35,11 +35,11 @@ def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Itera
         given = next(iter(splits)).name
         raise ValueError(f"{data} holds {given}/ but no train/.")
     for table in sorted(data.glob("*.[ct]sv"))[:1]:
-        reason = (
+        unread = (
             "is not read, as the folders beside it are the classes. If it names the classes, give "
             "it as DATA"
         )
-        issues.append(Issue(table, reason))
+        issues.append(Issue(table, unread))
     for other in subfolders(data) if splits else ():
         if other not in splits:
             issues.append(Issue(other, "is neither train/, val/ nor test/: left out"))
