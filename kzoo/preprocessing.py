@@ -64,11 +64,16 @@ def preprocess_input(images: Any) -> Any:
     return images
 
 
-def scaling(offset: Any) -> Literal["tf", "torch"] | None:
-    """Which preprocessing takes a pixel of 0 to `offset`."""
+def scaling(offset: Any) -> Literal["tf", "torch", "other"]:
+    """Return which preprocessing takes a pixel of 0 to `offset`; "other" where none does."""
     names: tuple[Literal["tf", "torch"], ...] = ("tf", "torch")
-    fits = [name for name in names if np.allclose(offset, PREPROCESSING[name][1], atol=0.02)]
-    return fits[0] if fits else None
+    fits = [name for name in names if close(offset, PREPROCESSING[name][1])]
+    return fits[0] if fits else "other"
+
+
+def close(offset: Any, wanted: Any) -> bool:
+    found, wanted = np.ravel(offset), np.ravel(wanted)
+    return len(found) in (1, len(wanted)) and bool(np.allclose(found, wanted, atol=0.02))
 
 
 DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value

@@ -229,6 +229,16 @@ def test_benchmark_takes_turns(tiny, unseen, tmp_path):
         benchmark([large], runtimes=("onnx",))
 
 
+@makes_files
+def test_benchmark_counts_images(tiny, tmp_path, monkeypatch):
+    """A file of four images a run takes a quarter of its run for each."""
+    kinds = {"scheme": "float32"}
+    files = [convert(tiny, tmp_path / f"{n}.tflite", batch_size=n, **kinds) for n in (1, 4)]
+    monkeypatch.setattr(sys.modules[benchmark.__module__], "seconds_of", lambda *_: (0.1, 0.1))
+    found = benchmark(files, rounds=1)
+    assert [round(t.cpu_ms, 6) for t in found.timings] == [100, 25]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited on Linux")
 def test_a_trial_takes_no_more_than_some_gigabytes():
     """A damaged file can ask for any amount, and LiteRT allocates it."""

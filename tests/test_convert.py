@@ -437,6 +437,20 @@ def test_several_outputs_keep_their_names_and_order(tmp_path, unseen):
     assert audit(out, run=False).signatures == ("serving_default(photo) -> b, a, c",)
 
 
+@pytest.mark.parametrize("which", ["one twice", "two of one kind"])
+def test_equal_outputs_keep_their_places(which, tmp_path, unseen):
+    """TensorFlow's converter makes one tensor of them, which its file lists again."""
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(image)
+    a = keras.layers.Softmax(name="a")(x)
+    again = a if which == "one twice" else keras.layers.Softmax(name="z")(x)
+    model = keras.Model(image, [a, x, again])
+    out = convert(model, tmp_path / "a.tflite", scheme="float32")
+    want = model.predict(unseen[0][:2], verbose=0)
+    for found, values in zip(Runner(out)(unseen[0][:2]).values(), want, strict=True):
+        np.testing.assert_allclose(found, values, rtol=1e-4)
+
+
 def test_mixed_precision_exports_in_float32(tmp_path, unseen):
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+import kzoo
 from kzoo.tflite import (
     BoxOutputs,
     ClassifierOutput,
@@ -23,6 +24,7 @@ from kzoo.tflite import (
     read_metadata,
 )
 from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
+from kzoo.tflite.runtime.find_objects import as_own
 from kzoo.weights.readers.flatbuffer import read_tflite
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,6 +57,18 @@ def test_what_mediapipe_writes():
     np.testing.assert_array_equal(boxes.anchors, np.float32(want))
 
 
+def test_codes_and_logits_are_read_as_metadata_say():
+    """(10, 20, 4, 5) for y, x, h, w, by hand: y = ya + 2 / 20 ha, h = ha exp(1 / 4)."""
+    anchors = np.float32([[0.25, 0.25, 0.75, 0.75]])
+    kind = BoxOutputs(anchors, (20.0, 10.0, 4.0, 5.0), sigmoid=True)
+    raw = {"boxes": np.float32([[[2, 1, 1, 0]]]), "scores": np.float32([[[1, -9]]])}
+    (found,) = kzoo.detections(as_own(raw, kind), anchors, score_threshold=0.5)
+    height = 0.5 * np.exp(1 / 4)
+    want = [0.55 - height / 2, 0.55 - 0.25, 0.55 + height / 2, 0.55 + 0.25]
+    np.testing.assert_allclose(found.boxes, [want], rtol=1e-6)
+    np.testing.assert_allclose(found.scores, [1 / (1 + np.exp(-1))], rtol=1e-6)
+
+
 def test_pixels_reach_a_float_input_as_metadata_say(tmp_path):
     file = tmp_path / "a.tflite"
     file.write_bytes(golden("classify"))
@@ -81,6 +95,7 @@ def test_other_peoples_files():
     [
         ("classify", Metadata(LABELS, "photos", "what they show", "3", "me", "Apache-2.0")),
         ("classify", Metadata(LABELS, normalization=(127.5, 127.5), run={"alpha": 0.75, "b": [1]})),
+        ("classify", Metadata(LABELS, normalization=((123.5, 116.25, 103.5), 58.0))),
         ("segment", Metadata(("a", "b"), outputs=SegmenterOutput("none"))),
         ("detect", Metadata(("a", "b", "c"), outputs=BoxOutputs(
             np.float32([centred(0.5, 0.25 * i, 0.0625, 0.125) for i in range(4)])))),

@@ -149,11 +149,49 @@ def test_own_files_keep_padding_and_preprocessing(tmp_path):
     model.save(tmp_path / "model.keras")
     again = kzoo.MobileNetV3Small(weights=tmp_path / "model.keras", **shared)
     np.testing.assert_array_equal(run(model, x), run(again, x))
-    # A .weights.h5 does not tell them: the model's own arguments hold.
+    # Names in a .weights.h5 tell the padding, nothing tells the scaling: the model's own holds.
     model.save_weights(tmp_path / "model.weights.h5")
-    same = {"padding": "symmetric", "preprocessing": "torch"}
+    same = {"preprocessing": "torch"}
     again = kzoo.MobileNetV3Small(weights=tmp_path / "model.weights.h5", **same, **shared)
     np.testing.assert_array_equal(run(model, x), run(again, x))
+    with pytest.raises(ValueError, match=r"has padding=.same.*padding=.symmetric"):
+        kzoo.load_weights(kzoo.MobileNetV3Small(**shared), tmp_path / "model.weights.h5")
+
+
+def test_odd_maps_of_keras_applications_are_padded_as_same(tmp_path):
+    """At 200 px V2 has a map of 25 px, which keras.applications pads by a pixel on all sides."""
+    net = keras.applications.MobileNetV2(input_shape=(200, 200, 3), alpha=0.35, weights=None)
+    assert net.get_layer("block_6_pad").padding == ((1, 1), (1, 1))
+    net.save(tmp_path / "net.keras")
+    assert read_checkpoint(tmp_path / "net.keras").padding == "same"
+
+
+@pytest.mark.parametrize(
+    ("scalings", "found"),
+    [
+        ([(1 / 127.5, -1)], "tf"),
+        ([(1 / 255, 0), (2, -1)], "tf"),
+        ([(1 / 255, 0)], "other"),
+        ([(1, [-103.9, -116.8, -123.7])], "other"),
+        ([], None),
+    ],
+)
+def test_what_scales_pixels_in_front_of_a_net(tmp_path, scalings, found):
+    x = image = keras.Input((32, 32, 3))
+    for scale, offset in scalings:
+        x = keras.layers.Rescaling(scale, offset)(x)
+    arguments = {"alpha": 0.1, "classes": 2}
+    net = kzoo.MobileNetV2(input_tensor=x, preprocessing=None, **arguments)
+    file = tmp_path / "net.keras"
+    keras.Model(image, net.output).save(file)
+    assert read_checkpoint(file).preprocessing == found
+    if found == "other":
+        arguments["input_shape"] = (32, 32, 3)
+        with pytest.raises(ValueError, match=r"scaled otherwise than.*preprocessing=None"):
+            kzoo.MobileNetV2(weights=file, **arguments)
+        with pytest.raises(ValueError, match=r"scaled otherwise than.*preprocessing=None"):
+            kzoo.load_weights(kzoo.MobileNetV2(**arguments), file)
+        assert kzoo.MobileNetV2(weights=file, preprocessing=None, **arguments).loaded_weights
 
 
 def check_round_trip(model: keras.Model, path: Path) -> None:
@@ -481,6 +519,27 @@ def test_torchvision_and_timm(tmp_path, case, name, rename):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("name", ["tf_mobilenetv3_small_100.in1k", "mobilenetv2_100.ra_in1k"])
+def test_a_published_file_of_timm_is_known_by_its_name(tmp_path, name):
+    """As `kzoo weights get` keeps it, passed as a path: no card is beside it."""
+    file = tmp_path / f"{name}.safetensors"
+    save_safetensors(timm_names(torchvision_arrays("v2")), file)
+    (row,) = (row for row in kzoo.list_weights() if row.file == file.name)
+    found = read_checkpoint(file)
+    traits = found.padding, found.norm_epsilon, found.preprocessing
+    assert traits == (row.padding, row.norm_epsilon, row.preprocessing)
+
+
+def test_a_card_of_another_net_is_refused(tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_safetensors(timm_names(torchvision_arrays("v2")), file)
+    for card in ({"architectures": ["BertModel"]}, {"architecture": "tf_mobilenetv3_large_100",
+                                                     "num_classes": 12}):  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(card))
+        with pytest.raises(ValueError, match=r"config\.json beside it is of another net"):
+            read_checkpoint(file)
+
+
 def test_timm_tf_variants_are_known_by_the_card_beside_them(tmp_path):
     save_safetensors(timm_names(torchvision_arrays("v2")), tmp_path / "model.safetensors")
     card = {"architecture": "tf_mobilenetv2_100", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}
@@ -744,10 +803,14 @@ def test_tflite_conversions(tmp_path, theirs, scheme):
         ({"padding": "symmetric", "preprocessing": None}, ("symmetric", "torch")),
         ({"preprocessing": "torch"}, ("same", "torch")),
         ({}, ("same", "tf")),
+        ({"input_tensor": (1 / 255, -0.3)}, ("same", "other")),
     ],
 )
 def test_tflite_tells_padding_and_preprocessing(tmp_path, asked, found):
     # At odd sizes the two paddings are one, and the converter writes "same" for both.
+    if "input_tensor" in asked:
+        image = keras.layers.Rescaling(*asked["input_tensor"])(keras.Input((64, 64, 3)))
+        asked = {"input_tensor": image, "preprocessing": None}
     model = kzoo.MobileNetV2(0.35, input_shape=(64, 64, 3), classes=4, **asked)
     (tmp_path / "net.tflite").write_bytes(converter_of(frozen(settled(model))).convert())
     checkpoint = read_checkpoint(tmp_path / "net.tflite")

@@ -146,7 +146,7 @@ def build(
             padding=checkpoint.padding or padding,
             norm_epsilon=checkpoint.norm_epsilon or net.norm_epsilon,
         )
-        preprocessing = preprocessing and (checkpoint.preprocessing or preprocessing)
+        preprocessing = preprocessing and checkpoints.preprocessing_of(checkpoint, preprocessing)
 
     x = preprocess(image, preprocessing) if preprocessing else image
     for i, row in enumerate(dilate(rows, output_stride, net.padding)):

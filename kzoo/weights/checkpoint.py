@@ -38,7 +38,7 @@ class Checkpoint:
     units: tuple[Unit, ...]
     padding: Literal["same", "symmetric"] | None = None
     norm_epsilon: float | None = None
-    preprocessing: Literal["tf", "torch"] | None = None
+    preprocessing: Literal["tf", "torch", "other"] | None = None  # other: kzoo has no such scaling
     head: int = 0  # how many of the units, at the end, are a detector's or segmenter's head
     by_name: bool = False  # kzoo's own layers in no order, a norm being a unit of its own
     labels: tuple[str, ...] | None = None  # its classes by name, background only where it has one

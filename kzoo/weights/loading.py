@@ -14,7 +14,7 @@ from kzoo.weights.download import fetch
 from kzoo.weights.labels import labels_of
 from kzoo.weights.matching import Loaded, assign
 from kzoo.weights.named import is_name, published, published_head
-from kzoo.weights.published import PublishedWeights
+from kzoo.weights.published import PublishedWeights, Scaling
 from kzoo.weights.reading import read_checkpoint
 
 
@@ -80,6 +80,20 @@ def has_layer(model: keras.Model, start: str) -> bool:
     return any(layer.name.startswith(start) for layer in model.layers)
 
 
+def preprocessing_of(checkpoint: Checkpoint, own: Scaling) -> Scaling:
+    """Return the preprocessing that a file's weights want, `own` where the file does not tell.
+
+    Raises ValueError where kzoo has none like it.
+    """
+    if checkpoint.preprocessing == "other":
+        raise ValueError(
+            f"{checkpoint.source!r} was trained on pixels that are scaled otherwise than by "
+            f"preprocessing={own!r}: its predictions would be wrong. Build the model with "
+            "preprocessing=None, and scale images in front of it as the file's own model does."
+        )
+    return checkpoint.preprocessing or own
+
+
 def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
     """Raise ValueError where a model pads or scales its input otherwise than the weights want."""
     padded = any(
@@ -93,6 +107,8 @@ def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
         "padding": "symmetric" if padded else "same",
         "preprocessing": known.get(str(offsets[0]), "other") if offsets else None,
     }
+    if offsets:
+        preprocessing_of(checkpoint, has["preprocessing"])
     for trait, value in has.items():
         wanted = getattr(checkpoint, trait)
         if value and wanted and value != wanted:

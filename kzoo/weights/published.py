@@ -50,6 +50,11 @@ class PublishedWeights:
     head: str | None = None
     top: bool = True
 
+    @property
+    def traits(self) -> tuple[Padding, float, Scaling]:
+        """What the weights ask of the model: padding, epsilon and scaling of the input."""
+        return self.padding, self.norm_epsilon, self.preprocessing
+
     def __str__(self) -> str:
         figure = "" if self.metric is None else f", {self.metric:g} %"
         part = "" if self.top else ", without classifier"

@@ -168,6 +168,8 @@ def model_words(found: Audit) -> dict[str, str]:
     if isinstance(outputs, DetectionOutputs):
         names = list(outputs.order)
     mean, deviation = metadata_of(found).normalization if port.dtype == "float32" else (0, 1)
+    if not isinstance(mean, float | int) or not isinstance(deviation, float | int):
+        raise ValueError(f"{found.path} normalizes channels apart, which the app does not do.")
     quantized = found.per_channel[1] > 0
     asks = (
         "the CPU, where XNNPACK runs int8 fastest. For the GPU give the app the float16 file of "

@@ -68,7 +68,15 @@ def in_order(graph: Any) -> list[int]:
         number = as_text(graph.tensors[index].name).partition("Identity")[2].lstrip("_")
         return int(number) if number.isdigit() else 0
 
-    return sorted((int(i) for i in graph.outputs), key=position)
+    ends = [int(i) for i in graph.outputs]
+    if all(ends.index(end) == position(end) for end in ends):
+        return ends  # also where equal outputs have become one tensor, which is listed again
+    if len(set(ends)) < len(ends):
+        raise ValueError(
+            "The model lists equal outputs, which TensorFlow's converter has made one of in "
+            "another order. List each output once."
+        )
+    return sorted(ends, key=position)
 
 
 def remove_fences(model: Any) -> None:

@@ -28,11 +28,10 @@ def end_in_mask(file: str | os.PathLike[str]) -> Path:
     model = schema.ModelT.InitFromPackedBuf(file.read_bytes())
     graph = model.subgraphs[0]
     shapes = [tuple(int(n) for n in graph.tensors[i].shape) for i in graph.outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] > 256:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or not 2 <= shapes[0][-1] <= 256:
         raise ValueError(
-            f"{file} is not a segmenter with one output (1, h, w, up to 256 classes): its outputs "
-            "are "
-            f"{', '.join(map(str, shapes))}."
+            f"{file} is not a segmenter with one output (1, h, w, 2 to 256 classes): its outputs "
+            f"are {', '.join(map(str, shapes))}."
         )
     source = int(graph.outputs[0])
     writer = next(op for op in graph.operators if source in op.outputs)

@@ -83,6 +83,7 @@ class Audit:
         runs = "This file was read and not run"
         if self.run:
             pieces = f"{self.partitions} pieces" if self.partitions != 1 else "one piece"
+            pieces = pieces if self.partitions else "operators outside XNNPACK alone"
             runs = f"This file runs on the CPU in {pieces}"
         if self.advice:
             return f"{runs}, and could run better: see advice below."

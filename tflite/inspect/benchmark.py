@@ -19,7 +19,7 @@ class Timing:
     path: Path
     runtime: str  # one of RUNTIMES
     bytes: int
-    cpu_ms: float  # of the whole process per inference, the median over rounds
+    cpu_ms: float  # of the whole process per image, the median over rounds
     wall_ms: float  # less than cpu_ms where threads work side by side
     load_ms: float  # opening it, by LiteRT's interpreter, as are the next two
     memory_mb: float  # what a process grows by when it opens and runs the file
@@ -141,7 +141,7 @@ def benchmark(
     threads: int = 1,
     runtimes: Sequence[str] = ("litert",),
 ) -> Benchmark:
-    """Measure the time per inference of each file in each of `runtimes`.
+    """Measure the time per image of each file in each of `runtimes`.
 
     There are `rounds` rounds, in which each file runs for `seconds`. The files alternate, so that
     other load on the machine affects all of them. Compare ratios: absolute times are only valid for
@@ -168,7 +168,10 @@ def benchmark(
     for _ in range(rounds):
         for run, mine in zip(runs, times, strict=True):
             mine.append(seconds_of(run, seconds))
-    medians = [tuple(1e3 * statistics.median(x) for x in zip(*m, strict=True)) for m in times]
+    medians = [
+        tuple(1e3 * statistics.median(x) / found.inputs[0].shape[0] for x in zip(*m, strict=True))
+        for (found, _), m in zip(cases, times, strict=True)
+    ]
     return Benchmark(
         tuple(
             Timing(

@@ -83,6 +83,7 @@ class DetectionOutputs:
     task: ClassVar[str] = "ObjectDetector"
 
 
+Values = float | tuple[float, ...]
 Outputs = ClassifierOutput | SegmenterOutput | BoxOutputs | DetectionOutputs
 ACTIVATIONS = ("none", "sigmoid", "softmax")  # enum Activation, in order from 0
 
@@ -93,7 +94,7 @@ class Metadata:
 
     outputs: what they are; None lets their shapes tell a classifier from a segmenter.
     normalization: (mean, std) of (pixel - mean) / std, which an app applies to pixels in [0, 255]
-        before a float32 input. Bytes go in as they are.
+        before a float32 input; three of each where channels differ. Bytes go in as they are.
     thresholds: of a multi-label classifier, the score from which on an image has each label.
         MediaPipe, left to its defaults, returns no label with less.
     run: how it came about, settings and figures: anything that is JSON.
@@ -106,7 +107,7 @@ class Metadata:
     author: str = ""
     license: str = ""
     outputs: Outputs | None = None
-    normalization: tuple[float, float] = (0.0, 1.0)
+    normalization: tuple[Values, Values] = (0.0, 1.0)
     thresholds: tuple[float, ...] = ()
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -169,14 +170,18 @@ def read_metadata(file: str | os.PathLike[str] | bytes) -> Metadata | None:
     )
 
 
-def read_normalization(graph: Table) -> tuple[float, float]:
+def read_normalization(graph: Table) -> tuple[Values, Values]:
     for tensor in graph.tables(2):
         for unit in tensor.tables(4):
             options = unit.table(1) if unit.scalar(0, "B", 0) == NORMALIZATION else None
             mean, std = (options.vector(i, "<f4") for i in (0, 1)) if options else ((), ())
             if mean and std:
-                return mean[0], std[0]
+                return one_or_all(mean), one_or_all(std)
     return 0.0, 1.0
+
+
+def one_or_all(values: tuple[float, ...]) -> Values:
+    return values[0] if len(set(values)) == 1 else values
 
 
 def read_outputs(graph: Table, names: list[str]) -> Outputs:

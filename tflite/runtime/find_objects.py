@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.detection.detections import Detections, detections
+from kzoo.detection.boxes import CODE_WEIGHTS
+from kzoo.detection.detections import SCORES, Detections, detections
 from kzoo.tflite.metadata.reading import BoxOutputs, DetectionOutputs, read_metadata
 
 
@@ -19,9 +20,8 @@ def finding(runner: Any) -> Callable[..., list[Detections]]:
     metadata = read_metadata(runner.path)
     kind = metadata.outputs if metadata else None
     if isinstance(kind, BoxOutputs):
-        anchors = kind.anchors
         return lambda images, **options: detections(
-            named(runner.on_pixels(images)), anchors, **options
+            as_own(named(runner.on_pixels(images)), kind), kind.anchors, **options
         )
     if isinstance(kind, DetectionOutputs):
         return lambda images, **options: four_outputs(runner.on_pixels(images), kind, **options)
@@ -37,6 +37,15 @@ def named(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return outputs
     ((_, boxes), (_, scores)) = sorted(outputs.items(), key=lambda pair: pair[1].shape[-1] != 4)
     return {"boxes": boxes, "scores": scores}
+
+
+def as_own(outputs: dict[str, np.ndarray], kind: BoxOutputs) -> dict[str, np.ndarray]:
+    """Return codes as kzoo scales them, and probabilities where the file gives logits."""
+    codes = outputs["boxes"] * (np.float32(CODE_WEIGHTS) / np.float32(kind.scales))
+    scores = outputs["scores"]
+    if kind.sigmoid:
+        scores = SCORES["sigmoid"](scores)
+    return {"boxes": codes, "scores": scores}
 
 
 def four_outputs(

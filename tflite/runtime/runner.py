@@ -13,7 +13,7 @@ from kzoo.detection.detections import OLD_NAMES, Detections
 from kzoo.detection.detector import at_own_size
 from kzoo.preprocessing import stretch
 from kzoo.segmentation.masks import mask_at
-from kzoo.tflite.metadata.reading import read_metadata
+from kzoo.tflite.metadata.reading import Values, read_metadata
 from kzoo.tflite.ports import Port, dequantize, from_pixels, names, port
 from kzoo.tflite.runtime.find_objects import finding
 from kzoo.tflite.runtime.trial import open_interpreter
@@ -81,11 +81,11 @@ class Runner:
         """
         mean, std = self._normalization
         if self.input.dtype == "float32" and (mean, std) != (0, 1):
-            images = (np.asarray(images, np.float32) - mean) / std
+            images = (np.asarray(images, np.float32) - np.float32(mean)) / np.float32(std)
         return self(images)
 
     @functools.cached_property
-    def _normalization(self) -> tuple[float, float]:
+    def _normalization(self) -> tuple[Values, Values]:
         metadata = read_metadata(self.path)
         return metadata.normalization if metadata else (0.0, 1.0)
 

@@ -1,7 +1,9 @@
 """Keras' files: .weights.h5, .keras, and the older .h5 of keras.applications' weights."""
 
 import dataclasses
+import functools
 import io
+import itertools
 import pathlib
 import re
 import zipfile
@@ -66,14 +68,21 @@ def keras_traits(config: dict[str, Any]) -> dict[str, Any]:
     """Padding, epsilon and preprocessing, from a saved model's configuration."""
     layers = [(layer["class_name"], layer["config"]) for layer in saved_layers(config)]
     pads = [c["padding"] for kind, c in layers if kind == "ZeroPadding2D"]
-    # keras.applications pads ((0, 1), (0, 1)) before a "valid" convolution, which is "same".
-    symmetric = any(before == after for sides in pads for before, after in sides)
-    offsets = [c["offset"] for kind, c in layers if kind == "Rescaling"]
+    # keras.applications pads its depthwise convolutions as "same" would: ((0, 1), (0, 1)), and of
+    # maps of odd sizes ((1, 1), (1, 1)). Its first convolution tells that it is not PyTorch's.
+    first = next((c for kind, c in layers if kind == "Conv2D"), {"padding": "valid"})
+    symmetric = first["padding"] == "valid" and any(
+        before == after for sides in pads for before, after in sides
+    )
+    # What is before the first convolution scales pixels; a hybrid V4 scales its queries too.
+    before = itertools.takewhile(lambda layer: "Conv" not in layer[0], layers)
+    scalings = [(c["scale"], c["offset"]) for kind, c in before if kind == "Rescaling"]
+    offset = functools.reduce(lambda x, own: x * np.array(own[0]) + own[1], scalings, np.zeros(()))
     epsilons = {c["epsilon"] for kind, c in layers if kind == "BatchNormalization"}
     return {
         "padding": "symmetric" if symmetric else "same",
         "norm_epsilon": epsilons.pop() if len(epsilons) == 1 else None,
-        "preprocessing": scaling(offsets[0]) if offsets else None,
+        "preprocessing": scaling(offset) if scalings else None,
     }
 
 
@@ -88,7 +97,9 @@ def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
     try:
         with open_hdf5(data) as root:
             if "layers" in root and "layer_names" not in root.attrs:
-                return checkpoint(file, "Keras .weights.h5", in_order(root["layers"]))
+                group = root["layers"]
+                traits = {"padding": own_padding(layer_name(*item) for item in group.items())}
+                return checkpoint(file, "Keras .weights.h5", in_order(group), **traits)
             group = root.get("model_weights", root)
             names = [text(name) for name in group.attrs["layer_names"]]
             layers = [(name, legacy_arrays(group[name])) for name in names]
@@ -102,6 +113,13 @@ def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
         raise ValueError(
             f"The HDF5 file is cut off, damaged or not from Keras ({error})."
         ) from error
+
+
+def own_padding(names: Iterable[str]) -> str | None:
+    """Return the padding of kzoo's own layers, by their names; None for others'."""
+    rows = [name for name in names if ROW.match(name)]
+    padded = any(name.endswith("_pad") for name in rows)
+    return ("symmetric" if padded else "same") if rows else None
 
 
 def text(value: Any) -> str:

@@ -22,13 +22,22 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
+def black(values: Values) -> float | None:
+    """Return what the net reads where a byte of a quantized input is 0; None of a float input."""
+    image = values.graph.tensors[values.graph.inputs[0]]
+    lowest = {"uint8": 0, "int8": -128}.get(image.dtype)
+    if lowest is None or not image.scales:
+        return None
+    return image.scales[0] * (lowest - (image.zero_points or (0,))[0])
+
+
 def from_tflite(data: bytes, file: pathlib.Path) -> Checkpoint:
     """A classifier's or detector's file. Quantized weights become the reals they stand for."""
     values = Values(read_tflite(data))
     head = find_head(values)
     units: list[Unit] = []
     in_head = 0
-    offset, symmetric = None, False
+    offset, symmetric = black(values), False
     for place, (i, op) in enumerate(head.order if head else values.reading_order()):
         if op.name in KERNELS:
             kernel, bias = values.real(op, 1), values.real(op, 2)
@@ -54,10 +63,12 @@ def from_tflite(data: bytes, file: pathlib.Path) -> Checkpoint:
             if constant is not None:
                 offset = ARITHMETIC[op.name](0.0 if offset is None else offset, constant)
         elif op.name == "PAD":
-            pads = values.real(op, 1)
-            symmetric |= pads is not None and bool((pads[:, 0] == pads[:, 1]).all() and pads.any())
-    # A file without arithmetic before its first convolution takes what the net takes; so far every
-    # published one is TensorFlow's, [-1, 1], or pads like PyTorch.
+            # Of an odd size "same" is symmetric too.
+            pads, shape = values.real(op, 1), values.graph.tensors[op.inputs[0]].shape
+            even = pads is not None and any(n % 2 == 0 for n in shape[1:3])
+            symmetric |= even and bool((pads[:, 0] == pads[:, 1]).all() and pads.any())
+    # A float file without arithmetic before its first convolution takes what the net takes; so far
+    # every published one is TensorFlow's, [-1, 1], or pads like PyTorch.
     found = scaling(offset) if offset is not None else None
     return Checkpoint(
         str(file), "TFLite", tuple(units), "symmetric" if symmetric else "same", None,
