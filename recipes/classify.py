@@ -356,6 +356,7 @@ TASK = register_task(
         read=read_dataset,
         read_test=read_test,
         sources=lambda split: split.paths,
+        targets=lambda split: [np.asarray(split.targets, "<i4").tobytes()],
         build=build,
         stages=lambda run: Stages(run).all(),
         float_copy=float_copy,

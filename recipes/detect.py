@@ -7,7 +7,7 @@ with model.keras, model.tflite, labels.txt and report.html; killed, the same com
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,13 @@ def image_paths(examples: Sequence[Example]) -> list[Source]:
     return [example.path for example in examples]
 
 
+def annotated(examples: Sequence[Example]) -> Iterator[bytes]:
+    """Yield each image's boxes, to a ten thousandth of its sides, and their classes."""
+    for example in examples:
+        rows = np.column_stack([np.round(1e4 * example.boxes), example.labels])
+        yield rows.astype("<i4").tobytes()
+
+
 def image_quality(detector: Detector, outputs: Any, val: BoxBatches, i: int) -> np.ndarray:
     """Return the mAP of each image of a batch alone; nan where there is nothing to find."""
     found = detections(outputs, detector.anchor_boxes, activation=detector.activation)
@@ -227,6 +234,7 @@ TASK = register_task(
         read_test=read_test,
         test_settings=("format",),
         sources=image_paths,
+        targets=annotated,
         build=build,
         stages=lambda run: Stages(run).all(),
         float_copy=float_copy,

@@ -63,7 +63,8 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
         require_memory(model, config.step, config.size)
         names_of(model, config.keep_float)  # refuses unknown layers now, not after the training
         splits = (task.sources(split) for split in (dataset.train, dataset.val))
-        folder = open_run(config, dataset.labels, *splits)
+        targets = (task.targets(split) for split in (dataset.train, dataset.val))
+        folder = open_run(config, dataset.labels, *splits, targets=targets)
         with working_on(folder), decoded_once():
             return carry_out(Run(task, vars(config), dataset, folder, config), model, theirs)
 

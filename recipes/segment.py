@@ -230,6 +230,7 @@ TASK = register_task(
         read_test=read_test,
         test_settings=("void",),
         sources=image_paths,
+        targets=lambda pairs: (pair.mask.mark for pair in pairs),
         build=build,
         stages=lambda run: Stages(run).all(),
         float_copy=lambda run, model: copy_in_float32(model),

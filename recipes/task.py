@@ -7,7 +7,7 @@ and all that works on finished runs (compare, predict, pack ...) asks the run's 
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,8 @@ class Task:
     # ^ (data, labels, **those of `test_settings`) -> split, issues
     test_settings: tuple[str, ...] = ()
     sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
+    targets: Callable[[Any], Iterable[bytes]] = nothing
+    # ^ a split -> what is to be learnt of each image: a run is not resumed on other annotations
     build: Callable[[Any, Any], keras.Model]  # (config, dataset) -> the float model
     stages: Callable[["Run"], Sequence[Any]]  # TrainingStages; those of the int8 model come last
     float_copy: Callable[["Run", keras.Model], keras.Model]

@@ -2,11 +2,23 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from kzoo.recipes.classify import Config
+from kzoo.recipes.data.box_dataset import Example
+from kzoo.recipes.data.masks.coding import Coding
+from kzoo.recipes.data.masks.drawn import DrawnMask, Region
+from kzoo.recipes.data.masks.files import MaskFile
+from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.inputs import read_config
-from kzoo.recipes.training.run_folder import open_run, read_labels, working_on
+from kzoo.recipes.task import get_task
+from kzoo.recipes.training.run_folder import (
+    annotations_digest,
+    open_run,
+    read_labels,
+    working_on,
+)
 
 
 def test_a_run_is_of_the_images_that_it_was_begun_on(tmp_path):
@@ -25,6 +37,39 @@ def test_a_run_is_of_the_images_that_it_was_begun_on(tmp_path):
         open_run(config, ("x", "y"), files[:2], files[2:])
     files[0].write_bytes(b"image")
     open_run(config, ("x", "y"), files[:2], files[2:])
+
+
+def test_a_run_is_of_the_annotations_that_it_was_begun_on(tmp_path):
+    """A corrected label would else be learnt from the middle of the run on, or not at all."""
+    config = Config(str(tmp_path), out=str(tmp_path / "run"))
+    first, second = [[b"0", b"1"], [b"1"]], [[b"0", b"0"], [b"1"]]
+    open_run(config, ("x", "y"), targets=first)
+    open_run(config, ("x", "y"), targets=first)
+    with pytest.raises(ValueError, match=r"on other annotations.*another --out"):
+        open_run(config, ("x", "y"), targets=second)
+    file = tmp_path / "run" / "config.json"  # of a run that an older version began
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in settings.items() if k != "annotations"}))
+    open_run(config, ("x", "y"), targets=second)
+
+
+@pytest.mark.parametrize("name", ["detect", "segment"])
+def test_annotations_that_differ_are_told_apart(tmp_path, name):
+    """A box that is moved by a pixel of 100, a region of another class, a mask file edited."""
+    task = get_task(name)
+    if name == "detect":
+        boxes = np.float32([[0.1, 0.1, 0.5, 0.5]]), np.float32([[0.1, 0.1, 0.5, 0.51]])
+        splits = [[Example(tmp_path, box, np.array([0]), (9, 9))] for box in boxes]
+    else:
+        masks = [DrawnMask(tmp_path, (9, 9), (Region(i, 1.0, ([0, 0, 5, 0, 5, 5],)),))
+                 for i in (0, 1)]  # fmt: skip
+        for i in (0, 1):
+            (tmp_path / str(i)).mkdir()
+            (tmp_path / str(i) / "a.png").write_bytes(bytes(8 + i))
+            masks.append(MaskFile(tmp_path / str(i) / "a.png", Coding()))
+        splits = [[Pair(tmp_path, mask)] for mask in masks]
+    digests = {annotations_digest([task.targets(split)]) for split in splits}
+    assert len(digests) == len(splits)
 
 
 def test_a_run_may_be_moved_and_named_otherwise(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,24 @@ def working_on(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_run(config: Any, labels: tuple[str, ...], *splits: Sequence[Source]) -> Path:
+def open_run(
+    config: Any, labels: tuple[str, ...], *splits: Sequence[Source],
+    targets: Iterable[Iterable[bytes]] = (),
+) -> Path:  # fmt: skip
     """Make the run's folder, or find the same run begun there, and return it.
 
-    `config` is a task's Config. `splits` are the images to train and to validate on. Raises
-    ValueError where the folder holds anything else, and where the run could not end in its file.
+    `config` is a task's Config. `splits` are the images to train and to validate on, `targets` what
+    is annotated on them. Raises ValueError where the folder holds anything else, and where the run
+    could not end in its file.
     """
     require_tensorflow()
     check_labels(labels)
     folder = run_folder(config.data, config.out)
     if distribute.first():
-        begin_run(folder, config, labels, fingerprint(config.data, splits))
+        found = {
+            "images": fingerprint(config.data, splits), "annotations": annotations_digest(targets),
+        }  # fmt: skip
+        begin_run(folder, config, labels, found)
     distribute.together()
     return folder
 
@@ -75,6 +82,16 @@ def fingerprint(data: str | Path, splits: Sequence[Sequence[Source]]) -> str:
         for path in split:
             assert isinstance(path, Path)
             digest.update(os.fsencode(f"{'/'.join(path.parts[-2:])} {path.stat().st_size}\n"))
+        digest.update(b"\n")
+    return digest.hexdigest()[:16]
+
+
+def annotations_digest(targets: Iterable[Iterable[bytes]]) -> str:
+    """Return a digest of what is annotated on a run's images."""
+    digest = hashlib.sha256()
+    for split in targets:
+        for one in split:
+            digest.update(len(one).to_bytes(8) + one)
         digest.update(b"\n")
     return digest.hexdigest()[:16]
 
@@ -99,8 +116,11 @@ def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
         )
 
 
-def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -> None:
-    """Write config.json and labels.txt, or raise ValueError where another run is there."""
+def begin_run(folder: Path, config: Any, labels: tuple[str, ...], found: dict[str, str]) -> None:
+    """Write config.json and labels.txt, or raise ValueError where another run is there.
+
+    `found` are digests of the images and of their annotations.
+    """
     lasting = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
@@ -122,7 +142,13 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
                 f"{folder} holds a run with other settings ({changes}). Give the settings of that "
                 "run to resume it, or another --out."
             )
-        check_images(folder, begun, images)
+        check_images(folder, begun, found["images"])
+        if begun.get("annotations", found["annotations"]) != found["annotations"]:
+            raise ValueError(
+                f"{folder} holds a run on other annotations: labels, boxes or masks of "
+                f"{begun['data']} were changed since it was begun. To train on them as they are "
+                "now, start again with another --out; or put them back as they were."
+            )
     elif folder.exists() and (
         not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir())
     ):
@@ -131,7 +157,7 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], images: str) -
             "another --out."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, wanted | {"damaged": config.damaged, "images": images})
+    write_json(file, wanted | {"damaged": config.damaged, **found})
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
 
 

@@ -35,6 +35,11 @@ class DrawnMask:
     regions: tuple[Region, ...]  # larger ones first: where two overlap, the smaller is on top
     orientation: int = 1  # of the image's EXIF, where they were drawn on it as it is stored
 
+    @property
+    def mark(self) -> bytes:
+        """What tells it apart from one that was changed."""
+        return repr([(region.label, region.outlines) for region in self.regions]).encode()
+
     def read(self) -> np.ndarray:
         """Return class ids (H, W): 0 where nothing is annotated."""
         ids = np.zeros(self.size, np.int32)

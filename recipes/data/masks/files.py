@@ -1,6 +1,7 @@
 """Mask files: reading one, and looking at what it holds."""
 
 import dataclasses
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +28,11 @@ class MaskFile:
     path: Path
     coding: Coding
     orientation: int = 1  # of the image's EXIF, where the mask was drawn on it as it is stored
+
+    @property
+    def mark(self) -> bytes:
+        """What tells it apart from one that was changed: name and size, as of images."""
+        return os.fsencode(f"{self.path.name} {self.path.stat().st_size}")
 
     def read(self) -> np.ndarray:
         """Return class ids (H, W). Raises BadMaskError."""

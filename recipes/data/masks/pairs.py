@@ -30,6 +30,11 @@ class PackedMask:
     def path(self) -> Path:
         return Path(self.record.name)
 
+    @property
+    def mark(self) -> bytes:
+        """Nothing: the index of a packed folder has a digest of all that is in it."""
+        return b""
+
     def read(self) -> np.ndarray:
         """Return class ids (H, W)."""
         with Image.open(io.BytesIO(self.record.mask())) as image:
