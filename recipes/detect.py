@@ -62,6 +62,11 @@ def build(config: Config, dataset: BoxDataset) -> Detector:
     detector = assembled(config, dataset)
     report = anchor_report(detector.anchors, dataset.train, dataset.labels, config.size)
     progress.show(str(report))
+    if many := sum(len(example.labels) > MOST_OBJECTS for example in dataset.train):
+        progress.show(
+            f"{many} training images have more than {MOST_OBJECTS} objects: the rest of these is "
+            "not trained on. Cut such images into parts"
+        )
     return detector
 
 
@@ -158,10 +163,9 @@ class Stages(TransferStages):
         """Return images and boxes as the net sees them; `options` as of `BoxBatches`."""
         config, dataset = self.run.config, self.run.dataset
         every = (*dataset.train, *dataset.val)
-        most = max(len(example.labels) for example in every) * (4 if config.mosaic else 1)
-        return BoxBatches(
-            examples, config.size, batch_size=config.step, most=min(most, MOST_OBJECTS), **options
-        )
+        most = min(max(len(example.labels) for example in every), MOST_OBJECTS)
+        most *= 4 if config.mosaic else 1
+        return BoxBatches(examples, config.size, batch_size=config.step, most=most, **options)
 
     def measured(self, detector: Detector, val: BoxBatches) -> dict[str, float]:
         """Return mean average precisions on the validation images."""

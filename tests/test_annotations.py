@@ -9,6 +9,7 @@ from PIL import Image
 
 from kzoo.recipes.data.box_dataset import read_boxes
 from kzoo.recipes.data.images import read_image
+from kzoo.recipes.data.packing import pack
 from kzoo.recipes.inspection.inspection import inspect_data
 
 CARDS = Path(__file__).parents[2] / "shared" / "data" / "cards"
@@ -96,7 +97,7 @@ def by_name(dataset) -> dict[str, list]:
     """Classes and boxes in px, by image."""
     sides = [HEIGHT, WIDTH, HEIGHT, WIDTH]
     return {
-        e.path.stem: sorted(
+        PurePath(e.path.name).stem: sorted(
             (
                 dataset.labels[k],
                 *np.round(box * sides).astype(int).tolist(),
@@ -156,6 +157,36 @@ def test_splits_are_found_in_names(tmp_path):
     assert [e.path.stem for e in read_boxes(tmp_path / "other").val] == ["2", "5", "6"]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_crowds_and_difficult_objects_are_kept_for_measuring(tmp_path, packed):
+    content = coco_content()
+    more = {"bbox": [0, 0, 50, 5], "iscrowd": 1}
+    content["annotations"].append({"image_id": 7, "category_id": 1, **more})
+    dataset = read_boxes(coco(tmp_path / "coco", content))
+    plain = read_boxes(coco(tmp_path / "plain"))
+    if packed:
+        pytest.importorskip("array_record")
+        pack(tmp_path / "coco", tmp_path / "packed", task="detect")
+        dataset = read_boxes(tmp_path / "packed", format="coco")
+        assert "is packed, and read so: format coco" in remarks(dataset)
+    assert by_name(dataset) == by_name(plain)
+    (crowds,) = [e.crowds for e in (*dataset.train, *dataset.val) if len(e.crowds[1])]
+    np.testing.assert_allclose(
+        crowds[0] * [HEIGHT, WIDTH, HEIGHT, WIDTH], [[0, 0, 5, 50]], atol=1e-4
+    )
+
+
+def test_difficult_objects_of_voc(tmp_path):
+    folder = voc(tmp_path)
+    file = next(iter(sorted(folder.rglob("*.xml"))))
+    text = file.read_text()
+    file.write_text(text.replace("</object>", "<difficult>1</difficult></object>", 1))
+    dataset = read_boxes(folder)
+    counted = [e.counted for e in (*dataset.train, *dataset.val) if not e.counted.all()]
+    assert [int((~own).sum()) for own in counted] == [1]
+    assert "1 objects are difficult: neither right nor false when measured" in remarks(dataset)
+
+
 def remarks(dataset) -> str:
     return "\n".join(map(str, dataset.issues))
 
@@ -187,7 +218,7 @@ def test_issues_of_boxes(tmp_path):
         "1.png: 1 boxes without an area: left out",
         "1.png: 1 objects of unknown class 'category 9': left out",
         "1 objects on images that it does not name: left out",
-        "1 crowds: left out",
+        "1 crowds: not trained on, neither right nor false when measured",
         "its image 'lost.png' is missing: left out",
         "12.png: has no annotation: left out",
         "category ids have gaps (1 to 5)",

@@ -126,6 +126,27 @@ def test_an_epoch_is_a_function_of_seed_and_number(patches):
     assert truth["labels"].tolist() == [[0, 1, -1, -1, -1]]
 
 
+def test_what_official_evaluators_ignore():
+    """One image by hand: a plain object found; a difficult one missed, another found; two boxes in
+    a crowd, of which COCO's evaluator matches any number; a box on nothing, the surest."""
+    plain, hard, other = [0, 0, 0.2, 0.2], [0.3, 0, 0.5, 0.2], [0.6, 0, 0.8, 0.2]
+    crowd = np.float32([[0, 0.5, 1, 1]])
+    example = Example(
+        Path("a.jpg"), np.float32([plain, hard, other]), np.array([0, 0, 0]), (100, 100),
+        np.array([False, True, True]), (crowd, np.array([0])),
+    )  # fmt: skip
+    inside = [[0.1, 0.6, 0.2, 0.7], [0.5, 0.4, 0.7, 0.9]]  # all of it, .8 of it
+    nothing = [0.82, 0, 1, 0.2]
+    found = detected([plain, hard, *inside, nothing], [0] * 5, [0.8, 0.9, 0.95, 0.85, 0.99])
+    errors = box_errors(example, found)
+    assert (errors.right, errors.false, errors.missed) == (((0, 0),), (4,), ())
+    assert score_boxes([example], [found], ["a"]).map50 == pytest.approx(0.5)  # 1 of 2 is right
+    of_class = Example(*list(vars(example).values())[:5], (crowd, np.array([1])))
+    assert box_errors(of_class, found).false == (2, 3, 4)
+    alone = dataclasses.replace(example, hard=np.array([True] * 3))
+    assert np.isnan(score_boxes([alone], [detected([], [], [])], ["a"]).map)  # nothing to find
+
+
 def detected(boxes, labels, scores) -> Detections:
     return Detections(np.array(boxes, "float32").reshape(-1, 4), np.array(labels), np.array(scores))
 

@@ -37,6 +37,11 @@ MANY = 0.2  # share of boxes outside from which their numbers seem to be others
 LEAST_SIDE = 1.0  # px; below, a box holds nothing
 
 
+Boxes = tuple[np.ndarray, np.ndarray]  # (n, 4) yxyx in [0, 1] float32, labels (n,) int
+NO_BOXES: Boxes = (np.zeros((0, 4), "float32"), np.zeros(0, int))
+DIFFICULT, CROWD = 1, 2  # kinds of objects, 0 being all others
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Example:
     """An image and what is on it."""
@@ -45,6 +50,25 @@ class Example:
     boxes: np.ndarray  # (n, 4) float32 y_min, x_min, y_max, x_max in [0, 1]
     labels: np.ndarray  # (n,) int
     size: tuple[int, int]  # (H, W) in px, upright
+    # What official evaluators ignore: what is found there is neither right nor false.
+    hard: np.ndarray | None = None  # (n,) bool, of VOC's difficult objects; None: there are none
+    crowds: Boxes = NO_BOXES  # COCO's crowds and Open Images' groups, which are not trained on
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which objects count when a detector is measured, (n,) bool."""
+        return np.ones(len(self.labels), bool) if self.hard is None else ~self.hard
+
+
+def example_of(
+    path: Source, boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int], kinds: np.ndarray
+) -> Example:
+    """Return an image with objects of these kinds: 0, DIFFICULT or CROWD."""
+    if not kinds.any():
+        return Example(path, boxes, labels, size)
+    crowd, plain = kinds == CROWD, kinds != CROWD
+    hard = kinds[plain] == DIFFICULT
+    return Example(path, boxes[plain], labels[plain], size, hard, (boxes[crowd], labels[crowd]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +112,7 @@ def read_boxes(
         )
         return with_test(dataset, *read_test(test, dataset.labels), attrgetter("path"))
     if is_packed(data):
-        return packed_boxes(data, skip=damaged == "skip")
+        return packed_boxes(data, skip=damaged == "skip", format=format)
     issues: list[Issue] = []
     name, labels, examples, alone = annotated(data, format, issues)
     parts = in_parts((None if alone and s == "train" else s, e) for s, e in examples)
@@ -123,12 +147,14 @@ def annotated(
     return name, own, settled_all(found, labels or own, issues), alone
 
 
-def packed_boxes(data: Path, *, skip: bool) -> BoxDataset:
+def packed_boxes(data: Path, *, skip: bool, format: str | None) -> BoxDataset:
     packed = open_packed(data, "detect", skip=skip)
+    own = f"is packed, and read so: format {format} was for kzoo pack"
+    issues = (*packed.issues, *([Issue(data, own)] if format else []))
     splits = {
         split: PackedExamples(packed.images[split], **packed.annotations[split]) for split in NAMES
     }
-    return BoxDataset("packed", packed.labels, **splits, issues=packed.issues)
+    return BoxDataset("packed", packed.labels, **splits, issues=issues)
 
 
 def read_test(
@@ -141,7 +167,7 @@ def read_test(
     """
     data = existing(data, "a folder of images and annotations")
     if is_packed(data):
-        return test_images(packed_boxes(data, skip=False), data, labels)
+        return test_images(packed_boxes(data, skip=False, format=format), data, labels)
     issues: list[Issue] = []
     _, _, examples, _ = annotated(data, format, issues, tuple(labels))
     wanted = for_test(split for split, _ in examples)
@@ -156,9 +182,10 @@ class PackedExamples(Sequence[Example]):
 
     def __init__(
         self, records: Records, *, counts: np.ndarray, sizes: np.ndarray, boxes: np.ndarray,
-        labels: np.ndarray,
+        labels: np.ndarray, kinds: np.ndarray | None = None,
     ):  # fmt: skip
         self.records = records
+        self.kinds: np.ndarray = np.zeros(len(labels), "int8") if kinds is None else kinds
         self.sizes = sizes
         self.boxes = boxes
         self.labels = labels
@@ -173,7 +200,7 @@ class PackedExamples(Sequence[Example]):
         record = self.records[i]
         own = slice(self.ends[record.index - 1] if record.index else 0, self.ends[record.index])
         size = tuple(self.sizes[record.index].tolist())
-        return Example(record, self.boxes[own], self.labels[own], size)
+        return example_of(record, self.boxes[own], self.labels[own], size, self.kinds[own])
 
 
 def settled_all(
@@ -184,6 +211,7 @@ def settled_all(
     examples = []
     looks = look_at_all(item.path for item in found)
     crowds: Counter[Path] = Counter()
+    hard: Counter[Path] = Counter()
     boxless: dict[Path, list[str]] = {}
     frames = frames_of(found, looks, issues)
     tell_outside(found, frames, issues)
@@ -197,15 +225,21 @@ def settled_all(
             issues.append(Issue(item.path, look.remark))
         objects = []
         for thing in item.record.objects:
-            if thing.crowd:
-                crowds[item.record.source] += 1
-            elif thing.extent is None or len(thing.extent) != 4:
+            crowds[item.record.source] += thing.crowd
+            hard[item.record.source] += thing.difficult
+            if thing.crowd and (thing.extent is None or len(thing.extent) != 4):
+                continue
+            if thing.extent is None or len(thing.extent) != 4:
                 boxless.setdefault(item.record.source, []).append(thing.name)
             else:
                 objects.append(dataclasses.replace(thing, label=meant(thing.label, index)))
         record = dataclasses.replace(item.record, objects=tuple(objects))
         examples.append((item.split, settled(record, item.path, look, frame, index, issues)))
-    issues += [Issue(file, f"{count} crowds: left out") for file, count in crowds.items()]
+    ignored = "neither right nor false when measured"
+    for file, count in (+crowds).items():
+        issues.append(Issue(file, f"{count} crowds: not trained on, {ignored}"))
+    if hard.total():
+        issues.append(Issue(next(iter(+hard)), f"{hard.total()} objects are difficult: {ignored}"))
     for file, names in boxless.items():
         what = f"objects have no box of four numbers (first: {names[0]}): left out"
         issues.append(Issue(file, f"{len(names)} {what}"))
@@ -259,6 +293,7 @@ def settled(
         counts[f"objects of unknown class {sorted(unknown)[0]!r}: left out"] = count
     boxes = np.array([extent_of(item) for item in known], "float64").reshape(-1, 4)
     labels = np.array([index[item.label] for item in known], int)
+    kinds = np.array([CROWD if item.crowd else DIFFICULT * item.difficult for item in known], int)
 
     boxes = boxes / [*size, *size]
     if frame.turn in UPRIGHT:  # drawn on the image as it is stored: turned as EXIF turns the image
@@ -286,7 +321,8 @@ def settled(
         if count:
             number = f"{count} " if count > 1 or reason.startswith(("boxes", "objects")) else ""
             issues.append(Issue(path, f"{number}{reason}"))
-    return Example(path, inside[keep].astype("float32"), labels[keep], upright)
+    boxes = inside[keep].astype("float32")
+    return example_of(path, boxes, labels[keep], upright, kinds[keep])
 
 
 def extent_of(item: Object) -> tuple[float, float, float, float]:

@@ -33,7 +33,7 @@ FORMAT = 1
 HEADER = struct.Struct("<HI")  # of a record: bytes of its name, of its image; then both, the mask
 OPEN_SHARDS = 128  # files that a process has open at once
 SPLITS = ("train", "val", "test")
-PER_OBJECT = ("boxes", "labels")  # of objects: those of the first image first
+PER_OBJECT = ("boxes", "labels", "kinds")  # of objects: those of the first image first
 
 
 class DamagedError(ValueError):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes.data.box_dataset import Example
+from kzoo.recipes.data.box_dataset import CROWD, DIFFICULT, NO_BOXES, Example
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Source, check_pixels, open_image, to_rgb, upright
 from kzoo.recipes.data.masks.pairs import Pair, full_mask
@@ -36,7 +36,6 @@ from kzoo.recipes.progress import track
 from kzoo.recipes.task import get_task
 
 SHARD_MB = 256
-NO_BOXES = np.zeros((0, 4), "float32")
 QUALITY = 90  # of JPEG, where images are made smaller
 
 
@@ -163,12 +162,19 @@ def pack_boxes(dataset: Any, packer: Packer) -> None:
 
 
 def objects(examples: Sequence[Example]) -> dict[str, np.ndarray]:
-    return {
-        "counts": np.array([len(example.labels) for example in examples], "int32"),
+    boxes, labels, kinds = [NO_BOXES[0]], [NO_BOXES[1]], [NO_BOXES[1]]
+    for example in examples:  # crowds after the others
+        boxes += [example.boxes, example.crowds[0]]
+        labels += [example.labels, example.crowds[1]]
+        kinds += [DIFFICULT * ~example.counted, np.full(len(example.crowds[1]), CROWD)]
+    found = {
+        "counts": np.array([len(e.labels) + len(e.crowds[1]) for e in examples], "int32"),
         "sizes": np.array([example.size for example in examples], "int32").reshape(-1, 2),
-        "boxes": np.concatenate([NO_BOXES, *(example.boxes for example in examples)]),
-        "labels": np.concatenate([[], *(example.labels for example in examples)]).astype("int32"),
+        "boxes": np.concatenate(boxes),
+        "labels": np.concatenate(labels).astype("int32"),
+        "kinds": np.concatenate(kinds).astype("int8"),
     }
+    return found if found["kinds"].any() else {k: v for k, v in found.items() if k != "kinds"}
 
 
 def pack_masks(dataset: Any, packer: Packer) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 from kzoo.detection.boxes import iou
 from kzoo.detection.detections import Detections
 from kzoo.files import finite
-from kzoo.recipes.data.box_dataset import Example
+from kzoo.recipes.data.box_dataset import Boxes, Example
 
 # Where pycocotools keeps its figures: precision (IoU, recall, class, area, most).
 ALL, MOST = 0, 2  # any area; 100 detections an image
 AREAS = {"small": 1, "medium": 2, "large": 3}
 SIDES = (32, 96)  # px: roots of the areas between them
+IGNORED_AREA = 1e11  # px: out of all ranges, and so an object is neither a hit nor a miss
 RECALLS = np.linspace(0, 1, 101)
 OVERLAP = 0.5  # IoU from which on a box is on an object
 Pair = tuple[int, int]  # (a detection, an object)
@@ -77,11 +78,14 @@ def evaluated(
     truths: list[dict[str, Any]] = []
     guesses: list[dict[str, Any]] = []
     for i, (example, one) in enumerate(zip(examples, found, strict=True), 1):
-        for box, label in zip(example.boxes, example.labels, strict=True):
+        objects = zip(example.boxes, example.labels, example.counted, strict=True)
+        crowds = ((box, label, True) for box, label in zip(*example.crowds, strict=True))
+        for place, (box, label, counts) in enumerate((*objects, *crowds)):
             corner = placed(box, example.size)
             truths.append({
                 "id": len(truths) + 1, "image_id": i, "category_id": int(label), "bbox": corner,
-                "area": corner[2] * corner[3], "iscrowd": 0,
+                "area": corner[2] * corner[3] if counts else IGNORED_AREA,
+                "iscrowd": int(place >= len(example.labels)),
             })  # fmt: skip
         for box, label, score in one:
             guesses.append({
@@ -95,7 +99,8 @@ def evaluated(
     }  # fmt: skip
     truth.createIndex()
     if not guesses:
-        present = np.isin(range(len(labels)), [int(t["category_id"]) for t in truths])
+        counted = [t for t in truths if not t["iscrowd"] and t["area"] < IGNORED_AREA]
+        present = np.isin(range(len(labels)), [int(t["category_id"]) for t in counted])
         shape = (10, len(RECALLS), len(labels), 1 + len(AREAS), 3)
         return np.broadcast_to(np.where(present, 0.0, -1.0)[:, None, None], shape)
     evaluation = COCOeval(truth, truth.loadRes(guesses), "bbox")
@@ -128,18 +133,35 @@ def box_errors(example: Example, found: Detections) -> BoxErrors:
     """Return what is right and wrong of the detections in an image, boxes in [0, 1].
 
     The surest detection comes first and takes the object of its class that it overlaps most, by an
-    IoU of .5 at least. What is left over takes objects of other classes in the same way.
+    IoU of .5 at least. What is left over takes objects of other classes in the same way. What is on
+    a difficult object of its class, or half within a crowd, is neither right nor false.
     """
     truth = Detections(example.boxes, example.labels, np.ones(len(example.labels)))
     right = pairs(found, truth, same_class=True)
     confused = pairs(found, truth, same_class=False, taken=right)
-    used, objects = ({pair[i] for pair in (*right, *confused)} for i in (0, 1))
+    used = {i for i, _ in right}.union(np.flatnonzero(in_crowd(found, example.crowds)).tolist())
+    counted = example.counted
+    right, confused = (tuple((i, j) for i, j in some if counted[j]) for some in (right, confused))
+    confused = tuple((i, j) for i, j in confused if i not in used)
+    used.update(i for i, _ in confused)
+    objects = {j for _, j in (*right, *confused)}
     return BoxErrors(
         right,
         confused,
         tuple(i for i in range(len(found)) if i not in used),
-        tuple(j for j in range(len(truth)) if j not in objects),
+        tuple(j for j in range(len(truth)) if j not in objects and counted[j]),
     )
+
+
+def in_crowd(found: Detections, crowds: Boxes) -> np.ndarray:
+    """Return which detections (n,) lie by half or more within a crowd of their class."""
+    boxes, labels = np.asarray(found.boxes)[:, None], np.asarray(found.labels)[:, None]
+    sides = np.minimum(boxes[..., 2:], crowds[0][:, 2:]) - np.maximum(
+        boxes[..., :2], crowds[0][:, :2]
+    )
+    own = (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+    within = sides.clip(0).prod(axis=-1) >= OVERLAP * own
+    return (within & (labels == crowds[1])).any(axis=1)
 
 
 def pairs(

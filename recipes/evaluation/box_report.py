@@ -123,8 +123,9 @@ def by_class(split: SplitEvaluation) -> list[tuple[str, ...]]:
 def by_size(split: SplitEvaluation) -> list[tuple[str, ...]]:
     """Return a row for each of COCO's ranges of areas."""
     sides = np.concatenate([
-        np.sqrt(((example.boxes[:, 2:] - example.boxes[:, :2]) * example.size).prod(axis=1))
+        np.sqrt(((boxes[:, 2:] - boxes[:, :2]) * example.size).prod(axis=1))
         for example in split.examples
+        for boxes in [example.boxes[example.counted]]
     ])  # fmt: skip
     counts = np.bincount(np.searchsorted(SIDES, sides), minlength=len(AREAS))
     ranges = (f"to {SIDES[0]} px", f"to {SIDES[1]} px", f"over {SIDES[1]} px")
@@ -135,7 +136,9 @@ def by_size(split: SplitEvaluation) -> list[tuple[str, ...]]:
 
 
 def objects_by_class(split: SplitEvaluation) -> Counter[int]:
-    return Counter(label for example in split.examples for label in example.labels.tolist())
+    return Counter(
+        label for example in split.examples for label in example.labels[example.counted].tolist()
+    )
 
 
 FATES = ("found", "missed", "taken for another", "false boxes")

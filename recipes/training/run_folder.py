@@ -60,10 +60,8 @@ def open_run(
     check_labels(labels)
     folder = run_folder(config.data, config.out)
     if distribute.first():
-        found = {
-            "images": fingerprint(config.data, splits), "annotations": annotations_digest(targets),
-        }  # fmt: skip
-        begin_run(folder, config, labels, found)
+        images = fingerprint(config.data, splits)
+        begin_run(folder, config, labels, images, annotations_digest(targets))
     distribute.together()
     return folder
 
@@ -116,10 +114,12 @@ def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
         )
 
 
-def begin_run(folder: Path, config: Any, labels: tuple[str, ...], found: dict[str, str]) -> None:
+def begin_run(
+    folder: Path, config: Any, labels: tuple[str, ...], images: str, annotations: str = ""
+) -> None:
     """Write config.json and labels.txt, or raise ValueError where another run is there.
 
-    `found` are digests of the images and of their annotations.
+    `images` and `annotations` are digests of these.
     """
     lasting = {
         field.name: getattr(config, field.name)
@@ -142,8 +142,8 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], found: dict[st
                 f"{folder} holds a run with other settings ({changes}). Give the settings of that "
                 "run to resume it, or another --out."
             )
-        check_images(folder, begun, found["images"])
-        if begun.get("annotations", found["annotations"]) != found["annotations"]:
+        check_images(folder, begun, images)
+        if begun.get("annotations", annotations) != annotations:
             raise ValueError(
                 f"{folder} holds a run on other annotations: labels, boxes or masks of "
                 f"{begun['data']} were changed since it was begun. To train on them as they are "
@@ -157,7 +157,8 @@ def begin_run(folder: Path, config: Any, labels: tuple[str, ...], found: dict[st
             "another --out."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, wanted | {"damaged": config.damaged, **found})
+    own = {"damaged": config.damaged, "images": images, "annotations": annotations}
+    write_json(file, wanted | own)
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
 
 

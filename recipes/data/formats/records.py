@@ -18,7 +18,8 @@ class Object:
     label: str
     box: Box | None  # y_min, x_min, y_max, x_max; None: only outlines are given, if these
     outlines: tuple[Any, ...] = ()  # polygons [x, y, x, y, ...], run lengths {"counts":, "size":}
-    crowd: bool = False  # several things under one mark: no box, and void in a mask
+    crowd: bool = False  # several things under one mark: not trained on, and void in a mask
+    difficult: bool = False  # VOC's: trained on, and neither a hit nor a miss when measured
     name: str = ""  # that messages call it by
 
     @property

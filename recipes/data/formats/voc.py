@@ -51,7 +51,9 @@ def record_of(file: Path, root: Element) -> Record:
         label = (item.findtext("name") or "").strip()
         if not label or not (box := numbers(values)):
             raise ValueError(f"object {number} has no name or no box of four numbers: {values}")
-        objects.append(Object(label, (box[0], box[1], box[2], box[3])))
+        difficult = (item.findtext("difficult") or "").strip() == "1"
+        corners = (box[0], box[1], box[2], box[3])
+        objects.append(Object(label, corners, difficult=difficult))
     given = [root.findtext(f"size/{key}") or "0" for key in ("height", "width")]
     if not (sides := numbers(given)):
         raise ValueError(f"the height and width of its size are not numbers: {given}")
