@@ -23,8 +23,10 @@ print(found.verdict)
 if found.custom_ops or found.flex_ops:
     raise SystemExit("LiteRT on the phone lacks operators of this file.")
 metadata = kzoo.tflite.read_metadata(given.file)
-if metadata is None or not metadata.labels:
+if metadata is None or not metadata.labels or metadata.outputs is None:
     raise SystemExit("The file has no class names: convert it with labels=[...].")
+task = metadata.outputs.task  # the class of MediaPipe Tasks that reads the outputs
+verb = {"ImageClassifier": "classify", "ObjectDetector": "detect", "ImageSegmenter": "segment"}
 
 assets = given.app / "src" / "main" / "assets"
 assets.mkdir(parents=True, exist_ok=True)
@@ -32,6 +34,6 @@ shutil.copyfile(given.file, assets / given.file.name)
 print(f"{assets / given.file.name} has the classes {', '.join(metadata.labels)}.")
 print(f"""
 In build.gradle.kts:   implementation("com.google.mediapipe:tasks-vision:latest.release")
-In Kotlin:             val classifier = ImageClassifier.createFromFile(context, "{given.file.name}")
-                       classifier.classify(BitmapImageBuilder(bitmap).build())
+In Kotlin:             val model = {task}.createFromFile(context, "{given.file.name}")
+                       model.{verb[task]}(BitmapImageBuilder(bitmap).build())
 """)
