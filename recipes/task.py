@@ -25,6 +25,11 @@ def nothing(*_: Any) -> dict[str, Any]:
     return {}
 
 
+def no_targets(split: Any) -> Iterable[bytes]:
+    """Return nothing: what a task adds whose annotations are not watched."""
+    return ()
+
+
 def no_words(split: Any) -> str:
     """Return "": the words of a split that needs none."""
     return ""
@@ -75,7 +80,7 @@ class Task:
     # ^ (data, labels, **those of `test_settings`) -> split, issues
     test_settings: tuple[str, ...] = ()
     sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
-    targets: Callable[[Any], Iterable[bytes]] = nothing
+    targets: Callable[[Any], Iterable[bytes]] = no_targets
     # ^ a split -> what is to be learnt of each image: a run is not resumed on other annotations
     build: Callable[[Any, Any], keras.Model]  # (config, dataset) -> the float model
     stages: Callable[["Run"], Sequence[Any]]  # TrainingStages; those of the int8 model come last

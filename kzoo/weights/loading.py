@@ -87,8 +87,8 @@ def preprocessing_of(checkpoint: Checkpoint, own: Scaling) -> Scaling:
     """
     if checkpoint.preprocessing == "other":
         raise ValueError(
-            f"{checkpoint.source!r} was trained on pixels that are scaled otherwise than by "
-            f"preprocessing={own!r}: its predictions would be wrong. Build the model with "
+            f"{checkpoint.source!r} was trained on pixels that are scaled otherwise than by any "
+            "preprocessing of kzoo: its predictions would be wrong. Build the model with "
             "preprocessing=None, and scale images in front of it as the file's own model does."
         )
     return checkpoint.preprocessing or own
@@ -108,7 +108,7 @@ def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
         "preprocessing": known.get(str(offsets[0]), "other") if offsets else None,
     }
     if offsets:
-        preprocessing_of(checkpoint, has["preprocessing"])
+        preprocessing_of(checkpoint, "tf")
     for trait, value in has.items():
         wanted = getattr(checkpoint, trait)
         if value and wanted and value != wanted:

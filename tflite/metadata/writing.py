@@ -132,7 +132,7 @@ def image_input(graph: TfliteGraph, metadata: Metadata) -> dict[int, Any]:
         3: {0: IMAGE, 1: {0: COLORS[tensor.shape[3]], 1: size}},
     }
     if tensor.dtype == "float32":
-        mean, std = (np.atleast_1d(np.float32(x)) for x in metadata.normalization)
+        mean, std = (np.atleast_1d(np.array(x, np.float32)) for x in metadata.normalization)
         low, high = ((np.float32(x) - mean) / std for x in (0, 255))
         given |= {4: [{0: np.uint8(NORMALIZATION), 1: {0: mean, 1: std}}], 5: {0: high, 1: low}}
     return given

@@ -41,7 +41,7 @@ def named(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def as_own(outputs: dict[str, np.ndarray], kind: BoxOutputs) -> dict[str, np.ndarray]:
     """Return codes as kzoo scales them, and probabilities where the file gives logits."""
-    codes = outputs["boxes"] * (np.float32(CODE_WEIGHTS) / np.float32(kind.scales))
+    codes = outputs["boxes"] * np.array(np.divide(CODE_WEIGHTS, kind.scales), np.float32)
     scores = outputs["scores"]
     if kind.sigmoid:
         scores = SCORES["sigmoid"](scores)

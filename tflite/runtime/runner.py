@@ -81,7 +81,9 @@ class Runner:
         """
         mean, std = self._normalization
         if self.input.dtype == "float32" and (mean, std) != (0, 1):
-            images = (np.asarray(images, np.float32) - np.float32(mean)) / np.float32(std)
+            images = (np.asarray(images, np.float32) - np.array(mean, np.float32)) / np.array(
+                std, np.float32
+            )
         return self(images)
 
     @functools.cached_property

@@ -98,8 +98,8 @@ def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
         with open_hdf5(data) as root:
             if "layers" in root and "layer_names" not in root.attrs:
                 group = root["layers"]
-                traits = {"padding": own_padding(layer_name(*item) for item in group.items())}
-                return checkpoint(file, "Keras .weights.h5", in_order(group), **traits)
+                padding = own_padding(layer_name(*item) for item in group.items())
+                return checkpoint(file, "Keras .weights.h5", in_order(group), padding=padding)
             group = root.get("model_weights", root)
             names = [text(name) for name in group.attrs["layer_names"]]
             layers = [(name, legacy_arrays(group[name])) for name in names]

@@ -65,8 +65,8 @@ def from_tflite(data: bytes, file: pathlib.Path) -> Checkpoint:
         elif op.name == "PAD":
             # Of an odd size "same" is symmetric too.
             pads, shape = values.real(op, 1), values.graph.tensors[op.inputs[0]].shape
-            even = pads is not None and any(n % 2 == 0 for n in shape[1:3])
-            symmetric |= even and bool((pads[:, 0] == pads[:, 1]).all() and pads.any())
+            if pads is not None and any(n % 2 == 0 for n in shape[1:3]):
+                symmetric |= bool((pads[:, 0] == pads[:, 1]).all() and pads.any())
     # A float file without arithmetic before its first convolution takes what the net takes; so far
     # every published one is TensorFlow's, [-1, 1], or pads like PyTorch.
     found = scaling(offset) if offset is not None else None
