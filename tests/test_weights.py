@@ -538,6 +538,8 @@ def test_a_card_of_another_net_is_refused(tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(card))
         with pytest.raises(ValueError, match=r"config\.json beside it is of another net"):
             read_checkpoint(file)
+    other = file.rename(tmp_path / "mine.safetensors")  # to which it does not belong
+    assert read_checkpoint(other).padding == "symmetric"
 
 
 def test_timm_tf_variants_are_known_by_the_card_beside_them(tmp_path):

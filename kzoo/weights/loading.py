@@ -35,13 +35,7 @@ def open_checkpoint(
 
 def read_published(row: PublishedWeights) -> Checkpoint:
     """The weights of a published file, with what its row says that they ask of the model."""
-    return dataclasses.replace(
-        read_checkpoint(fetch(row)),
-        padding=row.padding,
-        preprocessing=row.preprocessing,
-        norm_epsilon=row.norm_epsilon,
-        labels=labels_of(row),
-    )
+    return dataclasses.replace(read_checkpoint(fetch(row)), **row.traits, labels=labels_of(row))
 
 
 # The head of a model, by the beginning of a layer's name.

@@ -6,7 +6,7 @@ classes, in percent, as the source in the row states them at the row's resolutio
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 Padding = Literal["same", "symmetric"]
 Scaling = Literal["tf", "torch"]
@@ -51,9 +51,10 @@ class PublishedWeights:
     top: bool = True
 
     @property
-    def traits(self) -> tuple[Padding, float, Scaling]:
-        """What the weights ask of the model: padding, epsilon and scaling of the input."""
-        return self.padding, self.norm_epsilon, self.preprocessing
+    def traits(self) -> dict[str, Any]:
+        """What the weights ask of the model, as fields of a `Checkpoint`."""
+        names = ("padding", "norm_epsilon", "preprocessing")
+        return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
         figure = "" if self.metric is None else f", {self.metric:g} %"

@@ -1,10 +1,12 @@
 """Weight files of every kind into a `Checkpoint`: their bytes tell the format, not their names."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
 
 from kzoo.weights.checkpoint import Checkpoint
+from kzoo.weights.published import PUBLISHED
 from kzoo.weights.readers.flatbuffer import IDENTIFIER
 from kzoo.weights.readers.keras_file import read_hdf5, read_keras
 from kzoo.weights.readers.limits import FAULTS
@@ -55,7 +57,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         ) from error
     if not checkpoint.units:
         raise ValueError(f"weights={str(path)!r} holds no convolution.")
-    return checkpoint
+    named = [row for row in PUBLISHED if (row.file, row.reader) == (file.name, checkpoint.kind)]
+    return dataclasses.replace(checkpoint, **named[0].traits) if named else checkpoint
 
 
 def zip_holds(name: str) -> Callable[[bytes], bool]:

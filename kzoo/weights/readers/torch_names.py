@@ -5,13 +5,12 @@ import json
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from kzoo.preprocessing import IMAGENET_MEAN
 from kzoo.weights.checkpoint import Checkpoint, Unit
-from kzoo.weights.published import PUBLISHED, Padding, Scaling
 from kzoo.weights.readers.torch_file import Arrays
 
 
@@ -192,8 +191,8 @@ def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     """timm's mobilenetv2, mobilenetv3 and mobilenetv4 families.
 
     The tf_ variants pad "same", with eps 1e-3 and inputs in [-1, 1]. Tensors do not show it, but
-    the name under which kzoo keeps a published file does, or the `config.json` that the hub puts
-    beside `model.safetensors`; without them, the plain variants are meant.
+    the `config.json` that the hub puts beside them does; without one, the plain variants are meant.
+    Of published files `read_checkpoint` knows it by their name.
     """
     pairs: Pairs = [("conv_stem", "bn1")]
     found = {match[1] for name in arrays if (match := re.match(r"(blocks\.\d+\.\d+)\.", name))}
@@ -216,28 +215,33 @@ def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     except KeyError as error:
         raise ValueError(f"The file has no {error}.") from error
 
-    rows = [row for row in PUBLISHED if row.reader == "timm" and row.file == file.name]
-    traits = rows[0].traits if rows else card_traits(file, arrays)
-    return Checkpoint(str(file), "timm", units, *traits)
+    return Checkpoint(str(file), "timm", units, *card_traits(file, arrays))
 
 
+HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
+Scaling = Literal["tf", "torch"]
 SCALINGS: dict[tuple[Any, ...], Scaling] = {
     (0.5, 0.5, 0.5): "tf", (0.485, 0.456, 0.406): "torch",
 }  # fmt: skip
 
 
-def card_traits(file: pathlib.Path, arrays: Arrays) -> tuple[Padding, float, Scaling]:
+def card_traits(
+    file: pathlib.Path, arrays: Arrays
+) -> tuple[Literal["same", "symmetric"], float, Scaling]:
     """Return padding, epsilon and scaling by the config.json beside a file; timm's plain ones where
     there is none.
 
-    Raises ValueError where it is of another net: it would tell what does not hold for this one.
+    Raises ValueError where a file of the hub's name has that of another net: it would tell what
+    does not hold for this one. Beside files of other names it is no part of them.
     """
     card = file.with_name("config.json")
     config = json.loads(card.read_text()) if card.is_file() else {}
     architecture = str(config.get("architecture", ""))
     classes = arrays["classifier.weight"].shape[0] if "classifier.weight" in arrays else None
     of_this = "mobilenet" in architecture and classes in (None, config.get("num_classes", classes))
-    if config and not of_this:
+    if config and not of_this and file.name not in HUB_NAMES:
+        config, architecture = {}, ""
+    elif config and not of_this:
         raise ValueError(
             f"The config.json beside it is of another net ({architecture or 'no architecture'}, "
             f"{config.get('num_classes', 'unknown')} classes), and the file has {classes}. Put it "
