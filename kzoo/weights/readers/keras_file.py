@@ -69,10 +69,12 @@ def keras_traits(config: dict[str, Any]) -> dict[str, Any]:
     layers = [(layer["class_name"], layer["config"]) for layer in saved_layers(config)]
     pads = [c["padding"] for kind, c in layers if kind == "ZeroPadding2D"]
     # keras.applications pads its depthwise convolutions as "same" would: ((0, 1), (0, 1)), and of
-    # maps of odd sizes ((1, 1), (1, 1)). Its first convolution tells that it is not PyTorch's.
+    # maps of odd sizes ((1, 1), (1, 1)). Its first convolution or other maps tell it from PyTorch.
     first = next((c for kind, c in layers if kind == "Conv2D"), {"padding": "valid"})
-    symmetric = first["padding"] == "valid" and any(
-        before == after for sides in pads for before, after in sides
+    symmetric = (
+        bool(pads)
+        and first["padding"] == "valid"
+        and all(before == after for sides in pads for before, after in sides)
     )
     # What is before the first convolution scales pixels; a hybrid V4 scales its queries too.
     before = itertools.takewhile(lambda layer: "Conv" not in layer[0], layers)
