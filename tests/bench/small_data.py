@@ -26,6 +26,7 @@ from kzoo.recipes.data.augment import Augment, Batches
 from kzoo.recipes.data.augmentation.mixing import Mixing
 from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
+from kzoo.recipes.evaluation.classification.temperature import at_temperature, fit_temperature
 from kzoo.recipes.training.stages import split_at
 from kzoo.weights.batch_norm import normalize_kernels
 
@@ -103,6 +104,16 @@ VARIANTS = {
         NORMALIZED, batch=16, augment=Augment(mixing=BOTH)
     ),
     "normalized, 192 px": dataclasses.replace(NORMALIZED, size=6 / 7, epochs=4 / 3),
+    "normalized, 5e-4": dataclasses.replace(NORMALIZED, learning_rate=5e-4),
+    "normalized, smoothing 0": dataclasses.replace(NORMALIZED, smoothing=0.0),
+    "normalized, dropout .5": dataclasses.replace(NORMALIZED, dropout=0.5),
+    "normalized, decay .05": dataclasses.replace(NORMALIZED, weight_decay=0.05),
+    "normalized, decay .5": dataclasses.replace(NORMALIZED, weight_decay=0.5),
+    "normalized, layers .9": dataclasses.replace(NORMALIZED, layer_decay=0.9),
+    "normalized, mixing": dataclasses.replace(NORMALIZED, augment=Augment(mixing=BOTH)),
+    "normalized, erase": dataclasses.replace(NORMALIZED, augment=Augment(erase=0.25)),
+    "normalized, zoom .4": dataclasses.replace(NORMALIZED, augment=Augment(zoom=0.4)),
+    "normalized, 24 epochs": dataclasses.replace(NORMALIZED, epochs=2.0),
 }
 
 
@@ -200,7 +211,15 @@ class Trainer:
             found[name] = float(np.mean(scores.argmax(1) == targets))
             each = -np.log(np.maximum(scores[np.arange(len(targets)), targets], 1e-7))
             found[f"{name} loss"] = float(each.mean())
+            found[f"{name} loss, calibrated"] = calibrated_loss(scores, targets)
         return found
+
+
+def calibrated_loss(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Return the cross-entropy at the temperature that suits these images best: what a net knows,
+    whatever label smoothing made of its confidence."""
+    scaled = at_temperature(scores, fit_temperature(scores, targets))
+    return float(-np.log(np.maximum(scaled[np.arange(len(targets)), targets], 1e-7)).mean())
 
 
 def compiled(net: keras.Model, how: Variant, steps: int) -> None:

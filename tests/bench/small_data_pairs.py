@@ -26,7 +26,7 @@ from kzoo.weights.batch_norm import normalize_kernels
 
 EMA = 0.99
 EPOCHS, SIZE, SCALE, SEED = 12, 160, 0.8, 0
-MEASURES = ("validation", "validation loss")
+MEASURES = ("validation", "validation loss", "validation loss, calibrated")
 
 
 def trained(trainer: Trainer, whole: keras.Model, name: str) -> dict[str, dict[str, float]]:
@@ -40,9 +40,10 @@ def trained(trainer: Trainer, whole: keras.Model, name: str) -> dict[str, dict[s
         trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=how.batch,
         augment=how.augment, size=side(trainer.size, SCALE),
     )  # fmt: skip
-    compiled(net, how, EPOCHS * (len(trainer.fit) // how.batch))
+    epochs = round(how.epochs * EPOCHS)
+    compiled(net, how, epochs * (len(trainer.fit) // how.batch))
     mean, step = net.get_weights(), 0
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         shuffled = batches.shuffled(SEED, epoch)
         for i in range(len(shuffled.order) // how.batch):  # whole ones: one shape to trace
             net.train_on_batch(*shuffled[i])
