@@ -184,11 +184,15 @@ class Stages(TransferStages):
             )
         if self.normalizes_kernels:
             normalize_kernels(net)
-        learning = net if size == config.size else of_any_size(net, size)
-        if learning is None:
-            taken = size_text(config.size)
-            progress.show(f"It trains on {taken} px: {config.model} takes no other size")
-            size, learning = config.size, net
+        learning = net
+        if size != config.size:
+            free, free_teacher = (each and of_any_size(each, size) for each in (net, teacher))
+            if free and (free_teacher or not teacher):
+                learning, teacher = free, free_teacher
+            else:
+                bound = f"the teacher {config.teacher}" if free else config.model
+                progress.show(f"It trains on {size_text(config.size)} px: {bound} takes no other")
+                size = config.size
         if self.pretrained:
             freeze_pretrained(learning, fine_rows(net, config.freeze))
             learning = without_frozen_norms(learning)
@@ -209,8 +213,6 @@ class Stages(TransferStages):
     @property
     def why_full_size(self) -> str | None:
         """Why the whole network trains at --size whatever the scale; None where it does not."""
-        if self.run.config.teacher is not None:
-            return "the teacher takes images of one size"
         if not self.pretrained:
             return "without pretrained weights, batch norms learn the statistics of this size"
         return None

@@ -69,18 +69,15 @@ def test_the_side_of_training_images(side, settings):
         (None, {}),
         (None, {"weights": "none", "train_scale": 1.0}),
         ("without pretrained weights", {"weights": "none"}),
-        ("the teacher", {"teacher": "teacher.keras"}),
     ],
 )
 def test_a_train_scale_that_is_not_used_is_said(reason, settings, monkeypatch, capsys):
-    monkeypatch.setattr("kzoo.recipes.configs.require_model", lambda source: None)
-    monkeypatch.setattr(kzoo, "distill", lambda net, teacher, weight: SimpleNamespace(student=net))
-    config = ClassifyConfig("photos", model=settings.pop("model", "mobilenet_v3_small"), **settings)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", **settings)
     stages = Stages(Run(TASK, vars(config), None, Path("run"), config))
     net = small()
     monkeypatch.setattr(Stages, "fit", lambda self, net, stage, fit, **options: (net, []))
     monkeypatch.setattr(Stages, "balance", lambda self: None)
-    stages.whole(net, None, None, teacher=net if config.teacher else None)
+    stages.whole(net, None, None)
     said = capsys.readouterr().out
     wanted = "The whole network trains on images of 224 px, not of 0.86 of that (train_scale): "
     assert (wanted + reason in " ".join(said.split())) if reason else "train_scale" not in said
@@ -147,22 +144,41 @@ def test_a_copy_for_any_size_pads_scales_and_normalizes_as_its_weights_want():
     assert copy.predict_on_batch(images[:, :48, :48]).shape == (2, 3)
 
 
-@pytest.mark.parametrize("fixed", [layers.Flatten(), layers.Reshape((2, 8, 32))])
-def test_a_net_of_one_image_size_trains_at_that(fixed):
-    """A registered net may flatten its maps, or attend to maps of a fixed size."""
-    net = small()
+def of_one_size(net, fixed):
     x = layers.Flatten()(fixed(net.get_layer("row3_out").output))
-    net = keras.Model(net.input, layers.Dense(3)(x))
-    assert of_any_size(net, 48) is None
+    return keras.Model(net.input, layers.Dense(3)(x))
+
+
+def trained_size(net, teacher=None):
+    """The size of the images on which the whole network trains, by its batches."""
     split = Split((Path("a.jpg"), Path("b.jpg"), Path("c.jpg")), np.array([0, 1, 2]))
     dataset = SimpleNamespace(labels=("x", "y", "z"), train=split, val=split)
     config = ClassifyConfig("photos", model="mobilenet_v3_small", size=64)
+    seen = []
 
     def fit(model, stage, train, val):
-        assert (model.input_shape, train(0).size) == ((None, 64, 64, 3), 64)
+        size = train(0).size
+        assert model(np.zeros((1, size, size, 3))).shape == (1, 3)
+        seen.append(size)
         return model, ["history"]
 
-    Stages(Run(TASK, vars(config), dataset, Path("run"), config)).whole(net, None, fit)
+    run = Run(TASK, vars(config), dataset, Path("run"), config)
+    Stages(run).whole(net, None, fit, teacher=teacher)
+    return seen[0]
+
+
+@pytest.mark.parametrize("fixed", [layers.Flatten(), layers.Reshape((2, 8, 32))])
+def test_a_net_of_one_image_size_trains_at_that(fixed):
+    """A registered net may flatten its maps, or attend to maps of a fixed size."""
+    net = of_one_size(small(), fixed)
+    assert of_any_size(net, 48) is None
+    assert trained_size(net) == 64
+
+
+def test_a_teacher_sees_smaller_images_where_it_can(capsys):
+    assert trained_size(small(), small()) == 48
+    assert trained_size(small(), of_one_size(small(), layers.Flatten())) == 64
+    assert "the teacher" in capsys.readouterr().out
 
 
 def two_blocks():
