@@ -1,12 +1,18 @@
 """What finished runs of `kzoo classify` reached, as a table.
 
-    uv run python tests/bench/classify_defaults.py LABEL=RUN...
+    uv run python tests/bench/classify_defaults.py LABEL=RUN... [--name NAME]
 
-A LABEL says what settings the run has. The runs:
+A LABEL says what settings the run has. Writes results/NAME.csv. The runs of classify_defaults:
 
     kzoo classify CLOTHING/train --test CLOTHING/val --model mobilenet_v3_small --weights FILE
+
+Those of classify_teacher, each with the seeds 0, 1 and 2:
+
+    kzoo classify ... --model mobilenet_v2 --weights FILE --qat-epochs 0 --out TEACHER
+    kzoo classify ... --model mobilenet_v3_small --weights FILE --teacher TEACHER
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,9 +21,12 @@ from record import record
 
 
 def main() -> None:
-    rows = []
-    for given in sys.argv[1:]:
-        label, _, folder = given.partition("=")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="LABEL=RUN")
+    parser.add_argument("--name", default="classify_defaults")
+    given, rows = parser.parse_args(), []
+    for run in given.runs:
+        label, _, folder = run.partition("=")
         config, found = (
             json.loads((Path(folder) / f"{name}.json").read_text())
             for name in ("config", "results")
@@ -28,8 +37,8 @@ def main() -> None:
                for split in ("val", "test") for kind in ("float", "int8")},
             "int8 weights": found["chosen"], "agreement": f"{found['agreement']:.3f}",
         })  # fmt: skip
-    sys.argv[1:] = ["LABEL=RUN..."]  # in the table's column of commands
-    record("classify_defaults", rows)
+    sys.argv[1:] = ["LABEL=RUN...", "--name", given.name]  # in the table's column of commands
+    record(given.name, rows)
 
 
 if __name__ == "__main__":
