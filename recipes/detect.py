@@ -32,6 +32,7 @@ from kzoo.recipes.evaluation.keras_cv_metrics import score_by_keras_cv
 from kzoo.recipes.task import Run, Task, register_task
 from kzoo.recipes.training.box_anchors import anchor_report, aspect_of, fitted, levels_for
 from kzoo.recipes.training.checkpoints import Row
+from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TransferStages
 from kzoo.recipes.training.user_callbacks import Callbacks
@@ -141,7 +142,10 @@ class Stages(TransferStages):
             pretrained = self.run.config.weights != "none" and layer.name.startswith("row")
             norm = isinstance(layer, keras.layers.BatchNormalization)
             layer.trainable = not (pretrained and norm)
-        return self.fit(detector, stage, fit)
+        copy = without_frozen_norms(detector)
+        learning, history = self.fit(detector.like(copy.input, copy.output), stage, fit)
+        take_weights(detector, learning)
+        return detector, history
 
     def fit(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
         """Train on augmented images, and measure mAP after each epoch."""

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageColor
 from scenes import draw_scenes
 
+import kzoo
 from kzoo.detection.anchors import Anchors
 from kzoo.detection.boxes import decode, encode, nms
 from kzoo.detection.detections import Detections
@@ -464,3 +465,30 @@ def test_files_that_are_no_detectors(tmp_path):
     convert(model, tmp_path / "model.tflite", scheme="float32")
     with pytest.raises(ValueError, match="has no anchors in its metadata"):  # before any image
         load_detector(tmp_path / "model.tflite")
+
+
+def test_pretrained_batch_norms_are_parts_of_convolutions_while_it_trains(scenes, tmp_path):
+    dataset, config = read_boxes(scenes), Config(str(scenes), size=64, weights="file.tflite")
+    stages = Stages(Run(TASK, vars(config), dataset, tmp_path, config))
+    backbone = kzoo.MobileNetV2(0.1, input_shape=(64, 64, 3), include_top=False)
+    detector = kzoo.SSDLite(backbone, len(dataset.labels))
+    image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
+    before = detector.predict_on_batch(image)
+
+    def fit(model, stage, train, val, measure):
+        norms = keras.layers.BatchNormalization
+        left = [layer.name for layer in model.layers if isinstance(layer, norms)]
+        assert left
+        assert not [name for name in left if name.startswith("row")]
+        after = model.predict_on_batch(image)
+        for name, found in after.items():
+            np.testing.assert_allclose(found, before[name], atol=1e-5 * np.abs(found).max())
+        kernel = model.get_layer("row1_depthwise").kernel
+        kernel.assign(kernel + 1.0)
+        return model, ["history"]
+
+    kernel = np.array(detector.get_layer("row1_depthwise").kernel)
+    trained, history = stages.whole(detector, stages.stage("whole", 1, 0.01), fit)
+    assert trained is detector
+    assert history == ["history"]
+    np.testing.assert_allclose(detector.get_layer("row1_depthwise").kernel, kernel + 1.0, rtol=1e-6)
