@@ -22,7 +22,7 @@ OWN_TESTS = {"neighbours.md"}  # tests/neighbours runs its examples, in an envir
 
 
 def examples(page: Path) -> list[str]:
-    """The Python code of a page, but for what is marked as needing data."""
+    """The Python code of a page, but for what needs data or weights: it is marked "py"."""
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
 
 
