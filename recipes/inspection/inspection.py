@@ -226,12 +226,12 @@ def task_of(data: Path) -> str:
         return "detect"
     if mask_pairs(tree, [])[0]:
         return "segment"
-    if not has_class_folders(data) and has_label_sets(tree):
-        return "multilabel"
     if has_class_folders(data):
         return "classify"
     if advice := unread_export(tree):
         raise ValueError(advice)
+    if has_label_sets(tree):
+        return "multilabel"
     if data.is_file() or has_classes(tree):
         return "classify"
     raise ValueError(

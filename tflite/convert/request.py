@@ -120,17 +120,7 @@ def image_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple
 
 
 def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str]:
-    """One name for each output, in the order in which TensorFlow flattens them.
-
-    Raises ValueError for a model that lists an output twice: a file has it once.
-    """
-    places = [id(tensor) for tensor in model.outputs]
-    for i, place in enumerate(places):
-        if place in places[:i]:
-            raise ValueError(
-                f"{model.name!r} lists one tensor as its outputs {places.index(place)} and {i}: "
-                "convert a model that lists it once, keras.Model(model.input, [...])."
-            )
+    """One name for each output, in the order in which TensorFlow flattens them."""
     outputs = model.output if isinstance(model.output, dict) else None
     names = sorted(outputs) if outputs else list(model.output_names)
     names = [name.removesuffix("_quant") for name in names]  # those of the float model
