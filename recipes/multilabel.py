@@ -181,7 +181,7 @@ TASK = register_task(
         read=read_label_sets,
         read_test=read_label_sets_test,
         sources=lambda split: split.paths,
-        targets=lambda split: [np.asarray(split.targets, "<i4").tobytes()],
+        targets=Split.target_bytes,
         build=partial(build, activation="sigmoid"),
         stages=lambda run: Stages(run).all(),
         float_copy=lambda run, model: copy_in_float32(model),

@@ -29,7 +29,7 @@ from kzoo.recipes.data.splits import (
     for_test,
     in_parts,
 )
-from kzoo.recipes.data.text import Issue, issue_count
+from kzoo.recipes.data.text import Issue, and_issues, first_issue
 from kzoo.recipes.inputs import existing
 
 OUTSIDE = 0.02  # share of a side that a box may reach outside by rounding
@@ -87,7 +87,7 @@ class BoxDataset:
         counts = Counter(int(k) for example in self.train for k in example.labels)
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
         text = f"{counted(self, f' with {counts.total()} objects')} ({names})"
-        return text + (f"; {issue_count(self.issues)}" if self.issues else "")
+        return text + and_issues(self.issues)
 
 
 def read_boxes(
@@ -122,9 +122,8 @@ def read_boxes(
         if i not in present:
             issues.append(Issue(data, f"class {label!r} has no object to train on"))
     if not present or not parts["val"]:
-        left = f" First of {issue_count(issues)}: {issues[0]}." if issues else ""
         missing = "image to validate on" if present else "object to train on"
-        raise ValueError(f"{data}, read as {name}, holds no {missing}.{left}")
+        raise ValueError(f"{data}, read as {name}, holds no {missing}.{first_issue(issues)}")
     tell_alike(labels, data, issues)
     same_bytes([(e.path, s, None) for s in NAMES for e in parts[s]], issues)
     splits = {split: tuple(parts[split]) for split in NAMES}

@@ -32,7 +32,7 @@ from kzoo.recipes.data.splits import (
     versions,
     with_val_to_draw,
 )
-from kzoo.recipes.data.text import Issue, issue_count
+from kzoo.recipes.data.text import Issue, and_issues, issue_count
 from kzoo.recipes.inputs import existing
 
 
@@ -45,6 +45,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def target_bytes(self) -> list[bytes]:
+        """Return what tells the targets from others: a run is not resumed on changed ones."""
+        return [np.asarray(self.targets, "<i4").tobytes()]
 
 
 D = TypeVar("D", bound="Dataset")
@@ -68,7 +72,7 @@ class Dataset:
         counts = Counter(self.train.targets.tolist())
         names = ", ".join(f"{label} {counts[i]}" for i, label in enumerate(self.labels))
         text = f"{counted(self)} ({names})"
-        return text + (f"; {issue_count(self.issues)}" if self.issues else "")
+        return text + and_issues(self.issues)
 
 
 class HasPath(Protocol):

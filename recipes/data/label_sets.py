@@ -35,7 +35,7 @@ from kzoo.recipes.data.splits import (
     versions,
     with_val_to_draw,
 )
-from kzoo.recipes.data.text import Issue, Table, issue_count
+from kzoo.recipes.data.text import Issue, Table, and_issues
 from kzoo.recipes.inputs import existing
 
 LABEL_SETS = (
@@ -63,7 +63,7 @@ class LabelSets(Dataset):
         names = ", ".join(f"{label} {n}" for label, n in zip(self.labels, counts, strict=True))
         without = int((self.train.targets.sum(axis=1) == 0).sum())
         text = f"{counted(self)} ({names}; {without} without a label)"
-        return text + (f"; {issue_count(self.issues)}" if self.issues else "")
+        return text + and_issues(self.issues)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,13 +339,14 @@ def tell_joined(table: Table, column: int | None, issues: list[Issue]) -> None:
     cells = {row[column] for _, row in table.rows if column is not None}
     words = {word for cell in cells for word in cell.split()}
     joined = sorted(cell for cell in cells if " " in cell)
-    if joined and len(words) < len(cells) and not separator_of(list(cells)):
+    if not joined or LIST.fullmatch(joined[0]):
+        return
+    if len(words) < len(cells) and not separator_of(list(cells)):
         reason = (
             f"cells such as {joined[0]!r} are read as one label each. If they are several, put "
             "a semicolon between them"
         )
-        if not LIST.fullmatch(joined[0]):
-            issues.append(Issue(table.file, reason))
+        issues.append(Issue(table.file, reason))
 
 
 def is_yes(cell: str, table: Table, column: int, where: str) -> bool:

@@ -23,7 +23,7 @@ from kzoo.recipes.data.masks.names import Void
 from kzoo.recipes.data.masks.pairs import PackedPairs, Pair, Seen
 from kzoo.recipes.data.packed import is_packed, open_packed, test_images
 from kzoo.recipes.data.splits import NAMES, counted, drawn, for_test, in_parts
-from kzoo.recipes.data.text import Issue, issue_count
+from kzoo.recipes.data.text import Issue, and_issues, first_issue
 from kzoo.recipes.inputs import existing
 
 
@@ -44,7 +44,7 @@ class MaskDataset:
         shares = self.pixels / max(1, self.pixels.sum())
         names = ", ".join(f"{a} {b:.1%}" for a, b in zip(self.labels, shares, strict=True))
         text = f"{counted(self)} ({names})"
-        return text + (f"; {issue_count(self.issues)}" if self.issues else "")
+        return text + and_issues(self.issues)
 
 
 def read_masks(
@@ -88,9 +88,8 @@ def read_masks(
         if label not in present:
             issues.append(Issue(data, f"class {label!r} has no pixel to train on"))
     if len(present) < 2 or not parts["val"]:
-        left = f" First of {issue_count(issues)}: {issues[0]}." if issues else ""
         missing = "two classes to tell apart" if parts["val"] else "image to validate on"
-        raise ValueError(f"{data} holds no {missing}.{left}")
+        raise ValueError(f"{data} holds no {missing}.{first_issue(issues)}")
     files = [(item.pair.image, s, None) for s in NAMES for item in parts[s]]
     same_bytes([(path, s, what) for path, s, what in files if isinstance(path, Path)], issues)
     pairs = {split: tuple(item.pair for item in parts[split]) for split in NAMES}
@@ -143,6 +142,5 @@ def read_test(
     wanted = for_test(item.split for item in seen)
     found = tuple(item.pair for item in seen if item.split in wanted)
     if not found:
-        left = f" First of {issue_count(issues)}: {issues[0]}." if issues else ""
-        raise ValueError(f"{data} holds no image with a mask to test on.{left}")
+        raise ValueError(f"{data} holds no image with a mask to test on.{first_issue(issues)}")
     return found, tuple(issues)

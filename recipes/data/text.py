@@ -45,6 +45,16 @@ def issue_count(issues: Sequence[Issue]) -> str:
     return f"{len(issues):,} issue{'' if len(issues) == 1 else 's'}"
 
 
+def and_issues(issues: Sequence[Issue]) -> str:
+    """Return "; 12 issues", which a line on a data set ends in, or "" where there are none."""
+    return f"; {issue_count(issues)}" if issues else ""
+
+
+def first_issue(issues: Sequence[Issue]) -> str:
+    """Return " First of 12 issues: ...", for the end of a message, or "" where there are none."""
+    return f" First of {issue_count(issues)}: {issues[0]}." if issues else ""
+
+
 def read_text(file: Path, issues: list[Issue] | None = None) -> str:
     """Return a file's text. Raises ValueError for a file that is no text."""
     content = file.read_bytes()

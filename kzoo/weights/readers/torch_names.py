@@ -220,9 +220,7 @@ def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
 
 HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
 Scaling = Literal["tf", "torch"]
-SCALINGS: dict[tuple[Any, ...], Scaling] = {
-    (0.5, 0.5, 0.5): "tf", (0.485, 0.456, 0.406): "torch",
-}  # fmt: skip
+SCALINGS: dict[tuple[float, ...], Scaling] = {(0.5, 0.5, 0.5): "tf", IMAGENET_MEAN: "torch"}
 
 
 def card_traits(

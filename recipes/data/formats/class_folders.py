@@ -6,14 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kzoo.recipes.data.images import is_candidate, why_unread
-from kzoo.recipes.data.layout import (
-    PASSED_OVER,
-    SPLITS,
-    folded,
-    key_part,
-    split_of,
-    walk,
-)
+from kzoo.recipes.data.layout import PASSED_OVER, SPLITS, folded, key_part, split_of, walk
 from kzoo.recipes.data.splits import GUARD
 from kzoo.recipes.data.text import Issue
 
