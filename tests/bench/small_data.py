@@ -114,6 +114,9 @@ VARIANTS = {
     "normalized, erase": dataclasses.replace(NORMALIZED, augment=Augment(erase=0.25)),
     "normalized, zoom .4": dataclasses.replace(NORMALIZED, augment=Augment(zoom=0.4)),
     "normalized, 24 epochs": dataclasses.replace(NORMALIZED, epochs=2.0),
+    "normalized, 24 epochs, mixing": dataclasses.replace(
+        NORMALIZED, epochs=2.0, augment=Augment(mixing=BOTH)
+    ),
 }
 
 
