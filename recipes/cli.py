@@ -19,8 +19,9 @@ from kzoo.recipes.commands.train import classify, demo, detect, multilabel, plan
 from kzoo.recipes.commands.use import android, evaluate, predict, serve
 from kzoo.recipes.options import Command, add_flags, did_you_mean, from_flags
 
+TRAIN = (demo, classify, multilabel, detect, segment, plan)
 GROUPS = {
-    "Train on your own images": (demo, classify, multilabel, detect, segment, plan),
+    "Train on your own images": TRAIN,
     "Prepare images": (inspect_data, pack),
     "Use a trained model": (predict, evaluate, serve, android),
     "Create and check .tflite files": (convert, audit, compare, sensitivity, benchmark),
@@ -64,7 +65,9 @@ def on_terminal(command: Command, options: Mapping[str, Any], traceback: bool) -
         try:
             if limit_gb() is None:
                 return run(command, options, traceback)
-            code = in_child(lambda: run(command, options, traceback))
+            code = in_child(
+                lambda: run(command, options, traceback), always_computes=command in TRAIN
+            )
             if code == -signal.SIGTERM:
                 print("kzoo: stopped. The same command resumes a training.", file=sys.stderr)
                 return 128 + signal.SIGTERM

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ import kzoo
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
 from kzoo.recipes import cli, configs
 from kzoo.recipes.cli import COMMANDS, main, parse
+from kzoo.recipes.commands import limited
 from kzoo.recipes.commands.files import benchmark, convert
 from kzoo.recipes.commands.images import pack
 from kzoo.recipes.data.box_batches import SCALE_JITTER
@@ -116,6 +118,19 @@ sys.exit(cli.main())
     assert done.returncode == status
     assert re.fullmatch(told, done.stderr)
     assert done.stdout == "done\n" * (status == 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited on Linux")
+def test_a_limited_training_that_stands_still_is_ended():
+    """Where an allocation fails, TensorFlow may wait for a lock for ever."""
+    still = "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()"
+    busy = "import time; start = time.time()\nwhile time.time() < start + 1: pass"
+    codes = []
+    for code in (still, busy):
+        with subprocess.Popen([sys.executable, "-c", code]) as child:
+            codes.append(limited.ended(child.pid, still_s=0.5))
+            child.returncode = 0  # it was waited for
+    assert codes == [-signal.SIGKILL, 0]
 
 
 def test_a_second_interrupt_is_no_traceback(monkeypatch):
