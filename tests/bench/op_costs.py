@@ -5,7 +5,7 @@
 LiteRT's Python interpreter times no single ops. So each file is cut after each op, with the tensors
 still unread as outputs, and all cuts are timed in turn: an op costs what its cut takes more than
 the cut before. The least of the rounds, CPU time of one thread. Without files the net is made with
-random weights. About three minutes.
+random weights; with files --model is what their table is called. About three minutes.
 """
 
 import argparse
@@ -25,6 +25,9 @@ from kzoo.tflite.writer import as_text, tflite_content
 ROUNDS, SECONDS = 9, 0.012
 NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
 KINDS = {  # of an op by its output's name and its own; the first that fits
+    "resize": r".*RESIZE_BILINEAR$",
+    "argmax": r".*ARG_MAX$",
+    "concatenation and reshape": r".*(CONCATENATION|RESHAPE)$",
     "squeeze-excite, pool": r"_se_pool.*",
     "squeeze-excite, convolutions and gate": r"_se_(squeeze|excite|gate).*",
     "squeeze-excite, product": r"_se_scale.*",
