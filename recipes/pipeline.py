@@ -29,7 +29,7 @@ from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay, stage_displays
-from kzoo.recipes.training.int8 import fit_int8, for_calibration
+from kzoo.recipes.training.int8 import divergence, fit_int8, for_calibration
 from kzoo.recipes.training.memory import require_memory
 from kzoo.recipes.training.run_folder import open_run, working_on
 from kzoo.recipes.training.stages import TrainingStage, finished_stage, fit, unfreeze
@@ -154,7 +154,10 @@ def calibrated(this: Run, model: keras.Model) -> keras.Model:
     """Return the int8 model by calibration alone. Its images are freed before training begins."""
     images = for_calibration(this.train, this.size, seed=this.config.seed)
     with progress.bar("calibrating and quantizing", None):
-        return kzoo.quantize(model, calibration=images, keep_float=this.config.keep_float)
+        int8 = kzoo.quantize(model, calibration=images, keep_float=this.config.keep_float)
+    if remark := divergence(int8, this.config.learning_rate):
+        progress.show(remark)
+    return int8
 
 
 def finish(this: Run, model: keras.Model, int8: keras.Model | Path, history: list[Row]) -> Any:

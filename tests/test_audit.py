@@ -17,7 +17,7 @@ from kzoo.tflite.inspect.advice import Facts, advice
 from kzoo.tflite.inspect.audit import bytes_by_kind
 from kzoo.tflite.inspect.benchmark import RUNTIMES
 from kzoo.tflite.runtime.trial import trial
-from kzoo.tflite.xnnpack import risks
+from kzoo.tflite.xnnpack import largest_value, remedy, risks
 from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, TfliteOperator, TfliteTensor
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
@@ -160,6 +160,14 @@ def test_a_transposed_convolution_has_its_input_third():
     assert found == {"weights": 16, "biases": 8, "other": 16, "structure": 10}
     cut_off = dataclasses.replace(operator, inputs=(0, 1))  # of a damaged file
     assert list(risks(dataclasses.replace(graph, operators=(cut_off,)))) == []
+
+
+def test_activations_of_a_network_that_diverged_by_hand():
+    assert largest_value(conv(0.5)) == 64  # 128 levels below zero
+    assert largest_value(TfliteGraph("main", (), (), (), ())) == 0
+    assert "kzoo.quantize" in remedy(largest_value(conv(10.0)))
+    assert "activations reach 1.3e+05" in remedy(largest_value(conv(1000.0)))
+    assert "lower learning rate" in remedy(largest_value(conv(1000.0)))
 
 
 def test_advice_by_hand():

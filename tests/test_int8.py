@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from test_fit import STAGE, data, net, run
 
+import kzoo
 from kzoo.recipes.classify import image_quality
 from kzoo.recipes.task import get_task
-from kzoo.recipes.training.int8 import choose, fit_int8
+from kzoo.recipes.training.int8 import choose, divergence, fit_int8
 
 QAT = dataclasses.replace(STAGE, name="qat", epochs=2)
 
@@ -148,3 +149,15 @@ def test_training_that_another_version_began_is_kept():
     found = choose(taught, [np.ones((4, 1)), np.ones(2)], OneBatch(), None)
     assert found.chosen == "qat"
     assert found.reason.startswith("another version of kzoo")
+
+
+def test_activations_that_only_diverged_training_has_are_told():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, kernel_initializer="ones", name="row1_conv")(image)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype="uint8")
+    assert divergence(kzoo.quantize(model, calibration=images), 1e-3) is None  # 255 * 27 at most
+    model.get_layer("row1_conv").set_weights([np.full((3, 3, 3, 4), 1e3), np.zeros(4)])
+    remark = divergence(kzoo.quantize(model, calibration=images), 1e-3)
+    assert remark.startswith("Activations reach 4.3e+06 at row1_conv,")
+    assert "--learning-rate below 0.001" in remark

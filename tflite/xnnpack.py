@@ -23,6 +23,10 @@ LINEAR = dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), Oper
 LINEAR["TRANSPOSE_CONV"] = Operands(2, 1, 3)  # the first one is the shape of its output
 PRODUCT = dict.fromkeys(LINEAR, (0.0, 2.0**8)) | {"MUL": (2.0**-16, 2.0**8)}  # s1 s2 / s_out
 RATIO = {"ADD": (2.0**-10, 2.0**8)}  # each s_in / s_out
+LEVELS = {"int8": (-128, 127), "uint8": (0, 255)}
+# Of an activation. In 634 int8 files of sound networks the largest was 1,910; two detectors whose
+# training had diverged had 47,000 and 3.9e6.
+LARGEST_SOUND = 1e4
 
 
 def risks(graph: TfliteGraph) -> Iterator[str]:
@@ -41,6 +45,29 @@ def risks(graph: TfliteGraph) -> Iterator[str]:
         worst = [factor for factor in factors if not low <= factor < high]
         if worst:
             yield f"{i} {op.name} (factor {max(worst):.3g}, XNNPACK takes {low:.2g} to {high:g})"
+
+
+def largest_value(graph: TfliteGraph) -> float:
+    """The largest magnitude that 8-bit outputs of operators can have; 0 where there are none."""
+    outputs = (graph.tensors[i] for op in graph.operators for i in op.outputs if i >= 0)
+    return max(
+        (
+            tensor.scales[0] * abs(level - tensor.zero_points[0])
+            for tensor in outputs if len(tensor.scales) == 1 and tensor.zero_points
+            for level in LEVELS.get(tensor.dtype, ())
+        ),
+        default=0.0,
+    )  # fmt: skip
+
+
+def remedy(largest: float) -> str:
+    """What to do about scales that are out of bounds, by the `largest_value` of the file."""
+    if largest <= LARGEST_SOUND:
+        return "make int8 of the float model with kzoo.quantize, which keeps inside them"
+    return (
+        f"its activations reach {largest:.2g}, those of sound networks 2,000 at the most. Most "
+        "likely its training diverged: train it again with a lower learning rate"
+    )
 
 
 def operands(graph: TfliteGraph, op: TfliteOperator) -> list[TfliteTensor]:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 import kzoo
+from kzoo.qat import FakeQuant
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes.data.augment import Epoch
 from kzoo.recipes.data.images import Images, Source
@@ -25,6 +26,7 @@ from kzoo.recipes.training.stages import (
 )
 from kzoo.recipes.training.user_callbacks import CallbackList, no_callbacks
 from kzoo.sizes import Size
+from kzoo.tflite.xnnpack import LARGEST_SOUND
 
 CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
@@ -41,6 +43,24 @@ def for_calibration(
     chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
     images = Images([paths[i] for i in chosen], size, keep=False)
     return np.stack(list(track(images, "reading calibration images")))
+
+
+def divergence(int8: keras.Model, learning_rate: float) -> str | None:
+    """Return the remark on a quantized model whose activations no sound network has, or None.
+
+    learning_rate: the highest of the whole network, for the advice.
+    """
+    ranges = [layer for layer in int8.layers if isinstance(layer, FakeQuant)]
+    reached = [float(keras.ops.maximum(-layer.low, layer.high)) for layer in ranges]
+    largest = max(reached, default=0.0)
+    if largest <= LARGEST_SOUND:
+        return None
+    name = ranges[reached.index(largest)].name.removesuffix("_quant")
+    return (
+        f"Activations reach {largest:.2g} at {name}, those of sound networks 2,000 at the most: "
+        "most likely training diverged, and the int8 file will be poor or refused. Start again "
+        f"with a --learning-rate below {learning_rate:g}, or with more --epochs, in another --out"
+    )
 
 
 def fit_int8(

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from kzoo.tflite.xnnpack import weights_of
+from kzoo.tflite.xnnpack import largest_value, remedy, weights_of
 from kzoo.weights.readers.flatbuffer import TfliteGraph
 
 KNOWN_CUSTOM = ("TFLite_Detection_PostProcess",)  # LiteRT and MediaPipe bring it along
@@ -36,8 +36,8 @@ def advice(facts: Facts) -> Iterator[str]:
         )
     if facts.risks:
         yield (
-            "Scales are out of XNNPACK's bounds: LiteRT 2.3 refuses the file, or dies of it. Make "
-            "int8 of the float model with kzoo.quantize, which keeps inside them."
+            "Scales are out of XNNPACK's bounds (LiteRT 2.3 refuses the file, or dies of it): "
+            f"{remedy(largest_value(graph))}."
         )
     mixed = [
         i for i, op in enumerate(graph.operators)

@@ -16,7 +16,7 @@ from kzoo.tflite.inspect.targets.verdicts import Verdict, computed, targets
 from kzoo.tflite.metadata.reading import Metadata, read_metadata
 from kzoo.tflite.ports import Port, port
 from kzoo.tflite.runtime.trial import Trial, trial
-from kzoo.tflite.xnnpack import LINEAR, risks, weights_of
+from kzoo.tflite.xnnpack import LINEAR, largest_value, remedy, risks, weights_of
 from kzoo.weights.readers.flatbuffer import (
     TfliteGraph,
     TfliteModel,
@@ -51,6 +51,7 @@ class Audit:
     per_channel: tuple[int, int]  # weights with a scale for each output channel, quantized weights
     metadata: Metadata | None
     risks: tuple[str, ...]  # operators whose scales XNNPACK does not take
+    largest: float  # magnitude that an 8-bit activation can have; 0 where there are none
     run: Trial | None  # None if it was not tried, or failed
     failure: str | None  # why it could not be run
     targets: tuple[Verdict, ...]  # by their published lists, see `targets`
@@ -196,6 +197,7 @@ def audit(path: str | os.PathLike[str], *, run: bool = True) -> Audit:
         per_channel=facts.per_channel,
         metadata=read_metadata(path),
         risks=facts.risks,
+        largest=largest_value(graph),
         targets=targets(model),
         advice=tuple(advice(facts)),
         run=tried,
@@ -211,8 +213,8 @@ def require_sound(found: Audit, name: Path, *, custom: str | None = None) -> Non
     trouble = {
         "it has operators that are not built in": found.flex_ops
         + tuple(op for op in found.custom_ops if op.partition(" ")[2] != custom),
-        "its scales are out of XNNPACK's bounds, which can kill the process that runs it; give it "
-        "ranges with kzoo.quantize, which keeps inside them": found.risks,
+        "its scales are out of XNNPACK's bounds, which can kill the process that runs it; "
+        f"{remedy(found.largest)}": found.risks,
         "it does not run": (found.failure,) if found.failure else (),
         "it holds variables that are not frozen": tuple(
             kind for kind in found.census if kind in ("VAR_HANDLE", "READ_VARIABLE", "CALL_ONCE")
