@@ -36,13 +36,15 @@ class Prediction:
     found: tuple[Found, ...] = ()  # the best first
     drawn: Path | None = None  # the file that shows it
     problem: str = ""
+    remark: str = ""  # on how the image was read
 
     def __str__(self) -> str:
         if self.problem:
             return f"{self.image} cannot be read: {self.problem}"
         words = ("; " if any(one.box for one in self.found) else ", ").join(map(str, self.found))
         drawn = f" (drawn in {self.drawn})" if self.drawn else ""
-        return f"{self.image}: {words or 'nothing found'}{drawn}"
+        remark = f" ({self.remark})" if self.remark else ""
+        return f"{self.image}: {words or 'nothing found'}{drawn}{remark}"
 
 
 @dataclasses.dataclass(frozen=True)

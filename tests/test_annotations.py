@@ -525,3 +525,32 @@ def test_real_photos():
     dataset = read_boxes(CARDS)
     assert dataset.labels == ("ace", "jack", "king", "nine", "queen", "ten")
     assert (len(dataset.train), len(dataset.val)) == (237, 59)
+
+
+def polygon(x0, y0, x1, y1):
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+@pytest.mark.parametrize("tells", ["area", "outline"])
+@pytest.mark.parametrize("corners", [True, False])
+def test_coco_boxes_that_are_two_corners(corners, tells, tmp_path):
+    content = coco_content()
+    for item in content["annotations"]:
+        x, y, w, h = item["bbox"]
+        item |= {"area": w * h} if tells == "area" else {
+            "area": w * h / 2, "segmentation": polygon(x, y, x + w, y + h)
+        }  # fmt: skip
+        item["bbox"] = [x, y, x + w, y + h] if corners else item["bbox"]
+    found = read_boxes(coco(tmp_path / "a", content))
+    plain = read_boxes(coco(tmp_path / "b"))
+    for one, other in zip(found.train, plain.train, strict=True):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-6)
+    told = [issue for issue in found.issues if "read as corners" in issue.reason]
+    assert len(told) == corners
+
+
+def test_coco_areas_of_outlines_that_are_not_given_say_nothing_of_boxes(tmp_path):
+    content = coco_content()
+    for item in content["annotations"]:
+        item["area"] = 0.7 * item["bbox"][2] * item["bbox"][3]
+    assert read_boxes(coco(tmp_path, content)).issues == read_boxes(coco(tmp_path / "b")).issues

@@ -14,6 +14,8 @@ from kzoo.recipes.data.images import (
     Images,
     decode,
     decoded_once,
+    frames_remark,
+    look_at,
     read_image,
     upright_size,
 )
@@ -98,6 +100,27 @@ class TestReadImage:
         frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 255, 0))]
         frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
         assert (read_image(tmp_path / "a.gif", 8) == [255, 0, 0]).all()
+
+    @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff", "avif"])
+    def test_says_how_many_frames_there_are(self, tmp_path, suffix):
+        frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+        file = tmp_path / f"a.{suffix}"
+        frames[0].save(file, save_all=True, append_images=frames[1:])
+        assert look_at(file).remark == frames_remark(file) == "holds 3 frames: the first is read"
+        frames[0].save(file)
+        assert (look_at(file).remark, frames_remark(file)) == (None, "")
+
+    def test_smaller_pages_of_a_tiff_are_its_thumbnails(self, tmp_path):
+        pages = [Image.new("RGB", (side, side)) for side in (64, 32, 16)]
+        pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
+        assert look_at(tmp_path / "a.tiff").remark is None
+
+    def test_a_later_frame_that_is_cut_off_is_no_fault(self, tmp_path):
+        frames = [Image.effect_noise((64, 64), 50 + i) for i in range(4)]
+        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+        content = (tmp_path / "a.gif").read_bytes()
+        (tmp_path / "a.gif").write_bytes(content[: len(content) // 2])
+        assert look_at(tmp_path / "a.gif").fault is None
 
     def test_goes_by_content_not_by_suffix(self, tmp_path):
         write_image(tmp_path / "a.png").rename(tmp_path / "a.jpg")

@@ -1101,3 +1101,33 @@ def test_mutated_files_are_read_or_told():
     rows = mutate_data.run(200, seed=7)
     assert sum(row["n"] for row in rows) == 400
     assert [row for row in rows if row["crash"] or row["hang"]] == []
+
+
+@pytest.mark.parametrize(
+    ("subset", "told"), [("foo", True), ("default", False), ("", False), ("Test-2", False)]
+)
+def test_subsets_of_cvat(subset, told, tmp_path):
+    file = LAYOUTS["cvat"](tmp_path) / "annotations.xml"
+    file.write_text(file.read_text().replace('<image id="0"', f'<image id="0" subset="{subset}"'))
+    issues = [issue.reason for issue in read_boxes(tmp_path).issues]
+    assert any("images of the subset 'foo', which is neither" in one for one in issues) is told
+
+
+def test_a_run_within_the_data_is_not_read_as_data(tmp_path):
+    """The images and files that a run leaves are made of the data."""
+    for label in ("cats", "dogs"):
+        for i in range(3):
+            image(tmp_path / "photos" / label / f"{i}.jpg", (32, 32))
+    before = read_dataset(tmp_path / "photos")
+    for run in ("run", "runs/photos", "cats/run"):
+        folder = tmp_path / "photos" / run
+        image(folder / "predictions.png", (64, 64))
+        image(folder / "predicted" / "0.jpg", (32, 32))
+        text(folder / "labels.txt", "cats\ndogs\n")
+        text(folder / "config.json", '{"task": "classify", "data": "photos", "labels": []}')
+    after = read_dataset(tmp_path / "photos")
+    assert after.labels == before.labels
+    assert [*after.train.paths, *after.val.paths] == [*before.train.paths, *before.val.paths]
+    assert [issue.path.name for issue in after.issues] == ["runs"]  # a class without images
+    text(folder / "config.json", "{}")  # of another program
+    assert len(read_dataset(tmp_path / "photos").train) > len(before.train)

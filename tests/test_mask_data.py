@@ -541,3 +541,20 @@ def test_roboflow_names_the_values_of_masks(tmp_path):
             "Pixel Value, Class\n0, background\n1, cat\n2, dog\n"
         )
     assert read_masks(tmp_path).labels == ("background", "cat", "dog")
+
+
+def test_named_classes_of_masks_whose_void_is_not_clear(tmp_path):
+    """0, 127 and 255: a trimap's middle is void, or 255 is, as by default."""
+    text = "background\ncat\n"
+    (striped(tmp_path, [0, 127, 255]) / "labels.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"are background and cat.* --void 127 or --void 255"):
+        read_masks(tmp_path)
+    for void, expected in ((127, [0, VOID, 1]), (255, [0, 1, VOID])):
+        ids = read_masks(tmp_path, void=void).train[0].mask.read()
+        assert [*dict.fromkeys(ids[:, 0].tolist())] == expected
+
+
+def test_a_value_beside_void_without_names_is_told(tmp_path):
+    found = read_masks(striped(tmp_path, [0, 100, 255]))
+    assert [*dict.fromkeys(found.train[0].mask.read()[:, 0].tolist())] == [0, 1, VOID]
+    assert "100 is read as class 1, 255 as void (--void 100" in str(found.issues[0])

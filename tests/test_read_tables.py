@@ -107,3 +107,17 @@ def test_numbers_that_tables_make_of_each_other(folder):
         "classes '01' and '1' are spelt alike: are they one?",
         "classes 'traffic light' and 'traffic_light' are spelt alike: are they one?",
     ]
+
+
+def test_a_labelling_programs_own_table(folder):
+    boxes = '"[{""x"": 1, ""rectanglelabels"": [""cat""]}]"'
+    file = table(folder, "image,label", [boxes, boxes])
+    with pytest.raises(ValueError, match=r"is an export of Label Studio .*: export"):
+        read_dataset(file)
+    with pytest.raises(ValueError, match=r"holds no images .*is an export of Label Studio"):
+        read_dataset(folder)
+
+
+def test_the_column_of_label_studios_choices(folder):
+    file = table(folder, "image,choice", ["cat", "dog", "cat", "dog"])
+    assert read_dataset(file).labels == ("cat", "dog")

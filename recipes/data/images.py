@@ -123,6 +123,7 @@ def read_image(path: str | Source, size: Size) -> np.ndarray:
 def decode(path: Source, size: Size) -> tuple[np.ndarray, Look]:
     """Return the image as `read_image` does, and what opening it has shown."""
     with opened(path) as image:
+        stored = image
         tiles = getattr(image, "tile", ())  # none are left when EXIF has been read
         deep = any(";16" in str(tile[3:]) for tile in tiles)
         halved = deep and image.mode in ("RGB", "RGBA", "LA")
@@ -139,7 +140,7 @@ def decode(path: Source, size: Size) -> tuple[np.ndarray, Look]:
         if halved and remark is None:
             remark = dark(image)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(resized), Look(own, turn, remark=remark)
+        return np.asarray(resized), Look(own, turn, remark=remark or of_frames(stored))
 
 
 @contextlib.contextmanager
@@ -310,6 +311,34 @@ def without_alpha(image: Image.Image) -> tuple[Image.Image, str | None]:
             remark = "is transparent all over: read as white. If it is not, save it without alpha"
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB"), remark
+
+
+def of_frames(image: Image.Image) -> str | None:
+    """Return the remark on an opened animation or file of several pages; None of any other image.
+
+    A TIFF's pages of other sizes are thumbnails, or the levels of a pyramid.
+    """
+    count = 1
+    with contextlib.suppress(Exception):  # of frames that are damaged: the first one is not
+        count = getattr(image, "n_frames", 1)
+        if count > 1 and image.format == "TIFF":
+            size = image.size
+            count = sum(page_size(image, i) == size for i in range(count))
+    return f"holds {count} frames: the first is read" if count > 1 else None
+
+
+def page_size(image: Image.Image, i: int) -> tuple[int, int]:
+    image.seek(i)
+    return image.size
+
+
+def frames_remark(path: Path) -> str:
+    """Return the remark on an image file of several frames; "" of any other file."""
+    try:
+        with opened(path) as image:
+            return of_frames(image) or ""
+    except BadImageError:
+        return ""
 
 
 class Decoded:

@@ -1,5 +1,6 @@
 """The files below a folder, and what the names of folders say: images, masks, train, val."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from kzoo.recipes.data.images import SUFFIXES, is_candidate, why_unread
 from kzoo.recipes.data.text import Issue
+from kzoo.recipes.inputs import read_config
 
 # Folders that say what is in them, and nothing of which images: images/train and train/labels are
 # the same part of a data set.
@@ -167,7 +169,10 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def walk(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """Yield the files below a folder in the order of their names, hidden ones left out."""
+    """Yield the files below a folder in the order of their names, hidden ones left out.
+
+    Folders of kzoo's runs are left out too: what they hold is made of the data.
+    """
     status = folder.stat()
     own = (status.st_dev, status.st_ino)
     if own in above:  # a link to a folder that holds it
@@ -182,10 +187,21 @@ def walk(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path
         path = folder / entry.name
         if not entry.is_dir():
             yield path
+        elif is_run(path):
+            continue
         elif path.suffix.lower() in SUFFIXES:
             yield path  # a folder that claims to be an image
         else:
             yield from walk(path, (*above, own))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one that a recipe has made: its config.json names a task and labels."""
+    if not (folder / "config.json").is_file() or not (folder / "labels.txt").is_file():
+        return False
+    with contextlib.suppress(ValueError, OSError):
+        return {"task", "labels", "data"} <= read_config(folder).keys()
+    return False
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """What a trained model says about images."""
 
 import contextlib
+import dataclasses
 import glob
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import kzoo
-from kzoo.recipes.data.images import BadImageError
+from kzoo.recipes.data.images import BadImageError, frames_remark
 from kzoo.recipes.data.layout import images_below
 from kzoo.recipes.inputs import FILE, read_config, require_ended, require_local
 from kzoo.recipes.options import did_you_mean
@@ -55,8 +56,13 @@ def predict(
                 problems[path] = Prediction(path, problem=str(error))
         stacked = np.stack(list(arrays.values())) if arrays else None
         found = predictor.run(list(arrays), stacked) if stacked is not None else []
-        answers = {one.image: one for one in found} | problems
+        answers = {one.image: told(one) for one in found} | problems
         yield from (answers[path] for path in some)
+
+
+def told(prediction: Prediction) -> Prediction:
+    """Return it with the remark on an image of several frames."""
+    return dataclasses.replace(prediction, remark=frames_remark(prediction.image))
 
 
 def require_runs(file: Path) -> None:

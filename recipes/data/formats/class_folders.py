@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kzoo.recipes.data.images import is_candidate, why_unread
-from kzoo.recipes.data.layout import PASSED_OVER, SPLITS, folded, key_part, split_of, walk
+from kzoo.recipes.data.layout import PASSED_OVER, SPLITS, folded, is_run, key_part, split_of, walk
 from kzoo.recipes.data.splits import GUARD
 from kzoo.recipes.data.text import Issue
 
@@ -102,9 +102,11 @@ def is_nameless_image(path: Path) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
+    """Return the folders within, without hidden ones and those of runs."""
     return sorted(
         path for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith((".", "__")) and path.name not in PASSED_OVER
+        if path.is_dir() and not path.name.startswith((".", "__"))
+        and path.name not in PASSED_OVER and not is_run(path)
     )  # fmt: skip
 
 

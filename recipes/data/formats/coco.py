@@ -11,6 +11,7 @@ from kzoo.recipes.data.layout import Tree
 from kzoo.recipes.data.text import Issue, numbers, read_json
 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
+LEAST_TOLD, SURE = 3, 0.9  # objects, and their share, that tell what bbox holds
 ENDS = 1 << 16  # bytes at either end of a file that are looked at
 NEEDS = (
     "images (id, file_name), annotations (image_id, category_id, bbox or segmentation) and "
@@ -163,6 +164,13 @@ def records_of(
     objects: dict[str, list[Object]] = {key: [] for key in images}
     left: Counter[str] = Counter()
     doubtful = {key_of(image["id"]) for image in content["images"]} - images.keys()
+    corners = are_corners(content["annotations"])
+    if corners:
+        reason = (
+            "bbox holds two corners, as the areas or outlines of the objects say, in place of "
+            "COCO's corner, width and height: read as corners"
+        )
+        issues.append(Issue(file, reason))
     for item in content["annotations"]:
         key = key_of(item.get("image_id"))
         if key in doubtful:
@@ -171,7 +179,7 @@ def records_of(
             left["objects on images that it does not name: left out"] += 1
             continue
         label = categories.get(category_of(item), f"category {item.get('category_id')}")
-        objects[key].append(object_of(item, label))
+        objects[key].append(object_of(item, label, corners=corners))
     issues += [Issue(file, f"{count} {what}") for what, count in left.items()]
     for key, image in images.items():
         sides = float(image.get("height") or 0), float(image.get("width") or 0)
@@ -200,15 +208,47 @@ def key_of(number: Any) -> str:
     return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
 
 
-def object_of(item: dict[str, Any], label: str) -> Object:
+def are_corners(annotations: list[dict[str, Any]]) -> bool:
+    """Whether bbox is [x1, y1, x2, y2], as nearly all objects say whose area or outline tells."""
+    found = Counter(filter(None, map(kind_of_box, annotations)))
+    return found["corners"] >= max(LEAST_TOLD, SURE * found.total())
+
+
+def kind_of_box(item: dict[str, Any]) -> str | None:
+    """Return "sides" or "corners", as what fits an object's bbox alone; "neither"; None: untold.
+
+    What it has to fit is the extent of the polygons, else the area, which detectors' data sets give
+    as that of the box. Polygons may have a smaller area.
+    """
+    box, area = numbers(item.get("bbox")), numbers([item.get("area")])
+    outlines = [numbers(own) for own in outlines_of(item.get("segmentation"))]
+    if len(box) != 4 or item.get("iscrowd"):
+        return None
+    a, b, c, d = box
+    if outlines and all(len(own) >= 6 for own in outlines):
+        xs, ys = ([v for own in outlines for v in own[i::2]] for i in (0, 1))
+        sides = all(abs(p - q) <= 1.5 for p, q in ((max(xs) - a, c), (max(ys) - b, d)))
+        corners = all(abs(p - q) <= 1.5 for p, q in ((max(xs), c), (max(ys), d)))
+    elif area and area[0] > 0:
+        sides = abs(c * d - area[0]) <= 0.01 * area[0]
+        corners = c > a and d > b and abs((c - a) * (d - b) - area[0]) <= 0.01 * area[0]
+    else:
+        return None
+    if sides == corners:
+        return None if sides else "neither"
+    return "sides" if sides else "corners"
+
+
+def object_of(item: dict[str, Any], label: str, *, corners: bool) -> Object:
+    """Return an annotation's object; `corners`: its bbox holds two of them."""
     box = numbers(item.get("bbox"))
-    corners = None
+    extent = None
     if len(box) == 4:
-        x, y, width, height = box
-        corners = (y, x, y + height, x + width)
+        x, y, right, bottom = box if corners else (*box[:2], box[0] + box[2], box[1] + box[3])
+        extent = (y, x, bottom, right)
     return Object(
         label,
-        corners,
+        extent,
         tuple(outlines_of(item.get("segmentation"))),
         crowd=str(item.get("iscrowd") or 0).strip().lower() not in ("0", "0.0", "false"),
         name=f"annotation {item.get('id', 'without an id')}",

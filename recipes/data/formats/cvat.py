@@ -9,8 +9,10 @@ import numpy as np
 
 from kzoo.recipes.data.formats.outlines import circle, runs_of
 from kzoo.recipes.data.formats.records import Found, Object, Record, head_of, labels_of
-from kzoo.recipes.data.layout import SPLITS, Tree, folded
+from kzoo.recipes.data.layout import Tree, folded, split_of
 from kzoo.recipes.data.text import Issue, numbers, read_xml
+
+NO_SUBSET = ("", "default")  # what CVAT writes of images that are in none
 
 
 def has_cvat(tree: Tree) -> bool:
@@ -22,6 +24,7 @@ def read_cvat(tree: Tree, issues: list[Issue]) -> Found:
     records: list[Record] = []
     labels: dict[str, None] = {}
     left: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()  # subsets that are no split
     for file in tree.of(".xml"):
         if b"<annotations" not in head_of(file):
             issues.append(Issue(file, "is no CVAT file: left out"))
@@ -40,11 +43,19 @@ def read_cvat(tree: Tree, issues: list[Issue]) -> Found:
         for number, image in enumerate(root.findall("image"), 1):
             try:
                 records.append(record_of(file, image, left))
+                subset = (image.get("subset") or "").strip()
+                unknown[subset] += folded(subset) not in NO_SUBSET and not split_of(subset)
             except ValueError as error:
                 name = image.get("name") or f"image {number}"
                 issues.append(Issue(file, f"{name}: {error}: left out"))
     for kind, count in left.items():
         issues.append(Issue(tree.root, f"{count} shapes of type {kind!r} cover nothing: left out"))
+    for subset, count in (+unknown).items():
+        reason = (
+            f"images of the subset {subset!r}, which is neither train, val nor test: read as of "
+            f"none ({count} in all)"
+        )
+        issues.append(Issue(tree.root, reason))
     used = labels_of(records)
     named = [label for label in labels if label]
     return (*named, *(label for label in used if label not in labels)), records
@@ -73,8 +84,7 @@ def record_of(file: Path, image: Element, left: Counter[str]) -> Record:
         if found is None:
             raise ValueError(f"a {item.tag} without a label or without its numbers")
         objects.append(found)
-    split = SPLITS.get(folded(image.get("subset") or ""))
-    return Record(file, name, tuple(objects), size, split)
+    return Record(file, name, tuple(objects), size, split_of((image.get("subset") or "").strip()))
 
 
 Size = tuple[float, float] | None

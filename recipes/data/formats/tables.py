@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kzoo.recipes.data.formats.records import Box, Found, Object, Record
+from kzoo.recipes.data.formats.unread import export_advice, program_of
 from kzoo.recipes.data.images import SUFFIXES
 from kzoo.recipes.data.layout import SPLITS, Tree, folded, split_of, words_of
 from kzoo.recipes.data.text import Issue, Table, columns_of, decimals, read_table
@@ -24,6 +25,7 @@ COLUMNS = {
     "label": (
         "label", "class", "class_name", "classname", "labelname", "label_name", "category",
         "category_name", "target", "species", "breed", "object", "name", "class_id", "label_id",
+        "choice",
     ),
     "ymin": ("ymin", "y_min", "y1", "top"),
     "xmin": ("xmin", "x_min", "x1", "left"),
@@ -255,6 +257,11 @@ def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
     """Return the rows of all tables of classes. Raises ValueError for one that is none."""
     rows: list[Row] = []
     for table, named in tables_of(tree, issues):
+        if program := program_of(table.file):
+            if tree.only:
+                raise ValueError(export_advice(table.file, program))
+            issues.append(Issue(table.file, f"is an export of {program}, not read: left out"))
+            continue
         table, named = with_header(table, named)
         columns = class_columns(table, named)
         if columns:

@@ -23,8 +23,12 @@ def unread_export(tree: Tree) -> str | None:
     """Return what to do about the first such file of a data set, in a sentence; None for none."""
     for file in tree.of(".json", ".csv"):
         if program := program_of(file):
-            return (
-                f"{file} is an export of {program} in its own format, which kzoo does not read: "
-                "export the labels as COCO there, or as YOLO or Pascal VOC."
-            )
+            return export_advice(file, program)
     return None
+
+
+def export_advice(file: Path, program: str) -> str:
+    return (
+        f"{file} is an export of {program} in its own format, which kzoo does not read: export the "
+        "labels as COCO there, or as YOLO or Pascal VOC."
+    )

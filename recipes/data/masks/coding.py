@@ -179,7 +179,18 @@ def grey_coding(
     steps = even_steps(even, count)
     if len(own) == 2 and own[0] == 0 and own[1] >= PLAIN_IDS and two and not steps:
         coding = Coding(ids={0: 0, own[1]: 1})
-        return coding, None, f"masks hold nothing but 0 and {own[1]}: {own[1]} is read as class 1"
+        remark = f"masks hold nothing but 0 and {own[1]}: {own[1]} is read as class 1"
+        if void is None and most == VOID and labels:
+            raise ValueError(
+                f"Masks hold 0, {own[1]} and 255, and the classes are {' and '.join(labels)}. Say "
+                f"which value is void: --void {own[1]} or --void 255."
+            )
+        if void is None and most == VOID:
+            remark = (
+                f"masks hold 0, {own[1]} and 255: {own[1]} is read as class 1, 255 as void (--void "
+                f"{own[1]} if it is the other way round)"
+            )
+        return coding, None, remark
     soft = [key for key in keys if SOFT * most < key < (1 - SOFT) * most]
     share = 1 - sum(total[key] for key in soft) / total.total()
     if two and most >= 100 and len(keys) > PLAIN_IDS and share >= SOFT_PIXELS:
