@@ -113,7 +113,7 @@ def message(error: Exception) -> str | None:
 NO_MEMORY = (  # as the frameworks put it, and oneDNN
     "RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",
     "bad_alloc", "Unable to allocate", "could not create a primitive", "Cannot allocate memory",
-    "failed to map segment",
+    "failed to map segment", "can't start new thread",
 )  # fmt: skip
 
 

@@ -78,7 +78,8 @@ class ResourceExhaustedError(Exception):
     [MemoryError(), ResourceExhaustedError("OOM when allocating tensor"),
      RuntimeError("DefaultCPUAllocator: can't allocate memory"),
      RuntimeError("Status: 1, message: could not create a primitive, in mkl_conv_ops.cc"),
-     RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")],
+     RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+     RuntimeError("can't start new thread")],  # whose stack finds no place
 )  # fmt: skip
 def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
     def fail(options):
