@@ -20,9 +20,15 @@ def machine() -> str:
 
 
 def commit() -> str:
-    words = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(words, cwd=RESULTS, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """Return the commit measured, "-dirty" where a file differs that is no table of results."""
+    name, changed = (
+        subprocess.run(["git", *words], cwd=RESULTS, capture_output=True, text=True).stdout.strip()
+        for words in (
+            ["describe", "--always"],
+            ["status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude)*.csv"],
+        )
+    )
+    return f"{name}-dirty" if name and changed else name or "unknown"
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Path:
