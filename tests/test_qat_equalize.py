@@ -95,6 +95,38 @@ def test_sites():
     assert "row5_project" not in others  # the sum reads it
 
 
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    "shuffle",
+    [
+        [layers.Reshape((8, 8, 2, 4)), layers.Permute((1, 2, 4, 3)), layers.Reshape((8, 8, 8))],
+        [layers.Permute((1, 3, 2))],
+    ],
+    ids=["as ShuffleNet", "permuted"],
+)
+def test_channels_that_are_shuffled_on_the_way_are_left_as_they_are(shuffle):
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(image)
+    for layer in shuffle:
+        x = layer(x)
+    model = randomized(keras.Model(image, layers.DepthwiseConv2D(3, name="depthwise")(x)))
+    stem = model.get_layer("stem")
+    stem.set_weights([w * np.geomspace(0.2, 40, 8) for w in stem.get_weights()])
+    seen = images(16, size=8, seed=1).astype("float32")
+    without, equal = (
+        decibels(
+            model,
+            kzoo.quantize(
+                model, calibration=images(16, size=8), equalization=on, bias_correction=False
+            ),
+            seen,
+        )
+        for on in (False, True)
+    )
+    assert without > 15
+    assert equal > without - 1
+
+
 def test_its_file_is_one_partition_and_computes_the_same(tmp_path):
     model, x = uneven("hard_swish"), images(64, size=24)
     int8 = kzoo.quantize(model, calibration=x)

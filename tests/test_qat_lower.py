@@ -147,3 +147,52 @@ def test_a_hard_swish_that_nothing_linear_follows_is_divided_again():
     assert sum(isinstance(op, Affine) for op in graph.ops.values()) == 2
     x = np.random.default_rng(0).normal(0, 2, (2, 16, 16, 8)).astype("float32")
     assert difference(model, other, x) < 1e-5
+
+
+PER_CHANNEL = {"mean": [190.0, 110.0, 20.0], "variance": [9000.0, 4000.0, 1000.0]}
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        [layers.LeakyReLU(0.1), layers.Conv2D(8, 3)],
+        [layers.PReLU(keras.initializers.Constant(0.25)), layers.Conv2D(8, 3)],
+        [layers.Flatten(), layers.Dense(8)],
+        [layers.Permute((2, 3, 1)), layers.Conv2D(8, 1)],
+        [layers.Reshape((16, 48, 1)), layers.Conv2D(8, 3)],
+        [layers.Permute((2, 1, 3)), layers.MaxPooling2D(), layers.Conv2D(8, 3)],
+    ],
+    ids=lambda stack: stack[0].name.rstrip("_0123456789"),
+)
+def test_pixels_go_past_no_layer_that_changes_or_bends_channels(stack):
+    model = tower(layers.Normalization(**PER_CHANNEL), *stack, shape=(16, 16, 3))
+    _, other = lowered(model, bytes_in=True)
+    assert difference(model, other, images(2, size=16).astype("float32")) < 1e-5
+
+
+@pytest.mark.parametrize("function", ["hard_swish", "hard_sigmoid", "silu"])
+@pytest.mark.parametrize("part", ["gate", "affine", "quant", "ungained"])
+def test_layers_may_have_the_names_of_parts_that_are_added(function, part):
+    """keras.applications and people call layers x_gate too."""
+    image = keras.Input((16, 16, 8), name="image")
+    before = layers.Conv2D(8, 1, name=f"act_{part}")(image)
+    x = layers.Activation(function, name="act")(layers.Conv2D(8, 1, name="conv")(image))
+    x = layers.Concatenate(name="preprocessing")([before, x])
+    model = randomized(keras.Model(image, layers.Conv2D(4, 1, name=f"conv_{part}")(x)))
+    _, other = lowered(model)
+    x = np.random.default_rng(0).normal(0, 2, (2, 16, 16, 8)).astype("float32")
+    assert difference(model, other, x) < 1e-5
+
+
+def test_a_batch_norm_goes_past_dropout_into_all_dense_layers_that_read_it():
+    """The usual head: Dense, batch norm, dropout, Dense."""
+    image = keras.Input((16, 16, 8), name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(image))
+    x = layers.BatchNormalization(name="norm")(layers.Dense(16, activation="relu")(x))
+    x = layers.Dropout(0.3)(x)
+    model = randomized(keras.Model(image, [layers.Dense(3)(x), layers.Dense(1)(x)]))
+    graph, other = lowered(model)
+    assert "norm" not in graph.ops
+    x = np.random.default_rng(0).normal(0, 2, (4, 16, 16, 8)).astype("float32")
+    for y, z in zip(model.predict_on_batch(x), other.predict_on_batch(x), strict=True):
+        np.testing.assert_allclose(y, z, rtol=1e-4, atol=1e-5)

@@ -112,3 +112,20 @@ def test_what_has_no_int8_form_is_named_and_goes_in_float(tmp_path):
     seen = images(8, size=16, seed=1)
     simulated = int8.predict(seen.astype("float32"), verbose=0)
     assert decibels(simulated, Runner(file)(seen)) > 25
+
+
+@pytest.mark.backend
+def test_a_lambda_that_is_kept_in_float_is_that_function():
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Lambda(lambda pixels: pixels / 127.5 - 1, name="scale")(image)
+    model = randomized(keras.Model(image, layers.Conv2D(8, 3, name="conv")(x)))
+    int8 = kzoo.quantize(model, calibration=images(16, size=16), keep_float=["scale"])
+    seen = images(8, size=16, seed=1).astype("float32")
+    y, z = (keras.ops.convert_to_numpy(m.predict_on_batch(seen)) for m in (model, int8))
+    assert decibels(y, z) > 25
+
+
+def test_a_float16_input_is_float32():
+    image = keras.Input((16, 16, 3), name="image", dtype="float16")
+    model = randomized(keras.Model(image, layers.Conv2D(8, 3, dtype="float16")(image)))
+    assert kzoo.quantize(model, calibration=images(16, size=16)).input.dtype == "float32"

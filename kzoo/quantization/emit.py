@@ -27,6 +27,7 @@ from kzoo.quantization.layers import (
     QuantDepthwiseConv2D,
 )
 from kzoo.quantization.ranges import Plan, is_float
+from kzoo.quantization.rules.rewrite import Rewrite
 
 QUANTIZED: dict[type, type] = {
     layers.Conv2D: QuantConv2D,
@@ -56,12 +57,15 @@ def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[st
     tensors: dict[str, Any] = {}
     fake_quants: dict[str, FakeQuant] = {}
     in_float: set[str] = set()  # computed so in the file
+    run = Rewrite(graph)  # for names that no layer has
     for op in graph.ops.values():
         if isinstance(op, Input):
-            images[op.name] = keras.Input(
-                batch_shape=op.tensor.shape, dtype=op.tensor.dtype, name=op.name
-            )
-            y = scaled(images[op.name], op)
+            dtype = "float32" if "float" in op.tensor.dtype else op.tensor.dtype
+            images[op.name] = keras.Input(batch_shape=op.tensor.shape, dtype=dtype, name=op.name)
+            y = images[op.name]
+            if op.zero is not None:
+                name = run.unused("preprocessing")
+                y = layers.Rescaling(op.scale, -op.zero * op.scale, name=name)(y)
         else:
             y = EMIT[type(op)](op, [tensors[name] for name in op.inputs], plan)
         # An activation that is fused with what is kept in float is float too.
@@ -73,17 +77,11 @@ def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[st
             key = plan.grids[op.name]
             if key not in fake_quants:
                 low, high = plan.ranges[key]
-                fake_quants[key] = FakeQuant(low, high, name=f"{key}_quant")
+                fake_quants[key] = FakeQuant(low, high, name=run.unused(f"{key}_quant"))
             fake_quants[key].after_float |= op.name in in_float
             y = fake_quants[key](y)
         tensors[op.name] = y
     return images, tensors
-
-
-def scaled(image: Any, op: Input) -> Any:
-    if op.zero is None:
-        return image
-    return layers.Rescaling(op.scale, -op.zero * op.scale, name="preprocessing")(image)
 
 
 def linear(op: Linear, inputs: list[Any], plan: Plan | None) -> Any:
@@ -121,8 +119,13 @@ def join(op: Join, inputs: list[Any], plan: Plan | None) -> Any:
 
 
 def copied(op: Plain | Opaque, inputs: list[Any], plan: Plan | None) -> Any:
-    config = op.layer.get_config() | {"name": op.name, "dtype": "float32"}
-    layer = type(op.layer).from_config(config)
+    own = {"name": op.name, "dtype": "float32"}
+    if isinstance(op.layer, layers.Lambda):  # which Keras makes from no config
+        given = ("_output_shape", "mask", "arguments")
+        shape, mask, arguments = (getattr(op.layer, key) for key in given)
+        layer = layers.Lambda(op.layer.function, shape, mask, arguments, **own)
+    else:
+        layer = type(op.layer).from_config(op.layer.get_config() | own)
     y = layer(inputs[0] if len(inputs) == 1 else inputs)
     layer.set_weights(op.layer.get_weights())
     return y

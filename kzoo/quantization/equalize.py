@@ -89,7 +89,9 @@ def before_pointwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site 
         readers = (reader.name, reduce)
         joined = graph.ops[name]
         between += [pool, name]
-        op, more = source_of(name, graph, users, shared=True) if lets_pass(joined) else (joined, [])
+        op, more = (
+            source_of(name, graph, users, shared=True) if passes(joined, graph) else (joined, [])
+        )
         between += more
         alone = users[op.name] == 1 or op is joined
     else:
@@ -102,7 +104,7 @@ def before_pointwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site 
 def squeeze(name: str, product: Join, graph: Graph, users: Counter[str]) -> tuple[str, str] | None:
     """(The pool of `name`, the linear layer that alone reads that), of squeeze-and-excitation."""
     pool = next(op for op in graph.ops.values() if name in op.inputs and op is not product)
-    if not isinstance(pool, Plain) or users[pool.name] != 1:
+    if not (isinstance(pool, Plain) and passes(pool, graph)) or users[pool.name] != 1:
         return None
     reader = next(op for op in graph.ops.values() if pool.name in op.inputs)
     return (pool.name, reader.name) if isinstance(reader, Linear) else None
@@ -113,7 +115,7 @@ def source_of(
 ) -> tuple[Op, list[str]]:
     """(The operation that `name` comes from by such as let factors pass, all on the way)."""
     op, between = graph.ops[name], [name]
-    while lets_pass(op) and (users[op.name] == 1 or (shared and op.name == name)):
+    while passes(op, graph) and (users[op.name] == 1 or (shared and op.name == name)):
         op = graph.ops[op.inputs[0]]
         between.append(op.name)
     return op, between
@@ -125,9 +127,11 @@ def is_pointwise(op: Linear) -> bool:
     return not op.depthwise and bool(np.all(np.asarray(op.config["kernel_size"]) == 1))
 
 
-def lets_pass(op: Op) -> bool:
-    """f(a * x) = a * f(x) for a > 0, one for each channel."""
-    return isinstance(op, Plain) or (isinstance(op, Activation) and op.function == "relu")
+def passes(op: Op, graph: Graph) -> bool:
+    """Whether f(a * x) = a * f(x) for a > 0, one for each channel."""
+    if isinstance(op, Plain):
+        return op.keeps_channels(graph.ops[op.inputs[0]])
+    return isinstance(op, Activation) and op.function == "relu"
 
 
 def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool = False) -> Graph:
@@ -168,8 +172,9 @@ def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool =
         if op.name in gates:
             factor = gates[op.name]
             shift = Linear(
-                f"{op.name}_shift", op.inputs, layers.DepthwiseConv2D, {"kernel_size": 1},
-                np.reshape(1 / factor, (1, 1, -1, 1)), np.full_like(factor, 3), shape=op.shape,
+                run.unused(f"{op.name}_shift"), op.inputs, layers.DepthwiseConv2D,
+                {"kernel_size": 1}, np.reshape(1 / factor, (1, 1, -1, 1)), np.full_like(factor, 3),
+                shape=op.shape,
             )  # fmt: skip
             return shift, Activation(op.name, (shift.name,), "relu6", shape=op.shape)
         if isinstance(op, Linear):
@@ -178,7 +183,7 @@ def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool =
             if op.name in factors:
                 op = op.scaled(factors[op.name])
         if isinstance(op, Activation) and op.name in factors:  # in float: a product of its own
-            inner = dataclasses.replace(op, name=f"{op.name}_float")
+            inner = dataclasses.replace(op, name=run.unused(f"{op.name}_float"))
             factor = factors[op.name]
             product = Affine(op.name, (inner.name,), factor, 0.0, shape=op.shape, keep_float=True)
             return inner, product

@@ -4,13 +4,20 @@ Every array in a `Graph` is a copy, so whatever is done to the graph leaves the 
 """
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
+
+
+def unused(name: str, taken: Container[str]) -> str:
+    """Return `name`, numbered if it is taken: a layer may be called twice, another like a part."""
+    numbered = (f"{name}_{i}" for i in itertools.count(1))
+    return name if name not in taken else next(new for new in numbered if new not in taken)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,6 +134,17 @@ class Plain(Op):
 
     layer: keras.layers.Layer
     grid: str
+
+    def keeps_channels(self, before: Op) -> bool:
+        """Whether the last axis of the output is that of the input, which `before` computes.
+
+        Flattened, permuted or reshaped, as ShuffleNet shuffles them, channels are others.
+        """
+        if isinstance(self.layer, layers.Permute):
+            return self.layer.dims[-1] == len(self.layer.dims)
+        if isinstance(self.layer, layers.Flatten | layers.Reshape):
+            return self.shape[-1] == before.shape[-1]
+        return True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,14 +1,13 @@
 """From a functional Keras model, nested models included, to a `Graph`."""
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import keras
 
-from kzoo.quantization.graph import Graph, Input, Op, Opaque
+from kzoo.quantization.graph import Graph, Input, Op, Opaque, unused
 from kzoo.quantization.rules.translate import LAYERS, OPERATORS
 
 # What to keep in float: a layer's name, a class of layers, or a pattern that whole names match.
@@ -139,16 +138,11 @@ class Reader:
         names: dict[str, str] = {}
         for part in found:
             read_from = tuple(names.get(i, i) for i in part.inputs)  # not yet its own
-            names[part.name] = name = self.unused(part.name)
+            names[part.name] = name = unused(part.name, self.ops)
             self.ops[name] = dataclasses.replace(
                 part, name=name, inputs=read_from, keep_float=keep, shape=shape
             )
         return names[found[-1].name] if found else inputs[0]
-
-    def unused(self, name: str) -> str:
-        """`name`, numbered if a layer is called twice or two nested models share names."""
-        numbered = (f"{name}_{i}" for i in itertools.count(1))
-        return name if name not in self.ops else next(n for n in numbered if n not in self.ops)
 
 
 def unsupported(op: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kzoo.quantization.graph import Graph, Op
+from kzoo.quantization.graph import Graph, Op, unused
 
 # A rule gets an operation and the `Rewrite` under way, and returns the operations that take its
 # place, or the name of an earlier one whose output stands for its own.
@@ -22,11 +22,18 @@ class Rewrite:
         self.done: dict[str, Op] = {}
         self.users: Counter[str] = graph.users()
         self.alias: dict[str, str] = {}
+        self.names: set[str] = set(graph.ops)
 
     def sole(self, name: str, kind: type) -> Any:
         """The operation `name` if it is a `kind` whose output nobody else reads, else None."""
         op = self.done[name]
         return op if isinstance(op, kind) and self.users[name] == 1 else None
+
+    def unused(self, name: str) -> str:
+        """Return a name for a new operation: a layer of the model may be called x_gate too."""
+        new = unused(name, self.names)
+        self.names.add(new)
+        return new
 
     def put(self, op: Op, result: Result) -> None:
         if isinstance(result, str):

@@ -14,6 +14,13 @@ from kzoo.quantization.rules.rewrite import Result, Rewrite, renamed, rewrite
 def carry_gains(graph: Graph) -> Graph:
     """Carry the factors of split hard-swishes down to linear layers, which divide by them."""
     gain: dict[str, float] = {}  # an operation's output is so many times what the float model has
+    quotients: dict[str, Affine] = {}  # what divides an operation's output by its gain
+
+    def divided(op: Op, run: Rewrite) -> Affine:
+        if op.name not in quotients:
+            name, factor = run.unused(f"{op.name}_ungained"), np.float32(1 / gain[op.name])
+            quotients[op.name] = Affine(name, (op.name,), factor, np.float32(0), shape=op.shape)
+        return quotients[op.name]
 
     def rule(op: Op, run: Rewrite) -> Result:
         if isinstance(op, Join) and op.layer is not layers.Multiply:
@@ -28,7 +35,7 @@ def carry_gains(graph: Graph) -> Graph:
             gain[op.name] = gains[0]
         else:
             undone = tuple(
-                divided(run.done[n], g) for n, g in zip(op.inputs, gains, strict=True) if g != 1
+                divided(run.done[n], run) for n, g in zip(op.inputs, gains, strict=True) if g != 1
             )
             gain.update({new.name: 1.0 for new in undone})
             names = {new.inputs[0]: new.name for new in undone}
@@ -37,8 +44,9 @@ def carry_gains(graph: Graph) -> Graph:
         return (*undone, op)
 
     graph = rewrite(graph, rule)
+    run = Rewrite(graph)
     ends = {
-        n: divided(graph.ops[n], gain[n]) for n in keras.tree.flatten(graph.outputs) if gain[n] != 1
+        n: divided(graph.ops[n], run) for n in keras.tree.flatten(graph.outputs) if gain[n] != 1
     }
     ops = graph.ops | {end.name: end for end in ends.values()}
     outputs = renamed(graph.outputs, {n: end.name for n, end in ends.items()})
@@ -49,12 +57,6 @@ def homogeneous(op: Op) -> bool:
     """f(a * x) = a * f(x) for a > 0."""
     relu = isinstance(op, Activation) and op.function == "relu"
     return relu or isinstance(op, Plain) or (isinstance(op, Join) and op.gain == 1)
-
-
-def divided(op: Op, gain: float) -> Affine:
-    return Affine(
-        f"{op.name}_ungained", (op.name,), np.float32(1 / gain), np.float32(0), shape=op.shape
-    )
 
 
 def raise_to_largest(op: Op, run: Rewrite, gain: dict[str, float]) -> None:
