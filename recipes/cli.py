@@ -1,6 +1,7 @@
 """The command line: `kzoo COMMAND --help` lists the options of a command."""
 
 import argparse
+import errno
 import importlib.util
 import io
 import signal
@@ -104,11 +105,24 @@ def message(error: Exception) -> str | None:
     """Return what to say of an error that a person can mend; None where the code is wrong."""
     if out_of_memory(error):
         return advice(limit_gb())
+    if isinstance(error, OSError) and error.errno in TO_DO:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}. {TO_DO[error.errno]}."
     if isinstance(error, ValueError | OSError):
         return str(error)
     missing = str(error.name).split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     return to_install(missing) if missing in EXTRAS else None
 
+
+ELSEWHERE = "or name a place where you may write (--out FOLDER of a run)"
+ROOM = "Make room and run the same command again: a training goes on where it was"
+TO_DO = {
+    errno.EACCES: f"Change its permissions, {ELSEWHERE}",
+    errno.EPERM: f"Change its permissions, {ELSEWHERE}",
+    errno.EROFS: f"Mount it for writing, {ELSEWHERE}",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+}
 
 NO_MEMORY = (  # as the frameworks put it, and oneDNN
     "RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",

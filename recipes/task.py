@@ -52,7 +52,7 @@ class Report:
     Results: Any  # a RunResults, which is a type
     figures: Callable[[Any, Sequence[str]], Figures]  # (score, labels) -> numbers for results.json
     cells: Callable[[Any], Mapping[str, str]]  # score -> {column: cell} of the results table
-    title: Callable[[Mapping[str, Any]], str]  # settings -> heading of the page
+    net: str = "{model}"  # of the page's heading, with the settings' names in braces
     curves: tuple[str, ...] = ("loss",)  # keys of the history that are drawn by epoch
     note: str = ""  # below the results table
     # What float and int8 have in common on a SplitEvaluation, in a sentence for people, where the

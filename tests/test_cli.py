@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -90,6 +91,22 @@ def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
     assert main(["list"]) == 1
     told = capsys.readouterr().err
     assert re.fullmatch(r"kzoo: memory ran out\. .*--batch-size.*--size.*\n", told)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "/ro/runs"),
+         r"Read-only file system: /ro/runs\. Mount it .*--out"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"),
+         r"Permission denied: runs\. Change its permissions, .*--out"),
+        (OSError(errno.ENOSPC, "No space left on device"),
+         r"No space left on device\. Make room and run the same command again"),
+        (FileNotFoundError("There is no folder 'a'."), r"There is no folder 'a'\."),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(error, told):
+    assert re.match(told, cli.message(error))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited on Linux")

@@ -35,3 +35,19 @@ def test_the_layer_that_int8_cannot_hold_comes_first():
 
     kept = sensitivity(model, calibration=x, images=x[:8], keep_float=["wide"])
     assert "wide" not in kept.decibels
+
+
+def test_a_model_that_says_the_same_of_all_images():
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, name="first")(image)
+    x = layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="dead")(x))
+    model = keras.Model(image, layers.Dense(4, name="last")(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([-np.abs(kernel), bias])  # ReLU lets nothing through
+    last = model.get_layer("last").get_weights()[0]
+    model.get_layer("last").set_weights([last, np.arange(4.0)])
+    x = images(16, size=16)
+    found = sensitivity(model, calibration=x, images=x[:8])
+    assert found.constant
+    assert str(found).startswith("This says nothing of the layers: the model gives the same")
+    assert not np.isnan([*found.decibels.values()]).any()

@@ -147,7 +147,7 @@ TASK = Task(
         Results=RunResults,
         figures=lambda score, labels: {"accuracy": float(score)},
         cells=lambda score: {"accuracy": f"{score:.3f}"},
-        title=lambda settings: "tags",
+        net="tags",
         sections=lambda run, evaluation: {"Tags": "of a task in one file"},
     ),
     predict=lambda file, top: Predictor(8, lambda paths, images: [Prediction(paths[0])]),
@@ -173,6 +173,7 @@ def test_a_task_in_one_file_runs_from_data_to_report(task, tmp_path, capsys):
     assert (kept["val"], kept["test"]) == (results.val, results.test)
     assert kept["float"] == results.val["float"]
     page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h1>tags (alpha 1) on " in page
     for text in ("of a task in one file", "validation, 16 images", "test, 12 images"):
         assert text in page
     out = capsys.readouterr().out

@@ -36,7 +36,8 @@ class Options(TypedDict, total=False):
     dropout_rate: in [0, 1), before the classifier.
     preprocessing: "tf" takes pixels in [0, 255] and maps them to [-1, 1] inside the model; "torch"
         takes pixels in [0, 255] and applies ImageNet's mean and standard deviation; None takes the
-        tensor as it is. With `weights` trained another way, theirs replaces "tf" or "torch".
+        tensor as it is. With `weights` trained another way, theirs replaces "tf" or "torch"; a
+        .weights.h5 file does not tell how.
     padding: "same" (Keras) or "symmetric" (PyTorch). With `weights`, theirs is used.
     output_stride: 32, 16 or 8: the last stages keep the resolution and are dilated instead.
     norm_momentum: of batch normalization. .99 suits short runs; keras.applications has .999.

@@ -15,6 +15,8 @@ from kzoo.quantization.read import Kept
 from kzoo.quantization.simulate import Run
 from kzoo.quantization.variants import Variant, outputs
 
+ALIKE = 1e-4  # of outputs, by which those of one image may differ from the mean of all
+TINY = 1e-30  # power of outputs that do not differ at all
 HARMLESS_DB = 30.0  # noise of a thousandth of the signal's power
 ORDER = (
     "By what each layer alone costs the outputs. kzoo compare orders layers otherwise, by the\n"
@@ -28,10 +30,16 @@ class Sensitivity:
     """Signal to noise of the outputs, in decibels, with one layer quantized and no other."""
 
     decibels: dict[str, float]  # by layer of the float model, the worst first
+    constant: bool = False  # whether the outputs are the same for all images
 
     @property
     def verdict(self) -> str:
         """Which layer to look at, in a sentence, and what to do next."""
+        if self.constant:
+            return (
+                "This says nothing of the layers: the model gives the same outputs for all of "
+                "these images. It has learned nothing, or the images are all alike."
+            )
         (name, worst), *rest = self.decibels.items()
         if worst >= HARMLESS_DB:
             return f"No layer costs much: {name} costs most and leaves {worst:.1f} dB."
@@ -70,16 +78,20 @@ def sensitivity(
     exact = run(images.astype(np.float32))
     targets = keras.tree.flatten(graph.outputs)
     signals = {name: keras.ops.convert_to_numpy(exact[name]) for name in targets}
+    around = {name: signal - signal.mean(axis=0) for name, signal in signals.items()}
+    power = {name: max(float(np.sum(x**2)), TINY) for name, x in around.items()}
+    constant = all(
+        np.abs(x).max() <= ALIKE * np.abs(signals[name]).max() for name, x in around.items()
+    )
     found = {}
     for name, ops in layers(graph, plan, {op.name for op in model.layers}).items():
         (noisy,) = outputs(run, [Variant(ops, int8_weights=True)], images, exact)
         noise = np.mean([
-            np.sum((keras.ops.convert_to_numpy(noisy[target]) - signal) ** 2)
-            / np.sum((signal - signal.mean(axis=0)) ** 2)
+            np.sum((keras.ops.convert_to_numpy(noisy[target]) - signal) ** 2) / power[target]
             for target, signal in signals.items()
         ])  # fmt: skip
         found[name] = float(-10 * np.log10(noise)) if noise else np.inf
-    return Sensitivity(dict(sorted(found.items(), key=lambda item: item[1])))
+    return Sensitivity(dict(sorted(found.items(), key=lambda item: item[1])), constant)
 
 
 def layers(graph: Graph, plan: Plan, names: Collection[str]) -> dict[str, set[str]]:

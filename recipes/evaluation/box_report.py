@@ -103,11 +103,6 @@ def cells(score: BoxScore) -> dict[str, str]:
     return {name: number(value) for name, value in values.items()}
 
 
-def title(settings: Mapping[str, Any]) -> str:
-    net = f"SSDLite with {settings['model']} (alpha {settings['alpha']:g})"
-    return f"{net} on {Path(settings['data']).name}"
-
-
 def by_class(split: SplitEvaluation) -> list[tuple[str, ...]]:
     scores, counts = split.scores, objects_by_class(split)
     return [
@@ -287,7 +282,7 @@ REPORT = Report(
     Results=BoxResults,
     figures=lambda score, labels: score.figures(),
     cells=cells,
-    title=title,
+    net="SSDLite with {model}",
     curves=("class_loss", "box_loss", "map"),
     note="Precisions are from COCO's evaluation (pycocotools). Small objects have areas of up to "
     "32 x 32 px of their image, medium ones up to 96 x 96.",

@@ -1,9 +1,10 @@
 """A finished run looked at again: its int8 file beside its float model, layer by layer too."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kzoo.qat import Sensitivity, sensitivity
-from kzoo.recipes.data.images import Images
+from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.evaluation.evaluate import Evaluation, evaluate
 from kzoo.recipes.inputs import read_config, require_ended
 from kzoo.recipes.task import Run, get_task
@@ -49,5 +50,11 @@ def run_sensitivity(folder: Path) -> Sensitivity:
     return sensitivity(
         model,
         calibration=for_calibration(run.train, run.size, seed=run.settings["seed"], count=128),
-        images=Images(run.val[:MEASURED], run.size)[:],
+        images=Images(spread(run.val), run.size)[:],
     )
+
+
+def spread(images: Sequence[Source]) -> list[Source]:
+    """Return up to `MEASURED` images, evenly spaced: they stand in the order of their classes."""
+    count = min(MEASURED, len(images))
+    return [images[i * len(images) // count] for i in range(count)]

@@ -3,7 +3,6 @@
 import dataclasses
 import html
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -139,16 +138,11 @@ def strips(
     return f'<p class="quiet">Image, truth, float, int8</p>{legend(labels)}{"".join(rows)}'
 
 
-def title(settings: Mapping[str, Any]) -> str:
-    net = f"{settings['head']} with {settings['model']} (alpha {settings['alpha']:g})"
-    return f"{net} on {Path(settings['data']).name}"
-
-
 REPORT = Report(
     Results=MaskResults,
     figures=score_figures,
     cells=cells,
-    title=title,
+    net="{head} with {model}",
     curves=("loss", "mean_iou", "pixel_accuracy"),
     note="Masks were compared at the images' own sizes, without void pixels. The boundary F-score "
     "counts an outline as found within 0.75 % of the image's diagonal.",

@@ -1,6 +1,8 @@
 """The page that every run leaves: report.html, with the sections of its task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation
 from kzoo.recipes.evaluation.page import (
@@ -44,8 +46,14 @@ def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> Ru
         "How it was made": facts(made.rows()),
         "Settings": settings(config),
     }
-    write_page(run.folder / "report.html", report.title(config), str(run.dataset), sections)
+    write_page(run.folder / "report.html", title(report.net, config), str(run.dataset), sections)
     return results
+
+
+def title(net: str, settings: Mapping[str, Any]) -> str:
+    """Return the heading of a run's page; `net` is `Report.net`."""
+    named = net.format_map(settings)
+    return f"{named} (alpha {settings['alpha']:g}) on {Path(settings['data']).name}"
 
 
 def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> str:

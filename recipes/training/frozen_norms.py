@@ -63,7 +63,9 @@ def factor_shape(conv: Any) -> tuple[int, ...]:
 
 
 def without_frozen_norms(model: keras.Model) -> keras.Model:
-    """Return a copy of a functional model whose frozen batch norms are parts of convolutions.
+    """Return a functional model whose frozen batch norms are parts of convolutions.
+
+    It is a copy, or the model itself where there are none such.
 
     It gives the same outputs, and the same gradients to weights that learn, up to rounding. Batch
     norms that learn stay, and those behind anything but a convolution without bias that feeds them
@@ -75,6 +77,8 @@ def without_frozen_norms(model: keras.Model) -> keras.Model:
         for norm in model.layers
         if (conv := convolution_before(norm)) and id(norm.input) not in ends
     }
+    if not norms:
+        return model
     gone = {norm.name for norm in norms.values()}
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -342,10 +342,6 @@ def parts_from(root: Path, path: Path) -> tuple[str, ...]:
     return path.parts[folders.index(root.name) + 1 :] if root.name in folders else path.parts[-2:]
 
 
-def title(settings: Mapping[str, Any]) -> str:
-    return f"{settings['model']} (alpha {settings['alpha']:g}) on {Path(settings['data']).name}"
-
-
 REPORT = Report(
     Results=ClassResults,
     figures=lambda score, labels: score.figures(labels),
@@ -353,7 +349,6 @@ REPORT = Report(
         "accuracy": f"{score.accuracy:.1%}",
         "ECE": f"{score.calibration_error:.3f}",
     },
-    title=title,
     curves=(CROSS_ENTROPY, "accuracy"),
     sections=sections,
     files=write_files,

@@ -18,7 +18,6 @@ from kzoo.recipes.evaluation.classification.class_report import (
     PREDICTIONS,
     image_names,
     some_images,
-    title,
 )
 from kzoo.recipes.evaluation.classification.label_metrics import (
     THRESHOLD,
@@ -250,7 +249,6 @@ REPORT = Report(
     Results=LabelResults,
     figures=lambda score, labels: score.figures(labels),
     cells=cells,
-    title=title,
     curves=("loss", "map"),
     note="Each label has its own threshold, chosen for the highest F1 of the int8 file on the "
     "validation images; the float model uses the same thresholds. The figures of the validation "
