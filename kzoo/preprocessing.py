@@ -1,4 +1,4 @@
-"""Pixels as nets take them: the scalings that weights expect, and images at the input's size."""
+"""Pixel scalings that pretrained weights expect, and resizing of images to the input size."""
 
 import functools
 from typing import Any, Literal
@@ -16,11 +16,11 @@ def channel_axis() -> int:
 
 
 def channels(x: Tensor) -> int:
-    """The number of channels of a feature map."""
+    """Return the number of channels of a feature map."""
     return x.shape[channel_axis()]
 
 
-# Scale and offset that take pixels in [0, 255] to what the weights were trained on.
+# PREPROCESSING has (scale, offset) from pixels in [0, 255] to what weights were trained on.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]
 
 
@@ -34,7 +34,7 @@ PREPROCESSING: dict[str, tuple[Any, Any]] = {
 
 
 def preprocess(image: Tensor, preprocessing: Literal["tf", "torch"]) -> Tensor:
-    """Pixels in [0, 255], scaled as the weights want them."""
+    """Return `image`, pixels in [0, 255], rescaled by a layer called "preprocessing"."""
     scale, offset = PREPROCESSING[preprocessing]
     n = image.shape[channel_axis()]
     if isinstance(scale, list):
@@ -49,10 +49,10 @@ def preprocess(image: Tensor, preprocessing: Literal["tf", "torch"]) -> Tensor:
 
 
 def preprocess_input(images: Any) -> Any:
-    """Return images as they are: kzoo's models take pixels in [0, 255] and scale them themselves.
+    """Return `images` unchanged: kzoo's models take pixels in [0, 255] and rescale them inside.
 
-    It stands where code for keras.applications calls its function of this name. Raises ValueError
-    for NumPy arrays that are scaled already, to [0, 1] or [-1, 1], which a model would scale again.
+    It exists so that code for keras.applications, which calls a function of this name, runs with
+    kzoo. Raises ValueError for NumPy arrays that are scaled already, to [0, 1] or [-1, 1].
     """
     if isinstance(images, np.ndarray) and images.dtype.kind == "f" and images.size:
         least, most = float(images.min()), float(images.max())
@@ -65,7 +65,7 @@ def preprocess_input(images: Any) -> Any:
 
 
 def scaling(offset: Any) -> Literal["tf", "torch", "other"]:
-    """Return which preprocessing takes a pixel of 0 to `offset`; "other" where none does."""
+    """Return the preprocessing that maps a pixel of 0 to `offset`, or "other" if none does."""
     names: tuple[Literal["tf", "torch"], ...] = ("tf", "torch")
     fits = [name for name in names if close(offset, PREPROCESSING[name][1])]
     return fits[0] if fits else "other"
@@ -76,19 +76,20 @@ def close(offset: Any, wanted: Any) -> bool:
     return len(found) in (1, len(wanted)) and bool(np.allclose(found, wanted, atol=0.02))
 
 
-DARKEST, BRIGHTEST = 0.05, 20.0  # of images behind a Rescaling: the least span, the largest value
+# Of images after the model's Rescaling: the least span, and the largest absolute value.
+DARKEST, BRIGHTEST = 0.05, 20.0
 
 
 def check_range(model: keras.Model, low: float, high: float, what: str = "The images") -> None:
-    """Raise ValueError if values in [low, high] are none that the model's first layer takes.
+    """Raise ValueError if images with values in [low, high] are not in the model's input range.
 
-    The range is told by a Rescaling at the model's front: one of 1/127.5 is for [0, 255].
+    The range follows from a Rescaling at the model's input: a scale of 1/127.5 is for [0, 255].
     """
     first = next((x for x in model.layers if isinstance(x, layers.Rescaling)), None)
     if first is None or first.input is not model.inputs[0]:
         return
     scale, offset = np.asarray(first.scale, np.float64), np.asarray(first.offset, np.float64)
-    if np.all(np.abs(scale) == 1):  # it takes a mean off, and tells no range
+    if np.all(np.abs(scale) == 1):  # it only subtracts a mean: the range is unknown
         return
     ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
     span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
@@ -102,12 +103,12 @@ def check_range(model: keras.Model, low: float, high: float, what: str = "The im
 
 
 def stretch(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Return an image (H, W, C), uint8 or float, stretched to (height, width), as float32.
+    """Return an image (H, W, C), uint8 or float, resized to (height, width), as float32.
 
-    As Pillow's resize with BILINEAR does, which is what the recipes train on: a triangle filter
-    as wide as two pixels of the smaller image, along the width, then along the height. Of a uint8
-    image it gives whole numbers, Pillow's own or, where that begins with the height (narrow
-    images), at most 1 apart. Values stay within those of the image.
+    It computes what Pillow's resize with BILINEAR does, which the recipes train on: a triangle
+    filter as wide as two pixels of the smaller image, along the width, then along the height. A
+    uint8 image gives whole numbers, equal to Pillow's or at most 1 off where Pillow begins with
+    the height (narrow images). Values stay within the range of the image.
     Raises ValueError for another shape.
     """
     image = np.asarray(image)
@@ -123,7 +124,7 @@ def stretch(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         places, weights = triangle_filter(found.shape[axis], wanted)
         weights = (weights * 2**BITS + 0.5 if whole else weights).astype(found.dtype)
         along = (-1, 1, 1) if axis == 0 else (-1, 1)
-        # One place of the filter at a time: all of them together take its width in memory.
+        # One tap of the filter at a time: all at once would multiply the memory by its width.
         total = np.zeros((), found.dtype)
         for place, weight in zip(places, weights, strict=True):
             total = total + found.take(place, axis) * weight.reshape(along)
@@ -133,12 +134,12 @@ def stretch(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return found.clip(least, most).astype(np.float32)
 
 
-BITS = 22  # of Pillow's weights, which are whole numbers: 255 times their sum is an int32
+BITS = 22  # fractional bits of Pillow's fixed-point weights: 255 times their sum fits an int32
 
 
 @functools.lru_cache(maxsize=16)
 def triangle_filter(have: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """(Places in a row of `have` pixels, their weights): both (K, wanted), weights sum to 1."""
+    """Return (indices into `have` pixels, weights), both (K, wanted); the weights sum to 1."""
     scale = have / wanted
     reach = max(scale, 1.0)
     centre = (np.arange(wanted) + 0.5) * scale

@@ -1,4 +1,4 @@
-"""The models by name: each file that defines one registers it."""
+"""The registry of models by name, filled by the files that define the models."""
 
 import difflib
 import functools
@@ -13,7 +13,7 @@ MODELS: dict[str, Builder] = {}
 
 
 def register(name: str, **options: Any) -> Callable[[Builder], Builder]:
-    """Make a builder known as `name`, with `options` as its defaults. A decorator."""
+    """Return a decorator that registers a builder as `name`, with `options` as its defaults."""
 
     def add(builder: Builder) -> Builder:
         if name in MODELS:
@@ -26,14 +26,14 @@ def register(name: str, **options: Any) -> Callable[[Builder], Builder]:
 
 def list_models() -> tuple[str, ...]:
     """Return the names that `get_model`, `create_model` and the command line know, sorted."""
-    importlib.import_module("kzoo.api")  # the files that define models enter them here
+    importlib.import_module("kzoo.api")  # imports all files that define models
     return tuple(sorted(MODELS))
 
 
 def get_model(name: str) -> Builder:
     """Return the builder of that name, such as `kzoo.MobileNetV2` for "mobilenet_v2".
 
-    Raises ValueError for a name that `list_models` does not hold.
+    Raises ValueError for a name that `list_models` does not return.
     """
     known = list_models()
     if name not in known:
@@ -47,6 +47,6 @@ def create_model(name: str, **options: Any) -> keras.Model:
     """Return a new model: `create_model("mobilenet_v2", alpha=0.5, classes=10)`.
 
     `options` are the arguments of the builder that `get_model(name)` returns. Raises ValueError for
-    an unknown name and for options that make no sense.
+    an unknown name and for values out of range.
     """
     return get_model(name)(**options)

@@ -1,4 +1,4 @@
-"""From a table of rows to a `keras.Model`: one loop, and the arguments all backbones share."""
+"""`build` turns a table of rows into a `keras.Model`; `Options` are the shared arguments."""
 
 import dataclasses
 import functools
@@ -63,18 +63,18 @@ POOLING = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2
 
 
 def strides(rows: tuple[Row, ...]) -> tuple[int, ...]:
-    """The total stride after each row."""
+    """Return the total stride after each row."""
     return tuple(itertools.accumulate((getattr(r, "stride", 1) for r in rows), operator.mul))
 
 
 def dilate(
     rows: tuple[Row, ...], output_stride: int, padding: Literal["same", "symmetric"]
 ) -> tuple[Row, ...]:
-    """Rows that go no further down than `output_stride`: strides beyond it become dilations.
+    """Return the rows with strides beyond `output_stride` replaced by dilation.
 
-    The row that loses its stride is not dilated by it in TensorFlow's nets, since its input still
-    has the resolution that it was trained on; torchvision's dilate it already. As with padding,
-    weights of either kind want their own.
+    A row that loses its own stride is not dilated by it in TensorFlow's nets ("same" padding),
+    since its input still has the resolution it was trained on; torchvision's nets ("symmetric")
+    dilate it already. Weights of either kind need their own variant.
     """
     dilated = []
     for row, total in zip(rows, strides(rows), strict=True):
@@ -110,9 +110,10 @@ def build(
     norm_momentum: float = 0.99,
     name: str | None = None,
 ) -> keras.Model:
-    """Stack `rows`, then `head`. The layers of the i-th line of the table are called `row{i}_...`.
+    """Return a model of `rows` followed by `head`; layers of row i are called `row{i}_...`.
 
-    The arguments are those of `Options`. Raises ValueError for those that make no sense.
+    rows, head: the architecture, objects of `kzoo.backbones.rows`; alpha scales their widths.
+    The other arguments are those of `Options`. Raises ValueError for values out of range.
     """
     require("alpha", alpha, is_number(alpha) and 0 < alpha < math.inf, "a number > 0")
     require("classes", classes, is_whole(classes) and classes >= 1, "a whole number >= 1")
@@ -172,20 +173,21 @@ def build(
 
 
 def pyramid(model: keras.Model) -> dict[str, Tensor]:
-    """The last row's output at each stride: {"P1": (N, H / 2, W / 2, C), ..., "P5": ...}.
+    """Return the last row's output at each stride: {"P1": (N, H / 2, W / 2, C), ..., "P5": ...}.
 
-    Works on any model that holds a kzoo backbone, one loaded from a file too. With
-    `output_stride=16` the levels end at P4. Raises ValueError for other models.
+    The values are Keras tensors to build on. Works on any functional model that contains the
+    layers of a kzoo backbone, also one loaded from a file. With `output_stride=16` the levels end
+    at P4. Raises ValueError for other models.
     """
     return {f"P{stride.bit_length() - 1}": features for stride, features in row_outputs(model)}
 
 
-# Convolutions that are not on the way to a row's output, or repeat what is.
+# Strided convolutions on side branches, whose stride the main branch has too.
 ASIDE = ("shortcut", "key_down", "value_down")
 
 
 def row_outputs(model: keras.Model) -> list[tuple[int, Tensor]]:
-    """(total stride, output) of each row, in order. Raises ValueError as `pyramid` does."""
+    """Return (total stride, output) of each row, in order. Raises ValueError as `pyramid` does."""
     found, stride = [], 1
     for layer in model.layers:
         row = re.fullmatch(r"row\d+_(\w+)", layer.name)
@@ -204,7 +206,7 @@ def row_outputs(model: keras.Model) -> list[tuple[int, Tensor]]:
 
 
 def check_shape(argument: str, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """The shape of one image, or ValueError."""
+    """Return the shape of one image as a tuple; raise ValueError if it is not one."""
     first = channel_axis() == 1
     wanted = "(C, H, W)" if first else "(H, W, C)"
     wanted += " with H and W at least 32 or None, and C at least 1"
@@ -217,7 +219,7 @@ def check_shape(argument: str, input_shape: tuple[int | None, ...]) -> tuple[int
 
 
 def documented(builder: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
-    """`builder(alpha, *, own, **options)` whose signature and help show the shared arguments."""
+    """Return `builder` with the arguments of `Options` in its signature and its docstring."""
     shared = inspect.signature(build).parameters
     own = inspect.signature(builder).parameters
     parameters = [own["alpha"], *(shared[key] for key in get_type_hints(Options))]

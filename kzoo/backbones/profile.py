@@ -1,8 +1,8 @@
-"""What a model costs: parameters and multiply-accumulates (MACs), per layer and in all.
+"""A model's parameters and multiply-accumulates (MACs), per layer and in total.
 
-MACs are those of convolutions, dense layers and attention's products for one image, as the papers
-count them: adding a bias or a shortcut, normalization, pooling, activations and squeeze-excite's
-product are left out.
+MACs are those of convolutions, dense layers and attention's matrix products for one image, as the
+papers count them: biases, residual additions, normalization, pooling, activations and the
+multiplication of squeeze-and-excitation are left out.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def elementwise(layer: Any, output: Shape) -> int:
     return 0
 
 
-# A class stands for its subclasses too. A layer with weights and without a line here is refused.
+# A rule holds for subclasses too. `profile` refuses a layer with weights that has no rule.
 MACS: dict[type, Callable[[Any, Shape], int]] = {
     layers.Dense: convolution,
     layers.Conv1D: convolution,
@@ -62,7 +62,7 @@ MACS: dict[type, Callable[[Any, Shape], int]] = {
 
 @dataclasses.dataclass(frozen=True)
 class LayerProfile:
-    """One layer: the shape that comes out, (H, W, C) or (C,), and what it costs."""
+    """One layer: its output shape, (H, W, C) or (C,), parameters and MACs."""
 
     name: str
     kind: str
@@ -130,11 +130,16 @@ def table_row(layer_name: str) -> str:
 
 
 def profile(model: keras.Model, *, input_shape: tuple[int, ...] | None = None) -> Profile:
-    """Count `model`'s parameters and MACs, layer by layer, without running it.
+    """Return the parameters and MACs of `model`, layer by layer, without running it.
 
-    `input_shape` is that of one image, for models without a fixed input size (None). Layers of an
-    inner model are called "inner/layer". Parameters of a layer that is called twice count once.
-    Raises ValueError for a layer with weights that `MACS` has no rule for: add one there.
+        print(kzoo.profile(kzoo.MobileNetV3Small()))
+
+    model: a functional or sequential model of one input.
+    input_shape: (H, W, C) of one image, for models without a fixed input size (None).
+
+    Layers of a nested model are called "inner/layer". The parameters of a layer that is called
+    twice count once. Raises ValueError for several inputs, for an open or wrong input size, and for
+    a layer with weights that has no rule in `kzoo.backbones.profile.MACS`: add one there.
     """
     calls = trace(model, image_shape(model, input_shape))
     reads = Counter(id(tensor) for call in calls for tensor in call.inputs)
@@ -168,7 +173,10 @@ def profile(model: keras.Model, *, input_shape: tuple[int, ...] | None = None) -
 
 
 def after_folding(norm: layers.BatchNormalization, before: Any) -> int:
-    """What is left of `norm`: a bias; nothing if `before` has one; else a scale and an offset."""
+    """Return the parameters of `norm` that remain after folding it into the layer `before`.
+
+    A bias (n), none if that layer has a bias, scale and offset (2n) if it is no linear layer.
+    """
     n = norm.moving_mean.shape[0]
     linear = getattr(before, "activation", None) is keras.activations.linear
     if not linear:
@@ -178,7 +186,7 @@ def after_folding(norm: layers.BatchNormalization, before: Any) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A layer (or a bare keras operation) at one place of the graph."""
+    """One call of a layer or of a keras.ops function in the graph."""
 
     name: str
     layer: Any
@@ -187,7 +195,7 @@ class Call:
 
 
 def trace(model: keras.Model, shape: Shape) -> list[Call]:
-    """Every call of the graph in order, with the shapes that follow from an input of `shape`."""
+    """Return every call of the graph in order, with the output shapes for an input of `shape`."""
     calls: list[Call] = []
 
     def record(layer: Any, *args: Any, prefix: str, **kwargs: Any) -> Any:
@@ -215,7 +223,10 @@ def trace(model: keras.Model, shape: Shape) -> list[Call]:
 
 
 def image_shape(model: keras.Model, input_shape: tuple[int, ...] | None) -> Shape:
-    """`input_shape`, or the model's own; ValueError where they leave a size open or disagree."""
+    """Return `input_shape`, or the model's own.
+
+    Raises ValueError if a side is open or the two disagree.
+    """
     own = [tuple(tensor.shape[1:]) for tensor in getattr(model, "inputs", None) or ()]
     if len(own) != 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The boxes that a detector starts from, published or fitted to the objects of a data set."""
+"""Anchor boxes of SSD: the published layout, or one fitted to the objects of a data set."""
 
 import dataclasses
 import math
@@ -9,30 +9,34 @@ import numpy as np
 
 from kzoo.arguments import is_number, require
 
-Shape = tuple[float, float]  # (height, width), in [0, 1] of the image's
-FIRST, LAST = 0.2, 0.95  # scales of the published first and last map
-FIRSTS = tuple(round(FIRST * 2 ** (-k / 4), 4) for k in range(14))  # that are tried, to .021
-RARE = 0.01  # share of objects below which a size does not count
+Shape = tuple[float, float]  # (height, width), in [0, 1] of the image's height and width
+FIRST, LAST = 0.2, 0.95  # published scales of the first and the last feature map
+FIRSTS = tuple(round(FIRST * 2 ** (-k / 4), 4) for k in range(14))  # tried by `fit`, down to .021
+RARE = 0.01  # `fit` ignores octaves of size that hold a smaller share of the objects
 
 
 @dataclasses.dataclass(frozen=True)
 class Anchors:
-    """The boxes that a detector starts from: some of every shape at each cell of each feature map.
+    """The anchor boxes of a detector: boxes of several shapes at each cell of each feature map.
 
-    A map's boxes are squares of its scale and of the geometric mean of it and the next, and for
-    each of `ratios` a wide and a high one. Scales go from `scales[0]` to `scales[1]` in even steps,
-    and then to 1. With `reduced_first` the first map has three boxes: a square of scale .1, and
-    those of ratio 2 (TF Object Detection's reduce_boxes_in_lowest_layer).
-    Sides end at the image's, as torchvision's do, or with clipped=False at none, as TF's.
-    Scales are roots of shares of the image's area. `aspect` is the image's width by its height, by
-    which squares are squares in px; at 1, as torchvision has it, they are squares of shares.
+    grids: (H, W) of the feature maps, the finest first.
+    ratios: aspect ratios. Each adds a wide and a tall box to the two squares of a map, which have
+        its scale and the geometric mean of its scale and the next map's.
+    scales: of the first and last map, with even steps between; the scale after the last is 1. A
+        scale is the square root of the box's share of the image's area.
+    reduced_first: the first map has three boxes only: a square of scale .1, and those of the first
+        ratio (TF Object Detection's reduce_boxes_in_lowest_layer).
+    sizes: for each map a list of (height, width) in (0, 1], for example from k-means, in place of
+        ratios, scales and reduced_first.
+    clipped: limit sides to the image's, as torchvision does; False, as TF does, does not.
+    aspect: width / height of the image, so that square anchors are square in px; 1, as in
+        torchvision, makes them square in relative coordinates.
+
     Source: https://arxiv.org/abs/1512.02325, section 2.2; the order is torchvision's.
-
-    `sizes`, if given, says for each map which (height, width) its boxes have, in place of all that,
-    from k-means on a data set's boxes, say. Raises ValueError if they make no sense.
+    Raises ValueError for `sizes` or `aspect` out of range.
     """
 
-    grids: tuple[tuple[int, int], ...]  # (H, W) of the feature maps
+    grids: tuple[tuple[int, int], ...]
     ratios: tuple[float, ...] = (2.0, 3.0)
     scales: tuple[float, float] = (FIRST, LAST)
     reduced_first: bool = False
@@ -54,7 +58,7 @@ class Anchors:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Anchors":
-        """Return the anchors that `dataclasses.asdict` made a dict of, lists for tuples too."""
+        """Return anchors from the dict of `dataclasses.asdict`, in which JSON made tuples lists."""
         return cls(**{key: tuples(value) for key, value in config.items()})
 
     @classmethod
@@ -63,14 +67,14 @@ class Anchors:
     ) -> "Anchors":
         """Return the anchors that overlap objects best, from a search over the first scale.
 
-        boxes: (N, 4) as y_min, x_min, y_max, x_max in [0, 1], the training images' objects.
-        maps: (H, W) of the feature maps, the finest first, `Anchors.grids` of another one.
+        boxes: (N, 4) as y_min, x_min, y_max, x_max in [0, 1], the objects of the training images.
+        maps: (H, W) of the feature maps, the finest first, such as `grids` of other anchors.
         aspect: width / height of the model's input.
 
-        For objects of each size, grouped by octaves, this measures the share that overlaps an
-        anchor by IoU .5 and the mean of the best IoU; all sizes have the same weight, however rare.
-        Shapes from k-means on the boxes were worse: they gave objects of the most common size 36
-        anchors each and rare small ones 5 (tests/bench/results/detect_heads.csv).
+        Objects are grouped by size into octaves. The criterion is, summed over the octaves, the
+        share of objects with an IoU of .5 or more plus the mean best IoU, so that rare sizes count
+        as much as common ones. Shapes from k-means on the boxes gave objects of the most common
+        size 36 anchors each and rare small ones 5 (tests/bench/results/detect_heads.csv).
         """
         boxes = np.asarray(boxes, "float64")
         require("boxes", boxes.shape, boxes.ndim == 2 and boxes.shape[1] == 4, "of shape (N, 4)")
@@ -89,7 +93,7 @@ class Anchors:
         return max(tried, key=reached)
 
     def shapes(self, level: int) -> list[Shape]:
-        """Return the (height, width) of the boxes at each cell of a map."""
+        """Return the (height, width) of the boxes at each cell of feature map `level`."""
         if self.sizes:
             return list(self.sizes[level])
         first, last = self.scales
@@ -104,7 +108,10 @@ class Anchors:
         return [(min(h * stretch, most), min(w / stretch, most)) for h, w in found]
 
     def boxes(self) -> np.ndarray:
-        """(A, 4) float32: map by map, row by row, cell by cell. They may reach over the edge."""
+        """Return all anchors (A, 4), float32 yxyx in [0, 1], ordered by map, row, column, shape.
+
+        Boxes may extend beyond the image's edge.
+        """
         found = []
         for level, (rows, columns) in enumerate(self.grids):
             y = (np.arange(rows) + 0.5) / rows
@@ -115,7 +122,7 @@ class Anchors:
         return np.concatenate(found).astype("float32")
 
     def best_iou(self, boxes: np.ndarray) -> np.ndarray:
-        """Return the IoU (N,) of each box (N, 4) with the anchor that overlaps it most.
+        """Return the IoU (N,) of each box (N, 4), yxyx in [0, 1], with its best anchor.
 
         The share of boxes with .5 or more is the best possible recall: the others are learned only
         from the one anchor that `kzoo.detection.boxes.match` assigns to them.
@@ -136,4 +143,5 @@ class Anchors:
 
 
 def tuples(value: Any) -> Any:
+    """Return `value` with all lists, nested ones included, as tuples."""
     return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

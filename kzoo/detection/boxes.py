@@ -1,8 +1,8 @@
-"""Boxes without a model: overlap, anchors, matching, the code that a net predicts, suppression.
+"""Operations on boxes: IoU and its variants, encoding, matching to anchors, NMS and box voting.
 
-Boxes are (..., 4) as y_min, x_min, y_max, x_max, in [0, 1] of the image's height and width; where
-only their ratios count, pixels do as well. Functions that train and serve take NumPy arrays and
-give NumPy arrays, or tensors of the backend and give tensors.
+Boxes are (..., 4) as y_min, x_min, y_max, x_max, in [0, 1] of the image's height and width, or in
+px where only ratios matter. Functions for training and inference take and return NumPy arrays, or
+take and return tensors of the Keras backend.
 """
 
 import math
@@ -13,34 +13,34 @@ import keras
 import numpy as np
 
 Array = Any  # a NumPy array or a tensor
-TINY = 1e-7  # keeps quotients and logarithms finite; no box that counts is that small
+TINY = 1e-7  # keeps quotients and logarithms finite; no real box is that small
 
-# torchvision/models/detection/ssd.py: what a net predicts is so many times the offset and the
-# logarithm of the scale, in the order y, x, height, width.
+# Weights of the encoded (y offset, x offset, log height, log width):
+# torchvision/models/detection/ssd.py.
 CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-LARGEST_LOG = math.log(1000 / 16)  # of a decoded side to its anchor's: torchvision's BoxCoder
+LARGEST_LOG = math.log(1000 / 16)  # limit of a decoded log size (torchvision's BoxCoder)
 
 
 def library(*arrays: Array) -> ModuleType:
-    """numpy for NumPy arrays, keras.ops where one is a tensor."""
+    """Return the numpy module if all arguments are NumPy arrays, else keras.ops."""
     return np if all(isinstance(a, np.ndarray) for a in arrays) else keras.ops
 
 
 def area(boxes: Array) -> Array:
-    """(..., 4) -> (...)."""
+    """Return the areas (...) of boxes (..., 4)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def iou(a: Array, b: Array) -> Array:
-    """Intersection over union of boxes that broadcast: (N, 1, 4) with (M, 4) gives (N, M)."""
+    """Return the intersection over union, broadcast: (N, 1, 4) and (M, 4) give (N, M)."""
     return overlap(a, b)[0]
 
 
 def overlap(a: Array, b: Array) -> tuple[Array, Array]:
-    """(Intersection over union, union)."""
+    """Return (intersection over union, area of the union)."""
     np_ = library(a, b)
 
-    def side(least: int, most: int) -> Array:  # a coordinate at a time: NumPy is 8 times as fast
+    def side(least: int, most: int) -> Array:  # one axis at a time: 8 times as fast in NumPy
         shared = np_.minimum(a[..., most], b[..., most]) - np_.maximum(a[..., least], b[..., least])
         return np_.maximum(shared, 0.0)
 
@@ -50,14 +50,14 @@ def overlap(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def giou(a: Array, b: Array) -> Array:
-    """Generalized IoU, in [-1, 1]: https://arxiv.org/abs/1902.09630."""
+    """Return the generalized IoU, in [-1, 1]: https://arxiv.org/abs/1902.09630."""
     ratio, union = overlap(a, b)
     around = library(a, b).maximum(area(hull(a, b)), TINY)
     return ratio - (around - union) / around
 
 
 def diou(a: Array, b: Array) -> Array:
-    """IoU less the squared distance of the centres, per squared diagonal of both.
+    """Return the distance IoU: IoU - (distance of centres / diagonal of the enclosing box)^2.
 
     Source: https://arxiv.org/abs/1911.08287.
     """
@@ -69,12 +69,15 @@ def diou(a: Array, b: Array) -> Array:
 
 
 def ciou(a: Array, b: Array) -> Array:
-    """DIoU less what the aspect ratios differ by: https://arxiv.org/abs/1911.08287."""
+    """Return the complete IoU: DIoU minus a penalty for different aspect ratios.
+
+    Source: https://arxiv.org/abs/1911.08287.
+    """
     np_ = library(a, b)
     differ = (4 / math.pi**2) * (aspect_angle(a) - aspect_angle(b)) ** 2
     weight = differ / np_.maximum(1 - iou(a, b) + differ, TINY)
     if np_ is keras.ops:
-        weight = keras.ops.stop_gradient(weight)  # as the paper has it, equation 12
+        weight = keras.ops.stop_gradient(weight)  # equation 12 of the paper
     return diou(a, b) - weight * differ
 
 
@@ -85,20 +88,20 @@ def aspect_angle(boxes: Array) -> Array:
 
 
 def hull(a: Array, b: Array) -> Array:
-    """The smallest box around both."""
+    """Return the smallest box that encloses both."""
     np_ = library(a, b)
     corners = np_.minimum(a[..., :2], b[..., :2]), np_.maximum(a[..., 2:], b[..., 2:])
     return np_.concatenate(corners, axis=-1)
 
 
 def centred(boxes: Array) -> tuple[Array, Array]:
-    """(centres (..., 2), sides (..., 2))."""
+    """Return (centres (..., 2), sides (..., 2)) of boxes (..., 4)."""
     sides = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + sides / 2, sides
 
 
 def encode(boxes: Array, anchors: Array) -> Array:
-    """What a net should predict at `anchors` to mean `boxes`: both (..., 4), broadcast."""
+    """Return the regression targets (..., 4) of `boxes` relative to `anchors`, broadcast."""
     np_ = library(boxes, anchors)
     (centres, sides), (own, scale) = centred(boxes), centred(anchors)
     logs = np_.log(np_.maximum(sides, TINY) / scale)
@@ -107,7 +110,7 @@ def encode(boxes: Array, anchors: Array) -> Array:
 
 
 def decode(codes: Array, anchors: Array) -> Array:
-    """The boxes that a net's codes (..., 4) mean at `anchors`: the inverse of `encode`."""
+    """Return the boxes (..., 4) of predictions `codes` at `anchors`: the inverse of `encode`."""
     np_ = library(codes, anchors)
     codes = codes / np_.array(CODE_WEIGHTS, dtype="float32")
     own, scale = centred(anchors)
@@ -117,11 +120,12 @@ def decode(codes: Array, anchors: Array) -> Array:
 
 
 def match(boxes: Array, labels: Array, anchors: Array, *, threshold: float = 0.5) -> Array:
-    """Which object each anchor is to find: (N, M, 4), (N, M), (A, 4) -> (N, A) int32, or -1.
+    """Return the object of each anchor, (N, A) int32 indices into M, or -1 for none.
 
-    An anchor takes the object it overlaps most, from an IoU of `threshold` on; and each object
-    takes the anchor that overlaps it most, whatever the IoU (torchvision's SSDMatcher). Rows of
-    `boxes` whose label is negative are padding.
+    boxes: (N, M, 4); labels: (N, M), negative for padding; anchors: (A, 4).
+
+    An anchor gets the object with which it has the highest IoU, if that is at least `threshold`;
+    each object also gets its best anchor, whatever the IoU (torchvision's SSDMatcher).
     """
     ops = keras.ops
     boxes, anchors = ops.convert_to_tensor(boxes), ops.convert_to_tensor(anchors)
@@ -132,7 +136,7 @@ def match(boxes: Array, labels: Array, anchors: Array, *, threshold: float = 0.5
     found = ops.where(
         ops.max(overlaps, axis=1) >= threshold, ops.cast(ops.argmax(overlaps, axis=1), "int32"), -1
     )
-    # Of two objects with the same best anchor the later one has it, as in torchvision.
+    # If two objects have the same best anchor, the later one gets it, as in torchvision.
     best = ops.expand_dims(ops.cast(ops.argmax(overlaps, axis=2), "int32"), -1)
     taken = ops.logical_and(best == ops.arange(cells, dtype="int32"), real)
     forced = ops.max(
@@ -142,9 +146,10 @@ def match(boxes: Array, labels: Array, anchors: Array, *, threshold: float = 0.5
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, *, threshold: float = 0.55) -> np.ndarray:
-    """Indices of the boxes to keep, the highest score first: none overlaps a better one by more.
+    """Return the indices of the boxes that non-maximum suppression keeps, highest score first.
 
-    `boxes` (N, 4), `scores` (N,), NumPy. Time and memory grow with N squared: 300 take a ms.
+    A box is dropped if its IoU with a kept one is above `threshold`. `boxes` (N, 4) and `scores`
+    (N,) are NumPy arrays. Time and memory grow with N squared: 300 boxes take a ms.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = boxes[order]
@@ -159,12 +164,12 @@ def nms(boxes: np.ndarray, scores: np.ndarray, *, threshold: float = 0.55) -> np
 def vote(
     boxes: np.ndarray, scores: np.ndarray, kept: np.ndarray, *, threshold: float = 0.55
 ) -> np.ndarray:
-    """Return the boxes (K, 4) of the indices that `nms` kept, each drawn to those it suppressed.
+    """Return the boxes (K, 4) that `nms` kept, each averaged with the boxes that overlap it.
 
-    It becomes the mean, weighted by score, of itself and all that it overlaps by more than
-    `threshold`: their errors are independent in part and even out. NumPy.
+    The mean is weighted by score and taken over all boxes with an IoU above `threshold`, whose
+    errors partly cancel. NumPy arrays: boxes (N, 4), scores (N,), kept (K,).
     Source: https://arxiv.org/abs/1505.01749, bounding box voting.
     """
     weights = np.where(iou(boxes[kept][:, None], boxes) > threshold, scores, 0.0)
-    weights[np.arange(len(kept)), kept] = scores[kept]  # one without area overlaps nothing
+    weights[np.arange(len(kept)), kept] = scores[kept]  # a box without area has no IoU with itself
     return weights @ boxes / np.maximum(weights.sum(axis=1, keepdims=True), TINY)

@@ -1,4 +1,4 @@
-"""From a detector's two raw outputs to objects, in NumPy: for Keras and for .tflite files."""
+"""Postprocessing of a detector's outputs in NumPy, the same for Keras models and .tflite files."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +11,9 @@ from kzoo.detection.boxes import decode, nms, vote
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
-    """What was found in one image, the surest first."""
+    """The objects found in one image, by descending score. Iterating gives (box, label, score)."""
 
-    boxes: np.ndarray  # (n, 4) y_min, x_min, y_max, x_max
+    boxes: np.ndarray  # (n, 4) y_min, x_min, y_max, x_max, in [0, 1] or in px
     labels: np.ndarray  # (n,) int, the first class is 0
     scores: np.ndarray  # (n,) in [0, 1]
 
@@ -32,18 +32,18 @@ class Detections:
         return "\n".join(rows) or "nothing found"
 
     def scaled(self, height: float, width: float) -> "Detections":
-        """With boxes of [0, 1] as boxes in the pixels of an image of that size."""
+        """Return a copy with boxes multiplied by the image's size: from [0, 1] to px."""
         return dataclasses.replace(self, boxes=self.boxes * [height, width, height, width])
 
     def above(self, score: float) -> "Detections":
-        """Those at least that sure."""
+        """Return the detections with at least this score."""
         keep = self.scores >= score
         return Detections(self.boxes[keep], self.labels[keep], self.scores[keep])
 
 
 def softmax_scores(logits: np.ndarray) -> np.ndarray:
-    """(..., 1 + classes), background first -> (..., classes)."""
-    rows = np.ascontiguousarray(np.moveaxis(logits, -1, 0))  # NumPy adds up rows 5 times as fast
+    """Return scores (..., classes) from logits (..., 1 + classes), background first."""
+    rows = np.ascontiguousarray(np.moveaxis(logits, -1, 0))  # NumPy sums rows 5 times as fast
     powers = np.exp(rows - rows.max(axis=0))
     return np.moveaxis(powers[1:] / powers.sum(axis=0), 0, -1)
 
@@ -79,22 +79,24 @@ def detections(
     class_agnostic: bool = False,
     box_voting: bool = True,
 ) -> list[Detections]:
-    """Return the objects in a detector's outputs, image by image, with boxes in [0, 1].
+    """Return the objects in a detector's outputs, one `Detections` per image, boxes in [0, 1].
 
     outputs: {"boxes": (N, A, 4), "logits": (N, A, C)} from the model or its file, or with
         "scores" (N, A, classes) instead of the logits.
     anchors: (A, 4), `Detector.anchor_boxes`.
     activation: from logits to scores: "softmax" (background first) or "sigmoid".
-    score_threshold: in [0, 1]; lower scores are left out. Use .01 for measuring, .4 for display.
+    score_threshold: in [0, 1]; boxes with lower scores are dropped. Use .01 to measure mAP, .4 for
+        display.
     iou_threshold: in [0, 1]; if two boxes of a class overlap by more, the one with the lower
-        score is left out (non-maximum suppression).
+        score is dropped (non-maximum suppression).
     max_detections: boxes to keep per image.
     candidates: boxes per class that enter suppression, those with the highest scores.
     class_agnostic: suppress across classes as well.
     box_voting: average each box with those that it suppresses, see `kzoo.detection.boxes.vote`;
         False leaves boxes as they are, as MediaPipe and TFLite_Detection_PostProcess do.
 
-    The old names threshold, overlap, most and agnostic still work, with a warning.
+    Raises ValueError for an unknown activation and for boxes that do not match the anchors. The old
+    names threshold, overlap, most and agnostic still work, with a warning.
     """
     if activation not in SCORES:
         raise ValueError(f"activation must be one of {', '.join(SCORES)}. Received: {activation!r}")
@@ -110,7 +112,7 @@ def detections(
         scores = SCORES[activation](np.asarray(outputs["logits"], "float32"))
     found = []
     for code, own in zip(codes, scores, strict=True):
-        (near,) = np.nonzero(own.max(axis=-1) > score_threshold)  # most are background
+        (near,) = np.nonzero(own.max(axis=-1) > score_threshold)  # most anchors are background
         boxes, labels, sure = select(
             decode(code[near], anchors[near]), own[near], score_threshold, iou_threshold,
             candidates, class_agnostic, box_voting,
@@ -124,7 +126,7 @@ def select(
     boxes: np.ndarray, scores: np.ndarray, score_threshold: float, iou_threshold: float,
     candidates: int, class_agnostic: bool, box_voting: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """(boxes (n, 4), labels (n,), scores (n,)) of one image, in no order."""
+    """Return (boxes (n, 4), labels (n,), scores (n,)) of one image after NMS, unsorted."""
     boxes = np.clip(boxes, 0, 1)
     columns = [scores.max(axis=-1)] if class_agnostic else list(scores.T)
     parts = []

@@ -1,4 +1,4 @@
-"""`Detector`: a functional model that predicts boxes and classes at anchors, and knows its loss."""
+"""`Detector`: a functional model that predicts boxes and classes at anchors, with its own loss."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -16,22 +16,27 @@ from kzoo.detection.losses import BOX_LOSSES, LOSSES, anchor_weights
 from kzoo.detection.tiles import check_tiles, merged, tiles_of
 from kzoo.preprocessing import stretch
 
-LEAST_WEIGHT = 0.003  # of an anchor without an object, where one with an object has 1
+LEAST_WEIGHT = 0.003  # added in `differences` to an anchor's weight, its object score in [0, 1]
 
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class Detector(keras.Model):
-    """A net of images (N, H, W, 3) with outputs {"boxes": (N, A, 4), "logits": (N, A, C)}.
+    """A model of images (N, H, W, 3) with outputs {"boxes": (N, A, 4), "logits": (N, A, C)}.
 
-    `SSDLite` makes one. It is a functional model that is compiled without a loss, since it has its
-    own; targets are {"boxes": (N, M, 4), "labels": (N, M)}, boxes as y_min, x_min, y_max, x_max in
-    [0, 1], labels from 0 on, -1 where an image has fewer than M objects:
+    `SSDLite` builds one. Compile it without a loss, since it has its own. Targets are
+    {"boxes": (N, M, 4), "labels": (N, M)}: boxes as y_min, x_min, y_max, x_max in [0, 1], labels
+    from 0, and -1 to pad images with fewer than M objects:
 
         detector.compile("adam")
         detector.fit(images, {"boxes": boxes, "labels": labels})
         detector.detect(images)
 
-    Any functional model with such outputs can be wrapped: `kzoo.quantize` does, by `like`.
+    inputs, outputs: Keras tensors of a functional model with such outputs, for A anchors.
+    classes: number of classes; with loss="hnm", C is one more, for background.
+    anchors: the `Anchors` of the feature maps.
+    loss, box_loss, balance: as in `SSDLite`.
+
+    Raises ValueError for unknown losses and for outputs of other shapes.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class Detector(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
         training: bool = True,
     ) -> Any:  # fmt: skip
-        """Both losses, summed over the batch and divided by its anchors on objects."""
+        """Return box loss plus class loss, summed over the batch / number of positive anchors."""
         if sample_weight is not None:
             raise ValueError(
                 "A detector takes no sample_weight and no class_weight: leave out the "
@@ -81,7 +86,7 @@ class Detector(keras.Model):
         index = ops.stop_gradient(match(boxes, labels, anchors))
         positive, place = index >= 0, ops.maximum(index, 0)
         found = ops.where(positive, ops.take_along_axis(labels, place, axis=1), -1)
-        # What an anchor without an object would be compared with has no size: itself stands in.
+        # Padding boxes have no size: the target of a negative anchor is the anchor itself.
         targets = ops.where(
             ops.expand_dims(positive, -1),
             ops.take_along_axis(boxes, ops.expand_dims(place, -1), axis=1),
@@ -94,20 +99,21 @@ class Detector(keras.Model):
         class_loss = LOSSES[self.loss_name].loss(logits, found, weights) / objects
         self.class_loss_tracker.update_state(class_loss)
         self.box_loss_tracker.update_state(box_loss)
-        return sum(self.losses, class_loss + box_loss)  # with those of regularizers
+        return sum(self.losses, class_loss + box_loss)  # `losses` are the regularizers'
 
     @renamed(pictures="images", **OLD_NAMES)
     def detect(
         self, images: np.ndarray | Sequence[np.ndarray], *, score_threshold: float = 0.4,
         tiles: tuple[int, int] | None = None, **options: Any,
     ) -> list[Detections]:  # fmt: skip
-        """Return what is in images of any sizes, boxes in each one's own pixels.
+        """Return the objects in images of any sizes, one `Detections` each, boxes in image px.
 
-        images: (N, H, W, 3), or arrays (H, W, 3), in the model's input range. Each is stretched to
-            the model's size.
-        tiles: (rows, columns) to look at as images of their own besides, for small things on large
-            photos; (2, 2) takes five times as long. None: the whole photo only.
-        options: those of `kzoo.detections`.
+        images: (N, H, W, 3), or a list of arrays (H, W, 3), in the model's input range. Each is
+            resized to the model's input size.
+        score_threshold: in [0, 1]; boxes with lower scores are dropped.
+        tiles: (rows, columns) of overlapping tiles to run the model on in addition to the whole
+            image, for small objects in large photos; (2, 2) takes five times as long. None: off.
+        options: further arguments of `kzoo.detections`.
         """
 
         def find(stretched: np.ndarray) -> list[Detections]:
@@ -120,10 +126,10 @@ class Detector(keras.Model):
         return at_own_size(find, images, self.input_shape[1:3], tiles, options)
 
     def differences(self, wanted: Any, found: Any) -> list[Any]:
-        """Return how far outputs are from those wanted, (N,) of the boxes and of the logits.
+        """Return the relative squared errors of outputs, [of boxes (N,), of logits (N,)].
 
-        Each is the mean squared difference as a share of the mean square in the batch. An anchor
-        counts as much as `wanted` is sure of an object there: boxes of the others reach nobody.
+        Each is the mean squared difference divided by the mean square in the batch, weighted by the
+        highest class score of each anchor in `wanted`: without an object its box does not matter.
         """
         wanted = {key: ops.stop_gradient(ops.cast(x, "float32")) for key, x in wanted.items()}
         logits = wanted["logits"]
@@ -133,7 +139,7 @@ class Detector(keras.Model):
         results = []
         for key in ("boxes", "logits"):
             y, z = wanted[key], ops.cast(found[key], "float32")
-            if key == "logits" and background:  # a softmax sees no shift of all of them
+            if key == "logits" and background:  # softmax ignores a shift of all logits
                 y, z = (x - ops.mean(x, axis=-1, keepdims=True) for x in (y, z))
             square = ops.mean(weights * ops.square(y)) + 1e-9
             results.append(ops.mean(weights * ops.square(z - y), axis=(1, 2)) / square)
@@ -141,11 +147,11 @@ class Detector(keras.Model):
 
     @property
     def activation(self) -> str:
-        """From logits to scores: "softmax", over background and classes, or "sigmoid"."""
+        """The activation that makes scores of logits: "softmax" (with background) or "sigmoid"."""
         return LOSSES[self.loss_name].activation
 
     def scored(self) -> keras.Model:
-        """The net with outputs {"boxes", "scores": (N, A, classes)}, background left out."""
+        """Return the model with outputs {"boxes", "scores": (N, A, classes)}, no background."""
         boxes, logits = self.output["boxes"], self.output["logits"]
         scores = layers.Activation(self.activation, dtype="float32", name="scores")(logits)
         if LOSSES[self.loss_name].background:
@@ -153,7 +159,7 @@ class Detector(keras.Model):
         return keras.Model(self.input, {"boxes": boxes, "scores": scores}, name=self.name)
 
     def like(self, inputs: Any, outputs: Any) -> "Detector":
-        """A detector as this one, with another net between inputs and outputs."""
+        """Return a detector of the same settings around other inputs and outputs."""
         return Detector(inputs, outputs, **self.settings(), name=self.name)
 
     def settings(self) -> dict[str, Any]:
@@ -186,10 +192,10 @@ def at_own_size(
     tiles: tuple[int, int] | None,
     options: Mapping[str, Any],
 ) -> list[Detections]:
-    """Return what `find` finds on images stretched to `size`, boxes in each one's own pixels.
+    """Return the detections of `find` on images resized to `size`, boxes in px of each image.
 
-    With `tiles`, (rows, columns), an image is looked at as a whole and tile by tile, and what is
-    found is merged as the `options` of `kzoo.detections` say that `find` was made with.
+    With `tiles`, (rows, columns), `find` runs on each whole image and on its tiles, and their
+    detections are merged under the same `options` of `kzoo.detections` that `find` uses.
     """
     if tiles is None:
         stretched = [stretch(image, size) for image in images]

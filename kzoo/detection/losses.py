@@ -1,4 +1,4 @@
-"""What a detector is trained with: losses of its classes and of its boxes."""
+"""Losses of a detector: of its classes and of its boxes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,19 +8,22 @@ from keras import ops
 
 from kzoo.detection.boxes import ciou, decode, diou, encode, giou
 
-NEGATIVES = 3  # anchors on background for each one on an object: https://arxiv.org/abs/1512.02325
+NEGATIVES = 3  # hard negatives for each positive anchor: https://arxiv.org/abs/1512.02325
 
-GIOU_WEIGHT = 2.0  # beside smooth L1; DETR's, https://arxiv.org/abs/2005.12872
+GIOU_WEIGHT = 2.0  # in "smooth_l1_giou"; DETR's, https://arxiv.org/abs/2005.12872
 
 # ssdlite_mobilenet_v3_large_320x320_coco.config of TF Object Detection
 FOCAL_ALPHA, FOCAL_GAMMA = 0.75, 2.0
 
 
 def hard_negatives(logits: Any, found: Any, weights: Any) -> Any:
-    """Crossentropy of the anchors on objects, weighted, and of the hardest of the others, summed.
+    """Return the summed softmax cross-entropy of positive anchors and of the hardest negatives.
 
-    Of an image, three of those for each anchor on an object, and three at least, so that images
-    without objects teach something (torchvision takes none of these; elsewhere the two agree).
+    logits: (N, A, 1 + classes), background first; found: (N, A), the class of each anchor or -1;
+    weights: (N, A), of the positive anchors.
+
+    Each image has three negatives for each positive anchor, and three at least, so that images
+    without objects contribute (torchvision takes none of those; otherwise the two agree).
     """
     positive = found >= 0
     own = ops.expand_dims(ops.where(positive, found + 1, 0), -1)  # column 0 is background
@@ -34,11 +37,12 @@ def hard_negatives(logits: Any, found: Any, weights: Any) -> Any:
 
 
 def focal(logits: Any, found: Any, weights: Any) -> Any:
-    """Binary crossentropy of every class, weighted by its error: https://arxiv.org/abs/1708.02002.
+    """Return the sigmoid focal loss, summed over all anchors: https://arxiv.org/abs/1708.02002.
 
-    Summed over all anchors; the weight of the true class is `FOCAL_ALPHA`.
+    logits: (N, A, classes); found: (N, A), the class of each anchor or -1; weights: (N, A), of the
+    positive anchors.
     """
-    truth = ops.one_hot(found, logits.shape[-1], dtype=logits.dtype)  # of -1: zeros everywhere
+    truth = ops.one_hot(found, logits.shape[-1], dtype=logits.dtype)  # all zeros for -1
     losses = ops.maximum(logits, 0.0) - logits * truth + ops.log1p(ops.exp(-ops.abs(logits)))
     error = ops.abs(truth - ops.sigmoid(logits))
     alphas = ops.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
@@ -47,11 +51,13 @@ def focal(logits: Any, found: Any, weights: Any) -> Any:
 
 
 def anchor_weights(index: Any, objects: int, balance: float) -> Any:
-    """Return what each anchor on an object counts (N, A): less, the more anchors its object has.
+    """Return the weights (N, A) of positive anchors in the losses; 0 for the others.
 
-    index: the object of each anchor (N, A), or -1; such an anchor counts nothing here.
-    balance: 0 weighs anchors alike, 1 objects; a weight is the number of anchors to minus this
-        power. Their sum over the batch is the number of anchors on objects whatever it is.
+    index: (N, A), the object that each anchor is matched to, or -1.
+    objects: size M of the objects' axis, padding included.
+    balance: in [0, 1]. A weight is n^-balance for an object of n anchors, scaled so that the
+        weights of the batch sum to the number of positive anchors: 0 weighs anchors alike, 1
+        objects.
     """
     positive = ops.cast(index >= 0, "float32")
     if not balance:
@@ -64,33 +70,37 @@ def anchor_weights(index: Any, objects: int, balance: float) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """A loss of the classes, and what it makes of a head."""
+    """A classification loss, and what it requires of the head."""
 
-    # logits (N, A, C), index of the class (N, A) or -1, weights of anchors on objects (N, A)
+    # (logits (N, A, C), class of each anchor (N, A) or -1, weights (N, A)) -> scalar
     loss: Callable[[Any, Any, Any], Any]
     activation: str  # from logits to scores
-    background: int  # columns of background, before the classes
-    prior: float  # what the head's bias says of an object at first
+    background: int  # number of background columns before the classes
+    prior: float  # initial probability of an object, which sets the head's bias
 
 
 LOSSES: dict[str, Classification] = {
     "hnm": Classification(hard_negatives, "softmax", 1, 0.5),
-    "focal": Classification(focal, "sigmoid", 0, 0.01),  # section 3.3 there
+    "focal": Classification(focal, "sigmoid", 0, 0.01),  # prior: section 3.3 of the paper
 }
 
 
 def smooth_l1(codes: Any, boxes: Any, anchors: Any) -> Any:
-    """(N, A): of the codes, as torchvision has it."""
+    """Return the smooth L1 loss (N, A) of encoded boxes, summed over coordinates (torchvision)."""
     error = ops.abs(codes - encode(boxes, anchors))
     return ops.sum(ops.where(error < 1, 0.5 * error**2, error - 0.5), axis=-1)
 
 
 def by_overlap(overlap: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """Return the loss (N, A) of decoded boxes that is 1 minus an overlap such as `giou`."""
     return lambda codes, boxes, anchors: 1 - overlap(decode(codes, anchors), boxes)
 
 
 def smooth_l1_giou(codes: Any, boxes: Any, anchors: Any) -> Any:
-    """(N, A): both, of which smooth L1 leads far boxes and GIoU makes near ones tight."""
+    """Return smooth L1 plus `GIOU_WEIGHT` times the GIoU loss (N, A).
+
+    Smooth L1 has useful gradients for distant boxes, GIoU makes close ones tight.
+    """
     return smooth_l1(codes, boxes, anchors) + GIOU_WEIGHT * (
         1 - giou(decode(codes, anchors), boxes)
     )

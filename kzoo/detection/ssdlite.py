@@ -37,43 +37,45 @@ def SSDLite(
     weights: str | os.PathLike[str] | None = None, labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Detector:  # fmt: skip
-    """A detector of `classes` kinds of objects on a kzoo backbone.
+    """Return an SSDLite `Detector` of `classes` classes on a kzoo backbone.
 
-    backbone: built with include_top=False and a fixed input_shape, and, where it is to be small and
-        fast, V3 with reduced_tail=True. 320 px are usual. An input_shape of another aspect, such
-        as (240, 320, 3), spares photos of that aspect the squashing; squares of the anchors are
-        squares in px there too.
-    classes: objects only. Where the loss wants background, the head adds it.
-    extras: channels of the feature maps below the backbone's; the published nets have these at
-        alpha 1, and alpha times as many, 16 at least, at others.
-    loss: of the classes. "hnm" is softmax with three hard negatives for each positive (torchvision,
-        TF's V2); "focal" is sigmoid focal loss (TF's V3).
-    box_loss: "smooth_l1", of the codes; "giou", "diou" or "ciou", of the boxes;
-        "smooth_l1_giou", the sum of two.
-    balance: in [0, 1]. 0 weighs anchors alike, as published; 1 weighs objects alike, so that small
-        ones, which few anchors fit, count as much as large ones. See `losses.anchor_weights`.
+        backbone = kzoo.MobileNetV3Small(input_shape=(320, 320, 3), include_top=False)
+        detector = kzoo.SSDLite(backbone, classes=3)
+
+    backbone: built with include_top=False and a fixed input_shape, usually of 320 px. For a small
+        and fast detector use V3 with reduced_tail=True. A shape such as (240, 320, 3) does not
+        distort photos of that aspect ratio; square anchors are square in px there too.
+    classes: number of object classes; with loss="hnm" the head adds background.
+    extras: channels of the additional feature maps, each half as large as the one before. The
+        published nets have these at alpha 1, and alpha times as many, 16 at least, at others.
+    loss: of the classes. "hnm" is softmax cross-entropy with three hard negatives for each positive
+        (torchvision, TF's V2); "focal" is sigmoid focal loss (TF's V3).
+    box_loss: "smooth_l1", of the encoded boxes; "giou", "diou" or "ciou", of the decoded boxes;
+        "smooth_l1_giou", a weighted sum of the two.
+    balance: in [0, 1]. 0 weighs all anchors alike, as published; 1 weighs all objects alike, so
+        that small ones, which match few anchors, count as much as large ones. See
+        `kzoo.detection.losses.anchor_weights`.
     ratios, scales, reduced_first: of the anchors, see `kzoo.Anchors`. TF's configs have
         reduced_first=True.
-    levels: of the backbone's maps, a map at level L having stride 2^L. (3, 4, 5) adds one at stride
-        8, for objects of under a tenth of the side: 7 % more MACs, 20 % more time in int8.
-    anchors: a `kzoo.Anchors`, or a function that makes one of the maps' sizes, such as
+    levels: of the backbone's feature maps, level L having stride 2^L: (4, 5), or (3, 4, 5) for
+        objects smaller than a tenth of the image's side: 7 % more MACs, 20 % more time in int8.
+    anchors: a `kzoo.Anchors`, or a function that returns one for the maps' (H, W), such as
         `functools.partial(kzoo.Anchors.fit, boxes)`, in place of ratios, scales, reduced_first;
-        with `aspect=4 / 3` where the input is (240, 320).
-    separable: False for SSD as TF Object Detection has it: 1x1 predictors with nothing in front,
-        and whole 3x3 convolutions between the maps. Its files load into
+        with `aspect=4 / 3` for an input of (240, 320).
+    separable: False for SSD as in TF Object Detection: 1x1 convolutions alone as predictors, and
+        full 3x3 convolutions between the maps. Its files load into
         `SSDLite(MobileNetV2(...), classes, separable=False, loss="focal",
         anchors=functools.partial(kzoo.Anchors, reduced_first=True, clipped=False))`.
-    norm_momentum: in [0, 1), of the head's batch normalization; .9 for runs of some hundred steps.
+    norm_momentum: in [0, 1), of the head's batch normalization; .9 for runs of a few hundred steps.
     weights: "coco" (torchvision's, for MobileNetV3Large(reduced_tail=True, weights="coco")), the
-        path of a detector's file, or None. They replace the backbone's too.
-    labels: the classes by name, of which those that "coco" knows keep their weights; without them
-        it takes 90 classes to keep any. See `kzoo.load_weights`.
+        path of a detector's file, or None. They replace the backbone's weights too.
+    labels: class names. Classes that "coco" has by these names keep their weights; without names
+        only a head of 90 classes keeps any. See `kzoo.load_weights`.
 
-    Feature maps are the expansion in the first row at stride 32, which still has stride 16 (of V1,
-    which expands nothing, what that row reads), the backbone's last, and one half as large for each
-    of `extras`; at level 3 the expansion in the first row at stride 16. Raises ValueError for
-    arguments that make no sense, for a backbone without such maps, and under Keras'
-    "channels_first" image data format.
+    The feature maps are: the expansion in the first row of stride 32, which still has stride 16
+    (in V1, which has no expansion, the input of that row); the backbone's output; and `extras`.
+    Level 3 is the expansion in the first row of stride 16. Raises ValueError for arguments out of
+    range, a backbone without such maps, and Keras' "channels_first" image data format.
     """
     one_of("loss", loss, tuple(LOSSES))
     one_of("box_loss", box_loss, tuple(BOX_LOSSES))
@@ -136,8 +138,9 @@ def check(classes: int, norm_momentum: float) -> None:
 
 
 def check_maps(extras: Any, ratios: Any, scales: Any) -> None:
-    """Of the feature maps below the backbone's, and of the anchors on all of them."""
-    fits = is_list(extras) and all(is_whole(width) and width >= 2 for width in extras)  # halved
+    """Raise ValueError for wrong channels of the extra feature maps, or wrong anchor settings."""
+    # `extra` halves the channels, so 2 is the least.
+    fits = is_list(extras) and all(is_whole(width) and width >= 2 for width in extras)
     require("extras", extras, fits, "a list of whole numbers >= 2")
     fits = is_list(ratios) and all(is_number(r) and 0 < r < math.inf for r in ratios)
     require("ratios", ratios, fits, "a list of numbers > 0")
@@ -151,7 +154,7 @@ def is_list(value: Any) -> bool:
 
 
 def stacked(parts: list[Tensor], name: str) -> Tensor:
-    """The parts (N, A, C) one below the other, four at a time: XNNPACK joins no more in one."""
+    """Return the parts (N, A, C) concatenated along axis 1, by four: XNNPACK's limit of inputs."""
     while len(parts) > 4:
         joined = layers.Concatenate(axis=1, name=f"{name}_{len(parts) - 4}_on")(parts[-4:])
         parts = [*parts[:-4], joined]
@@ -159,9 +162,9 @@ def stacked(parts: list[Tensor], name: str) -> Tensor:
 
 
 def extra(x: Tensor, width: int, net: Net, name: str, separable: bool) -> Tensor:
-    """Half the channels, a depthwise convolution of stride 2, all the channels.
+    """Return a feature map of half the size: 1x1 to width / 2, depthwise 3x3 stride 2, 1x1.
 
-    If it is not `separable`, one 3x3 convolution of stride 2 in place of the last two.
+    If not `separable`, one 3x3 convolution of stride 2 replaces the last two.
     """
     x = net.conv(x, width // 2, act="relu6", name=f"{name}_reduce")
     if not separable:
@@ -171,7 +174,7 @@ def extra(x: Tensor, width: int, net: Net, name: str, separable: bool) -> Tensor
 
 
 def features(backbone: keras.Model) -> None:
-    """Check that a backbone ends in feature maps of known size, in Keras' usual order of axes."""
+    """Raise ValueError unless a backbone ends in (N, H, W, C) of known size, channels last."""
     shape = getattr(backbone, "output_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -188,9 +191,9 @@ def features(backbone: keras.Model) -> None:
 
 
 def tap(backbone: keras.Model, level: int) -> Any:
-    """Return the last map at stride 2^level: the expansion in the first row at twice that stride.
+    """Return the last feature map of stride 2^level: the expansion in the next stage's first row.
 
-    Of a row that expands nothing (V1's), its input.
+    In V1, whose rows have no expansion, the input of that row. Raises ValueError without one.
     """
     stride, wanted = 1, 2 ** (level + 1)
     names = {layer.name for layer in backbone.layers}

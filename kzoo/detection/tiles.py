@@ -1,4 +1,4 @@
-"""A large photo in tiles: each is looked at as an image of its own, and what is found is merged."""
+"""Tiled detection: run a detector on overlapping tiles of a large image and merge the results."""
 
 import dataclasses
 import itertools
@@ -11,16 +11,16 @@ from kzoo.arguments import is_whole, require
 from kzoo.detection.boxes import nms
 from kzoo.detection.detections import Detections
 
-OVERLAP = 0.2  # of a tile's side with the next tile: what is smaller is whole in one of the two
-EDGE = 0.02  # of a tile's side: a box that ends as near to a seam is taken for cut off
+OVERLAP = 0.2  # share of a tile's side: smaller objects lie whole in one of two neighbours
+EDGE = 0.02  # share of a tile's side: a box that ends this near to an inner edge counts as cut off
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A part of a photo, y_min, x_min, y_max, x_max in px."""
+    """A part of an image, as y_min, x_min, y_max, x_max in px."""
 
-    window: tuple[int, int, int, int]  # what is looked at
-    core: tuple[float, float, float, float]  # where the centres of the boxes lie that are kept
+    window: tuple[int, int, int, int]  # the pixels that the detector sees
+    core: tuple[float, float, float, float]  # boxes with centres outside belong to other tiles
 
     def cut(self, image: np.ndarray) -> np.ndarray:
         """Return this part of an image (H, W, C)."""
@@ -28,9 +28,10 @@ class Tile:
         return image[y0:y1, x0:x1]
 
     def whole(self, found: Detections, size: tuple[int, int]) -> Detections:
-        """Return what was found on the tile, boxes in [0, 1], in px of the photo of `size`.
+        """Return the tile's detections, boxes in [0, 1], as boxes in px of the whole image.
 
-        Without boxes whose centre another tile's core holds, and those that a seam cuts off.
+        size: (height, width) of the image. Boxes with a centre outside `core`, and those cut off at
+        an inner edge, are dropped.
         """
         low, high = np.array(self.window[:2]), np.array(self.window[2:])
         boxes = found.boxes * np.tile(high - low, 2) + np.tile(low, 2)
@@ -44,7 +45,7 @@ class Tile:
 
 
 def check_tiles(tiles: Any) -> tuple[int, int]:
-    """Return (rows, columns), or raise ValueError for what is no pair of whole numbers >= 1."""
+    """Return (rows, columns); raise ValueError unless `tiles` is a pair of whole numbers >= 1."""
     pair = isinstance(tiles, tuple | list) and len(tiles) == 2
     fits = pair and all(is_whole(n) and n >= 1 for n in tiles)
     require("tiles", tiles, fits, "(rows, columns), whole numbers >= 1, such as (2, 2)")
@@ -52,7 +53,7 @@ def check_tiles(tiles: Any) -> tuple[int, int]:
 
 
 def tiles_of(size: tuple[int, int], tiles: tuple[int, int]) -> list[Tile]:
-    """Return the (rows, columns) overlapping tiles of a photo of (height, width) px."""
+    """Return rows x columns overlapping tiles of an image of (height, width) px."""
     rows, columns = (along(length, n) for length, n in zip(size, tiles, strict=True))
     return [
         Tile((y0, x0, y1, x1), (cy0, cx0, cy1, cx1))
@@ -62,7 +63,7 @@ def tiles_of(size: tuple[int, int], tiles: tuple[int, int]) -> list[Tile]:
 
 
 def along(length: int, n: int) -> list[tuple[tuple[int, int], tuple[float, float]]]:
-    """Return (window, core) of each of n tiles along a side of the photo."""
+    """Return (window, core) of each of n tiles along a side of `length` px."""
     side = length / (n - (n - 1) * OVERLAP)
     starts = [i * side * (1 - OVERLAP) for i in range(n)]
     seams = [-np.inf, *(start + side * OVERLAP / 2 for start in starts[1:]), np.inf]
@@ -74,7 +75,7 @@ def merged(
     parts: Sequence[Detections], *, iou_threshold: float = 0.55, max_detections: int = 100,
     class_agnostic: bool = False,
 ) -> Detections:  # fmt: skip
-    """Return what several looks at one photo found, in its px: of boxes that overlap the surest."""
+    """Return the detections of several passes over one image, merged by NMS; boxes in px."""
     boxes = np.concatenate([part.boxes for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     scores = np.concatenate([part.scores for part in parts])

@@ -1,9 +1,8 @@
-"""Training with another model's outputs as targets: the float model teaches its quantized copy.
+"""Knowledge distillation: train a quantized copy towards the outputs of its float model.
 
-On few images class probabilities teach little that holds for others: a V3-Small trained by their
-crossentropy was further from its teacher on unseen photos than before (divergence .015 -> .021),
-trained to match the sums of its residual blocks and its logits nearer (.012); with all activations
-that int8 leaves as they are .013.
+The student matches the teacher's logits and the outputs of its residual blocks. On few images,
+cross-entropy with the teacher's probabilities generalizes worse: on unseen photos the divergence of
+a V3-Small from its teacher grew from .015 to .021, against .012 with these targets.
 """
 
 from collections.abc import Callable, Collection
@@ -19,11 +18,11 @@ from kzoo.quantization.read import functional
 
 @register
 class Distilled(keras.Model):
-    """`student`, trained on what `teacher` says; `distill` makes one.
+    """A model that trains `student` towards the outputs of `teacher`; `distill` builds it.
 
     compile(), fit(), evaluate() and save() are used as on any model. The loss given to compile (or
-    the student's own, where it has one) compares the student's outputs with the labels: it is the
-    loss of evaluate() and of validation, and in training counts `1 - weight` against the teacher's.
+    the student's own, if it has one) compares the student's outputs with the labels: it is the loss
+    of evaluate() and validation, and has weight `1 - weight` beside the teacher's in training.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Distilled(keras.Model):
         teacher.trainable = False
         self.losses_of_outputs = losses_of(teacher, loss)
         self.seen, self.wanted = (tapped(model, self.matched) for model in (student, teacher))
-        self.built = True  # all of its layers are
+        self.built = True  # student and teacher are built already
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         if not training:
@@ -50,14 +49,15 @@ class Distilled(keras.Model):
             for y, z in zip(inner_wanted, inner, strict=True)
         ]
         differences = [*between, *self.differences(wanted, found)]
-        # Of each example, (N,). Keras keeps it until compute_loss asks for `losses`.
+        # (N,), per example. Keras keeps it until compute_loss reads `losses`.
         self.add_loss(sum(differences) / len(differences))
         return found
 
     def differences(self, wanted: Any, found: Any) -> list[Any]:
-        """Of each output, (N,), in float32: in mixed precision the student's are in half of it.
+        """Return the teacher loss of each output, (N,) each, computed in float32.
 
-        By the student's own measure where it has one, as detectors do.
+        `wanted` and `found` are the outputs of teacher and student. Without a given loss, a student
+        with a `differences` method, such as a `Detector`, measures them itself.
         """
         if self.given_loss is None and hasattr(self.student, "differences"):
             return self.student.differences(wanted, found)
@@ -80,7 +80,7 @@ class Distilled(keras.Model):
             return taught
         if type(self.student).compute_loss is keras.Model.compute_loss:
             own = super().compute_loss(x, y, y_pred, sample_weight, training)
-            own -= sum(ops.sum(loss) for loss in self.losses)  # which Keras counts in
+            own -= sum(ops.sum(loss) for loss in self.losses)  # Keras has added them
         else:
             own = self.student.compute_loss(x, y, y_pred, sample_weight, training)
         return self.weight * taught + (1 - self.weight) * own if training else own
@@ -105,13 +105,13 @@ def by_example(values: Any) -> Any:
 
 
 def losses_of(teacher: keras.Model, loss: Any) -> list[Callable[[Any, Any], Any]]:
-    """Return the loss of each output, a function of the teacher's and the student's."""
+    """Return the loss function of each output, loss(teacher's values, student's values)."""
 
     def of(output: Any) -> Callable[[Any, Any], Any]:
         op = output._keras_history.operation
         function = getattr(op, "activation", None)
         if function is keras.activations.softmax or type(op).__name__ == "Softmax":
-            return missed_odds  # as a layer, or of keras.ops
+            return missed_odds  # a softmax layer or keras.ops.softmax
         return missed_logits if function is keras.activations.sigmoid else missed
 
     return [keras.losses.get(loss) if loss else of(x) for x in teacher.outputs]
@@ -120,30 +120,31 @@ def losses_of(teacher: keras.Model, loss: Any) -> list[Callable[[Any, Any], Any]
 def missed(wanted: Any, found: Any) -> Any:
     """Return the squared error (N,) over the variance of the teacher's values in the batch."""
     wanted = ops.stop_gradient(wanted)
-    # Sums that a split hard-swish goes into may be six times what they are in float.
+    # The output of an Add that reads a split hard-swish may be six times the float one.
     times = ops.where(ops.sum(wanted * found) > 2.5 * ops.sum(ops.square(wanted)), 6.0, 1.0)
     difference = ops.square(found / ops.stop_gradient(times) - wanted)
     return by_example(difference) / (ops.var(wanted) + 1e-6)
 
 
 def missed_odds(wanted: Any, found: Any) -> Any:
-    """`missed` of the logits, from probabilities."""
+    """Return `missed` of the logits, computed from softmax probabilities (N, ..., classes)."""
     return missed(*map(centred_logits, (wanted, found)))
 
 
 def missed_logits(wanted: Any, found: Any) -> Any:
-    """`missed` of the logits, from what a sigmoid makes of each."""
+    """Return `missed` of the logits, computed from sigmoid scores."""
     return missed(*(ops.log(x / (1 - x)) for x in (
         ops.clip(x, 1e-6, 1 - 1e-6) for x in (wanted, found))))  # fmt: skip
 
 
 def centred_logits(probabilities: Any) -> Any:
+    """Return log-probabilities minus their mean over classes: logits up to a constant."""
     logits = ops.log(ops.maximum(probabilities, 1e-7))
     return logits - ops.mean(logits, axis=-1, keepdims=True)
 
 
 def tapped(model: keras.Model, names: Collection[str]) -> keras.Model:
-    """Return `model` with the outputs of these layers besides its own."""
+    """Return a model with outputs (list of these layers' outputs, outputs of `model`)."""
     model = functional(model)
     return keras.Model(model.input, ([model.get_layer(n).output for n in names], model.output))
 
@@ -164,18 +165,23 @@ def distill(
 ) -> Distilled:  # fmt: skip
     """Return a model to compile and fit, which trains `student` towards the outputs of `teacher`.
 
-    On small sets of images the teacher's outputs are more useful than the labels. `student` is
+    On small data sets the teacher's outputs are better targets than the labels. `student` is
     trained in place: after fit(), use it, or the returned model's `student` (the same object unless
     the model was loaded from a file). Its dropout is turned off. `teacher` is copied and does not
     change.
 
-    weight: in (0, 1], weight of the teacher relative to the loss passed to compile().
-    loss: loss(teacher's output, student's output), for each output. Default: the squared difference
-        as a share of the variance; for a softmax or sigmoid that of the logits before it; for a
-        `Detector` its `differences`.
-    layers: names of layers whose outputs are matched too, by that squared difference; both models
-        must have them. Default: the sums of the residual blocks if `student` is quantized, else
-        none. All of these layers and the outputs have the same weight.
+        int8 = kzoo.quantize(model, calibration=images[:200])
+        trainer = kzoo.distill(int8, model)
+        trainer.compile(keras.optimizers.Adam(3e-5))
+        trainer.fit(images, epochs=5)
+
+    weight: in (0, 1], weight of the teacher's loss; the loss passed to compile() has 1 - weight.
+    loss: loss(teacher's output, student's output), used for every output. Default: the squared
+        difference divided by the variance of the teacher's values, of the logits where the output
+        is a softmax or sigmoid; for a `Detector` its `differences`.
+    layers: names of layers whose outputs are matched too, by the same squared difference; both
+        models must have them. Default: the Add layers of the residual blocks if `student` is
+        quantized, else none. These layers and the outputs all have the same weight.
 
     Raises ValueError for a weight out of range or a layer that one of the models lacks.
     """
@@ -184,7 +190,7 @@ def distill(
     copy.set_weights(teacher.get_weights())
     for layer in student._flatten_layers():
         if isinstance(layer, layers_.Dropout):
-            layer.rate = 0.0  # the teacher says what comes without
+            layer.rate = 0.0  # the teacher's outputs are computed without dropout
     if layers is None:
         quantized = any(isinstance(layer, FakeQuant) for layer in student.layers)
         layers = sums_of_both(student, copy) if quantized else ()

@@ -1,4 +1,4 @@
-"""`quantize`: from a float model to one that computes what its int8 file will."""
+"""`quantize`: return a fake-quantized copy of a float model, faithful to TFLite's int8 kernels."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -24,8 +24,8 @@ from kzoo.quantization.output_ranges import CHOOSING, JUDGING, refine
 from kzoo.quantization.read import Kept, read
 from kzoo.quantization.simulate import observe
 
-RANKED = 16  # images whose ranges tell which activations make noise, before equalization
-EQUALIZED = 64  # images that channels are compared on
+RANKED = 16  # images that choose the activations to equalize, by their quantization noise
+EQUALIZED = 64  # images that the ranges of single channels are measured on
 
 
 def quantize(
@@ -42,30 +42,35 @@ def quantize(
     tenth of the usual learning rate). Batch normalization is folded into the convolutions. `model`
     does not change.
 
-    calibration: images like those that the model will see, to find the ranges of activations; 100
-        or more. An array (N, H, W, C) in the model's own input range, or an iterable of batches (a
+        int8 = kzoo.quantize(model, calibration=images[:200])
+        kzoo.tflite.convert(int8, "model.tflite")
+
+    calibration: 100 or more representative images, which give the ranges of the activations: an
+        array (N, H, W, C) in the model's own input range, or an iterable of batches (a
         tf.data.Dataset, a keras.utils.PyDataset, a list), whose labels are ignored.
     hard_swish: "split" computes it as x * relu6(x + 3), which XNNPACK runs in int8, with the 1/6 in
         the weights of the next layer; "op" keeps one operation, for accelerators that have it.
     keep_float: layers to leave in float: names as in model.summary(), layer classes, or compiled
         regular expressions that match whole names. They are float in the file too, between a
         DEQUANTIZE and a QUANTIZE, and as slow as in a float file.
-    ranges: "output" starts from the ranges of least squared error ("mse") and narrows those of the
-        noisiest activations as long as the model's outputs on 6 images come nearer to float; if
-        the outputs on 8 other images do not, the "mse" ranges stay.
-        "minmax" cuts off no values; a number is the share of values to cut off at each end of an
-        activation's range.
-    equalization: scale the channels of an activation to one range where the next layer can undo
-        this at no cost. In front of a hard-swish it needs a small convolution, which is added only
-        where the activation causes a twentieth of the noise (at four places of a V3-Small). "all"
-        adds it at every such activation: a V3-Small becomes more accurate and 11 % slower.
-    bias_correction: subtract from each bias the mean shift that int8 causes in its channel, and
-        fit the weights of 1x1 convolutions and dense layers to their int8 inputs where images that
-        they were not fitted on gain by it. The file is as large and as fast.
+    ranges: how to choose the range of each activation. "mse" minimizes the tensor's squared
+        quantization error; "minmax" clips nothing; a number in (0, 0.5) is the share of values to
+        clip at each end. "output" starts from "mse" and narrows the ranges of the noisiest
+        activations while the model's outputs on 6 images come nearer to float; if the outputs
+        on 8 other images do not, the "mse" ranges stay.
+    equalization: cross-layer equalization: scale the channels of an activation to a common range
+        and divide the weights of the next layer by the same factors. In front of a hard-swish this
+        needs an additional 1x1 depthwise convolution, which True adds only where the activation
+        causes at least a twentieth of the noise (at four places of a V3-Small) and "all" adds
+        everywhere: a V3-Small becomes more accurate and 11 % slower.
+    bias_correction: subtract from each bias the mean error of its int8 output channel, and refit
+        the weights of 1x1 convolutions and dense layers to their int8 inputs where that reduces
+        the error on held-out images. The file is as large and as fast.
     progress: called first with problems of `calibration` (too few images, duplicates, all alike),
         then with a line for each step of ranges="output", naming the activations it narrows.
 
-    Raises ValueError for a layer that has no int8 form, with its name, and for several inputs.
+    Raises ValueError for a layer without an int8 form (the message names it), a model of several
+    inputs, a model that is quantized already, and unusable calibration images.
     """
     if hard_swish not in HARD_SWISH:
         allowed = ", ".join(map(repr, HARD_SWISH))
@@ -94,7 +99,7 @@ def quantize(
             "quantize() the float model that it was made from."
         )
     if isinstance(calibration, Iterator):
-        calibration = list(batched(calibration))  # it is read more than once
+        calibration = list(batched(calibration))  # an iterator could be read only once
     check_model(model)
     check_calibration(model, batched(calibration))
     for remark in calibration_remarks(batched(calibration)):
@@ -106,7 +111,7 @@ def quantize(
         graph = correct(graph, plan, first(calibration, images_for(graph)))
         plan = ranges_.with_limits(graph, plan)
     quantized = emit(graph, plan, name=model.name)
-    # A model that is more than its graph, such as a Detector, says how it is built around another.
+    # A model class of its own, such as Detector, has a method that wraps another graph.
     like = getattr(model, "like", None)
     return like(quantized.input, quantized.output) if like else quantized
 
@@ -115,7 +120,7 @@ def planned(
     model: keras.Model, calibration: Any, hard_swish: str, keep_float: Kept,
     ranges: ranges_.Method, equalization: bool | Literal["all"],
 ) -> tuple[Graph, ranges_.Plan]:  # fmt: skip
-    """The graph of the model in its int8 form, and what quantization adds to it."""
+    """Return (the model's rewritten and equalized graph, its quantization plan)."""
     graph = read(model, keep_float)
     graph = lower(graph, hard_swish=hard_swish, bytes_in=holds_bytes(batched(calibration)))
     if equalization:
@@ -126,6 +131,7 @@ def planned(
 
 
 def plan_of(graph: Graph, calibration: Any, ranges: ranges_.Method) -> ranges_.Plan:
+    """Return where and over which ranges the graph is quantized, from calibration images."""
     placed = ranges_.place(graph)
     return ranges_.make_plan(graph, placed, observe(graph, *placed, batched(calibration)), ranges)
 
@@ -143,7 +149,7 @@ def check_inputs(model: keras.Model) -> None:
 
 
 def check_model(model: keras.Model) -> None:
-    """Raise ValueError for weights that are not finite, or that Keras' own quantize has rounded."""
+    """Raise ValueError for weights that are not finite or were quantized by Keras' quantize()."""
     for layer in model._flatten_layers(include_self=False, recursive=True):
         if getattr(layer, "quantization_mode", None):
             raise ValueError(

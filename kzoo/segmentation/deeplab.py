@@ -41,25 +41,31 @@ def DeepLabV3(
     labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """DeepLabV3: deep features, those of the whole image, and of dilated convolutions (ASPP).
+    """Return a DeepLabV3 segmenter, or V3+ with `decoder`: output (N, H, W, classes).
 
-    aspp_rates: of 3 x 3 convolutions beside the 1 x 1 one. None by default, as MobileNetV2's paper
-        has it (section 6.3); (6, 12, 18) at output stride 16, (12, 24, 36) at 8 and in torchvision.
-    filters: of each branch, and of their projection.
-    refine: another 3 x 3 convolution after it, as torchvision has.
+    Atrous spatial pyramid pooling (ASPP) concatenates global pooling, a 1 x 1 convolution and
+    dilated 3 x 3 convolutions of the backbone's output.
+
+    backbone: a kzoo backbone built with include_top=False and a fixed input_shape.
+    classes: number of classes, background included.
+    aspp_rates: dilation rates of the 3 x 3 convolutions. None by default, as in MobileNetV2's paper
+        (section 6.3); (6, 12, 18) at output stride 16, (12, 24, 36) at 8 and in torchvision.
+    filters: channels of each branch, and of their projection.
+    refine: another 3 x 3 convolution after the projection, as in torchvision.
     decoder: V3+, with two separable convolutions at 1/4 of the image's size.
-    fine: the decoder reads the expansion in the row that goes on from there, 72 channels of
-        V3-Small where that stride's last row has 16: for thin things.
+    fine: for thin objects: the decoder reads the expansion in the first row of stride 8 (72
+        channels of V3-Small) instead of the last row of stride 4 (16 channels).
     dropout_rate: in [0, 1), before the classifier.
     full_resolution: logits at the image's size, else at that of the last features.
     classifier_activation: any Keras activation, such as "softmax"; None gives logits.
     weights: "voc" (torchvision's, with aspp_rates=(12, 24, 36) and refine=True on
         MobileNetV3Large(output_stride=16, weights="voc")), the path of a segmenter's file, or None.
-        They replace the backbone's too.
-    labels: the classes by name, of which those that "voc" knows ("background" is one) keep their
-        weights; without them it takes 21 classes to keep any. See `kzoo.load_weights`.
+        They replace the backbone's weights too.
+    labels: class names, "background" included. Classes that "voc" has by these names keep their
+        weights; without names only a head of 21 classes keeps any. See `kzoo.load_weights`.
 
-    The sides of the backbone's input must be fixed: the image's mean is spread over the map.
+    Raises ValueError for arguments out of range and an input size of None, since the pooled
+    features are broadcast to a map of fixed size.
     Source: https://arxiv.org/abs/1706.05587, and https://arxiv.org/abs/1802.02611 (V3+).
     """
     check(classes, norm_momentum, filters=filters)
@@ -92,7 +98,7 @@ def DeepLabV3(
 
 
 def aspp(x: Tensor, net: Net, filters: int, rates: tuple[int, ...]) -> Tensor:
-    """Atrous spatial pyramid pooling: the branches side by side, in TF-DeepLab's order."""
+    """Return the concatenated branches of ASPP, in TF-DeepLab's order."""
     pooled = layers.GlobalAveragePooling2D(keepdims=True, name="aspp_pool")(x)
     pooled = net.conv(pooled, filters, act="relu", name="aspp_pool_conv", last="aspp_pool_out")
     branches = [resized(pooled, sides(x), None, "aspp_pool_up")]
@@ -107,7 +113,10 @@ def aspp(x: Tensor, net: Net, filters: int, rates: tuple[int, ...]) -> Tensor:
 
 
 def decode(x: Tensor, low: Tensor, net: Net, filters: int, name: str) -> Tensor:
-    """`x` refined with shallow features, at their size; `name` of the convolution of these."""
+    """Return `x` upsampled to the size of the shallow features `low` and merged with them.
+
+    `name` is that of the 1 x 1 convolution of `low`.
+    """
     low = net.conv(low, LOW_FILTERS, act="relu", name=name, last=f"{name}_out")
     x = resized(x, sides(low), None, "decoder_up")
     x = layers.Concatenate(channel_axis(), name="decoder_concat")([x, low])

@@ -1,4 +1,4 @@
-"""What a segmenter is trained with: its loss, and metrics that know the void label."""
+"""Loss of segmenters, and metrics that ignore void pixels."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,26 +10,28 @@ from keras import ops
 from kzoo.arguments import is_number, is_whole, require
 from kzoo.segmentation.masks import VOID
 
-LOVASZ_SIDE = 64  # px of a map that the Lovasz loss sees whole
+LOVASZ_SIDE = 64  # px; the Lovasz loss subsamples larger maps
 register = keras.saving.register_keras_serializable(package="kzoo")
 
 
 @register
 class SegmentationLoss(keras.losses.Loss):
-    """A weighted sum of cross-entropy, Dice, focal and Lovasz loss, without the void pixels.
+    """A weighted sum of cross-entropy, Dice, focal and Lovasz loss that ignores void pixels.
 
     Targets are class ids (N, H, W) or (N, H, W, 1), predictions logits (N, H, W, classes).
 
-    cross_entropy, dice, focal, lovasz: their weights; 0 leaves one out. Dice is 1 less the overlap
-        of each class over the whole batch, averaged over the classes that occur in it
-        (https://arxiv.org/abs/1606.04797). Focal loss is cross-entropy times (1 - p)^gamma, p being
-        what the model gives the right class (https://arxiv.org/abs/1708.02002). Lovasz-Softmax is 1
-        less the IoU of each class over the batch, extended from masks to probabilities, averaged
-        as Dice is (https://arxiv.org/abs/1705.08790); it sees every n-th row and column of
-        larger maps than `LOVASZ_SIDE`: sorting all pixels takes longer than a small net's step.
+    cross_entropy, dice, focal, lovasz: weights >= 0 of the terms; 0 leaves one out. Dice loss is 1
+        minus the overlap of each class over the whole batch, averaged over the classes present
+        (https://arxiv.org/abs/1606.04797). Focal loss is cross-entropy times (1 - p)^gamma, where p
+        is the probability of the true class (https://arxiv.org/abs/1708.02002). Lovasz-Softmax is a
+        differentiable extension of 1 - IoU of each class over the batch, averaged like Dice
+        (https://arxiv.org/abs/1705.08790). It uses every n-th row and column of maps larger than
+        `LOVASZ_SIDE`, since sorting all pixels takes longer than a training step of a small net.
     gamma: of the focal loss.
     class_weights: one per class; cross-entropy and focal loss are means weighted by them.
-    void: the label of pixels that do not count. A batch of nothing else has the loss 0.
+    void: the label of pixels that are ignored. A batch of only void pixels has loss 0.
+
+    Raises ValueError for negative weights, all terms 0, and class_weights of another length.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class SegmentationLoss(keras.losses.Loss):
 
 
 def overlap_loss(labels: Any, logits: Any, counts: Any) -> Any:
-    """Dice loss, averaged over the classes that occur."""
+    """Return the Dice loss, averaged over the classes that occur in the batch."""
     counts = ops.expand_dims(counts, -1)
     truth = ops.one_hot(labels, logits.shape[-1]) * counts
     losses = keras.losses.dice(truth, ops.softmax(logits) * counts, axis=(0, 1, 2))
@@ -101,10 +103,10 @@ def overlap_loss(labels: Any, logits: Any, counts: Any) -> Any:
 
 
 def lovasz_softmax(labels: Any, logits: Any, counts: Any) -> Any:
-    """Lovasz-Softmax loss, averaged over the classes that occur.
+    """Return the Lovasz-Softmax loss, averaged over the classes that occur in the batch.
 
-    A class's errors are sorted, and each weighs what the Jaccard loss grows by when it joins those
-    that are larger: algorithm 1 of https://arxiv.org/abs/1705.08790.
+    The errors of a class are sorted in descending order; each is weighted by the increase of the
+    Jaccard loss when its pixel is added: algorithm 1 of https://arxiv.org/abs/1705.08790.
     """
     height, width, classes = logits.shape[-3:]
     step = max(1, (height or 0) // LOVASZ_SIDE), max(1, (width or 0) // LOVASZ_SIDE)
@@ -112,7 +114,7 @@ def lovasz_softmax(labels: Any, logits: Any, counts: Any) -> Any:
     counts = ops.reshape(counts, (1, -1))
     truth = ops.transpose(ops.one_hot(ops.reshape(labels, (-1,)), classes)) * counts
     found = ops.transpose(ops.reshape(ops.softmax(logits), (-1, classes)))
-    errors = ops.abs(truth - found) * counts  # void: no error, and last in the order
+    errors = ops.abs(truth - found) * counts  # void pixels have error 0 and are sorted last
     order = ops.argsort(-ops.stop_gradient(errors), axis=-1)
     errors, truth = (ops.take_along_axis(x, order, axis=-1) for x in (errors, truth))
     area = ops.sum(truth, axis=-1, keepdims=True)
@@ -124,23 +126,23 @@ def lovasz_softmax(labels: Any, logits: Any, counts: Any) -> Any:
 
 
 def weighted_mean(values: Any, weights: Any) -> Any:
-    """0 where all weights are 0."""
+    """Return the weighted mean, 0 if all weights are 0."""
     return ops.sum(values * weights) / ops.maximum(ops.sum(weights), keras.config.epsilon())
 
 
 @register
 class MeanIoU(keras.metrics.MeanIoU):
-    """keras.metrics.MeanIoU of logits (N, H, W, classes), without the void pixels."""
+    """keras.metrics.MeanIoU of logits (N, H, W, classes), ignoring void pixels."""
 
     def __init__(
         self, classes: int, *, void: int = VOID, name: str = "mean_iou", dtype: Any = "float32"
     ):
-        # Keras' own dtype is int: int32 under JAX, which is full after some 8,000 images.
+        # Keras counts in int, which is int32 under JAX and overflows after some 8,000 images.
         super().__init__(classes, name, dtype, ignore_class=void, sparse_y_pred=False)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         with warnings.catch_warnings():
-            # keras 3.15 asks JAX for int64 indices, and JAX says that it makes them int32.
+            # keras 3.15 requests int64 indices, and JAX warns that it truncates them to int32.
             warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
             return super().update_state(y_true, y_pred, sample_weight)
 
@@ -151,7 +153,7 @@ class MeanIoU(keras.metrics.MeanIoU):
 
 @register
 class PixelAccuracy(keras.metrics.SparseCategoricalAccuracy):
-    """The share of pixels that are right, of those that are not void."""
+    """The share of correctly classified pixels, ignoring void pixels."""
 
     def __init__(self, *, void: int = VOID, name: str = "pixel_accuracy", **kwargs: Any):
         super().__init__(name=name, **kwargs)

@@ -1,4 +1,4 @@
-"""LR-ASPP on any backbone of the zoo."""
+"""LR-ASPP segmentation head on any backbone of the zoo."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from kzoo.segmentation.features import (
     sides,
 )
 
-# MobileNetV3's section 6.4: the kernel and the strides of LR-ASPP's pool on maps of 64 x 128.
+# Kernel and strides of LR-ASPP's pooling on maps of 64 x 128: MobileNetV3's paper, section 6.4.
 PAPER_POOL, PAPER_STRIDES = (49, 49), (16, 20)
 
 
@@ -38,22 +38,26 @@ def LRASPP(
     labels: Sequence[str] | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """Lite R-ASPP: deep features, gated by what the whole image holds, and shallow ones at 1/8.
+    """Return a segmenter with a Lite R-ASPP head: output (N, H, W, classes).
 
-    3,221,538 parameters on MobileNetV3Large(output_stride=16) with 21 classes, as torchvision's.
+    Deep features gated by a global context vector are added to shallow features at 1/8 of the
+    image's size. 3,221,538 parameters on MobileNetV3Large(output_stride=16) with 21 classes, as in
+    torchvision.
 
-    filters: of the deep features.
-    pool: "global", over the whole map, which runs in int8 in XNNPACK; or "paper", 49 x 49 with
-        strides 16 and 20, which is the same on maps up to 49 x 49.
-    fine: features at 1/4 too, for thin things: the expansion in the row that goes on from there.
+    backbone: a kzoo backbone built with include_top=False.
+    classes: number of classes, background included.
+    filters: channels of the deep features.
+    pool: of the gate. "global" averages the whole map and runs in int8 in XNNPACK; "paper" is
+        49 x 49 with strides 16 and 20, which is the same on maps up to 49 x 49.
+    fine: add features at 1/4 too, for thin objects: the expansion in the first row of stride 8.
     full_resolution: logits at the image's size, else at 1/8 of it, 1/4 with `fine`.
     classifier_activation: any Keras activation, such as "softmax"; None gives logits.
     weights: "voc" (torchvision's, on MobileNetV3Large(output_stride=16, weights="voc")), the path
-        of a segmenter's file, or None. They replace the backbone's too.
-    labels: the classes by name, of which those that "voc" knows ("background" is one) keep their
-        weights; without them it takes 21 classes to keep any. See `kzoo.load_weights`.
+        of a segmenter's file, or None. They replace the backbone's weights too.
+    labels: class names, "background" included. Classes that "voc" has by these names keep their
+        weights; without names only a head of 21 classes keeps any. See `kzoo.load_weights`.
 
-    The input's sides may be left open (None); they must be multiples of 32 then.
+    The input's sides may be None; images must then have sides that are multiples of 32.
     Source: https://arxiv.org/abs/1905.02244, section 6.4.
     """
     check(classes, norm_momentum, filters=filters)
@@ -70,8 +74,8 @@ def LRASPP(
     if pool == "paper":
         gate = resized(gate, sides(x), None, "lraspp_gate_up")
     x = layers.Multiply(name="lraspp_scale")([x, gate])
-    # The published nets enlarge, then classify. Both are linear, so the order is free, and the
-    # maps to enlarge are those of the classes: 21 channels in place of 128.
+    # The published nets upsample, then classify. Both are linear, so the result is the same, and
+    # only the classes' channels are upsampled: 21 instead of 128.
     x = layers.Conv2D(classes, 1, name="lraspp_classify_high")(x)
     x = resized(x, sides(low), stride // 8, "lraspp_up")
     low = layers.Conv2D(classes, 1, name="lraspp_classify_low")(low)

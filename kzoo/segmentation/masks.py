@@ -1,24 +1,27 @@
-"""Masks in numpy: from a segmenter's output to one, and how good it is. No model in it."""
+"""Masks in NumPy: class ids from a segmenter's output, and scores against the ground truth."""
 
 import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
 
-VOID = 255  # Pascal VOC's label of pixels that count for nothing
-TOLERANCE = 0.0075  # of the diagonal: a boundary this near counts as found (Csurka et al., 2013)
+VOID = 255  # Pascal VOC's label of pixels that are ignored
+TOLERANCE = 0.0075  # share of the diagonal within which a boundary pixel counts as found
 
 
 def mask_at(
     output: np.ndarray, size: tuple[int, int], *, align_corners: bool = False
 ) -> np.ndarray:
-    """What a segmenter says of one image, as class ids (H, W), uint8, at the size given.
+    """Return a segmenter's output for one image as class ids (H, W), uint8, resized to `size`.
 
-    `output`, of a Keras model or of a file's `Runner`, holds logits or scores (h, w, classes),
-    which are enlarged bilinearly before the largest is taken, or class ids (h, w), which are
-    repeated. One channel (h, w, 1) is the probability of class 1. `align_corners` puts the first
-    and the last of the output's pixels on those of the mask, as TF-DeepLab's files do; otherwise,
-    as in Keras, their outer edges meet.
+    output: of a Keras model or a `Runner`: logits or scores (h, w, classes), which are resized
+        bilinearly before the argmax; the probability of class 1, (h, w, 1), with threshold .5; or
+        class ids (h, w), which are resized by nearest neighbour.
+    size: (height, width) of the mask.
+    align_corners: align the centres of the corner pixels, as TF-DeepLab's files need it; otherwise
+        their outer edges, as in Keras.
+
+    Raises ValueError for outputs of other shapes and for more than 255 classes.
     """
     output = np.asarray(output)
     if output.ndim not in (2, 3) or 0 in output.shape:
@@ -43,7 +46,7 @@ def mask_at(
 
 
 def enlarge(values: np.ndarray, n: int, axis: int, align_corners: bool) -> np.ndarray:
-    """Bilinear along one axis, to a length of `n`."""
+    """Return `values` resized bilinearly along one axis to length `n`."""
     have = values.shape[axis]
     if align_corners:
         place = np.linspace(0, have - 1, n)
@@ -58,21 +61,21 @@ def enlarge(values: np.ndarray, n: int, axis: int, align_corners: bool) -> np.nd
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskScores:
-    """How good masks are. Void pixels of the truth count for nothing."""
+    """Scores of predicted masks. Void pixels of the ground truth are ignored."""
 
-    confusion: np.ndarray  # (classes, classes) pixels: rows are the truth, columns what was found
-    boundary_f: np.ndarray  # (classes,), mean over the images where the class is; nan if nowhere
+    confusion: np.ndarray  # (classes, classes) pixel counts: rows truth, columns predictions
+    boundary_f: np.ndarray  # (classes,), mean over images with the class; nan for absent classes
 
     @property
     def iou(self) -> np.ndarray:
-        """(classes,): intersection over union; nan for classes that neither has."""
+        """Intersection over union (classes,); nan for classes in neither truth nor predictions."""
         hits = np.diag(self.confusion)
         union = self.confusion.sum(0) + self.confusion.sum(1) - hits
         return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
     @property
     def mean_iou(self) -> float:
-        """Over the classes that occur in the truth or were found."""
+        """Mean IoU over the classes that occur in the truth or the predictions."""
         return mean(self.iou)
 
     @property
@@ -90,9 +93,13 @@ class MaskScores:
 def score_masks(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int, *, void: int = VOID
 ) -> MaskScores:
-    """Scores of (truth, found) masks: class ids (H, W), any size, the two of a pair alike.
+    """Return the scores of (truth, prediction) pairs of masks with `classes` classes.
 
-    Raises ValueError for class ids that are neither below `classes` nor, in the truth, void.
+    pairs: class ids (H, W), both masks of a pair of the same size.
+    void: the label of ground-truth pixels to ignore.
+
+    Raises ValueError for pairs of different shapes and for class ids outside [0, classes), except
+    void in the truth.
     """
     confusion = np.zeros((classes, classes), np.int64)
     boundaries = []
@@ -119,10 +126,10 @@ def score_masks(
 
 
 def boundary_scores(truth: np.ndarray, found: np.ndarray, classes: int, void: int) -> np.ndarray:
-    """(classes,): F-score of each class's outline in one image; nan where neither has one.
+    """Return the boundary F-score (classes,) of one image; nan for classes in neither mask.
 
-    Found and true outlines count as the same within `TOLERANCE` of the image's diagonal (Csurka
-    et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013).
+    Boundary pixels match within `TOLERANCE` of the image's diagonal (Csurka et al., "What is a
+    good evaluation measure for semantic segmentation?", BMVC 2013).
     """
     radius = max(1, round(TOLERANCE * float(np.hypot(*truth.shape))))
     found = np.where(truth == void, void, found)
@@ -137,14 +144,14 @@ def boundary_scores(truth: np.ndarray, found: np.ndarray, classes: int, void: in
 
 
 def outline(region: np.ndarray) -> np.ndarray:
-    """Pixels of a region with one of four neighbours in the image outside of it."""
+    """Return the pixels of a region with at least one of four neighbours outside of it."""
     edge = np.pad(region, 1, mode="edge")
     inside = edge[:-2, 1:-1] & edge[2:, 1:-1] & edge[1:-1, :-2] & edge[1:-1, 2:]
     return region & ~inside
 
 
 def near(points: np.ndarray, radius: int) -> np.ndarray:
-    """Pixels within `radius` of one of the points."""
+    """Return the pixels within `radius` px of one of the points: dilation by a disk."""
     height, width = points.shape
     padded = np.pad(points, radius)
     result = np.zeros_like(points)
@@ -157,6 +164,6 @@ def near(points: np.ndarray, radius: int) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> float:
-    """Of those that are not nan; nan of none."""
+    """Return the mean of the values that are not nan; nan if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -1,9 +1,9 @@
-"""Batch normalization of pretrained nets: statistics for those that have none, and freezing.
+"""Batch normalization of pretrained models: freezing, and recalibration of missing statistics.
 
-Keras 3 runs the batch norms of an inner model as the outer one runs: `backbone(x, training=False)`
-does not hold inside a model that trains (keras#20285). Only `trainable = False` on the batch norm
-itself keeps its statistics. So pretrained batch norms are either frozen, or have statistics that
-training can go on from.
+Keras 3 passes `training=True` of an outer model to nested ones: `backbone(x, training=False)` has
+no effect inside a model in training (keras#20285). Only `trainable = False` on the batch norm
+itself keeps its statistics. So pretrained batch norms must be frozen, or need valid statistics to
+train on from.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from kzoo.arguments import is_whole, require
 from kzoo.preprocessing import check_range
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-CHUNK = 8  # images in one pass, whose inputs of all batch norms are in memory at once
+CHUNK = 8  # images per forward pass: the inputs of all batch norms are in memory at once
 
 
 class MissingStatisticsWarning(UserWarning):
@@ -24,11 +24,11 @@ class MissingStatisticsWarning(UserWarning):
 
 
 def freeze_batch_norm(model: keras.Model) -> None:
-    """Set `trainable = False` on every batch norm of a model, nested ones included.
+    """Set `trainable = False` on every batch norm of a model, those of nested models included.
 
     Their statistics, gamma and beta then do not change in training, and they normalize as in
-    inference. Unfreeze other layers first, because that unfreezes batch norms too, and compile the
-    model afterwards.
+    inference. Call it after unfreezing other layers (`model.trainable = True` unfreezes batch norms
+    too) and before compile().
     """
     for norm in batch_norms(model):
         norm.trainable = False
@@ -37,22 +37,23 @@ def freeze_batch_norm(model: keras.Model) -> None:
 def recalibrate_batch_norm(
     model: keras.Model, images: Any, *, batch_size: int = 32, steps: int | None = None
 ) -> None:
-    """Give every batch norm the mean and variance of its own input on `images`, in place.
+    """Set every batch norm's statistics to the mean and variance of its input, in place.
 
-    Gamma and beta compensate: outputs in inference stay the same up to rounding. This is needed
-    before training batch norms of weights without statistics (in a .tflite file batch norms are
-    folded away, and loading sets mean 0, variance 1): training then starts from the same function.
+    Gamma and beta compensate: outputs in inference stay the same up to rounding. Call it before
+    training batch norms that were loaded without statistics (in a .tflite file batch norms are
+    folded away, and loading sets mean 0, variance 1), so that training starts from the same
+    function.
 
-    model: functional or sequential, with any models nested in it.
-    images: what the model takes, an array (N, H, W, C) or batches of it: a tf.data.Dataset, a
-        PyDataset, a DataLoader or a generator. Of pairs (images, labels) the first is used. A few
-        hundred images are enough.
+    model: functional or sequential, possibly with nested models.
+    images: model inputs, an array (N, H, W, C) or batches of it: a tf.data.Dataset, a PyDataset, a
+        DataLoader or a generator. Labels in (images, labels) are ignored. A few hundred images are
+        enough.
     batch_size: for an array.
     steps: number of batches to use; None uses all.
 
-    Raises ValueError if there are no images, for images in another range than the model's first
-    layer takes (pixels in [0, 1] of a model for [0, 255]), and for batch norms that cannot be
-    reached (inside subclassed models and layers) or have no gamma or beta.
+    Raises ValueError if there are no images, for images outside the model's input range (pixels in
+    [0, 1] of a model for [0, 255]), and for batch norms that cannot be reached (inside subclassed
+    models and layers) or have no gamma or beta.
     """
     require("batch_size", batch_size, is_whole(batch_size) and batch_size >= 1, "at least 1")
     fits = steps is None or (is_whole(steps) and steps >= 1)
@@ -81,7 +82,7 @@ def recalibrate_batch_norm(
         size = min(CHUNK, len(batch))
         for start in range(0, len(batch), size):
             piece = batch[start : start + size]
-            # Of one size, with the first repeated: TensorFlow and JAX compile for each size.
+            # Padded with the first image to one size: TensorFlow and JAX compile for each size.
             filled = np.concatenate([piece, np.repeat(batch[:1], size - len(piece), axis=0)])
             for norm, values in probe.inputs_of_norms([filled]):
                 moments.setdefault(id(norm), Moments()).add(values[: len(piece)], norm.axis)
@@ -94,18 +95,19 @@ def recalibrate_batch_norm(
 
 
 def normalize_kernels(model: keras.Model) -> None:
-    """Scale kernels in front of batch norms to He's scale, by output channel, in place.
+    """Rescale each output channel of kernels before batch norms to He's scale, in place.
 
-    Each channel's root mean square becomes sqrt(2 / fan-in); the batch norm's statistics and gamma
-    compensate: outputs in inference, and with frozen batch norms, stay the same up to rounding.
+    The root mean square of a channel's weights becomes sqrt(2 / fan-in); the batch norm's
+    statistics and gamma compensate: outputs in inference, and with frozen batch norms, stay the
+    same up to rounding.
 
-    Optimizers such as Adam move all weights by about the learning rate. If batch norms were folded
-    into kernels (weights of a .tflite file), channels differ by orders of magnitude: ImageNet's
-    V3-Small has 7e-4 to 24, so that a rate of 4e-4 rewrites some channels in one step and never
-    moves others.
+    Optimizers such as Adam change every weight by about the learning rate per step. If batch norms
+    were folded into kernels (weights of a .tflite file), channels differ by orders of magnitude:
+    ImageNet's V3-Small has 7e-4 to 24, so a rate of 4e-4 overwrites some channels in one step and
+    leaves others unchanged.
 
-    Only kernels whose one reader is a batch norm, without an activation between, are changed;
-    channels of 0 stay as they are.
+    Only kernels that a single batch norm reads, without an activation between, are changed.
+    Channels of zeros stay as they are.
     """
     ends = {id(tensor) for tensor in model.outputs}
     for norm in batch_norms(model):
@@ -135,9 +137,9 @@ def normalize_kernels(model: keras.Model) -> None:
 
 
 def move(norm: keras.layers.BatchNormalization, moments: "Moments") -> None:
-    """Set the statistics; gamma and beta so that the layer computes what it did."""
+    """Set the statistics of `norm`, and gamma and beta such that it computes what it did."""
     gamma, beta, old_mean, old_variance = (np.float64(value) for value in norm.get_weights())
-    # In the precision that it is kept in, so that gamma and beta fit what the layer will read.
+    # Rounded to float32 as stored, so that gamma and beta compensate exactly these values.
     mean = moments.mean.astype("float32")
     variance = moments.variance.astype("float32")
     slope = gamma / np.sqrt(old_variance + norm.epsilon)
@@ -146,7 +148,7 @@ def move(norm: keras.layers.BatchNormalization, moments: "Moments") -> None:
 
 
 class Moments:
-    """Mean and variance per channel of values that come in parts, in float64."""
+    """Running mean and variance per channel over several arrays, in float64."""
 
     def __init__(self) -> None:
         self.count: int = 0
@@ -167,10 +169,10 @@ class Moments:
 
 
 class Probe:
-    """Reads the inputs of all batch norms of a model, in inference, and of those nested in it.
+    """Computes the inputs of all batch norms of a model in inference mode.
 
-    A nested model's tensors belong to a graph of its own: it is given the inputs that the outer
-    model has for it.
+    The tensors of a nested model belong to another graph, so it has a probe of its own, which is
+    fed with its inputs in the outer model.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -197,7 +199,7 @@ class Probe:
         self.model = keras.Model(inputs, tensors) if tensors else None
 
     def norms(self) -> list[keras.layers.BatchNormalization]:
-        """Every batch norm once."""
+        """Return every batch norm once."""
         found: dict[int, keras.layers.BatchNormalization] = {}
         for reader in self.readers:
             inner = reader.norms() if isinstance(reader, Probe) else [reader]
@@ -207,11 +209,11 @@ class Probe:
     def inputs_of_norms(
         self, inputs: list[np.ndarray]
     ) -> Iterator[tuple[keras.layers.BatchNormalization, np.ndarray]]:
-        """(Batch norm, its input) for each call of each."""
+        """Yield (batch norm, its input) for each call of each batch norm."""
         if self.model is None:
             return
         given = inputs if len(inputs) > 1 else inputs[0]
-        found = keras.tree.flatten(self.model.predict_on_batch(given))  # one comes without a list
+        found = keras.tree.flatten(self.model.predict_on_batch(given))  # a list or a single array
         values = [np.asarray(value) for value in found]
         for reader, span in zip(self.readers, self.spans, strict=True):
             if isinstance(reader, Probe):
@@ -221,7 +223,7 @@ class Probe:
 
 
 def calls(graph: Any) -> Iterator[tuple[Any, Any]]:
-    """(Operation, node) of each call between a functional model's inputs and outputs."""
+    """Yield (operation, node) of each call between a functional model's inputs and outputs."""
     seen, stack = {id(tensor) for tensor in graph.inputs}, list(graph.outputs)
     nodes: set[int] = set()
     while stack:
@@ -238,18 +240,18 @@ def calls(graph: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def functional(model: Any) -> Any:
-    """The functional model within a built `keras.Sequential`; anything else as it is."""
+    """Return the functional model inside a built `keras.Sequential`; anything else unchanged."""
     return getattr(model, "_functional", None) or model
 
 
 def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """All batch norms of a model, in its layers and models of any depth."""
+    """Return all batch norms of a model, nested ones included."""
     kind = keras.layers.BatchNormalization
     return [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
 
 
 def batches(images: Any, batch_size: int, steps: int | None) -> Iterator[np.ndarray]:
-    """Batches as arrays, from an array or from anything that gives batches."""
+    """Yield batches of images as NumPy arrays, from an array or an iterable of batches."""
     found: Iterable[Any]
     if hasattr(images, "shape"):
         found = (images[i : i + batch_size] for i in range(0, len(images), batch_size))

@@ -1,4 +1,4 @@
-"""The classes that published weights know, by name, and predictions decoded with them."""
+"""Class names of published weights, and decoding of ImageNet predictions."""
 
 import functools
 import importlib.resources
@@ -20,9 +20,9 @@ def lines(name: str) -> tuple[str, ...]:
 
 
 def labels(dataset: str) -> tuple[str, ...]:
-    """Return the classes of "imagenet" (1,000), "coco" (90) or "voc" (21), in the weights' order.
+    """Return the class names of "imagenet" (1,000), "coco" (90) or "voc" (21), in output order.
 
-    COCO's numbers go from 1 to 90 and leave ten out, which are called "N/A"; VOC's begin with
+    COCO's ids go from 1 to 90 and leave ten out, which are called "N/A" here; VOC's first class is
     "background". Raises ValueError for other names.
     """
     require("dataset", dataset, dataset in FILES.values(), f"one of {', '.join(FILES.values())}")
@@ -32,16 +32,19 @@ def labels(dataset: str) -> tuple[str, ...]:
 
 
 def labels_of(row: PublishedWeights) -> tuple[str, ...]:
-    """The classes of a published file."""
+    """Return the class names of a published file."""
     return labels(FILES[row.dataset])
 
 
 def decode_predictions(probabilities: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Return the `top` classes of each image, as keras.applications' decode_predictions does.
+    """Return the `top` classes of each image as (WordNet id, name, score), most probable first.
 
-    probabilities: (N, 1000), of a classifier with ImageNet weights.
-    Each class is (WordNet id, name, score), the most probable first. Raises ValueError for other
-    shapes.
+    The format is that of keras.applications' decode_predictions.
+
+    probabilities: (N, 1000), outputs of a classifier with ImageNet weights.
+    top: in [1, 1000].
+
+    Raises ValueError for other shapes and values of `top`.
     """
     scores = np.asarray(keras.ops.convert_to_numpy(probabilities))
     fits = scores.ndim == 2 and scores.shape[1] == 1000

@@ -1,4 +1,4 @@
-"""Weights into models: what fits, and what weights ask of their model."""
+"""Loading of weights into models, and checks that padding and input scaling match."""
 
 import dataclasses
 import os
@@ -34,26 +34,27 @@ def open_checkpoint(
 
 
 def read_published(row: PublishedWeights) -> Checkpoint:
-    """The weights of a published file, with what its row says that they ask of the model."""
+    """Return the checkpoint of a published file, with the padding, scaling and labels it needs."""
     return dataclasses.replace(read_checkpoint(fetch(row)), **row.traits, labels=labels_of(row))
 
 
-# The head of a model, by the beginning of a layer's name.
+# The head that a model has, by the prefix of its layers' names.
 HEADS = {"lraspp_": "lraspp", "aspp_": "deeplabv3", "boxes0_": "ssdlite"}
 
 
 def load_weights(
     model: keras.Model, weights: str | os.PathLike[str], *, labels: Sequence[str] | None = None
 ) -> Loaded:
-    """Load weights into a model that kzoo has built, its backbone, or a task model around it.
+    """Load weights into a kzoo model and return what was loaded.
 
+    model: a backbone, classifier, detector or segmenter built by kzoo.
     weights: the path of a file; "coco" for a detector, "voc" for a segmenter.
-    labels: the model's classes in order, a segmenter's background among them. Classes that
-        published weights know by these names keep their weights; None keeps none but those of a
-        head of as many classes.
+    labels: class names of the model in order, a segmenter's "background" included. Classes that the
+        weights have by these names keep their weights in the head; with None the head keeps them
+        only if it has as many classes as the file.
 
-    Raises ValueError where they do not fit, also where the weights want another padding or scaling
-    of the input than the model has: building it with `weights=` sets both.
+    Raises ValueError if shapes do not match, and if the weights were trained with another padding
+    or input scaling than the model has: building the model with `weights=` sets both.
     """
     if is_name(weights):
         heads = {head for start, head in HEADS.items() if has_layer(model, start)}
@@ -75,9 +76,9 @@ def has_layer(model: keras.Model, start: str) -> bool:
 
 
 def preprocessing_of(checkpoint: Checkpoint, own: Scaling) -> Scaling:
-    """Return the preprocessing that a file's weights want, `own` where the file does not tell.
+    """Return the preprocessing that a file's weights need, or `own` if the file has none.
 
-    Raises ValueError where kzoo has none like it.
+    Raises ValueError for a scaling that is none of kzoo's.
     """
     if checkpoint.preprocessing == "other":
         raise ValueError(
@@ -89,7 +90,7 @@ def preprocessing_of(checkpoint: Checkpoint, own: Scaling) -> Scaling:
 
 
 def check_traits(model: keras.Model, checkpoint: Checkpoint) -> None:
-    """Raise ValueError where a model pads or scales its input otherwise than the weights want."""
+    """Raise ValueError if the model's padding or input scaling differs from that of the weights."""
     padded = any(
         isinstance(layer, layers.ZeroPadding2D) and layer.name.startswith("row")
         for layer in model.layers

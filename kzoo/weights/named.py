@@ -1,4 +1,4 @@
-"""Weights by name: which published file a name means for a model."""
+"""Names of published weights, and the file that a name selects for a model."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,19 +10,22 @@ from kzoo.weights.published import PUBLISHED, PublishedWeights
 
 DATASETS = ("imagenet", "coco", "voc")
 TASKS = ("classify", "detect", "segment")
-USUAL_SIDE = 224  # of an image whose size is left open or is not square
+USUAL_SIDE = 224  # px; assumed for inputs of open size or that are not square
 
 
 def is_name(weights: Any) -> bool:
-    """Whether this names published weights, as "imagenet" and "imagenet:timm" do."""
+    """Return whether this is a name of published weights, such as "imagenet:timm", not a path."""
     return isinstance(weights, str) and weights.partition(":")[0] in DATASETS
 
 
 def list_weights(model: str | None = None, task: str | None = None) -> tuple[PublishedWeights, ...]:
-    """Return the published weight files that kzoo knows, one row per file.
+    """Return the published weight files that kzoo can load, one row per file.
 
-    model: one of `kzoo.list_models()`; None for all. task: "classify", "detect", "segment" or None.
-    Raises ValueError for others.
+    model: one of `kzoo.list_models()`, or None for all.
+    task: "classify", "detect" or "segment", or None for all.
+
+    A row has the file's name for `weights=`, model, alpha, resolution, URL and license. Raises
+    ValueError for other models and tasks.
     """
     if model is not None:
         one_of("model", model, list_models())
@@ -40,12 +43,15 @@ def published(
     include_top: bool = True,
     sides: Sequence[int | None] = (),
 ) -> PublishedWeights:
-    """Return the file that a name means for a backbone or classifier.
+    """Return the file that `weights` selects for a backbone or classifier.
 
-    "imagenet" is keras.applications' file where it has one, else timm's. "imagenet:timm" and the
-    like are the best of a publisher, and the whole name of a row is that row. Of several, the one
-    trained at the resolution nearest to the image's; of keras.applications, at the same or at 224,
-    as it chooses itself. Raises ValueError where there is none.
+    weights: "imagenet" selects keras.applications' file if there is one, else timm's;
+        "imagenet:timm" the best file of that publisher; the full name of a row that row.
+    sides: (height, width) of the input. Among several files the one with the nearest training
+        resolution is selected; of keras.applications' the one with the same resolution or, as
+        there, 224.
+
+    Raises ValueError if there is no such file.
     """
     dataset = weights.partition(":")[0]
     rows = [row for row in PUBLISHED if row.name.partition(":")[0] == dataset]
@@ -71,7 +77,7 @@ def published(
 
 
 def published_head(weights: str, head: str) -> PublishedWeights:
-    """Return the file that a name means for a detector or segmenter: ValueError where none is."""
+    """Return the file of a name for a detector or segmenter; raise ValueError if there is none."""
     rows = [row for row in PUBLISHED if row.head]
     found = [row for row in rows if (row.name, row.head) == (weights, head)]
     if not found:
@@ -81,7 +87,7 @@ def published_head(weights: str, head: str) -> PublishedWeights:
 
 
 def publisher(row: PublishedWeights) -> str:
-    """imagenet:timm-e2400_r224 -> imagenet:timm"""
+    """Return the publisher of a row: imagenet:timm-e2400_r224 -> imagenet:timm."""
     return row.name.partition("-")[0]
 
 
