@@ -11,7 +11,7 @@ from kzoo.quantization import variants as variants_
 from kzoo.quantization.calibration import calibration_remarks
 from kzoo.quantization.graph import Linear
 from kzoo.quantization.quantize import planned
-from kzoo.quantization.simulate import Run, at_once
+from kzoo.quantization.simulate import Run, chunk_size
 from kzoo.quantization.variants import Together, Variant, exact_outputs, outputs
 
 
@@ -142,4 +142,4 @@ def test_variants_are_computed_as_they_are_taken(monkeypatch):
     ],
 )
 def test_fewer_large_images_are_computed_at_a_time(shape, count):
-    assert at_once(24, shape) == count
+    assert chunk_size(24, shape) == count

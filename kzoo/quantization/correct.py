@@ -1,4 +1,4 @@
-"""Weights and biases that take back what int8 does to a layer's inputs, as far as they can."""
+"""Bias correction, and least-squares fitting of weights to their int8 inputs."""
 
 import dataclasses
 import math
@@ -11,35 +11,41 @@ from keras import layers
 from kzoo.quantization.graph import Graph, Linear, Op
 from kzoo.quantization.layers import WEIGHT_LEVELS
 from kzoo.quantization.ranges import Plan, Range, domain, is_float
-from kzoo.quantization.simulate import CHUNK, Run, at_once
+from kzoo.quantization.simulate import CHUNK, Run, chunk_size
 
-LEAST_SHARE = 0.01  # of values that are seen: a channel of fewer is moved by less
-# How strongly weights are held to what they are, in parts of what their inputs vary by. Down to
-# 1e-5 they follow 32 images too closely: a V2's 22.4 dB fell to 19.3.
+LEAST_SHARE = 0.01  # of a channel's values within the readers' domain; with fewer it shifts less
+# Ridge penalties tried, relative to the inputs' variance. Values down to 1e-5 overfit 32 images:
+# V2 fell from 22.4 to 19.3 dB.
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-LEAST_GAIN = 0.995  # of the error on the other half of the images, or weights stay as they are
-LEAST_FITTED = 16  # images
-LEAST_PLACES = 0.25  # on half of the images, of a layer's inputs: fewer tell nothing of its weights
-HELD = 2.9e7  # values of the largest tensor over all images: 36 of a V3-Large at 224 px
+LEAST_GAIN = 0.995  # fitted weights are kept below this ratio of held-out error to that before
+LEAST_FITTED = 16  # images, or no weights are fitted
+LEAST_PLACES = 0.25  # positions on half of the images per input channel, or weights are not fitted
+HELD = 2.9e7  # values of the largest tensor to hold, over all images: 36 of a V3-Large at 224 px
 LEAST_IMAGES, MOST_IMAGES = 32, 128
 
 
 def images_for(graph: Graph) -> int:
-    """Return how many images to correct on: a V3-Small's noise falls by .6 dB from 32 to 96."""
+    """Return the number of images to correct on, as many as memory allows.
+
+    From 32 to 96 images the noise of a V3-Small falls by .6 dB.
+    """
     shapes = [op.shape[1:] for op in graph.ops.values() if None not in op.shape[1:]]
     largest = max((math.prod(n or 1 for n in shape) for shape in shapes), default=1)
     return int(min(max(HELD // largest, LEAST_IMAGES), MOST_IMAGES))
 
 
 def correct(graph: Graph, plan: Plan, images: np.ndarray) -> Graph:
-    """The graph with weights and biases whose outputs on `images` (N, H, W, C) are near float's.
+    """Return the graph with weights and biases corrected for quantization error on `images`.
 
-    Layer after layer, each fed what the corrected ones before it give in int8. The weights of
-    1 x 1 convolutions and dense layers are fitted to these inputs, see `fitted`. Then no channel
-    is shifted on average: rounding shifts an image's flat areas as a whole, which noise of mean
-    zero does not do.
-    Source of the biases: https://arxiv.org/abs/1906.04721, section 4.2, by measurement as in its
-    appendix D.
+    Layer by layer, each with the int8 outputs of the corrected layers before it as input: the
+    weights of 1x1 convolutions and dense layers are fitted, see `fitted`; then the mean error of
+    each output channel is subtracted from its bias. Rounding errors are not zero on average, since
+    the flat areas of an image are all rounded alike.
+
+    images: (N, H, W, C).
+
+    Source of the bias correction: https://arxiv.org/abs/1906.04721, section 4.2, empirical as in
+    its appendix D.
     """
     graph = dataclasses.replace(graph, ops=dict(graph.ops))
     pair = Pair(graph, plan, images)
@@ -60,36 +66,37 @@ def correct(graph: Graph, plan: Plan, images: np.ndarray) -> Graph:
 class Pair:
     """A graph computed in float and in int8 side by side, operation by operation.
 
-    Images go through in chunks; of each only the tensors are kept that are still to be read.
+    Images are processed in chunks; tensors are dropped after their last reader.
     """
 
     def __init__(self, graph: Graph, plan: Plan, images: np.ndarray):
         self.run: Run = Run(graph, plan)
-        some = at_once(CHUNK, images.shape)
+        some = chunk_size(CHUNK, images.shape)
         self.chunks: list[np.ndarray] = [images[i : i + some] for i in range(0, len(images), some)]
         self.exact: list[dict[str, Any]] = [{} for _ in self.chunks]
         self.int8: list[dict[str, Any]] = [{} for _ in self.chunks]
 
     def compute_exact(self, op: Op) -> None:
-        """The outputs of `op` in float."""
+        """Compute the outputs of `op` in float."""
         for images, exact in zip(self.chunks, self.exact, strict=True):
             exact[op.name] = self.run.before_rounding(op, exact, images, False)
             self.run.drop_inputs(op, exact)
 
     def compute(self, op: Op) -> None:
-        """The outputs of `op` in int8, not yet rounded."""
+        """Compute the outputs of `op` from int8 inputs and weights, before rounding."""
         for images, int8 in zip(self.chunks, self.int8, strict=True):
             int8[op.name] = self.run.before_rounding(op, int8, images, True)
             self.run.drop_inputs(op, int8)
 
     def shift(self, op: Op, by: np.ndarray) -> None:
         """Add (C,) to the int8 outputs of `op`."""
-        tensor = keras.ops.convert_to_tensor(by, dtype="float32")  # torch warns of NumPy's sums
+        # PyTorch warns when a NumPy array is added to a tensor.
+        tensor = keras.ops.convert_to_tensor(by, dtype="float32")
         for int8 in self.int8:
             int8[op.name] = int8[op.name] + tensor
 
     def finish(self, op: Op) -> None:
-        """Round the outputs of `op`, and forget what nobody reads any more."""
+        """Round the outputs of `op`; drop them if nothing reads them."""
         for exact, int8 in zip(self.exact, self.int8, strict=True):
             if op.name in int8 and not is_float(op):
                 int8[op.name] = self.run.rounded(op, int8[op.name])
@@ -97,10 +104,10 @@ class Pair:
                 del exact[op.name], int8[op.name]
 
     def excess(self, op: Op) -> np.ndarray:
-        """(C,): by how much int8 is above float on average, where readers see what is wanted.
+        """Return the mean of int8 minus float outputs (C,), over values within the readers' domain.
 
-        A hard-swish sees nothing below -3, where most values of a channel may lie. What rounding
-        does to those, counted in, took the logits of a V3-Small down by a third.
+        A hard-swish ignores values below -3, where most values of a channel may lie. Counting their
+        errors shrank the logits of a V3-Small by a third.
         """
         seen = domain(self.run.graph, op.name)
         sums = [
@@ -128,7 +135,7 @@ def sums_of(found: Any, wanted: Any, seen: Range) -> np.ndarray:
 
 
 def is_fitted(op: Linear) -> bool:
-    """Whether the weights of `op` are one matrix of inputs and outputs, and int8 in the file."""
+    """Return whether `op` is an int8 dense layer or ungrouped 1x1 convolution: one matrix."""
     if is_float(op) or op.depthwise or op.transposed:
         return False
     return op.layer is layers.Dense or (
@@ -137,12 +144,12 @@ def is_fitted(op: Linear) -> bool:
 
 
 def fitted(op: Linear, pair: Pair) -> Linear:
-    """`op` with the weights that bring its int8 outputs nearest to float's.
+    """Return `op` with weights that minimize the error of its outputs for int8 inputs.
 
-    Least squares over all places, with a penalty on the change (ridge regression): the noise of
-    input channels is partly one and the same, what a layer long before did to an image, and the
-    weights can take it from each other. Fitted on one half of the images and judged on the other,
-    which chooses the penalty, or that weights stay as they are.
+    Ridge regression over all positions, with a penalty on the change of the weights: the errors of
+    input channels are correlated, since they come from the same earlier layers, so that weights can
+    cancel part of them. Two-fold cross-validation over the images chooses the penalty; without a
+    gain of `LEAST_GAIN` the weights stay.
     """
     halves = [Sums(op) for _ in range(2)]
     for i, (exact, int8) in enumerate(zip(pair.exact, pair.int8, strict=True)):
@@ -165,7 +172,7 @@ def fitted(op: Linear, pair: Pair) -> Linear:
 
 
 class Sums:
-    """Over places: of inputs x (C,), of what outputs lack r (K,), and of their products."""
+    """Sums over positions of inputs x (C,), output residuals r (K,) and their products."""
 
     def __init__(self, op: Linear):
         self.op = op
@@ -183,7 +190,7 @@ class Sums:
         self.sums = [a + np.asarray(b, np.float64) for a, b in zip(self.sums, some, strict=True)]
 
     def moments(self) -> "Moments":
-        """The same of x and r less their means, which are the biases' affair."""
+        """Return the central moments: the bias accounts for the means of x and r."""
         n, x, r, xx, xr, rr = self.sums
         rest = float(rr - r @ r / n)
         return Moments(int(n), xx - np.outer(x, x) / n, xr - np.outer(x, r) / n, rest)
@@ -191,7 +198,7 @@ class Sums:
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Sums of products of inputs x (C,) with each other and with what outputs lack, r (K,)."""
+    """Centred sums of products of inputs x (C,) with each other and with residuals r (K,)."""
 
     places: int
     inputs: np.ndarray  # (C, C)
@@ -199,13 +206,13 @@ class Moments:
     unexplained: float  # the sum of squares of r
 
     def change(self, strength: float) -> np.ndarray:
-        """(C, K): what to add to the weights, under a penalty of that strength."""
+        """Return the change (C, K) of the weights under a ridge penalty of that strength."""
         size = np.diagonal(self.inputs)
         penalty = strength * (size + size.mean()) + 1e-12
         return np.linalg.solve(self.inputs + np.diag(penalty), self.products)
 
     def error(self, change: np.ndarray, kernel: np.ndarray) -> float:
-        """What is left of `unexplained` with the change, and what rounding such weights adds."""
+        """Return the squared residual after the change, plus the noise of rounding the weights."""
         explained = 2 * self.products - self.inputs @ change
         steps = np.abs(kernel + change).max(axis=0) / WEIGHT_LEVELS
         rounding = np.square(steps).sum() / 12 * np.trace(self.inputs)

@@ -36,7 +36,9 @@ class Distilled(keras.Model):
         self.weight, self.given_loss, self.matched = weight, loss, list(layers)
         teacher.trainable = False
         self.losses_of_outputs = losses_of(teacher, loss)
-        self.seen, self.wanted = (tapped(model, self.matched) for model in (student, teacher))
+        self.seen, self.wanted = (
+            with_layer_outputs(model, self.matched) for model in (student, teacher)
+        )
         self.built = True  # student and teacher are built already
 
     def call(self, x: Any, training: bool | None = None) -> Any:
@@ -45,7 +47,7 @@ class Distilled(keras.Model):
         inner, found = self.seen(x, training=True)
         inner_wanted, wanted = self.wanted(x, training=False)
         between = [
-            missed(ops.cast(y, "float32"), ops.cast(z, "float32"))
+            relative_error(ops.cast(y, "float32"), ops.cast(z, "float32"))
             for y, z in zip(inner_wanted, inner, strict=True)
         ]
         differences = [*between, *self.differences(wanted, found)]
@@ -111,13 +113,13 @@ def losses_of(teacher: keras.Model, loss: Any) -> list[Callable[[Any, Any], Any]
         op = output._keras_history.operation
         function = getattr(op, "activation", None)
         if function is keras.activations.softmax or type(op).__name__ == "Softmax":
-            return missed_odds  # a softmax layer or keras.ops.softmax
-        return missed_logits if function is keras.activations.sigmoid else missed
+            return softmax_logit_error  # a softmax layer or keras.ops.softmax
+        return sigmoid_logit_error if function is keras.activations.sigmoid else relative_error
 
     return [keras.losses.get(loss) if loss else of(x) for x in teacher.outputs]
 
 
-def missed(wanted: Any, found: Any) -> Any:
+def relative_error(wanted: Any, found: Any) -> Any:
     """Return the squared error (N,) over the variance of the teacher's values in the batch."""
     wanted = ops.stop_gradient(wanted)
     # The output of an Add that reads a split hard-swish may be six times the float one.
@@ -126,14 +128,14 @@ def missed(wanted: Any, found: Any) -> Any:
     return by_example(difference) / (ops.var(wanted) + 1e-6)
 
 
-def missed_odds(wanted: Any, found: Any) -> Any:
-    """Return `missed` of the logits, computed from softmax probabilities (N, ..., classes)."""
-    return missed(*map(centred_logits, (wanted, found)))
+def softmax_logit_error(wanted: Any, found: Any) -> Any:
+    """Return `relative_error` of the logits, from softmax probabilities (N, ..., classes)."""
+    return relative_error(*map(centred_logits, (wanted, found)))
 
 
-def missed_logits(wanted: Any, found: Any) -> Any:
-    """Return `missed` of the logits, computed from sigmoid scores."""
-    return missed(*(ops.log(x / (1 - x)) for x in (
+def sigmoid_logit_error(wanted: Any, found: Any) -> Any:
+    """Return `relative_error` of the logits, from sigmoid scores."""
+    return relative_error(*(ops.log(x / (1 - x)) for x in (
         ops.clip(x, 1e-6, 1 - 1e-6) for x in (wanted, found))))  # fmt: skip
 
 
@@ -143,19 +145,19 @@ def centred_logits(probabilities: Any) -> Any:
     return logits - ops.mean(logits, axis=-1, keepdims=True)
 
 
-def tapped(model: keras.Model, names: Collection[str]) -> keras.Model:
+def with_layer_outputs(model: keras.Model, names: Collection[str]) -> keras.Model:
     """Return a model with outputs (list of these layers' outputs, outputs of `model`)."""
     model = functional(model)
     return keras.Model(model.input, ([model.get_layer(n).output for n in names], model.output))
 
 
-def sums_of_both(student: keras.Model, teacher: keras.Model) -> list[str]:
+def shared_additions(student: keras.Model, teacher: keras.Model) -> list[str]:
     """Return the names of Add layers that teacher and student share, with equal shapes."""
-    own = {layer.name: layer.output.shape for layer in student.layers if is_sum(layer)}
-    return [x.name for x in teacher.layers if is_sum(x) and own.get(x.name) == x.output.shape]
+    own = {layer.name: layer.output.shape for layer in student.layers if is_addition(layer)}
+    return [x.name for x in teacher.layers if is_addition(x) and own.get(x.name) == x.output.shape]
 
 
-def is_sum(layer: keras.layers.Layer) -> bool:
+def is_addition(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, layers_.Add)
 
 
@@ -193,5 +195,5 @@ def distill(
             layer.rate = 0.0  # the teacher's outputs are computed without dropout
     if layers is None:
         quantized = any(isinstance(layer, FakeQuant) for layer in student.layers)
-        layers = sums_of_both(student, copy) if quantized else ()
+        layers = shared_additions(student, copy) if quantized else ()
     return Distilled(student, copy, weight=weight, loss=loss, layers=layers)

@@ -1,4 +1,4 @@
-"""From a `Graph` to a `keras.Model`: float, or with a `Plan` fake-quantized."""
+"""`emit`: build a `keras.Model` from a `Graph`, in float or, with a `Plan`, fake-quantized."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ QUANTIZED: dict[type, type] = {
     layers.DepthwiseConv2D: QuantDepthwiseConv2D,
     layers.Dense: QuantDense,
 }
-# Activations that are not Keras' own of that name.
+# Activations that Keras does not have.
 ACTIVATIONS: dict[str, Callable[..., keras.layers.Layer]] = {
     "gate": Gate,
     "unit": lambda name: layers.ReLU(max_value=1.0, name=name),
@@ -56,7 +56,7 @@ def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[st
     images: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
     fake_quants: dict[str, FakeQuant] = {}
-    in_float: set[str] = set()  # computed so in the file
+    in_float: set[str] = set()  # operations that the file computes in float
     run = Rewrite(graph)  # for names that no layer has
     for op in graph.ops.values():
         if isinstance(op, Input):
@@ -68,7 +68,7 @@ def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[st
                 y = layers.Rescaling(op.scale, -op.zero * op.scale, name=name)(y)
         else:
             y = EMIT[type(op)](op, [tensors[name] for name in op.inputs], plan)
-        # An activation that is fused with what is kept in float is float too.
+        # An activation fused into an operation that stays in float is float too.
         if is_float(op) or in_float.intersection(op.inputs) - (
             plan.grids.keys() if plan else set()
         ):

@@ -1,13 +1,12 @@
-"""Channels of an activation brought to one range, where the layer after takes it back for nothing.
+"""Cross-layer equalization: scale the channels of an activation to a common range.
 
-An int8 tensor has one step for all its channels: one channel that reaches 17 leaves two levels to
-one that stays below .2. In front of a depthwise convolution, which has a scale per channel of its
-own, every channel may be multiplied by what brings it to the full range. Through ReLU that passes
-as it is. Through x * relu6(x + 3) it passes by way of x alone, if the gate divides by it again: a
-depthwise 1 x 1 convolution with a bias of 3 takes the place of the sum x + 3. On a V3-Small half
-of all noise in the logits came from the stem's hard-swish; of its int8 classes 94 % were those of
-float, and are 98 to 99 %.
-Source of the idea, for ReLU: https://arxiv.org/abs/1906.04721, section 4.1.
+An int8 activation has one per-tensor scale: if one channel reaches 17, a channel below .2 has two
+levels left. So each channel is multiplied by a factor, in the weights of the layer before, and the
+weights of the layer after are divided by it. Before a depthwise convolution, whose weights have a
+scale for each channel, this costs no precision of weights. ReLU commutes with the factors. In a
+split hard-swish, x * relu6(x + 3), only x is scaled: a 1x1 depthwise convolution with weights
+1 / factor and bias 3 replaces the addition x + 3 of the gate.
+Source, for ReLU: https://arxiv.org/abs/1906.04721, section 4.1.
 """
 
 import dataclasses
@@ -22,30 +21,30 @@ from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op,
 from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
 from kzoo.quantization.ranges import DOMAINS, SCORES, Plan, is_float
 from kzoo.quantization.rules.rewrite import Result, Rewrite, rewrite
-from kzoo.quantization.simulate import OBSERVED, Run, at_once
+from kzoo.quantization.simulate import OBSERVED, Run, chunk_size
 from kzoo.quantization.variants import PAIR, Variant, outputs
 
-LARGEST_FACTOR = 256.0  # a channel of less is as good as dead
-# A gate's convolution costs more than the sum: all nine of a V3-Small make it 15 % slower. It is
-# placed where the site brings at least this share of the noise.
+LARGEST_FACTOR = 256.0  # a channel below 1 / 256 of the largest is negligible
+# The convolution of a gate costs more than its addition: all nine in a V3-Small make it 15 %
+# slower. It is added only at sites that cause at least this share of the noise.
 LEAST_SHARE = 0.05
 COMPARED = 8  # images that noise is measured on
 
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """A linear layer, those that read it, and the gate of a hard-swish between."""
+    """A place to equalize: a linear operation and the linear operations that read it."""
 
-    source: str
-    readers: tuple[str, ...]
-    between: tuple[str, ...]  # all that is multiplied, the source with it
-    gate: str | None = None
-    product: str | None = None
-    shared_scale: bool = False  # of the weights of the readers: one for all channels that they read
+    source: str  # its weights are multiplied by the factors
+    readers: tuple[str, ...]  # their weights are divided by the factors
+    between: tuple[str, ...]  # operations whose outputs are scaled, `source` included
+    gate: str | None = None  # of a split hard-swish between them
+    product: str | None = None  # of that hard-swish
+    shared_scale: bool = False  # whether input channels share the scale of the readers' weights
 
 
 def find_sites(graph: Graph) -> list[Site]:
-    """Where channels can be multiplied, and the linear layers behind take it back."""
+    """Return all sites of a graph where channels can be scaled at no cost but a gate's."""
     users = graph.users()
     linear = [op for op in graph.ops.values() if isinstance(op, Linear)]
     found = [before_depthwise(op, graph, users) for op in linear if op.depthwise]
@@ -54,8 +53,11 @@ def find_sites(graph: Graph) -> list[Site]:
 
 
 def before_depthwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site | None:
-    """No weight is rounded more coarsely: each channel of the reader has a scale of its own."""
-    op, between = source_of(reader.inputs[0], graph, users)
+    """Return the site in front of a depthwise convolution, or None.
+
+    Its weights have a scale per channel, so the factors do not change their rounding.
+    """
+    op, between = scaled_source(reader.inputs[0], graph, users)
     gate = product = None
     if isinstance(op, Join) and op.gain == 6 and users[op.name] == 1:
         product, (source, gate) = op.name, op.inputs
@@ -71,11 +73,13 @@ def before_depthwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site 
 
 
 def before_pointwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site | None:
-    """Weights of one output share a scale, so that channels are made more equal, not equal.
+    """Return the site in front of a 1x1 convolution, or None.
 
-    Squeeze-and-excitation may stand before: its pool reads the same channels.
+    All input channels share the weight scale of an output channel, so that full equalization would
+    round weights more coarsely; see `balanced_factors`. Squeeze-and-excitation may lie before the
+    convolution: its first layer, behind the pooling, then is a reader too.
     """
-    op, between = source_of(reader.inputs[0], graph, users)
+    op, between = scaled_source(reader.inputs[0], graph, users)
     readers: tuple[str, ...] = (reader.name,)
     if isinstance(op, Join) and op.layer is layers.Multiply and op.gain == 1:
         inside = [
@@ -89,10 +93,10 @@ def before_pointwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site 
         readers = (reader.name, reduce)
         joined = graph.ops[name]
         between += [pool, name]
-        op, more = (
-            source_of(name, graph, users, shared=True) if passes(joined, graph) else (joined, [])
-        )
-        between += more
+        op = joined
+        if commutes_with_factors(joined, graph):
+            op, more = scaled_source(name, graph, users, shared=True)
+            between += more
         alone = users[op.name] == 1 or op is joined
     else:
         alone = users[op.name] == 1
@@ -102,20 +106,25 @@ def before_pointwise(reader: Linear, graph: Graph, users: Counter[str]) -> Site 
 
 
 def squeeze(name: str, product: Join, graph: Graph, users: Counter[str]) -> tuple[str, str] | None:
-    """(The pool of `name`, the linear layer that alone reads that), of squeeze-and-excitation."""
+    """Return (pooling of `name`, its only reader) of squeeze-and-excitation; else None."""
     pool = next(op for op in graph.ops.values() if name in op.inputs and op is not product)
-    if not (isinstance(pool, Plain) and passes(pool, graph)) or users[pool.name] != 1:
+    if (
+        not (isinstance(pool, Plain) and commutes_with_factors(pool, graph))
+        or users[pool.name] != 1
+    ):
         return None
     reader = next(op for op in graph.ops.values() if pool.name in op.inputs)
     return (pool.name, reader.name) if isinstance(reader, Linear) else None
 
 
-def source_of(
+def scaled_source(
     name: str, graph: Graph, users: Counter[str], *, shared: bool = False
 ) -> tuple[Op, list[str]]:
-    """(The operation that `name` comes from by such as let factors pass, all on the way)."""
+    """Return (the source of `name` through operations that commute with factors, names passed)."""
     op, between = graph.ops[name], [name]
-    while passes(op, graph) and (users[op.name] == 1 or (shared and op.name == name)):
+    while commutes_with_factors(op, graph) and (
+        users[op.name] == 1 or (shared and op.name == name)
+    ):
         op = graph.ops[op.inputs[0]]
         between.append(op.name)
     return op, between
@@ -127,23 +136,25 @@ def is_pointwise(op: Linear) -> bool:
     return not op.depthwise and bool(np.all(np.asarray(op.config["kernel_size"]) == 1))
 
 
-def passes(op: Op, graph: Graph) -> bool:
-    """Whether f(a * x) = a * f(x) for a > 0, one for each channel."""
+def commutes_with_factors(op: Op, graph: Graph) -> bool:
+    """Return whether f(a * x) = a * f(x) for positive factors a per channel."""
     if isinstance(op, Plain):
         return op.keeps_channels(graph.ops[op.inputs[0]])
     return isinstance(op, Activation) and op.function == "relu"
 
 
 def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool = False) -> Graph:
-    """The graph with a factor for each channel at every site that is worth it.
+    """Return the graph with its channels equalized.
 
-    `plan` is that of the graph as it is; on `images` (N, H, W, C) ranges and noise are measured. A
-    layer that is kept in float takes its part: what stands between it and the next is int8 all the
-    same. `everywhere`: at all sites.
+    plan: of the graph before equalization.
+    images: (N, H, W, C), to measure the channels' ranges and the noise of each site.
+    everywhere: equalize all sites, not only those of `noisy_or_free`.
+
+    Layers kept in float are scaled too, since the activation after them is int8.
     """
     sites = [s for s in find_sites(graph) if plan.fake_quants.intersection(s.between)]
     if not everywhere:
-        sites = worthwhile(sites, graph, plan, images)
+        sites = noisy_or_free(sites, graph, plan, images)
     if not sites:
         return graph
     factors: dict[str, np.ndarray] = {}
@@ -154,7 +165,7 @@ def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool =
         if site.shared_scale:
             passed = [graph.ops[name] for name in site.between if name != site.source]
             positive = any(isinstance(op, Activation) for op in passed)
-            # From zero on, which is a level: a channel that hardly moves is as far off as it is.
+            # Ranges include zero, which must be a level: the size counts from there.
             size = np.maximum(channels.high, 0)
             size = size if positive else size - np.minimum(channels.low, 0)
             factors[site.source] = balanced_factors(size, channels.variance, reader.kernel[0, 0])
@@ -182,7 +193,7 @@ def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool =
                 op = op.fed_with(1 / undone[op.name])
             if op.name in factors:
                 op = op.scaled(factors[op.name])
-        if isinstance(op, Activation) and op.name in factors:  # in float: a product of its own
+        if isinstance(op, Activation) and op.name in factors:  # kept in float: multiply its output
             inner = dataclasses.replace(op, name=run.unused(f"{op.name}_float"))
             factor = factors[op.name]
             product = Affine(op.name, (inner.name,), factor, 0.0, shape=op.shape, keep_float=True)
@@ -192,8 +203,8 @@ def equalize(graph: Graph, plan: Plan, images: np.ndarray, *, everywhere: bool =
     return rewrite(graph, rule)
 
 
-def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) -> list[Site]:
-    """Those without a gate, which cost nothing, and those that bring much of the noise."""
+def noisy_or_free(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) -> list[Site]:
+    """Return the sites without a gate, which cost nothing, and gated ones that cause much noise."""
     gated = [site for site in sites if site.gate]
     if not gated:
         return sites
@@ -202,21 +213,22 @@ def worthwhile(sites: list[Site], graph: Graph, plan: Plan, images: np.ndarray) 
     chosen = [names] + [[n for n in (s.source, s.gate, s.product) if n] for s in gated]
     variants = [Variant(which, int8_weights=True) for which in chosen]
     noise = np.zeros(len(chosen))
-    pair = at_once(PAIR, some.shape)
+    pair = chunk_size(PAIR, some.shape)
     for i in range(0, len(some), pair):
         chunk = some[i : i + pair]
         exact = run(chunk)
         noise += [difference(graph, found, exact) for found in outputs(run, variants, chunk, exact)]
-        del exact  # or it is there until the next one is
+        del exact  # frees memory before the next chunk
     least = LEAST_SHARE * noise[0]
     loud = {site for site, level in zip(gated, noise[1:], strict=True) if level > least}
     return [site for site in sites if not site.gate or site in loud]
 
 
 def difference(graph: Graph, rounded: dict[str, Any], exact: dict[str, Any]) -> float:
-    """Squared difference over all outputs, each against what it holds; of scores their logits.
+    """Return the relative squared error of the outputs, summed over outputs.
 
-    Where the model has a measure of its own, a detector, by that.
+    For scores the logits are compared. A model with a `differences` method, such as a detector,
+    measures it itself.
     """
     if graph.differences:
         wanted, found = (
@@ -237,7 +249,7 @@ def difference(graph: Graph, rounded: dict[str, Any], exact: dict[str, Any]) -> 
 
 @dataclasses.dataclass
 class Channels:
-    """The least and largest value of each channel (C,), and the variance."""
+    """Minimum, maximum and variance of each channel, (C,) each."""
 
     low: np.ndarray
     high: np.ndarray
@@ -245,10 +257,10 @@ class Channels:
 
 
 def channels_of(graph: Graph, sites: list[Site], images: np.ndarray) -> list[Channels]:
-    """What the source of each site gives on images (N, H, W, C)."""
+    """Return the statistics of each site's source on images (N, H, W, C)."""
     run, sources = Run(graph), [site.source for site in sites]
     found: dict[str, list[np.ndarray]] = {name: [] for name in sources}
-    some = at_once(OBSERVED, images.shape)
+    some = chunk_size(OBSERVED, images.shape)
     for i in range(0, len(images), some):
         for op, value in run.walk(images[i : i + some], wanted=sources):
             if op.name in found:
@@ -267,12 +279,15 @@ def channels_of(graph: Graph, sites: list[Site], images: np.ndarray) -> list[Cha
 
 
 def balanced_factors(size: np.ndarray, variance: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """(C,): powers of what makes channels equal, by the noise behind a kernel (C, outputs).
+    """Return the factors (C,) for a reader whose input channels share its weight scales.
 
-    `size` (C,) is how far each channel reaches, `variance` (C,) that of its values. Activations
-    have one step for all channels, and so have the weights of each output, which the
-    factors are taken out of.
-    Source of the idea: https://arxiv.org/abs/2211.10438 (SmoothQuant), with a power of one half.
+    Equalizing factors to the power p in [0, 1] that minimizes the expected quantization noise at
+    the reader's output: larger p rounds activations less and weights more coarsely.
+
+    size: (C,), the width of each channel's range; variance: (C,), of its values.
+    kernel: (C, outputs), the reader's weights.
+
+    Source: https://arxiv.org/abs/2211.10438 (SmoothQuant), where p is one half.
     """
     found = []
     for power in np.linspace(0, 1, 9):
@@ -286,11 +301,12 @@ def balanced_factors(size: np.ndarray, variance: np.ndarray, kernel: np.ndarray)
 
 
 def relu_factors(high: np.ndarray) -> np.ndarray:
-    """(C,): what brings the largest value of each channel to that of all."""
+    """Return the factors (C,) that scale each channel's maximum to the largest of all."""
     return factors_to(high.max(), high)
 
 
 def factors_to(reach: float, size: np.ndarray) -> np.ndarray:
+    """Return reach / size (C,), at most `LARGEST_FACTOR`."""
     alive = size > reach / LARGEST_FACTOR
     return np.where(alive, reach / np.where(alive, size, 1), LARGEST_FACTOR).astype(np.float32)
 
@@ -298,10 +314,10 @@ def factors_to(reach: float, size: np.ndarray) -> np.ndarray:
 def swish_factors(
     low: np.ndarray, high: np.ndarray, energy: np.ndarray
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """(factors (C,), the range that they bring all channels into).
+    """Return (factors (C,), the common range) for the input of a split hard-swish.
 
-    What is below -3 counts for nothing. How far the range reaches down, against up, is what makes
-    the noise least behind a reader whose kernels have that `energy` (C,).
+    Values below -3 do not matter, since hard-swish is 0 there. The lower end of the range is chosen
+    to minimize the noise behind a depthwise reader whose kernels have squared sums `energy` (C,).
     """
     low, high = np.maximum(low, DOMAINS["gate"][0]), np.maximum(high, 0)
     top = high.max()

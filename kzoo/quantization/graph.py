@@ -1,6 +1,6 @@
-"""A functional Keras model as a short list of plain operations: what `quantize` rewrites.
+"""The intermediate representation of `quantize`: a functional Keras model as a list of operations.
 
-Every array in a `Graph` is a copy, so whatever is done to the graph leaves the model as it was.
+Every array in a `Graph` is a copy, so that changes to the graph leave the model unchanged.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ def unused(name: str, taken: Container[str]) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Op:
-    """One operation with one output, known by its `name`; `inputs` are names of operations too."""
+    """One operation with one output. `inputs` are names of the operations that it reads."""
 
     name: str
     inputs: tuple[str, ...]
     keep_float: bool = dataclasses.field(default=False, kw_only=True)
     shape: tuple[int | None, ...] = dataclasses.field(default=(), kw_only=True)  # of the output
-    # Beyond which nobody who reads the output can tell the difference, where that is known.
+    # Range outside of which the output's value does not matter to its readers, if known.
     bounds: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
 
 
@@ -37,15 +37,15 @@ class Input(Op):
     """An input of the model."""
 
     tensor: Any  # a KerasTensor: name, shape and dtype
-    scale: float = 1.0  # what the first convolution wants of a pixel p: (p - zero) * scale
-    zero: int | None = None  # None where the input is no image of bytes
+    scale: float = 1.0  # a pixel p represents (p - zero) * scale
+    zero: int | None = None  # zero point; None if the input has absorbed no pixel scaling
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Linear(Op):
-    """A convolution or dense layer: with a bias, without an activation.
+    """A convolution or dense layer with a bias and without an activation.
 
-    kernel: as Keras has it, but of a transposed convolution (H, W, in, out), like one of Conv2D.
+    kernel: in Keras' layout; (H, W, in, out) for transposed convolutions too.
     """
 
     layer: type[keras.layers.Layer]
@@ -54,15 +54,15 @@ class Linear(Op):
     bias: np.ndarray
 
     def scaled(self, factor: Any) -> "Linear":
-        """With its outputs multiplied by `factor`: a number, or one per output channel."""
+        """Return the operation with outputs multiplied by `factor`, a number or one per channel."""
         kernel = self.kernel * self.per_output(factor)
         return dataclasses.replace(self, kernel=kernel, bias=self.bias * factor)
 
     def fed_with(self, scale: Any, offset: Any = 0.0) -> "Linear":
-        """The layer that does with x what this one does with `x * scale + offset`.
+        """Return the operation that computes of x what this one computes of `x * scale + offset`.
 
-        Each is a number or one per input channel. Right where no padding is: the padding of this
-        layer stands for x = 0, not for `offset`.
+        Both are numbers or one per input channel. Exact only without padding: padding then stands
+        for x = 0, that is for `offset` in the original.
         """
         per_input = np.reshape(scale, (-1, 1)) if np.ndim(scale) else scale
         shift = self.kernel * (np.reshape(offset, (-1, 1)) if np.ndim(offset) else offset)
@@ -71,7 +71,7 @@ class Linear(Op):
         return dataclasses.replace(self, kernel=self.kernel * per_input, bias=bias)
 
     def per_output(self, values: Any) -> Any:
-        """One value per output channel, in the shape that multiplies the kernel."""
+        """Return values per output channel in a shape that broadcasts with the kernel."""
         if self.depthwise and np.ndim(values):
             return np.reshape(values, self.kernel.shape[-2:])  # (C, depth multiplier)
         return values
@@ -86,12 +86,12 @@ class Linear(Op):
 
     @property
     def keras_kernel(self) -> np.ndarray:
-        """The kernel in the layer's own order."""
+        """The kernel in the layout of the Keras layer."""
         return self.kernel.swapaxes(2, 3) if self.transposed else self.kernel
 
     @property
     def largest(self) -> np.ndarray:
-        """The largest absolute weight of each output channel."""
+        """The largest absolute weight of each output channel (C,)."""
         kernel = np.abs(self.kernel)
         flat = kernel.reshape(-1, len(self.bias)) if self.depthwise else kernel
         return flat.reshape(-1, len(self.bias)).max(axis=0)
@@ -114,9 +114,9 @@ class Activation(Op):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Join(Op):
-    """Several inputs to one output: `layer` is Add, Multiply or Concatenate.
+    """An operation of several inputs: `layer` is Add, Multiply, Subtract or Concatenate.
 
-    `gain`: the output is so many times what the float model has there (6 for x * relu6(x + 3)).
+    gain: the output divided by that of the float model (6 for x * relu6(x + 3)).
     """
 
     layer: type[keras.layers.Layer]
@@ -126,10 +126,10 @@ class Join(Op):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plain(Op):
-    """A layer without weights through which a factor passes: f(a * x) = a * f(x) for a > 0.
+    """A layer without weights with f(a * x) = a * f(x) for a > 0, such as pooling.
 
-    `grid` tells where the output's values lie. "exact": on the input's int8 levels, by themselves.
-    "same": TFLite rounds them to the input's levels. "own": they have a range of their own.
+    grid: the int8 levels of the output. "exact": it is on the input's levels without rounding.
+        "same": TFLite rounds it to the input's levels. "own": it has a range of its own.
     """
 
     layer: keras.layers.Layer
@@ -159,12 +159,12 @@ class Graph:
     """Operations by name, each after its inputs."""
 
     ops: dict[str, Op]
-    inputs: Any  # names, in the model's own structure
+    inputs: Any  # names, in the nested structure of the model's inputs
     outputs: Any
-    # (outputs wanted, found) -> (N,) of each output: the model's own measure, where it has one
+    # The model's `differences` method, if any: (wanted, found) -> error (N,) of each output
     differences: Callable[[Any, Any], list[Any]] | None = None
 
     def users(self) -> Counter[str]:
-        """How often each operation's output is read; being an output of the model counts."""
+        """Return the number of readers of each operation; a model output counts as one."""
         read = Counter(name for op in self.ops.values() for name in op.inputs)
         return read + Counter(keras.tree.flatten(self.outputs))

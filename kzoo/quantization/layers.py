@@ -1,12 +1,13 @@
-"""Layers that compute in float what int8 kernels compute, on TensorFlow, JAX and PyTorch.
+"""Fake-quantized layers, which simulate TFLite's int8 kernels in float on every Keras backend.
 
 The numbers follow TFLite's int8 specification
 (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec): weights
 symmetric, -127 to 127, one scale per output channel; activations -128 to 127 with a zero point, one
 scale per tensor; biases int32, in steps of input scale times weight scale.
 
-keras.quantizers.fake_quant_with_min_max_vars stays inside `call`: on a symbolic tensor it loses its
-settings. The TFLite converter recognises the TensorFlow operation behind it and takes its range.
+keras.quantizers.fake_quant_with_min_max_vars must be called inside `call`: on a symbolic tensor it
+loses its settings. The TFLite converter recognises the TensorFlow operation that it emits and
+takes its range.
 """
 
 from typing import Any
@@ -20,17 +21,20 @@ from kzoo.depthwise import depthwise_conv
 register = keras.saving.register_keras_serializable(package="kzoo")
 fake_quant = keras.quantizers.fake_quant_with_min_max_vars
 
-LEVELS = 255  # steps between the smallest and the largest value of an int8 tensor
-WEIGHT_LEVELS = 127  # steps on each side of zero
+LEVELS = 255  # steps between the smallest and the largest value of an int8 activation
+WEIGHT_LEVELS = 127  # steps on each side of zero of int8 weights
 
 
 @register
 class FakeQuant(keras.layers.Layer):
     """Rounds a tensor to the 256 levels between `low` and `high`, one of which is zero.
 
-    Ranges are weights, so that they are saved with the model. They stay as they are in training
-    unless the layer is made trainable. `after_float`: what it rounds is computed in float, by a
-    layer that `quantize` was told to keep so, and is to be in the file.
+    The range consists of weights, so that it is saved with the model. It is constant in training
+    unless the layer is made trainable.
+
+    low, high: the initial range, low <= 0 <= high, not both 0; else ValueError.
+    after_float: whether the tensor is computed by a layer that `quantize` keeps in float, in the
+        file too.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class FakeQuant(keras.layers.Layer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         if not training or self.trainable or keras.backend.backend() == "tensorflow":
             return fake_quant(x, self.low, self.high)
-        # Elsewhere that is a dozen operations, most of them for gradients of the range.
+        # On JAX and PyTorch fake_quant is a dozen operations, most for the range's gradients.
         step = (self.high - self.low) / LEVELS
         low = -ops.round(-self.low / step) * step  # zero is a level
         return straight_through(ops.clip(x, low, low + LEVELS * step), step)
@@ -72,7 +76,7 @@ MACS[FakeQuant] = elementwise
 
 @register
 class Gate(keras.layers.Layer):
-    """relu6(x + 3): six times the hard sigmoid."""
+    """The gate of a split hard-swish: relu6(x + 3), six times the hard sigmoid."""
 
     def call(self, x: Any) -> Any:
         return ops.relu6(x + 3.0)
@@ -82,10 +86,11 @@ class Gate(keras.layers.Layer):
 
 
 class Quantized:
-    """What the linear layers share: fake-quantized weights and bias.
+    """Mixin of the quantized linear layers: fake-quantized weights and bias.
 
-    `input_scale` is the step of the int8 input. `limits` holds, per output channel, the least and
-    the largest range of weights that XNNPACK and int32 biases can do with (see `ranges.limits`).
+    Two further weights are not trainable: `input_scale`, the scale of the int8 input, and `limits`
+    (2, C), the least and the largest max |weight| of each output channel within the limits of
+    XNNPACK and int32 biases (see `ranges.limits`).
     """
 
     def build(self, input_shape: Any) -> None:
@@ -101,23 +106,25 @@ class Quantized:
         )
 
     def save_own_variables(self, store: Any) -> None:
-        # Not what Conv2D and Dense do: they name the variables they know of.
+        # Conv2D and Dense would save only the variables they know.
         keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
         keras.layers.Layer.load_own_variables(self, store)
 
-    recognized = True  # whether the converter takes weights from a fake-quant, see `rounded`
+    recognized = True  # whether TensorFlow's converter can convert a fake-quant of the weights
 
     def rounded(self, kernel: Any, training: bool | None) -> tuple[Any, Any]:
-        """Kernel, given with the output channels last, and bias as the int8 file holds them.
+        """Return (kernel, bias) rounded as in the int8 file.
 
-        In training the kernel is the same by cheaper operations, which the converter would not
-        recognise, and the bias is left as it is: its steps are far below what the output shows.
+        `kernel` has its output channels on the last axis. In training the kernel is rounded by
+        cheaper operations, which the converter does not recognise, and the bias is not rounded:
+        its int32 steps are negligible.
         """
         bias = self.bias  # type: ignore[attr-defined]
         span = ops.max(ops.abs(ops.stop_gradient(kernel)), axis=tuple(range(len(kernel.shape) - 1)))
-        # A hair more than the largest weight, or rounding puts that outside: without a gradient.
+        # Slightly above the largest weight: rounding errors must not clip it, which would set its
+        # gradient to zero.
         span = ops.clip(span * (1 + 2**-20), self.limits[0], self.limits[1])
         step = span / WEIGHT_LEVELS
         if training or not self.recognized:
@@ -128,7 +135,7 @@ class Quantized:
 
 
 def straight_through(x: Any, step: Any) -> Any:
-    """`x` in whole steps, with the gradient of `x`."""
+    """Return `x` rounded to multiples of `step`, with the gradient of `x` (straight-through)."""
     return x + ops.stop_gradient(ops.round(x / step) * step - x)
 
 
@@ -146,7 +153,7 @@ class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
     """DepthwiseConv2D with int8 weights."""
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        # One scale per channel of the output: for that, JAX and PyTorch want them on the last axis.
+        # Per-channel fake_quant needs the output channels on the last axis on JAX and PyTorch.
         height, width, channels, multiplier = self.kernel.shape
         flat = ops.reshape(self.kernel, (height, width, 1, channels * multiplier))
         flat, bias = self.rounded(flat, training)
@@ -158,9 +165,9 @@ class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
 class QuantConv2DTranspose(Quantized, keras.layers.Conv2DTranspose):
     """Conv2DTranspose with int8 weights.
 
-    TensorFlow's converter (2.21) cannot transpose a fake-quant with a scale per channel. Weights
-    that lie on the levels already it makes int8 by itself, with the same scales: the largest of
-    each channel is 127 steps.
+    TensorFlow's converter (2.21) cannot transpose a fake-quant with a scale per channel. So the
+    weights are rounded without one; the converter then quantizes them itself, to the same scales,
+    since the largest weight of each channel is 127 steps.
     """
 
     recognized = False

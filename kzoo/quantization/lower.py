@@ -1,9 +1,9 @@
-"""The float rewrites before quantization: what is left computes the same and has a good int8 form.
+"""Graph rewrites before quantization, which replace what has no good int8 form by equivalents.
 
-Batch normalization goes into the convolution before it, the scaling of pixels into the input's
-int8 levels, hard sigmoids into the clipping of a tensor that holds [0, 1], and hard-swish becomes
-x * relu6(x + 3): six times too large, which the next linear layer takes back. TFLite's int8
-HARD_SWISH runs outside XNNPACK: V3-Large takes 6.8 ms with it, 1.7 ms without.
+Batch normalization is folded into the convolution before it, pixel scaling into the scale and zero
+point of the input, a hard sigmoid becomes a scale and offset whose int8 range [0, 1] clips it, and
+hard-swish becomes x * relu6(x + 3), which is six times too large: the next linear layer divides by
+6. TFLite's int8 HARD_SWISH runs outside XNNPACK: V3-Large takes 6.8 ms with it, 1.7 ms without.
 """
 
 import dataclasses
@@ -14,25 +14,28 @@ from keras import layers
 
 from kzoo.quantization.graph import Activation, Affine, Graph, Input, Join, Linear, Op, Plain
 from kzoo.quantization.rules.rewrite import Result, Rewrite, Rule, rewrite
-from kzoo.quantization.rules.scale_folding import carry_gains
+from kzoo.quantization.rules.scale_folding import propagate_gains
 
 
 def lower(graph: Graph, *, hard_swish: str, bytes_in: bool) -> Graph:
-    """All rewrites in their order. `bytes_in`: inputs that are rescaled hold bytes, 0 to 255."""
-    rules: list[Rule] = [join_equal, spell_hard_sigmoid, spell_hard_swish, open_gates]
-    rules += [HARD_SWISH[hard_swish], split_silu, fold_back]
+    """Return the graph after all rewrites.
+
+    hard_swish: "split" or "op", see `quantize`. bytes_in: whether inputs are pixels in [0, 255],
+    so that the input may absorb their rescaling.
+    """
+    rules: list[Rule] = [merge_equal_activations, recognize_hard_sigmoid, recognize_hard_swish]
+    rules += [lower_hard_sigmoid, HARD_SWISH[hard_swish], split_silu, fold_into_previous]
     if bytes_in:
         rules += [absorb_input]
     for rule in rules:
         graph = rewrite(graph, rule)
-    return as_depthwise(carry_gains(fold_forward(graph)))
+    return as_depthwise(propagate_gains(fold_into_next(graph)))
 
 
-def join_equal(op: Op, run: Rewrite) -> Result:
-    """Activations of the same tensor, as NASNet has them, become one.
+def merge_equal_activations(op: Op, run: Rewrite) -> Result:
+    """Merge equal activations of the same tensor, as in NASNet.
 
-    TensorFlow's converter joins them too. Where each had a range of its own, it then leaves their
-    operator in float.
+    TensorFlow's converter merges them too, and leaves the operator in float if their ranges differ.
     """
     if isinstance(op, Activation):
         for other in run.done.values():
@@ -45,11 +48,11 @@ def join_equal(op: Op, run: Rewrite) -> Result:
     return (op,)
 
 
-# Spelling: other ways to write a hard sigmoid or a hard-swish.
+# Patterns that are a hard sigmoid or a hard-swish.
 
 
-def spell_hard_sigmoid(op: Op, run: Rewrite) -> Result:
-    """relu6(x + 3) * (1 / 6), as keras.applications has it."""
+def recognize_hard_sigmoid(op: Op, run: Rewrite) -> Result:
+    """Replace relu6(x + 3) * (1 / 6), as in keras.applications, by a hard sigmoid."""
     if isinstance(op, Affine) and is_shift(op, 1 / 6, 0):
         relu = run.sole(op.inputs[0], Activation)
         plus = relu and relu.function == "relu6" and run.sole(relu.inputs[0], Affine)
@@ -64,11 +67,12 @@ def spell_hard_sigmoid(op: Op, run: Rewrite) -> Result:
 
 
 def is_shift(op: Affine, scale: float, offset: float) -> bool:
+    """Return whether `op` computes x * scale + offset."""
     return bool(np.allclose(op.scale, scale) and np.allclose(op.offset, offset))
 
 
-def spell_hard_swish(op: Op, run: Rewrite) -> Result:
-    """x * hard_sigmoid(x)."""
+def recognize_hard_swish(op: Op, run: Rewrite) -> Result:
+    """Replace x * hard_sigmoid(x) by hard_swish(x)."""
     if isinstance(op, Join) and op.layer is layers.Multiply:
         for x, gate_name in (op.inputs, op.inputs[::-1]):
             gate = run.sole(gate_name, Activation)
@@ -83,11 +87,11 @@ def spell_hard_swish(op: Op, run: Rewrite) -> Result:
     return (op,)
 
 
-# Activations in their int8 form.
+# Lowering of activations to their int8 form.
 
 
-def open_gates(op: Op, run: Rewrite) -> Result:
-    """hard_sigmoid(x) = clip((x + 3) / 6, 0, 1); an int8 tensor over [0, 1] clips for nothing."""
+def lower_hard_sigmoid(op: Op, run: Rewrite) -> Result:
+    """Lower hard_sigmoid(x) = clip((x + 3) / 6, 0, 1); the output's int8 range [0, 1] clips."""
     if isinstance(op, Activation) and op.function == "hard_sigmoid" and not op.keep_float:
         name = run.unused(f"{op.name}_affine")
         affine = Affine(name, op.inputs, np.float32(1 / 6), np.float32(1 / 2), shape=op.shape)
@@ -96,7 +100,7 @@ def open_gates(op: Op, run: Rewrite) -> Result:
 
 
 def split_hard_swish(op: Op, run: Rewrite) -> Result:
-    """x * relu6(x + 3), which is 6 * hard_swish(x)."""
+    """Lower hard_swish(x) to x * relu6(x + 3), which is 6 times as large."""
     if isinstance(op, Activation) and op.function == "hard_swish" and not op.keep_float:
         gate = Activation(run.unused(f"{op.name}_gate"), op.inputs, "gate", shape=op.shape)
         return gate, Join(
@@ -105,27 +109,28 @@ def split_hard_swish(op: Op, run: Rewrite) -> Result:
     return (op,)
 
 
-def leave(op: Op, run: Rewrite) -> Result:
+def keep_one_operation(op: Op, run: Rewrite) -> Result:
+    """Leave the operation as it is."""
     return (op,)
 
 
-HARD_SWISH: dict[str, Rule] = {"split": split_hard_swish, "op": leave}
+HARD_SWISH: dict[str, Rule] = {"split": split_hard_swish, "op": keep_one_operation}
 
 
 def split_silu(op: Op, run: Rewrite) -> Result:
-    """x * sigmoid(x): TFLite has no int8 operation for the whole."""
+    """Lower silu(x) to x * sigmoid(x): TFLite has no int8 operator for it."""
     if isinstance(op, Activation) and op.function == "silu" and not op.keep_float:
         gate = Activation(run.unused(f"{op.name}_gate"), op.inputs, "sigmoid", shape=op.shape)
         return gate, Join(op.name, (*op.inputs, gate.name), layers.Multiply, {}, shape=op.shape)
     return (op,)
 
 
-# Affine operations: into the linear layer before, the input, the linear layer after, or a layer of
-# their own.
+# Folding of affine operations: into the linear operation before, the input, the linear operation
+# after, or a depthwise convolution of their own.
 
 
-def fold_back(op: Op, run: Rewrite) -> Result:
-    """Into the linear layer or the affine operation before."""
+def fold_into_previous(op: Op, run: Rewrite) -> Result:
+    """Fold an affine operation into the linear or affine operation before it."""
     if isinstance(op, Affine):
         before = run.sole(op.inputs[0], Linear)
         if before:
@@ -144,15 +149,15 @@ def fold_back(op: Op, run: Rewrite) -> Result:
 
 
 def absorb_input(op: Op, run: Rewrite) -> Result:
-    """The scaling of pixels, so that the file reads the camera's bytes as they come.
+    """Fold the pixel scaling into the input's scale and zero point, and the rest into `op`.
 
-    The convolution wants x = p * scale + offset of a pixel p. The int8 input holds
-    (p - zero) * scale with a whole number `zero` and one scale for all channels; what is left, per
-    channel and half a pixel of Rescaling(1 / 127.5, -1), goes into the convolution. Its zero
-    padding stands for the pixel `zero`, then, in place of -offset / scale: 128 and not 127.5.
-    So outputs whose window reaches over the edge change, by at most the sum over padded weights of
-    |weight| * |scale * zero + offset|: half a pixel of Rescaling(1 / 127.5, -1), 10 to 12 levels
-    of one whose channels have means of their own, as PyTorch's. All others are exact.
+    The convolution's input is x = p * scale + offset for a pixel p. The int8 input represents
+    (p - zero) * scale with an integer `zero` and one scale for all channels; the remaining
+    per-channel scale and offset (half a pixel for Rescaling(1 / 127.5, -1)) go into the
+    convolution. Its zero padding then stands for the pixel `zero`, not -offset / scale: 128 instead
+    of 127.5. So outputs whose window includes padding change, by at most the sum over padded
+    weights of |weight| * |scale * zero + offset|: half a pixel for Rescaling(1 / 127.5, -1), 10 to
+    12 pixel levels for per-channel means as in PyTorch. All other outputs are exact.
     """
     if not isinstance(op, Linear) or op.transposed:
         return (op,)
@@ -172,7 +177,7 @@ def absorb_input(op: Op, run: Rewrite) -> Result:
         or np.mean(zeros) > 255.5
     ):
         return (op,)
-    # Up where it is halfway, as float32 has it: 127.49999 is 128.
+    # Round half up, with a tolerance for float32: 127.49999 gives 128.
     scale, zero = float(np.mean(affine.scale)), min(int(np.mean(zeros) + 0.5 + 1e-3), 255)
     run.done[image.name] = dataclasses.replace(image, scale=scale, zero=zero)
     # x = r * (scale_c / scale) + (offset_c + scale_c * zero), where r = (p - zero) * scale.
@@ -185,14 +190,14 @@ def absorb_input(op: Op, run: Rewrite) -> Result:
 
 
 def shifts_pass(op: Plain, before: Op) -> bool:
-    """Whether f(a * x + b) = a * f(x) + b for a > 0, each one per channel, but where f pads."""
+    """Return whether f(a * x + b) = a * f(x) + b for a > 0 and b per channel, padding aside."""
     return not isinstance(op.layer, layers.LeakyReLU | layers.PReLU) and op.keeps_channels(before)
 
 
-def fold_forward(graph: Graph) -> Graph:
-    """Into the linear layers after, where these pad nothing; past a dropout too.
+def fold_into_next(graph: Graph) -> Graph:
+    """Return the graph with affine operations folded into the unpadded linear ones after them.
 
-    What a dropout drops is then 0 before the scale and the offset, not after them.
+    Also through a dropout, whose zeros are then those before scale and offset, not after them.
     """
     readers: dict[str, list[Op]] = {name: [] for name in graph.ops}
     for op in graph.ops.values():
@@ -201,10 +206,10 @@ def fold_forward(graph: Graph) -> Graph:
     outputs = set(keras.tree.flatten(graph.outputs))
 
     def takes(op: Op) -> bool:
-        """Whether what `op` reads may lack an affine operation that is taken in behind."""
+        """Return whether `op`, or all that reads it, can absorb an affine operation before it."""
         if is_dropout(op) and op.name not in outputs:
             return bool(readers[op.name]) and all(map(takes, readers[op.name]))
-        return isinstance(op, Linear) and pads_nothing(op)
+        return isinstance(op, Linear) and has_no_padding(op)
 
     taken = {
         op.name: op for op in graph.ops.values()
@@ -229,15 +234,19 @@ def is_dropout(op: Op | None) -> bool:
     return isinstance(op, Plain) and isinstance(op.layer, layers.Dropout | layers.SpatialDropout2D)
 
 
-def pads_nothing(op: Linear) -> bool:
+def has_no_padding(op: Linear) -> bool:
+    """Return whether every output of `op` reads the whole kernel, so that an offset folds in."""
     small = op.layer is layers.Dense or np.all(np.asarray(op.config["kernel_size"]) == 1)
-    if op.config.get("groups", 1) > 1 or op.transposed:  # whose borders see less of the kernel
+    if op.config.get("groups", 1) > 1 or op.transposed:  # transposed: borders read part of it
         return False
     return bool(small or op.config.get("padding") == "valid")
 
 
 def as_depthwise(graph: Graph) -> Graph:
-    """Turn affine operations that could not be folded into depthwise convolutions; factors stay."""
+    """Return the graph with affine operations left over as 1x1 depthwise convolutions.
+
+    Multiplications by one number stay. Raises ValueError for tensors that are not (N, H, W, C).
+    """
 
     def rule(op: Op, run: Rewrite) -> Result:
         if not isinstance(op, Affine) or op.keep_float or is_factor(op):
@@ -262,4 +271,5 @@ def as_depthwise(graph: Graph) -> Graph:
 
 
 def is_factor(op: Affine) -> bool:
+    """Return whether `op` only multiplies by one number."""
     return np.ndim(op.scale) == 0 and not np.any(op.offset)

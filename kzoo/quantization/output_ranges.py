@@ -1,8 +1,8 @@
-"""Ranges of activations by what they do to the model's outputs.
+"""Search of activation ranges by the quantization error of the model's outputs.
 
-The least squared error of a tensor is not the least error of the outputs: a hard-swish's rare
-large values weigh much in the one and little in the other. At a V3-Small's row6 the upper end at
-.6 of that range takes 5 dB off what the tensor does to the logits.
+The range of least squared error of a tensor is not the best one for the outputs: the rare large
+values of a hard-swish contribute much to the tensor's error and little to the outputs'. In row6 of
+V3-Small, reducing the upper end to .6 lowers the tensor's share of the logits' noise by 5 dB.
 """
 
 import dataclasses
@@ -14,28 +14,29 @@ import numpy as np
 from kzoo.quantization.equalize import difference
 from kzoo.quantization.graph import Graph
 from kzoo.quantization.ranges import Plan, Range, exact_zero, widen, with_limits
-from kzoo.quantization.simulate import CHUNK, Run, at_once
+from kzoo.quantization.simulate import CHUNK, Run, chunk_size
 from kzoo.quantization.variants import Variant, exact_outputs, outputs
 
-# Of the noise of all activations: those of less stay as they are. .02 and 16 images took nearly
-# twice as long as .03 and 8: V3-Small 14.1 against 13.9 dB, V2 20.7 against 19.9 (simulated).
+# Activations with a smaller share of the total noise keep their range. .02 and 16 images take
+# nearly twice as long as .03 and 8, for 14.1 instead of 13.9 dB (V3-Small) and 20.7 instead of 19.9
+# (V2), simulated.
 LEAST_SHARE = 0.03
-CHOOSING, JUDGING, SCREENED = 6, 8, 2  # images
-FACTOR, STEPS = 0.8, 5  # an end of a range is narrowed by steps of this factor
-LEAST_GAIN = 0.97  # of the noise of the step before, or it is the last one
-LEAST_LOW = 0.1  # of the upper end: a lower end nearer to zero stays
+CHOOSING, JUDGING, SCREENED = 6, 8, 2  # images to choose ranges, to validate, to rank activations
+FACTOR, STEPS = 0.8, 5  # an end is reduced by up to 5 steps of this factor
+LEAST_GAIN = 0.97  # a step must reduce the noise below this share of that before, else stop
+LEAST_LOW = 0.1  # an end smaller than this share of the other end stays
 
 
 def refine(
     graph: Graph, plan: Plan, images: np.ndarray,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Plan:  # fmt: skip
-    """Return the plan with narrower ranges where outputs on `images` (N, H, W, C) gain by it.
+    """Return the plan with narrower ranges if these reduce the error of the model's outputs.
 
-    The first `CHOOSING` images choose; on those each tensor is rounded alone, the rest in float.
-    The other images, which chose nothing, judge: the plan stays as it is unless the outputs come
-    nearer to float on those, all activations rounded. Where values are rare, as in small images,
-    six do not show them.
+    images: (N, H, W, C). Ranges are chosen on the first `CHOOSING`, with one tensor quantized at a
+        time. The new plan is validated on the others, with all activations quantized, and discarded
+        unless the outputs come nearer to float there: six images may not show rare values.
+    progress: called with a line for each step.
     """
     chosen = narrower(graph, plan, images[:CHOOSING], progress)
     judges = images[CHOOSING:] if len(images) > CHOOSING else images
@@ -43,24 +44,24 @@ def refine(
 
 
 def activation_noise(graph: Graph, plan: Plan, images: np.ndarray) -> float:
-    """Return how far the outputs on images are from float with all activations rounded."""
+    """Return the error of the outputs on `images` with all activations quantized."""
     run, everything, total = Run(graph, plan), Variant(plan.fake_quants), 0.0
-    some = at_once(CHUNK, images.shape)
+    some = chunk_size(CHUNK, images.shape)
     for i in range(0, len(images), some):
         chunk = images[i : i + some]
         exact = exact_outputs(run, chunk, plan.fake_quants)
         (found,) = outputs(run, [everything], chunk, exact)
         total += difference(graph, found, exact)
-        del exact  # or it is there until the next one is
+        del exact  # frees memory before the next chunk
     return total
 
 
 def narrower(graph: Graph, plan: Plan, images: np.ndarray, progress: Callable[[str], None]) -> Plan:
-    """Return the plan with the ranges that `images` choose."""
+    """Return the plan with the ranges chosen on `images`."""
     run = Run(graph, plan)
 
     def noises(tried: Mapping[str, Range], exact: Sequence[tuple[Any, Any]]) -> dict[str, float]:
-        """What each key's operations, rounded over the range, do to the outputs."""
+        """Return the outputs' error if only the operations of one key are rounded, for each key."""
         variants = [Variant(rounded_to(key), {key: bounds}) for key, bounds in tried.items()]
         total = np.zeros(len(tried))
         for chunk, known in exact:
@@ -77,7 +78,7 @@ def narrower(graph: Graph, plan: Plan, images: np.ndarray, progress: Callable[[s
     first = noises({key: ranges[key] for key in keys}, [(screened, run(screened))])
     loud = [key for key, noise in first.items() if noise > LEAST_SHARE * sum(first.values())]
     progress(f"{len(loud)} activations make most of the noise: {', '.join(loud)}")
-    some = at_once(CHUNK, images.shape)
+    some = chunk_size(CHUNK, images.shape)
     chunks = [images[i : i + some] for i in range(0, len(images), some)]
     exact = [(chunk, exact_outputs(run, chunk, rounded_to(*loud))) for chunk in chunks]
     least = noises({key: ranges[key] for key in loud}, exact)
@@ -96,7 +97,7 @@ def narrower(graph: Graph, plan: Plan, images: np.ndarray, progress: Callable[[s
 
 
 def narrowed(bounds: Range, end: int) -> Iterator[Range]:
-    """Yield the range with its lower (0) or upper (1) end nearer and nearer to zero."""
+    """Yield the range with its lower (end=0) or upper (end=1) end successively closer to zero."""
     low, high = bounds
     if abs(bounds[end]) <= LEAST_LOW * abs(bounds[1 - end]):
         return

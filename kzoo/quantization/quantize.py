@@ -132,7 +132,7 @@ def planned(
 
 def plan_of(graph: Graph, calibration: Any, ranges: ranges_.Method) -> ranges_.Plan:
     """Return where and over which ranges the graph is quantized, from calibration images."""
-    placed = ranges_.place(graph)
+    placed = ranges_.place_fake_quants(graph)
     return ranges_.make_plan(graph, placed, observe(graph, *placed, batched(calibration)), ranges)
 
 

@@ -1,4 +1,4 @@
-"""Which tensors are int8, over which range: observation, search, and what the kernels can do."""
+"""Quantization ranges: which tensors are int8, over which range, within the kernels' limits."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,53 +13,55 @@ from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS
 
 Range = tuple[float, float]
 
-SCORES = ("softmax", "sigmoid")  # what turns logits into scores at a net's end
-# TFLite prescribes the ranges of some outputs; a hard sigmoid's is [0, 1] because that clips it.
+SCORES = ("softmax", "sigmoid")  # activations that turn logits into scores at a model's output
+# Output ranges that TFLite prescribes; the hard sigmoid's [0, 1] replaces its clipping.
 FIXED: dict[str, Range] = {
     "unit": (0.0, 1.0),
     "sigmoid": (0.0, 255 / 256),
     "softmax": (0.0, 255 / 256),
     "tanh": (-1.0, 127 / 128),
 }
-FUSED = {"relu", "relu6", "unit"}  # computed within the operation before
+FUSED = {"relu", "relu6", "unit"}  # activations that TFLite fuses into the operation before
 
-# Limits of XNNPACK's int8 operations, with room to spare (xnnpack_delegate.cc and XNNPACK's own
-# checks): input scale * weight scale / output scale of a convolution and input scale / output scale
-# of a sum are below 256, the latter at least 2^-10. Beyond them a file is refused, or crashes.
+# Limits of XNNPACK's int8 operations, with a margin (xnnpack_delegate.cc and XNNPACK's own checks):
+# input scale * weight scale / output scale of a convolution, and input scale / output scale of an
+# addition, are below 256, the latter at least 2^-10. Other files are refused or crash.
 LARGEST_RATIO = 200.0
 LEAST_SUM_RATIO = 1 / 1000
-LARGEST_CONVERSION = 100.0  # of scales from input to output of a mean or an activation: 128
-# A bias is an int32 in steps of input scale * weight scale. 2^24 of them leave room for the sum of
-# products beside it, and are exact in float32. Only channels of nearly no weight come near.
+LARGEST_CONVERSION = 100.0  # input scale / output scale of a mean or an activation; the limit: 128
+# A bias is an int32 in steps of input scale * weight scale. 2^24 steps leave room in the
+# accumulator and are exact in float32. Only channels with almost no weight come near.
 LARGEST_BIAS = 2.0**24
 SMALLEST_SCALE = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What quantization adds to a graph."""
+    """The quantization parameters of a graph."""
 
-    grids: dict[str, str]  # operation -> key of the range on whose levels its output lies
-    fake_quants: frozenset[str]  # operations whose output is rounded to those levels
+    grids: dict[str, str]  # operation -> key of its output's range, which operations may share
+    fake_quants: frozenset[str]  # operations that a fake-quant follows
     ranges: dict[str, Range]  # by key
-    limits: dict[str, np.ndarray]  # linear layer -> (2, C): least and largest range of its weights
+    limits: dict[str, np.ndarray]  # linear operation -> (2, C): bounds on each channel's max |w|
     fixed: frozenset[str] = frozenset()  # keys of ranges that TFLite or the input prescribes
 
     def scale(self, name: str) -> float:
-        """The int8 step of an operation's output."""
+        """Return the scale (step size) of an operation's int8 output."""
         return step(self.ranges[self.grids[name]])
 
 
 def step(bounds: Range) -> float:
+    """Return the step size of int8 levels over a range."""
     return (bounds[1] - bounds[0]) / LEVELS
 
 
 def is_float(op: Op) -> bool:
+    """Return whether an operation stays in float."""
     return op.keep_float or isinstance(op, Opaque)
 
 
-def place(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
-    """(key of the levels of each output, operations after which a fake-quant stands)."""
+def place_fake_quants(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
+    """Return (key of the range of each output, operations that a fake-quant follows)."""
     users: dict[str, list[Op]] = {name: [] for name in graph.ops}
     for op in graph.ops.values():
         for name in op.inputs:
@@ -77,7 +79,7 @@ def place(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
             if fused and not is_float(reader):
                 continue
         if isinstance(op, Activation) and op.function in SCORES and op.name in outputs:
-            continue  # over many classes, or of rare labels, an int8 step of 1 / 256 leaves nothing
+            continue  # int8 steps of 1 / 256 are too coarse for many classes or rare labels
         exact = isinstance(op, Plain) and op.grid == "exact" and op.inputs[0] in grids
         same = isinstance(op, Plain) and op.grid == "same" and op.inputs[0] in grids
         grids[op.name] = grids[op.inputs[0]] if exact or same else op.name
@@ -85,27 +87,28 @@ def place(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
             rounded.add(op.name)
     for op in graph.ops.values():
         if isinstance(op, Join) and op.layer is layers.Concatenate and op.name in grids:
-            # CONCATENATION copies: what only it reads has its levels from the start.
+            # CONCATENATION copies: inputs that only it reads share its range.
             own = {n for n in op.inputs if len(users[n]) == 1 and grids.get(n) == n}
             grids = {name: op.name if key in own else key for name, key in grids.items()}
     return grids, frozenset(rounded)
 
 
-PIXELS: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # as nets take them
+PIXELS: tuple[Range, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # usual input ranges
 CHANNELS = (1, 3, 4)  # of images
 
 
 def is_image(shape: Sequence[int | None]) -> bool:
+    """Return whether a tensor shape is that of images (N, H, W, C)."""
     return len(shape) == 4 and shape[-1] in CHANNELS
 
 
 def pixel_range(low: float, high: float) -> Range | None:
-    """All that pixels can be, of images with values in [low, high]; None if they are none."""
+    """Return the first of `PIXELS` that contains [low, high]; None if none does."""
     return next((whole for whole in PIXELS if whole[0] <= low and high <= whole[1]), None)
 
 
 class Histogram:
-    """Counts of values in even bins over [-limit, limit]; the limit doubles when one is larger."""
+    """Counts of values in equal bins over [-limit, limit]; larger values double the limit."""
 
     BINS = 8192
 
@@ -117,7 +120,7 @@ class Histogram:
         self.zeros: int = 0
 
     def add(self, values: np.ndarray, ends: Range) -> None:
-        """Count `values`; `ends` are the least and the largest of all that they are a sample of."""
+        """Count `values`, a sample of a tensor whose minimum and maximum are `ends`."""
         low, high = ends
         if not np.isfinite(high - low):
             raise ValueError(
@@ -128,8 +131,8 @@ class Histogram:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(pairs, self.BINS // 4)
             self.limit *= 2
-        values = np.ascontiguousarray(values)  # a sample is a view, which is slow to count
-        # A value at the limit itself falls into one bin more, which the last one takes.
+        values = np.ascontiguousarray(values)  # bincount of a strided view is slow
+        # A value equal to the limit falls one bin too high and is moved into the last one.
         index = values.ravel() * np.float32(self.BINS / 2 / self.limit)
         index += np.float32(self.BINS / 2)
         counts = np.bincount(index.astype(np.intp), minlength=self.BINS + 1)
@@ -139,10 +142,11 @@ class Histogram:
 
     @property
     def centers(self) -> np.ndarray:
+        """The centres of the bins (BINS,)."""
         return (np.arange(self.BINS) + 0.5) * (2 * self.limit / self.BINS) - self.limit
 
 
-# What an activation can tell apart: hard-swish is 0 for all x < -3.
+# Input range outside of which an activation saturates: hard-swish is 0 for all x < -3.
 DOMAINS: dict[str, Range] = {
     "relu": (0.0, np.inf),
     "relu6": (0.0, 6.0),
@@ -153,7 +157,7 @@ DOMAINS: dict[str, Range] = {
 
 
 def domain(graph: Graph, name: str) -> Range:
-    """Beyond which no reader of the output can tell the difference."""
+    """Return the range outside of which no reader of the output depends on its value."""
     op = graph.ops[name]
     if op.bounds:
         return op.bounds
@@ -177,8 +181,11 @@ Method = Literal["mse", "minmax", "output"] | float
 
 
 def search(histogram: Histogram, bounds: Range, method: Method = "mse") -> Range:
-    """The range that fits best. `method`: "mse" (least squared error), "minmax", or the share of
-    values to cut off on each side."""
+    """Return the best range for a histogram, within `bounds`.
+
+    method: "mse" minimizes the squared quantization error of 200 x 200 candidates, "minmax" clips
+        nothing, a number in (0, 0.5) is the share of values to clip at each end.
+    """
     low, high = max(histogram.low, bounds[0]), min(histogram.high, bounds[1])
     if method == "minmax" or low == high:
         return low, high
@@ -200,7 +207,10 @@ def search(histogram: Histogram, bounds: Range, method: Method = "mse") -> Range
 
 
 def squares_above(values: np.ndarray, counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """For each edge the sum of count * (value - edge)^2 over ascending values above it."""
+    """Return for each edge the sum of count * (value - edge)^2 over the values above it.
+
+    `values` are in ascending order: this is the squared error of clipping at each edge.
+    """
     powers = np.stack([counts, counts * values, counts * values**2])
     from_here = np.cumsum(powers[:, ::-1], axis=1)[:, ::-1]
     n, total, squares = np.pad(from_here, ((0, 0), (0, 1)))[:, np.searchsorted(values, edges)]
@@ -211,7 +221,10 @@ def make_plan(
     graph: Graph, placed: tuple[dict[str, str], frozenset[str]],
     histograms: dict[str, Histogram], method: Method,
 ) -> Plan:  # fmt: skip
-    """Ranges found by `search`, widened where the kernels need it, and the limits of weights."""
+    """Return a plan with the ranges of `search`, widened to XNNPACK's limits.
+
+    `placed` is the result of `place_fake_quants`; histograms are by range key.
+    """
     grids, rounded = placed
     ranges = {key: search(h, domain(graph, key), method) for key, h in histograms.items()}
     fixed = set()
@@ -222,8 +235,8 @@ def make_plan(
         if isinstance(op, Input) and op.zero is not None:
             bounds = (-op.zero * op.scale, (LEVELS - op.zero) * op.scale)
         elif isinstance(op, Input) and op.name in histograms and is_image(op.shape):
-            # A phone hands over bytes, which the file stores as they are: its steps are theirs,
-            # however dark the images of the calibration are.
+            # The input's int8 levels are the camera's byte values, so its range is that of all
+            # pixels even if the calibration images are dark.
             bounds = pixel_range(histograms[op.name].low, histograms[op.name].high)
         if bounds and grids[op.name] == op.name:
             ranges[op.name] = bounds
@@ -235,13 +248,13 @@ def make_plan(
 
 
 def with_limits(graph: Graph, plan: Plan) -> Plan:
-    """The plan with the limits of the graph's weights and biases."""
+    """Return the plan with the limits of the ranges of the graph's weights."""
     linear = [op for op in graph.ops.values() if isinstance(op, Linear) and not is_float(op)]
     return dataclasses.replace(plan, limits={op.name: limits(op, graph, plan) for op in linear})
 
 
 def exact_zero(bounds: Range) -> Range:
-    """The range of the same step in which zero is one of the levels."""
+    """Return the range shifted, with the same step, so that zero is one of its levels."""
     low, high = bounds
     scale = max((high - low) / LEVELS, SMALLEST_SCALE)
     zero = min(max(round(-low / scale), 0), LEVELS)
@@ -249,14 +262,17 @@ def exact_zero(bounds: Range) -> Range:
 
 
 def grid_after(op: Op, graph: Graph, plan: Plan) -> str:
-    """The key of an operation's output, where an activation is fused that of the activation."""
+    """Return the range key of an operation's output, or of the activation fused into it."""
     while op.name not in plan.grids:
         op = next(reader for reader in graph.ops.values() if op.name in reader.inputs)
     return plan.grids[op.name]
 
 
 def widen(graph: Graph, plan: Plan) -> None:
-    """Widen ranges, dead ones above all, until every operation is one that XNNPACK takes."""
+    """Widen ranges in place until all scale ratios are within XNNPACK's limits.
+
+    This concerns mainly the ranges of tensors that are almost constant.
+    """
 
     def at_least(key: str, scale: float) -> bool:
         low, high = plan.ranges[key]
@@ -273,7 +289,7 @@ def widen(graph: Graph, plan: Plan) -> None:
         try:
             key = grid_after(op, graph, plan)
         except StopIteration:
-            return False  # scores at the end
+            return False  # its output is a score, which stays in float
         if isinstance(op, Linear):
             return at_least(key, scales[0] * op.largest.max() / WEIGHT_LEVELS / LARGEST_RATIO)
         if isinstance(op, Join) and op.layer is layers.Multiply:
@@ -285,7 +301,7 @@ def widen(graph: Graph, plan: Plan) -> None:
             return changed or any(raised)
         if op.name in plan.fake_quants:
             changed = at_least(key, scales[0] / LARGEST_CONVERSION)
-            if isinstance(op, Activation) and op.function == "gate":  # a sum, of x and 3
+            if isinstance(op, Activation) and op.function == "gate":  # ADD of x and 3
                 least = plan.scale(op.name) * LEAST_SUM_RATIO
                 changed |= at_least(plan.grids[op.inputs[0]], least)
             return changed
@@ -296,7 +312,11 @@ def widen(graph: Graph, plan: Plan) -> None:
 
 
 def limits(op: Linear, graph: Graph, plan: Plan) -> np.ndarray:
-    """(2, C): the least and the largest range of weights of each channel."""
+    """Return (2, C): the least and the largest allowed max |weight| of each output channel.
+
+    The least keeps the bias within `LARGEST_BIAS` steps, the largest the ratio of scales within
+    `LARGEST_RATIO`.
+    """
     scale_in = plan.scale(op.inputs[0])
     scale_out = step(plan.ranges[grid_after(op, graph, plan)])
     floor = WEIGHT_LEVELS * np.abs(op.bias) / (scale_in * LARGEST_BIAS)

@@ -1,4 +1,4 @@
-"""From a functional Keras model, nested models included, to a `Graph`."""
+"""`read`: translate a functional Keras model, nested models included, into a `Graph`."""
 
 import dataclasses
 import re
@@ -10,12 +10,16 @@ import keras
 from kzoo.quantization.graph import Graph, Input, Op, Opaque, unused
 from kzoo.quantization.rules.translate import LAYERS, OPERATORS
 
-# What to keep in float: a layer's name, a class of layers, or a pattern that whole names match.
+# Layers to keep in float: names, layer classes, or patterns that match whole names.
 Kept = Collection[str | type | re.Pattern[str]]
 
 
 def read(model: keras.Model, keep_float: Kept = ()) -> Graph:
-    """The graph of a functional or sequential model. ValueError for what it does not know."""
+    """Return the graph of a functional or sequential model.
+
+    Raises ValueError for other models, for layers without an int8 form that `keep_float` does not
+    name, and for names in `keep_float` that the model does not have.
+    """
     differences = getattr(model, "differences", None)
     model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
@@ -39,7 +43,7 @@ def read(model: keras.Model, keep_float: Kept = ()) -> Graph:
 
 
 def names_of(model: keras.Model, kept: Kept) -> frozenset[str]:
-    """The names of the layers and operators that `kept` chooses. ValueError where it is none."""
+    """Return the names of the layers that `kept` selects; raise ValueError if an item has none."""
     if isinstance(kept, str | type | re.Pattern):
         kept = [kept]
     found: set[str] = set()
@@ -57,6 +61,7 @@ def names_of(model: keras.Model, kept: Kept) -> frozenset[str]:
 
 
 def chooses(choice: str | type | re.Pattern[str], op: Any) -> bool:
+    """Return whether a name, class or pattern selects a layer."""
     if isinstance(choice, type):
         return isinstance(op, choice)
     if isinstance(choice, re.Pattern):
@@ -65,23 +70,23 @@ def chooses(choice: str | type | re.Pattern[str], op: Any) -> bool:
 
 
 def functional(model: Any) -> Any:
-    """Of a sequential model that is built the functional one within; anything else as it is.
+    """Return the functional model inside a built `keras.Sequential`; anything else unchanged.
 
-    A `keras.Sequential` knows neither its `output` nor its `operations`.
+    A `keras.Sequential` itself has no `operations`.
     """
     return getattr(model, "_functional", None) or model
 
 
 def operations(model: keras.Model) -> Iterable[Any]:
-    """All layers and operators of a model and of the models within it."""
-    for op in getattr(functional(model), "operations", ()):  # a subclassed model does not tell
+    """Yield all layers and operators of a model and of the models nested in it."""
+    for op in getattr(functional(model), "operations", ()):  # none in a subclassed model
         yield op
         if isinstance(op, keras.Model):
             yield from operations(op)
 
 
 class Reader:
-    """Follows tensors back to the inputs and notes each operation once."""
+    """Follows tensors back to the inputs and translates each operation once."""
 
     def __init__(self, keep_float: frozenset[str]):
         self.keep_float = keep_float
@@ -91,7 +96,7 @@ class Reader:
         ] = {}  # id of a tensor -> name of the operation that stands for it
 
     def value(self, tensor: Any) -> str:
-        """The name of the operation that computes `tensor`. Depth first, without recursion."""
+        """Return the name of the operation that computes `tensor`; depth first, not recursive."""
         stack = [tensor]
         while stack:
             if id(stack[-1]) in self.values:
@@ -111,7 +116,7 @@ class Reader:
         return self.values[id(tensor)]
 
     def nested(self, model: keras.Model, names: tuple[str, ...]) -> list[str]:
-        """The outputs of a model that is used as a layer, given its inputs."""
+        """Return the names of the outputs of a nested model whose inputs are `names`."""
         model = functional(model)
         if not getattr(model, "operations", None):
             raise ValueError(unsupported(model))
@@ -124,11 +129,11 @@ class Reader:
     def note(
         self, op: Any, arguments: Any, inputs: tuple[str, ...], shape: tuple[int | None, ...]
     ) -> str:
-        """Add what stands for one call of a layer or operator; the name of its output."""
+        """Add the translation of one call of a layer or operator; return its output's name."""
         keep = op.name in self.keep_float
         if isinstance(op, keras.layers.Layer):
             translate = LAYERS.get(type(op))
-        else:  # x + 3 and the like: keras.ops has classes of its own for them
+        else:  # an operator such as x + 3
             translate = OPERATORS.get(type(op).__name__)
         found = translate(op, inputs, arguments) if translate else None
         if found is None:
@@ -137,7 +142,7 @@ class Reader:
             found = (Opaque(op.name, inputs, op),)
         names: dict[str, str] = {}
         for part in found:
-            read_from = tuple(names.get(i, i) for i in part.inputs)  # not yet its own
+            read_from = tuple(names.get(i, i) for i in part.inputs)  # before this part is renamed
             names[part.name] = name = unused(part.name, self.ops)
             self.ops[name] = dataclasses.replace(
                 part, name=name, inputs=read_from, keep_float=keep, shape=shape
@@ -146,6 +151,7 @@ class Reader:
 
 
 def unsupported(op: Any) -> str:
+    """Return the error message for a layer without an int8 form."""
     names = sorted(layer.__name__ for layer in LAYERS)
     known = ", ".join(name for name in names if not name.startswith("Random"))
     return (

@@ -1,4 +1,4 @@
-"""Which layers lose most in int8: each one quantized alone, the rest in float."""
+"""Sensitivity analysis: the output error caused by quantizing one layer at a time."""
 
 import dataclasses
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from kzoo.quantization.variants import Variant, outputs
 
 ALIKE = 1e-4  # of outputs, by which those of one image may differ from the mean of all
 TINY = 1e-30  # power of outputs that do not differ at all
-HARMLESS_DB = 30.0  # noise of a thousandth of the signal's power
+HARMLESS_DB = 30.0  # noise power a thousandth of the signal's
 ORDER = (
     "By what each layer alone costs the outputs. kzoo compare orders layers otherwise, by the\n"
     "noise that each adds in the file: noise in one can be evened out by the next, or matter to\n"
@@ -27,14 +27,14 @@ ORDER = (
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """Signal to noise of the outputs, in decibels, with one layer quantized and no other."""
+    """Signal-to-quantization-noise ratio of the outputs with one layer quantized at a time."""
 
-    decibels: dict[str, float]  # by layer of the float model, the worst first
+    decibels: dict[str, float]  # dB by layer of the float model, the worst first
     constant: bool = False  # whether the outputs are the same for all images
 
     @property
     def verdict(self) -> str:
-        """Which layer to look at, in a sentence, and what to do next."""
+        """A sentence that names the worst layer and what to do next."""
         if self.constant:
             return (
                 "This says nothing of the layers: the model gives the same outputs for all of "
@@ -66,11 +66,15 @@ def sensitivity(
     model: keras.Model, *, calibration: Any, images: np.ndarray, hard_swish: str = "split",
     keep_float: Kept = (), ranges: Method = "mse",
 ) -> Sensitivity:  # fmt: skip
-    """Measure, on some 32 `images` (N, H, W, C), what each layer of `model` costs in int8.
+    """Return the SQNR of the outputs, in dB, for each layer of `model` quantized alone.
 
-    The other arguments are those of `quantize`; what it is given as keep_float counts as float.
-    The first layers of the result are the ones to name in keep_float. A model of class scores is
-    best measured without its softmax.
+    The first layers of the result cost most: they are the candidates for keep_float. Measure a
+    classifier without its softmax.
+
+    images: about 32, (N, H, W, C), to measure on.
+    The other arguments are those of `quantize`; layers in keep_float are left out.
+
+    Raises ValueError as `quantize` does.
     """
     check_inputs(model)
     graph, plan = planned(model, calibration, hard_swish, keep_float, ranges, True)
@@ -95,7 +99,7 @@ def sensitivity(
 
 
 def layers(graph: Graph, plan: Plan, names: Collection[str]) -> dict[str, set[str]]:
-    """The operations that each layer of the float model has become, those that are int8."""
+    """Return the int8 operations that each layer of the float model was translated into."""
     found: dict[str, set[str]] = {}
     for op in graph.ops.values():
         if (op.name in plan.fake_quants or isinstance(op, Linear)) and not is_float(op):

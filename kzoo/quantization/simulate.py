@@ -1,7 +1,7 @@
-"""A graph computed operation by operation, in float or, those of choice, in int8.
+"""Simulation of a graph operation by operation, each in float or in int8.
 
-No Keras model is built for it: each operation is one or two calls of `keras.ops`. An output is
-dropped after its last reader, so the memory is that of the few tensors that are alive.
+No Keras model is built: each operation is one or two calls of `keras.ops`. An output is dropped
+after its last reader, so that few tensors are in memory at a time.
 """
 
 import functools
@@ -18,15 +18,15 @@ from kzoo.quantization.graph import Activation, Affine, Graph, Input, Join, Line
 from kzoo.quantization.layers import LEVELS, WEIGHT_LEVELS, fake_quant
 from kzoo.quantization.ranges import Histogram, Plan, Range, is_float, step
 
-# How many images are computed at a time, of PLACES: of larger ones fewer, by `at_once`.
-PLACES = 224 * 224
+# Images computed at a time, if they have PIXELS pixels; `chunk_size` scales it to larger ones.
+PIXELS = 224 * 224
 CHUNK = 4
-OBSERVED = 8  # where each tensor is dropped soon: a quarter faster
-LARGE_MAP = 20 * 20  # places of a map of which a quarter is counted
+OBSERVED = 8  # for `observe`, which holds few tensors: a quarter faster than 4
+LARGE_MAP = 20 * 20  # positions of a feature map from which on only a quarter is counted
 
 
 class Run:
-    """Computes a graph's operations; with a `plan` also as int8 does."""
+    """Computes the operations of a graph in float, and with a `plan` also in int8."""
 
     def __init__(self, graph: Graph, plan: Plan | None = None):
         self.graph = graph
@@ -43,7 +43,7 @@ class Run:
         self._layers: dict[str, keras.layers.Layer] = {}
 
     def __call__(self, images: Any, quantized: Collection[str] = ()) -> dict[str, Any]:
-        """Every operation's output."""
+        """Return the output of every operation; those in `quantized` are computed in int8."""
         values: dict[str, Any] = {}
         for op in self.graph.ops.values():
             values[op.name] = self.output(op, values, images, op.name in quantized)
@@ -52,7 +52,7 @@ class Run:
     def walk(
         self, images: Any, quantized: Collection[str] = (), wanted: Collection[str] | None = None
     ) -> Iterator[tuple[Op, Any]]:
-        """Each operation with its output, in order; none after the last of those `wanted`."""
+        """Yield each operation with its output, in order; only what `wanted` depends on."""
         values: dict[str, Any] = {}
         needed = None if wanted is None else self.ancestors(wanted)
         for op in self.graph.ops.values():
@@ -63,7 +63,7 @@ class Run:
             self.drop(op, values)
 
     def ancestors(self, names: Collection[str]) -> set[str]:
-        """The operations named and all that lead to them."""
+        """Return these operations and all that their outputs depend on."""
         found: set[str] = set()
         todo = list(names)
         while todo:
@@ -74,25 +74,26 @@ class Run:
         return found
 
     def drop(self, op: Op, values: dict[str, Any]) -> None:
-        """Forget what nobody reads after `op`."""
+        """Remove values that no operation after `op` reads."""
         self.drop_inputs(op, values)
         if op.name not in self.last_reader:
             values.pop(op.name, None)
 
     def drop_inputs(self, op: Op, values: dict[str, Any]) -> None:
-        """Forget those inputs of `op` that nobody reads after it."""
+        """Remove the inputs of `op` that no later operation reads."""
         for name in op.inputs:
             if self.last_reader[name] == op.name:
                 values.pop(name, None)
 
     def output(self, op: Op, values: Mapping[str, Any], images: Any, quantized: bool) -> Any:
-        """The output of `op`, given those of its inputs; rounded to its levels if `quantized`."""
+        """Return the output of `op` from those of its inputs, rounded to int8 if `quantized`."""
         y = self.before_rounding(op, values, images, quantized)
         return self.rounded(op, y) if quantized else y
 
     def before_rounding(
         self, op: Op, values: Mapping[str, Any], images: Any, quantized: bool
     ) -> Any:
+        """Return the output of `op`, with int8 weights if `quantized`, without rounding it."""
         if isinstance(op, Input):
             return pixels(op, images)
         inputs = [values[name] for name in op.inputs]
@@ -106,11 +107,11 @@ class Run:
             return functools.reduce(ELEMENTWISE[op.layer], inputs)
         layer = self.layer(op, inputs)
         x = inputs[0] if len(inputs) == 1 else inputs
-        # Of a layer without weights `call` is all there is to it, at a third of the time.
+        # `call` alone suffices for a layer without weights and takes a third of the time.
         return layer.call(x) if isinstance(op, Join | Plain) else layer(x, training=False)
 
     def layer(self, op: Any, inputs: list[Any]) -> keras.layers.Layer:
-        """The layer of a join or of another operation, computing in float32."""
+        """Return the Keras layer of an operation, computing in float32."""
         if op.name not in self._layers:
             if isinstance(op, Join):
                 layer = op.layer(**op.config, dtype="float32")
@@ -123,13 +124,13 @@ class Run:
         return self._layers[op.name]
 
     def rounded(self, op: Op, y: Any) -> Any:
-        """`y` on the int8 levels of the output of `op`, where it has some."""
+        """Return `y` rounded to the int8 levels of the output of `op`, if the plan has any."""
         if self.plan is None or op.name not in self.plan.fake_quants:
             return y
         return on_levels(y, self.plan.ranges[self.plan.grids[op.name]])
 
     def weights(self, op: Linear, quantized: bool) -> tuple[Any, Any]:
-        """(kernel, bias) as tensors."""
+        """Return (kernel, bias) as tensors, rounded to int8 and int32 levels if `quantized`."""
         key = op.name, quantized
         if key not in self._weights:
             kernel, bias = op.kernel, op.bias
@@ -140,54 +141,57 @@ class Run:
         return self._weights[key]
 
     def replace(self, op: Linear) -> None:
-        """Compute with these weights from now on."""
+        """Replace an operation of the graph by one with other weights."""
         self.graph.ops[op.name] = op
         for quantized in (False, True):
             self._weights.pop((op.name, quantized), None)
 
 
-def at_once(most: int, shape: Sequence[int]) -> int:
-    """Return how many examples (N, ...) to compute at a time: `most` of images of 224 x 224 px.
+def chunk_size(most: int, shape: Sequence[int]) -> int:
+    """Return how many examples of `shape` (N, ...) to compute at a time.
 
-    Memory goes by the pixels: six tensors of 24 images took 1.2 GB of a DeepLabV3+ at 320 px.
+    `most` for images up to 224 x 224 px, fewer for larger ones, in proportion to their pixels.
     """
     places = math.prod(shape[1:-1]) if len(shape) == 4 else 0
-    return max(1, min(most, most * PLACES // max(places, 1)))
+    return max(1, min(most, most * PIXELS // max(places, 1)))
 
 
 def observe(
     graph: Graph, grids: Mapping[str, str], names: Collection[str], batches: Iterable[np.ndarray]
 ) -> dict[str, Histogram]:
-    """Histograms, by key of `grids`, of what the operations named give in float on all batches."""
+    """Return histograms, by key of `grids`, of the float outputs of `names` on all batches."""
     histograms: dict[str, Histogram] = {}
     run = Run(graph)
-    # Behind a transposed convolution of stride 2 every second row and column are the work of one
-    # part of its kernel, and ranges would fit that part alone: 14 dB in place of 29.
+    # Every second row and column of a transposed convolution's output come from one part of its
+    # kernel: counting only those gave 14 dB instead of 29.
     whole = any(isinstance(op, Linear) and op.transposed for op in graph.ops.values())
     for batch in batches:
-        some = at_once(OBSERVED, batch.shape)
+        some = chunk_size(OBSERVED, batch.shape)
         for i in range(0, len(batch), some):
             for op, value in run.walk(batch[i : i + some], wanted=names):
                 if op.name in names:
                     histogram = histograms.setdefault(grids[op.name], Histogram())
-                    # NumPy takes the ends and counts in a third of the backends' time.
+                    # NumPy's min, max and bincount take a third of the backends' time.
                     found = ops.convert_to_numpy(value)
-                    counted = found if whole else some_places(found)
+                    counted = found if whole else every_second_position(found)
                     histogram.add(counted, (float(found.min()), float(found.max())))
     if not histograms:
         raise ValueError(EMPTY)
     return histograms
 
 
-def some_places(value: np.ndarray) -> np.ndarray:
-    """Every second row and column of large maps (N, H, W, C): counting all took half the time."""
+def every_second_position(value: np.ndarray) -> np.ndarray:
+    """Return every second row and column of large maps (N, H, W, C), to count values faster."""
     if len(value.shape) == 4 and value.shape[1] * value.shape[2] >= LARGE_MAP:
         return value[:, ::2, ::2]
     return value
 
 
 def int8_weights(op: Linear, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """(kernel, bias) of a linear layer, on the levels that the int8 file holds them in."""
+    """Return (kernel, bias) rounded as in the int8 file: int8 weights, int32 biases, dequantized.
+
+    The scale of each output channel is its largest weight / 127, within the plan's limits.
+    """
     limits = plan.limits[op.name]
     span = np.clip(op.largest * np.float32(1 + 2**-20), limits[0], limits[1])
     steps = (span / WEIGHT_LEVELS).astype(np.float32)
@@ -198,7 +202,7 @@ def int8_weights(op: Linear, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_levels(x: Any, bounds: Range) -> Any:
-    """`x` rounded to the 256 levels of a range."""
+    """Return `x` rounded to the 256 levels of a range."""
     if keras.backend.backend() == "tensorflow":
         return fake_quant(x, *bounds)  # one kernel
     scale = step(bounds)
@@ -207,6 +211,7 @@ def on_levels(x: Any, bounds: Range) -> Any:
 
 
 def pixels(op: Input, images: Any) -> Any:
+    """Return the input tensor, with the pixel scaling that the input has absorbed."""
     x = ops.convert_to_tensor(images, "float32")
     return x if op.zero is None else x * op.scale - op.zero * op.scale
 

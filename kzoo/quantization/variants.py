@@ -1,7 +1,7 @@
-"""The outputs of a graph rounded in several ways, computed together.
+"""Outputs of a graph for several choices of quantized operations, computed together.
 
-Of each way only what differs from float is computed, and all ways that differ go through an
-operation as one batch: on two images most operations take longer to call than to compute.
+For each variant only tensors that differ from float are computed, and an operation is called once
+on the batch of all variants: on two images most operations take longer to call than to compute.
 """
 
 import dataclasses
@@ -14,17 +14,19 @@ from keras import ops
 
 from kzoo.quantization.graph import Linear
 from kzoo.quantization.ranges import Range
-from kzoo.quantization.simulate import Run, at_once, on_levels
+from kzoo.quantization.simulate import Run, chunk_size, on_levels
 
-PAIR = 2  # images at a time: every operation's output in float is kept of them
-MOST_IMAGES = 24  # in a batch, of 224 px; 48 took .2 GB more of a V3-Large and the same time
+PAIR = 2  # images at a time, since every operation's float output is kept in memory
+MOST_IMAGES = 24  # in a batch, at 224 px; 48 took .2 GB more for V3-Large and the same time
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Which operations are rounded, the others being in float.
+    """A set of operations to quantize, the others being in float.
 
-    `ranges`, by key, stand in place of the plan's. `int8_weights`: weights are rounded too.
+    quantized: names of the operations whose outputs are rounded.
+    ranges: by key, used instead of the plan's.
+    int8_weights: round the weights of these operations too.
     """
 
     quantized: Collection[str]
@@ -35,23 +37,25 @@ class Variant:
 def outputs(
     run: Run, variants: Sequence[Variant], images: Any, exact: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield, for each variant, the model's outputs and what leads to them directly, by name.
+    """Yield, for each variant, the model's outputs and their direct inputs, by name.
 
-    A hundred variants of a segmenter's full-size logits are a GB: take them one by one.
-    `run` has a plan; `exact` holds outputs in float on `images` (N, H, W, C): of every operation,
-    or of those that `exact_outputs` finds are read.
+    run: with a plan.
+    exact: float outputs on `images` (N, H, W, C), of every operation or those of `exact_outputs`.
+
+    Consume the results one by one: a hundred variants of a segmenter's logits at full size take a
+    GB.
     """
-    # JAX compiles an operation for each size of its batch: there a size of its own costs more.
+    # JAX compiles an operation for each batch size, which costs more than batching saves.
     jax = keras.backend.backend() == "jax"
-    size = 1 if jax else max(1, at_once(MOST_IMAGES, images.shape) // len(images))
+    size = 1 if jax else max(1, chunk_size(MOST_IMAGES, images.shape) // len(images))
     for i in range(0, len(variants), size):
         yield from Together(run, variants[i : i + size], images, exact).ends()
 
 
 def exact_outputs(run: Run, images: Any, quantized: Collection[str]) -> dict[str, Any]:
-    """Return the outputs in float that variants read which round no more than `quantized`.
+    """Return the float outputs that variants which quantize only operations in `quantized` read.
 
-    That is a third of all, of variants whose weights stay in float.
+    For variants with float weights; these are a third of all outputs.
     """
     several = (op.inputs for op in run.graph.ops.values() if len(op.inputs) > 1)
     read = run.ends.union(quantized, *several)
@@ -60,17 +64,17 @@ def exact_outputs(run: Run, images: Any, quantized: Collection[str]) -> dict[str
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Together:
-    """A graph computed for several variants in one pass."""
+    """Computes a graph for several variants in one pass."""
 
     run: Run
     variants: Sequence[Variant]
     images: Any
     exact: Mapping[str, Any]
-    # By operation: the variants whose output is not float's, and their outputs in one batch.
+    # By operation: the variants whose output differs from float, and these outputs in one batch.
     moved: dict[str, tuple[tuple[int, ...], Any]] = dataclasses.field(default_factory=dict)
 
     def ends(self) -> Iterator[dict[str, Any]]:
-        """Compute the graph; yield the ends of each variant."""
+        """Compute the graph; yield the outputs of each variant and their direct inputs."""
         for op in self.run.graph.ops.values():
             self.compute(op)
             for name in op.inputs:
@@ -80,7 +84,7 @@ class Together:
             yield {name: self.rows(name, (i,)) for name in self.run.ends}
 
     def compute(self, op: Any) -> None:
-        """Note the outputs of `op` of the variants in which they are not float's."""
+        """Compute the outputs of `op` in the variants in which they differ from float."""
         here = tuple(i for i, v in enumerate(self.variants) if op.name in v.quantized)
         before = dict.fromkeys(i for name in op.inputs for i in self.which(name))
         carried = tuple(i for i in before if i not in here)
@@ -109,10 +113,11 @@ class Together:
         return self.run.rounded(op, y)
 
     def which(self, name: str) -> tuple[int, ...]:
+        """Return the variants in which the output of `name` differs from float."""
         return self.moved[name][0] if name in self.moved else ()
 
     def rows(self, name: str, which: tuple[int, ...]) -> Any:
-        """The outputs of the operation `name` in these variants, one after the other."""
+        """Return the outputs of `name` in these variants, concatenated along the batch axis."""
         found = self.which(name)
         if found == which:
             return self.moved[name][1]
@@ -121,7 +126,7 @@ class Together:
         n = len(self.images)
         rows = [self.moved[name][1]] if found else []
         if not set(which) <= set(found):
-            rows.append(self.exact[name])  # not there of all that every variant moves
+            rows.append(self.exact[name])  # `exact` may lack it if all variants differ
         place = {variant: k for k, variant in enumerate(found)}
         index = [place.get(variant, len(found)) * n + np.arange(n) for variant in which]
         batch = rows[0] if len(rows) == 1 else ops.concatenate(rows)

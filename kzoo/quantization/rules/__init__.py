@@ -1,1 +1,1 @@
-"""From Keras layers to plain operations, and the rules that rewrite those."""
+"""Translation of Keras layers into graph operations, and the machinery of rewrite rules."""

@@ -1,4 +1,4 @@
-"""One pass over a graph: a rule says what takes each operation's place."""
+"""One pass over a graph that replaces operations by a rule."""
 
 import dataclasses
 from collections import Counter
@@ -9,14 +9,14 @@ import keras
 
 from kzoo.quantization.graph import Graph, Op, unused
 
-# A rule gets an operation and the `Rewrite` under way, and returns the operations that take its
-# place, or the name of an earlier one whose output stands for its own.
+# A rule gets an operation and the current `Rewrite`; it returns the operations that replace it, or
+# the name of an earlier operation whose output replaces its output.
 Result = tuple[Op, ...] | str
 Rule = Callable[[Op, "Rewrite"], Result]
 
 
 class Rewrite:
-    """One pass over a graph, in order."""
+    """The state of one pass: new operations, numbers of readers, and replaced names."""
 
     def __init__(self, graph: Graph):
         self.done: dict[str, Op] = {}
@@ -25,7 +25,7 @@ class Rewrite:
         self.names: set[str] = set(graph.ops)
 
     def sole(self, name: str, kind: type) -> Any:
-        """The operation `name` if it is a `kind` whose output nobody else reads, else None."""
+        """Return the operation `name` if it is a `kind` with a single reader, else None."""
         op = self.done[name]
         return op if isinstance(op, kind) and self.users[name] == 1 else None
 
@@ -36,6 +36,7 @@ class Rewrite:
         return new
 
     def put(self, op: Op, result: Result) -> None:
+        """Record the result of a rule for `op`."""
         if isinstance(result, str):
             self.alias[op.name] = result
             self.users[result] = self.users[op.name]
@@ -44,7 +45,7 @@ class Rewrite:
 
 
 def rewrite(graph: Graph, rule: Rule) -> Graph:
-    """Apply `rule` to every operation."""
+    """Return the graph after applying `rule` to every operation in order."""
     run = Rewrite(graph)
     for op in graph.ops.values():
         inputs = tuple(run.alias.get(name, name) for name in op.inputs)

@@ -1,4 +1,4 @@
-"""The factor of six that a split hard-swish leaves, carried to the weights that take it back."""
+"""Propagation of the factor 6 of a split hard-swish to the linear layers that divide by it."""
 
 import dataclasses
 import math
@@ -11,12 +11,16 @@ from kzoo.quantization.graph import Activation, Affine, Graph, Join, Linear, Op,
 from kzoo.quantization.rules.rewrite import Result, Rewrite, renamed, rewrite
 
 
-def carry_gains(graph: Graph) -> Graph:
-    """Carry the factors of split hard-swishes down to linear layers, which divide by them."""
-    gain: dict[str, float] = {}  # an operation's output is so many times what the float model has
-    quotients: dict[str, Affine] = {}  # what divides an operation's output by its gain
+def propagate_gains(graph: Graph) -> Graph:
+    """Return the graph with the gains of split hard-swishes divided out in the linear layers.
+
+    Where no linear layer follows, an affine operation divides by the gain.
+    """
+    gain: dict[str, float] = {}  # output of an operation / that in the float model
+    quotients: dict[str, Affine] = {}  # divide an output by its gain
 
     def divided(op: Op, run: Rewrite) -> Affine:
+        """Return the operation that divides the output of `op` by its gain."""
         if op.name not in quotients:
             name, factor = run.unused(f"{op.name}_ungained"), np.float32(1 / gain[op.name])
             quotients[op.name] = Affine(name, (op.name,), factor, np.float32(0), shape=op.shape)
@@ -24,7 +28,7 @@ def carry_gains(graph: Graph) -> Graph:
 
     def rule(op: Op, run: Rewrite) -> Result:
         if isinstance(op, Join) and op.layer is not layers.Multiply:
-            raise_to_largest(op, run, gain)
+            scale_to_largest_gain(op, run, gain)
         gains = [gain[name] for name in op.inputs]
         undone: tuple[Op, ...] = ()
         if isinstance(op, Linear):
@@ -54,16 +58,16 @@ def carry_gains(graph: Graph) -> Graph:
 
 
 def homogeneous(op: Op) -> bool:
-    """f(a * x) = a * f(x) for a > 0."""
+    """Return whether f(a * x) = a * f(x) for a > 0."""
     relu = isinstance(op, Activation) and op.function == "relu"
     return relu or isinstance(op, Plain) or (isinstance(op, Join) and op.gain == 1)
 
 
-def raise_to_largest(op: Op, run: Rewrite, gain: dict[str, float]) -> None:
-    """Give all inputs of a sum the largest gain among them, where their own weights can do it.
+def scale_to_largest_gain(op: Op, run: Rewrite, gain: dict[str, float]) -> None:
+    """Scale all inputs of an addition to the largest gain among them, if their weights allow it.
 
-    The first row of V3-Large adds the stem's split hard-swish to a projection: that becomes six
-    times larger, and so does the sum.
+    In row 1 of V3-Large, which adds the stem's split hard-swish to a projection, the weights of the
+    projection are multiplied by six.
     """
     largest = max(gain[name] for name in op.inputs)
     lower = [name for name in op.inputs if gain[name] < largest]
@@ -77,7 +81,10 @@ def raise_to_largest(op: Op, run: Rewrite, gain: dict[str, float]) -> None:
 
 
 def path_from_linear(name: str, run: Rewrite) -> list[str]:
-    """`name` and what leads to it, back to the linear layer whose weights scale nothing else."""
+    """Return the path from `name` back to a linear layer whose weights scale only this path.
+
+    Empty if there is none.
+    """
     path = []
     while run.users[name] == 1:
         op = run.done[name]

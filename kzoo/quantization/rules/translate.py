@@ -1,4 +1,4 @@
-"""What each Keras layer and operator is in a `Graph`: two tables and their entries."""
+"""Translation of Keras layers and operators into graph operations: two tables of functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,14 @@ from keras import layers
 
 from kzoo.quantization.graph import Activation, Affine, Join, Linear, Op, Plain
 
-# Translations: (layer or operator, names of its inputs, arguments of the call) -> operations, the
-# last of which gives the output; () for the identity; None for settings without an int8 form.
+# A translation is (layer or operator, names of its inputs, arguments of the call) -> operations,
+# the last of which is the output; () for the identity; None for settings without an int8 form.
 Found = tuple[Op, ...] | None
 Translate = Callable[[Any, tuple[str, ...], Any], Found]
 
 
 def then(ops: tuple[Op, ...], function: str, name: str) -> Found:
-    """`ops`, followed by an activation that a layer carries within itself."""
+    """Return `ops` followed by the layer's own activation; None if that has no int8 form."""
     if function == "linear":
         return ops
     if function not in FUNCTIONS:
@@ -25,12 +25,12 @@ def then(ops: tuple[Op, ...], function: str, name: str) -> Found:
 
 
 def function_of(layer: Any) -> str:
-    """The name of a layer's activation function; "?" for one that Keras does not know by name."""
+    """Return the name of a layer's activation function; "?" if Keras has no name for it."""
     name = keras.activations.serialize(layer.activation)
     return name if isinstance(name, str) else "?"
 
 
-# Keras' names of activation functions, to those of `emit.ACTIVATIONS`.
+# From Keras' names of activation functions to those of `Activation`.
 FUNCTIONS = {
     "relu": "relu", "relu6": "relu6", "hard_silu": "hard_swish", "hard_swish": "hard_swish",
     "hard_sigmoid": "hard_sigmoid", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu",
@@ -141,7 +141,7 @@ def join(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
     config = {"axis": layer.axis} if isinstance(layer, layers.Concatenate) else {}
     if config and layer.axis not in (-1, len(layer.output.shape) - 1, 1):
         return None
-    # TFLite's ADD and MUL take two at a time.
+    # TFLite's ADD and MUL take two inputs.
     ops: list[Op] = []
     if not config and len(inputs) > 2:
         for i, name in enumerate(inputs[1:-1]):
@@ -156,7 +156,7 @@ def elu(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
 
 
 def average(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
-    """The sum, and a factor that goes into the layer after where there is one to take it."""
+    """A sum, and a factor that the next linear layer absorbs if there is one."""
     names = [inputs[0], *(f"{layer.name}_sum_{i}" for i in range(2, len(inputs) + 1))]
     ops = [
         Join(total, (before, more), layers.Add, {})
@@ -189,7 +189,7 @@ def identity(layer: Any, inputs: tuple[str, ...], _: Any) -> Found:
     return ()
 
 
-# Layers that pass their input through outside of training. Dropout stays, for training in int8.
+# Layers that are the identity in inference. Dropout is kept, for quantization-aware training.
 TRAINING_ONLY = (
     layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout,
     layers.ActivityRegularization, layers.RandomFlip, layers.RandomRotation, layers.RandomZoom,
@@ -242,7 +242,7 @@ LAYERS: dict[type, Translate] = {
 
 
 def operands(arguments: Any, inputs: tuple[str, ...]) -> list[Any]:
-    """The two operands of a call: names where they are tensors, numbers where constants."""
+    """Return the two operands of a call: names of tensors, or constant numbers."""
     names = iter(inputs)
     given = [*arguments.args, *arguments.kwargs.values()]
     return [next(names) if isinstance(a, keras.KerasTensor) else a for a in given]
@@ -252,7 +252,11 @@ def arithmetic(
     by_number: Callable[[float], tuple[float, float]], layer: type | None = None,
     from_number: Callable[[float], tuple[float, float]] | None = None,
 ) -> Translate:  # fmt: skip
-    """`by_number(a)` is (scale, offset) of x op a, `from_number(a)` that of a op x."""
+    """Return the translation of a binary operator.
+
+    `by_number(a)` is (scale, offset) of x op a, `from_number(a)` that of a op x; `layer` that of
+    two tensors.
+    """
 
     def translate(op: Any, inputs: tuple[str, ...], arguments: Any) -> Found:
         left, right = operands(arguments, inputs)
