@@ -1,4 +1,4 @@
-"""Inputs and outputs of a .tflite file: names, dtypes, scales; and pixels as stored."""
+"""Inputs and outputs of a .tflite file: names, dtypes, scales, and conversion of values."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from kzoo.weights.readers.flatbuffer import TfliteModel, TfliteTensor
 
 @dataclasses.dataclass(frozen=True)
 class Port:
-    """An input or output: real value = scale * (stored - zero_point), scale 0 for floats."""
+    """An input or output. A value is scale * (stored - zero_point); scale is 0 for floats."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,9 +32,9 @@ def port(name: str, tensor: "TfliteTensor") -> Port:
 
 
 def names(file: "TfliteModel") -> tuple[dict[str, int], dict[str, int]]:
-    """({name: tensor} of the inputs, of the outputs), as the signature has them where there is one.
+    """Return ({name: tensor} of the inputs, of the outputs), by the signature if there is one.
 
-    The graph may hold its outputs in any order.
+    Otherwise by the names of the tensors; the graph may have its outputs in any order.
     """
     graph = file.graphs[0]
     if len(file.signatures) == 1 and file.signatures[0].graph == 0:
@@ -48,7 +48,10 @@ def names(file: "TfliteModel") -> tuple[dict[str, int], dict[str, int]]:
 def by_name(
     outputs: dict[str, Any] | Sequence[Any] | np.ndarray, wanted: list[str]
 ) -> dict[str, np.ndarray]:
-    """Outputs of Keras or of `Runner`, as {name: array}."""
+    """Return outputs of Keras or of `Runner` as {name: array}.
+
+    Raises ValueError if their names are not those of `wanted`.
+    """
     if not isinstance(outputs, dict | list | tuple):
         outputs = [outputs]
     if not isinstance(outputs, dict):
@@ -61,11 +64,11 @@ def by_name(
 
 
 def from_pixels(images: np.ndarray, dtype: str) -> np.ndarray:
-    """Images with values in [0, 255] as an input of that dtype stores them.
+    """Return images with values in [0, 255] in an input's dtype.
 
-    A camera's byte is the stored uint8 value, whatever scale the file declares, and 128 less in
-    int8: that is what Android hands over, and what image models with such an input are made for. A
-    float input takes its images as they are.
+    A pixel is the stored uint8 value, whatever scale the file declares, and the stored int8 value
+    plus 128: that is what Android passes, and what image models with such inputs expect. A float
+    input takes images unchanged. Raises ValueError for other dtypes and values outside [0, 255].
     """
     if dtype == "float32":
         return images.astype(np.float32)
@@ -89,12 +92,13 @@ PIXEL_OFFSET = {"uint8": 0, "int8": 128}
 
 
 def dequantize(stored: np.ndarray, output: Port) -> np.ndarray:
+    """Return the real values of an output, as a new array."""
     if not output.scale:
         return stored.copy()
     return (stored.astype(np.float32) - output.zero_point) * np.float32(output.scale)
 
 
 def layer_of(place: str) -> str:
-    """The layer in a node's path, model/layer/operation, where scopes entered again end in _1."""
+    """Return the layer in a path model/layer/operation, without a suffix _1 of repeated scopes."""
     parts = place.split("/")
     return re.sub(r"_\d+$", "", parts[1] if len(parts) > 2 else parts[0])

@@ -1,7 +1,7 @@
-"""Flatbuffers written from plain values: a table is {field number: value}.
+"""Writing of flatbuffers from Python values: a table is a dict {field number: value}.
 
-The type of a value says how it is written: numpy scalars are scalars of that width, arrays are
-vectors, a str, bytes, list of strings or tables, or a dict is an offset to one.
+The type of a value determines how it is written: NumPy scalars as scalars of that width, arrays as
+vectors; str, bytes, lists of strings or tables, and dicts (tables) as offsets.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,19 +12,19 @@ import numpy as np
 
 from kzoo.weights.readers.flatbuffer import IDENTIFIER
 
-FIRST_BYTES = 1 << 20  # of a builder, which doubles when they are full
+FIRST_BYTES = 1 << 20  # initial size of a builder, which grows by doubling
 
 
 class AlignedBuilder(flatbuffers.Builder):
-    """Aligns byte vectors to 16, as the schema's force_align says and Python's builder forgets.
+    """A builder that aligns byte vectors to 16, as the schema requires and Python's does not.
 
-    Vectors of zeros are written once. The zero points of weights are such, of 8 bytes a channel for
-    kernel and bias each: a tenth of the file of a small int8 net.
+    Equal vectors of zeros are written once: the zero points of weights, 8 bytes a channel for
+    kernel and bias each, would be a tenth of the file of a small int8 net.
     """
 
     def __init__(self, size: int):
         super().__init__(size)
-        self.zeros: dict[tuple[str, int], int] = {}  # their offsets by dtype and length
+        self.zeros: dict[tuple[str, int], int] = {}  # offsets of zero vectors by dtype and length
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
         if x.any():
@@ -39,26 +39,26 @@ class AlignedBuilder(flatbuffers.Builder):
 
 
 def tflite_content(model: Any) -> bytes:
-    """The .tflite file of a `ModelT`, the schema's model as an object."""
+    """Return the bytes of the .tflite file of a `ModelT`, the schema's object of a model."""
     builder = AlignedBuilder(FIRST_BYTES)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
 def as_text(name: bytes | str) -> str:
-    """A name of a `ModelT`: bytes as it was read, text once it was set."""
+    """Return a name of a `ModelT` as str: it is bytes after reading, str after assignment."""
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
 def flat(table: Mapping[int, Any], identifier: bytes) -> bytes:
-    """A flatbuffer of one root table."""
+    """Return the bytes of a flatbuffer with this root table."""
     builder = AlignedBuilder(1024)
     builder.Finish(put(builder, table), file_identifier=identifier)
     return bytes(builder.Output())
 
 
 def put(builder: Any, value: Any) -> int:
-    """The offset of a string, bytes, an array, a list of strings or tables, or a table."""
+    """Write a value that is stored by offset and return its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""The scales that XNNPACK takes, checked without opening the file.
+"""XNNPACK's limits on quantization scales, checked without opening the file.
 
 A requantization factor out of these bounds makes LiteRT 2.3 refuse a file; a convolution's can
 also kill the process at the first invoke. Bounds:
@@ -12,7 +12,7 @@ from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteOperator, TfliteT
 
 
 class Operands(NamedTuple):
-    """Where an operator has what it computes with, among its inputs."""
+    """Indices of an operator's operands among its inputs."""
 
     x: int
     weights: int
@@ -20,7 +20,7 @@ class Operands(NamedTuple):
 
 
 LINEAR = dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), Operands(0, 1, 2))
-LINEAR["TRANSPOSE_CONV"] = Operands(2, 1, 3)  # the first one is the shape of its output
+LINEAR["TRANSPOSE_CONV"] = Operands(2, 1, 3)  # input 0 is the output's shape
 PRODUCT = dict.fromkeys(LINEAR, (0.0, 2.0**8)) | {"MUL": (2.0**-16, 2.0**8)}  # s1 s2 / s_out
 RATIO = {"ADD": (2.0**-10, 2.0**8)}  # each s_in / s_out
 LEVELS = {"int8": (-128, 127), "uint8": (0, 255)}
@@ -30,7 +30,7 @@ LARGEST_SOUND = 1e4
 
 
 def risks(graph: TfliteGraph) -> Iterator[str]:
-    """The 8-bit operators that are out of bounds, with their factor."""
+    """Yield the 8-bit operators whose scales are out of bounds, with their factor."""
     for i, op in enumerate(graph.operators):
         if op.name not in PRODUCT and op.name not in RATIO:
             continue
@@ -71,13 +71,13 @@ def remedy(largest: float) -> str:
 
 
 def operands(graph: TfliteGraph, op: TfliteOperator) -> list[TfliteTensor]:
-    """The two that it multiplies or adds; fewer where they are left out."""
+    """Return the two tensors that an operator multiplies or adds; fewer if missing."""
     x, weights, _ = LINEAR.get(op.name, Operands(0, 1, 2))
     places = (op.inputs[i] for i in (x, weights) if i < len(op.inputs))
     return [graph.tensors[t] for t in places if t >= 0]
 
 
 def weights_of(graph: TfliteGraph, op: TfliteOperator) -> TfliteTensor | None:
-    """What a linear operator multiplies with; None for other operators."""
+    """Return the weights of a linear operator; None for other operators."""
     found = operands(graph, op) if op.name in LINEAR else []
     return found[1] if len(found) == 2 else None

@@ -1,4 +1,4 @@
-"""From a Keras model to a .tflite file, which is read back and run before it gets its name."""
+"""`convert`: write a Keras model to a .tflite file, which is verified before it gets its name."""
 
 import contextlib
 import dataclasses
@@ -60,36 +60,36 @@ def convert(
 ) -> Path:
     """Write `model` to the .tflite file `out` and return its path.
 
+        kzoo.tflite.convert(model, "model.tflite", calibration=images[:200], labels=["cat", "dog"])
+
     model: a functional or sequential Keras model with one image input, or the path of a .keras
         file. Under JAX and PyTorch, TensorFlow converts it in a separate process. Also a tf-keras
         model with int8 ranges of tfmot (`kzoo.interop.quantize_model`).
-    scheme: see `SCHEMES`. None: that of the target, which is int8 for the CPU.
+    scheme: one of `kzoo.tflite.SCHEMES`. None: that of the target, which is int8 for the CPU.
     io: dtype of the input. None: that of the target if the scheme is the target's, else uint8 for
         int8 and float32 for the other schemes. A uint8 input takes the camera's bytes, an int8
         input the same minus 128: a Rescaling at the start of the model becomes the input's scale
-        and zero point. For a model without one, the calibration images tell whether it takes pixels
-        in [0, 255], [0, 1] or [-1, 1]. A float32 input of an int8 file keeps the Rescaling, as two
-        float operators: a QUANTIZE maps zero to the zero point, and black is not zero to the model.
-        Outputs are float32, and so is a softmax: an int8 one has steps of 1/256, too coarse for
-        many classes.
-    calibration: images (N, H, W, C), uint8 or float, in the model's input range; about 100 to 500
-        like those it will see. Needed for int8 and int16x8, unless the model has ranges from
-        `kzoo.quantize`.
+        and zero point. For a model without one, the calibration images show whether it takes pixels
+        in [0, 255], [0, 1] or [-1, 1]. With a float32 input an int8 file keeps the Rescaling, as
+        two float operators. Outputs are float32, and so is a final softmax: an int8 one has steps
+        of 1/256, too coarse for many classes.
+    calibration: 100 to 500 representative images (N, H, W, C), uint8 or float, in the model's input
+        range. Needed for int8 and int16x8, unless the model has ranges from `kzoo.quantize`.
     calibrator: what quantizes a float model. "kzoo" is `kzoo.quantize`; "tensorflow" is
-        TensorFlow's converter, which knows more layers but leaves hard-swish to slow kernels and
+        TensorFlow's converter, which supports more layers but leaves hard-swish to slow kernels and
         makes MobileNetV3's ranges too wide.
     labels: class names. They are written to labels.txt beside the file (NAME.labels.txt if that
         belongs to another file), and into the file if it has the input and output of a classifier
         or a segmenter.
-    metadata: further metadata, see `Metadata`. `labels` take precedence over its own.
+    metadata: further metadata, see `Metadata`. `labels` take precedence over its labels.
     image_size: (H, W), for a model without a fixed input size.
     batch_size: fixed batch size of the file. Android needs 1.
-    postprocess: for a `kzoo.Detector`, whose file has the outputs boxes and scores, and the anchors
-        in its metadata. "op", or its settings, adds TFLite_Detection_PostProcess at the end.
-    target: where the file will run, see `kzoo.tflite.FORMS`. It sets the scheme, input, form of
+    postprocess: for a `kzoo.Detector`, whose file has outputs "boxes" and "scores" and the anchors
+        in its metadata. "op", or settings, adds the operator TFLite_Detection_PostProcess.
+    target: where the file will run, one of `kzoo.tflite.FORMS`. It sets the scheme, input, form of
         hard-swish and dtype of the outputs, unless given here. A model from `kzoo.quantize` keeps
-        its form of hard-swish. For "micro" and "edgetpu" no file is written if the target's list
-        (`kzoo.tflite.targets`) refuses one of its operators.
+        its form of hard-swish. For "micro" and "edgetpu" no file is written if the target does not
+        support one of its operators (see `kzoo.tflite.targets`).
     keep_float: names of layers that stay in float in an int8 file; `kzoo.quantize` takes more.
     progress: called with the name of each step when it begins: one of `STEPS`.
 
@@ -97,7 +97,8 @@ def convert(
     calibration images, then 5 s and 1.4 GB to convert (tests/bench/quantize_cost.py); 6 s and
     1.2 GB to float32. TensorFlow takes 0.7 GB of this.
 
-    The file is written whole or not at all. Raises ValueError if the model cannot be converted.
+    The file is written whole or not at all. Raises ValueError for arguments that do not fit and if
+    the model cannot be converted, FileNotFoundError if the folder of `out` does not exist.
     """
     lines = None if labels is None else tuple(labels)
     settings = PostProcess() if postprocess == "op" else postprocess
@@ -107,7 +108,7 @@ def convert(
         keep_float=tuple(keep_float),
     )  # fmt: skip
     with drafted(model, request, calibration, progress):
-        pass  # nothing more is asked of it
+        pass  # the caller has no further checks
     return request.out
 
 
@@ -116,17 +117,17 @@ def drafted(
     model: keras.Model | str | os.PathLike[str] | Any, request: Request,
     calibration: np.ndarray | None, progress: Callable[[str], None],
 ) -> Iterator[Path]:  # fmt: skip
-    """The converted file under another name, read back and run: it gets its own after the block.
+    """Yield the path of a draft of the converted file, which is renamed to `out` after the block.
 
-    What holds it against its model goes there. Where the block raises, nothing is left, and a file
-    of before stays as it was.
+    The draft has been read back and run. Further checks go into the block: if it raises, the draft
+    is deleted and an older file `out` stays unchanged.
     """
     if not request.out.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(request.out.parent)!r} to write into.")
     if request.out.is_dir():
         raise IsADirectoryError(f"{str(request.out)!r} is a folder: name a file in it.")
-    kerass = isinstance(model, keras.Model | str | os.PathLike)  # and not tf-keras'
-    if kerass and keras.backend.backend() != "tensorflow":
+    is_keras = isinstance(model, keras.Model | str | os.PathLike)  # not tf-keras
+    if is_keras and keras.backend.backend() != "tensorflow":
         progress(STEPS[2])
         content = lower_elsewhere(model, request, calibration)
     else:
@@ -148,7 +149,10 @@ def drafted(
 
 
 def labels_file(out: Path, text: str) -> Path:
-    """Return where the labels of `out` go: labels.txt beside it, unless it holds others already."""
+    """Return the labels file of `out`: labels.txt beside it, or NAME.labels.txt.
+
+    The latter if labels.txt exists with other labels.
+    """
     listed = out.with_name("labels.txt")
     before = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else text
     others = before.splitlines() != text.splitlines()
@@ -168,7 +172,7 @@ def lower(
     model: keras.Model, request: Request, calibration: np.ndarray | None,
     progress: Callable[[str], None],
 ) -> bytes:  # fmt: skip
-    """The content of the file."""
+    """Return the bytes of the .tflite file; runs under the TensorFlow backend."""
     from kzoo.tflite.convert.finish import finish  # needs flatbuffers, which comes with TensorFlow
     from kzoo.tflite.metadata.writing import add_metadata, told_by_ports
 
@@ -177,18 +181,18 @@ def lower(
     names = output_names(model, request.labels)
     scheme, grid = SCHEMES[request.scheme], None
     ends: Sequence[float] | None = None
-    kerass = isinstance(model, keras.Model)
-    body = copy_in_float32(model) if kerass else model
+    is_keras = isinstance(model, keras.Model)
+    body = copy_in_float32(model) if is_keras else model
     ranged = has_ranges(body)
     if ranged and request.scheme != "int8":
         raise ValueError(
             'The model holds int8 ranges (kzoo.quantize): convert it with scheme="int8", or the '
             f'float model that it was made from. Received: scheme="{request.scheme}"'
         )
-    if kerass:
+    if is_keras:
         check_model(model)
     else:
-        names = [name.removeprefix("quant_") for name in names]  # tfmot's
+        names = [name.removeprefix("quant_") for name in names]  # tfmot's prefix
         if scheme.calibrated and not ranged and request.calibrator == "kzoo":
             raise ValueError(
                 f"{model.name!r} is a tf-keras model without int8 ranges: give it some with "
@@ -197,7 +201,7 @@ def lower(
     images = None
     if scheme.calibrated and not ranged:
         images = calibration_set(calibration, shape, request)
-        if kerass:
+        if is_keras:
             check_calibration(model, iter([images]))
         if request.scheme == "int8" and request.calibrator == "kzoo":
             progress(STEPS[1])
@@ -217,7 +221,7 @@ def lower(
             f"postprocess is for detectors. Received: {type(model).__name__} {model.name!r}"
         )
     progress(STEPS[2])
-    if kerass and scheme.calibrated and request.io in ("uint8", "int8"):
+    if is_keras and scheme.calibrated and request.io in ("uint8", "int8"):
         body, grid = absorb_preprocessing(body)
         if grid:
             ends = grid.real(np.array([0, 255])).tolist()
@@ -245,7 +249,7 @@ def lower(
 
 
 def has_ranges(model: keras.Model) -> bool:
-    """Whether the model holds int8 ranges, as `kzoo.quantize` or, in tf-keras, tfmot gives."""
+    """Return whether the model has int8 ranges, of `kzoo.quantize` or, in tf-keras, of tfmot."""
     return any(
         isinstance(layer, FakeQuant) or type(layer).__name__ in TFMOT
         for layer in model._flatten_layers()
@@ -256,7 +260,7 @@ TFMOT = ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2")  # layers of i
 
 
 def check(found: Audit, request: Request) -> None:
-    """Raise ValueError where the file is not what was asked for, or does not run."""
+    """Raise ValueError if the file does not run or has another input dtype than requested."""
     require_sound(found, request.out, custom=OPERATOR if request.postprocess else None)
     if found.inputs[0].dtype != request.io:
         raise ValueError(
@@ -266,7 +270,7 @@ def check(found: Audit, request: Request) -> None:
 
 
 def require_tensorflow() -> None:
-    """Raises ValueError where TensorFlow is not installed, which writes .tflite files."""
+    """Raise ValueError if TensorFlow, which writes .tflite files, is not installed."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             "TensorFlow writes .tflite files, in a separate process on every backend, and "
@@ -277,7 +281,7 @@ def require_tensorflow() -> None:
 def lower_elsewhere(
     model: keras.Model | str | os.PathLike[str], request: Request, calibration: np.ndarray | None
 ) -> bytes:
-    """`lower` in a process with TensorFlow, for models of the other backends."""
+    """Return what `lower` returns, computed in a separate process with TensorFlow."""
     require_tensorflow()
     with tempfile.TemporaryDirectory(prefix="kzoo_convert_") as folder:
         job = Path(folder, "job.pickle")
@@ -307,7 +311,7 @@ def lower_elsewhere(
 
 
 def work(folder: Path) -> None:
-    """What `lower_elsewhere` has done in its process: the job in `folder`."""
+    """Run the job that `lower_elsewhere` has written to `folder`; called in the other process."""
     model, request = pickle.loads(Path(folder, "job.pickle").read_bytes())
     images = Path(folder, "calibration.npy")
     calibration = np.load(images) if images.is_file() else None

@@ -1,6 +1,6 @@
-"""The last step of a conversion, on the flatbuffer: names, signature, softmax, input dtype.
+"""The last step of a conversion, on the flatbuffer: names, signature, float softmax, input dtype.
 
-Conversion from a concrete function freezes the variables as nothing else does, but calls outputs
+Conversion from a concrete function is the only one that freezes all variables, but it calls outputs
 "Identity" and writes no signature, without which several outputs cannot be told apart.
 """
 
@@ -18,11 +18,11 @@ def finish(
     content: bytes, *, input_name: str, output_names: list[str], io: str = "float32",
     outputs: str = "float32", through_float: bool = False,
 ) -> bytes:  # fmt: skip
-    """The file with named tensors, a signature, an input of dtype `io`, outputs of dtype `outputs`.
+    """Return the file with named ports, a signature, and the given dtypes of input and outputs.
 
-    A uint8 or int8 input takes over the scale and zero point of the QUANTIZE operator that the
-    float input went through; a uint8 one goes on through floats if so asked, see `float_first`.
-    Raises ValueError where there is none.
+    A uint8 or int8 input takes over scale and zero point from the QUANTIZE operator that reads the
+    float input; with `through_float` a uint8 input passes through floats, see `float_first`.
+    Raises ValueError if the input has no such operator, or the number of outputs is wrong.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -48,7 +48,7 @@ def finish(
         if i in names:
             tensor.name = names[i]
         elif as_text(tensor.name) in names.values():
-            tensor.name = f"{as_text(tensor.name)}_inner"  # names of inputs and outputs are unique
+            tensor.name = f"{as_text(tensor.name)}_inner"  # inputs and outputs have unique names
     graph.outputs = np.array(ends, np.int32)
 
     signature = schema.SignatureDefT()
@@ -62,7 +62,7 @@ def finish(
 
 
 def in_order(graph: Any) -> list[int]:
-    """The output tensors as the model lists them: Identity, Identity_1, ... in TensorFlow."""
+    """Return the output tensors in the model's order: Identity, Identity_1, ... in TensorFlow."""
 
     def position(index: int) -> int:
         number = as_text(graph.tensors[index].name).partition("Identity")[2].lstrip("_")
@@ -70,7 +70,7 @@ def in_order(graph: Any) -> list[int]:
 
     ends = [int(i) for i in graph.outputs]
     if all(ends.index(end) == position(end) for end in ends):
-        return ends  # also where equal outputs have become one tensor, which is listed again
+        return ends  # also if equal outputs were merged into one tensor, which is listed twice
     if len(set(ends)) < len(ends):
         raise ValueError(
             "The model lists equal outputs, which TensorFlow's converter has made one of in "
@@ -80,7 +80,7 @@ def in_order(graph: Any) -> list[int]:
 
 
 def remove_fences(model: Any) -> None:
-    """Take out the FLOOR operators that `fenced` put in."""
+    """Remove the FLOOR operators that `fenced` added."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph = model.subgraphs[0]
@@ -96,7 +96,7 @@ def remove_fences(model: Any) -> None:
 
 
 def as_stored(model: Any, ends: list[int]) -> list[int]:
-    """Take the DEQUANTIZE off every output that ends in one; the outputs then."""
+    """Remove the DEQUANTIZE at the end of outputs; return the new output tensors."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph = model.subgraphs[0]
@@ -112,10 +112,10 @@ def as_stored(model: Any, ends: list[int]) -> list[int]:
 
 
 def scores_in_float(model: Any) -> None:
-    """Turn logits -> SOFTMAX -> DEQUANTIZE around: int8 probabilities have steps of 1/256.
+    """Move the DEQUANTIZE after SOFTMAX in front of it: int8 probabilities have steps of 1/256.
 
-    A STRIDED_SLICE may stand between, which takes a detector's background off. So it is with the
-    LOGISTIC of a multi-label classifier, whose scores (1, labels) are the file's output.
+    A STRIDED_SLICE, which removes a detector's background, may lie between them. The same holds for
+    a LOGISTIC with outputs (1, labels), that of a multi-label classifier.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -138,7 +138,7 @@ def scores_in_float(model: Any) -> None:
             chain.append(readers[0])
         if len(readers) != 1 or kind(readers[0]) != kinds.DEQUANTIZE:
             continue
-        # Each now writes what the next one wrote: DEQUANTIZE comes first, and the rest is float.
+        # Each operator takes over the next one's output tensor; DEQUANTIZE becomes the first.
         (dequantize,) = readers
         shapes = [graph.tensors[op.outputs[0]].shape for op in chain]
         written = [op.outputs for op in [*chain, dequantize]]
@@ -158,7 +158,7 @@ def scores_in_float(model: Any) -> None:
 
 
 def take_bytes(model: Any, io: str) -> None:
-    """Turn the float32 input into `io`, uint8 or int8."""
+    """Change the float32 input to `io`, uint8 or int8. Raises ValueError without a QUANTIZE."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph = model.subgraphs[0]
@@ -183,12 +183,12 @@ def take_bytes(model: Any, io: str) -> None:
 
 
 def float_first(model: Any) -> None:
-    """Put a DEQUANTIZE before the QUANTIZE that makes int8 of a uint8 input.
+    """Insert a DEQUANTIZE before the QUANTIZE that converts a uint8 input to int8.
 
-    The values stay the same, to the bit. XNNPACK has no operator from uint8 to int8, and LiteRT's
-    own takes .6 ns a byte on x86: 15 % of the time of a MobileNetV3-Small. The two by way of
-    float32 are XNNPACK's and take a tenth of that (tests/bench/input_op.py), for four bytes of
-    memory to each of the image.
+    The result is the same, bit for bit. XNNPACK has no operator from uint8 to int8, and LiteRT's
+    own kernel takes .6 ns a byte on x86: 15 % of the time of a MobileNetV3-Small. The two operators
+    through float32 run in XNNPACK and take a tenth of that (tests/bench/input_op.py), but need four
+    bytes of memory for each byte of the image.
     """
     from ai_edge_litert import schema_py_generated as schema
 

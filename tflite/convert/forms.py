@@ -1,4 +1,4 @@
-"""How a file is written for the place where it will run: scheme, input, and form of hard-swish."""
+"""Targets of `convert`: scheme, input dtype and form of hard-swish for each place a file runs."""
 
 import dataclasses
 from typing import Literal
@@ -10,12 +10,14 @@ from kzoo.weights.readers.flatbuffer import TfliteModel
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """A way to write a file.
+    """The settings of `convert` for one target.
 
-    outputs: dtype of quantized outputs; "int8" leaves no operator on floats.
-    lists: the targets (`kzoo.tflite.targets`) that it is written for.
-    float_first: whether a uint8 input becomes int8 by way of float32, see `finish.float_first`.
-    needs_all: whether a file of which a target refuses an operator is of no use.
+    about: a description in words.
+    lists: keys of `kzoo.tflite.targets` that the file is checked against.
+    outputs: dtype of quantized outputs; with "int8" the file has no float operator.
+    float_first: whether a uint8 input is converted to int8 through float32, which is faster in
+        XNNPACK, see `kzoo.tflite.convert.finish.float_first`.
+    needs_all: whether the target must support all operators, having no fallback.
     """
 
     about: str
@@ -53,15 +55,15 @@ FORMS = {
 
 
 def form(target: str) -> Form:
-    """The form for a target. Raises ValueError for one that there is not."""
+    """Return the form for a target; raise ValueError for an unknown one."""
     one_of("target", target, tuple(FORMS))
     return FORMS[target]
 
 
 def require_fit(content: TfliteModel, target: str) -> tuple[Verdict, ...]:
-    """The verdicts on a file that is written for `target`.
+    """Return the verdicts on a file that is written for `target`.
 
-    Raises ValueError where it is of no use there, with the operators that are refused.
+    Raises ValueError, with the unsupported operators, if the target needs all of them.
     """
     verdicts = targets(content, FORMS[target].lists)
     refusals = [f"{v.target.title}: {v.sentence}" for v in verdicts if v.answer in ("no", "partly")]

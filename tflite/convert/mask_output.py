@@ -1,7 +1,7 @@
-"""A segmenter's file that ends in its mask: class ids in bytes, in place of logits.
+"""`end_in_mask`: make a segmenter's file output its mask, uint8 class ids, instead of logits.
 
-keras.ops.argmax of floats does not convert, and would read floats; here ARG_MAX reads the int8
-logits as they are. The mask is a hundredth of 21 classes' float logits, to be copied and searched.
+keras.ops.argmax of floats does not convert; here ARG_MAX reads the int8 logits. The mask has about
+a hundredth of the bytes of float logits of 21 classes.
 """
 
 import os
@@ -15,10 +15,10 @@ from kzoo.tflite.inspect.audit import audit, require_sound
 
 
 def end_in_mask(file: str | os.PathLike[str]) -> Path:
-    """Rewrite a .tflite file whose one output is (1, h, w, classes), so that it is uint8 (1, h, w).
+    """Rewrite a .tflite file with one output (1, h, w, classes) to output a mask, uint8 (1, h, w).
 
-    What the file says of itself (labels, metadata) is of its old output and is taken out.
-    Raises ValueError for a file with other outputs.
+    Returns the file's path. Its metadata, which describe the old output, are removed. Raises
+    ValueError for a file with other outputs.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -62,7 +62,7 @@ def end_in_mask(file: str | os.PathLike[str]) -> Path:
 def add_tensor(
     schema: Any, model: Any, name: str, shape: tuple[int, ...], kind: int, content: bytes = b""
 ) -> int:
-    """The index of a new tensor."""
+    """Add a tensor to the first graph and return its index."""
     tensor, buffer = schema.TensorT(), schema.BufferT()
     buffer.data = np.frombuffer(content, np.uint8) if content else None
     model.buffers.append(buffer)
@@ -88,5 +88,5 @@ def add_operator(
     model.subgraphs[0].operators.append(operator)
 
 
-# Of the operators' schemas: ARG_MAX reads int8 from 2 on.
+# Versions of the operators: ARG_MAX supports int8 from version 2 on.
 VERSIONS = {"ARG_MAX": 2, "CAST": 1}

@@ -1,8 +1,8 @@
-"""TFLite_Detection_PostProcess put behind a detector: its file then ends in objects, not in codes.
+"""TFLite_Detection_PostProcess appended to a detector's file, which then outputs final boxes.
 
-The operator is a custom one that LiteRT, MediaPipe Tasks and the Edge TPU's runtime bring along. It
-computes in floats behind the int8 body, on the CPU, and does not clip boxes to the image. Its
-settings: tensorflow/lite/kernels/detection_postprocess.cc.
+It is a custom operator that LiteRT, MediaPipe Tasks and the Edge TPU's runtime include. It decodes
+boxes and runs NMS in float on the CPU, and does not clip boxes to the image. Its settings:
+tensorflow/lite/kernels/detection_postprocess.cc.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ OPERATOR = "TFLite_Detection_PostProcess"
 
 @dataclasses.dataclass(frozen=True)
 class PostProcess:
-    """What the operator keeps of what a net predicts."""
+    """Settings of the operator."""
 
-    threshold: float = 0.3  # the least score
-    overlap: float = 0.55  # IoU from which on the less sure of two boxes goes
-    most: int = 25  # boxes of one image
-    per_class: bool = True  # boxes of different classes leave one another alone
+    threshold: float = 0.3  # lowest score in [0, 1] to keep
+    overlap: float = 0.55  # IoU threshold of non-maximum suppression
+    most: int = 25  # largest number of boxes per image
+    per_class: bool = True  # NMS within each class; False: across all classes
 
     def options(self, classes: int) -> dict[str, Any]:
-        """The settings as the operator reads them."""
+        """Return the settings under the operator's names."""
         scales = dict(zip(("y_scale", "x_scale", "h_scale", "w_scale"), CODE_WEIGHTS, strict=True))
         return {
             "max_detections": self.most,
@@ -47,12 +47,12 @@ class PostProcess:
 def add_postprocess(
     path: Path, out: Path, *, settings: PostProcess = PostProcess()
 ) -> Path:  # fmt: skip
-    """Write the detector of the file `path` to `out`, with the operator behind it.
+    """Append the operator to the detector in the file `path`, write it to `out` and return `out`.
 
-    The file has outputs {"boxes", "scores"} and their anchors in its metadata, as `kzoo detect`
-    leaves it. The new one has the outputs boxes (1, most, 4), classes, scores (1, most) and count,
-    and metadata for MediaPipe's ObjectDetector. It is tried before it gets its name, as `convert`
-    does. Raises ValueError for other files, and for settings that the operator does not run with.
+    `path` must have outputs {"boxes", "scores"} and the anchors in its metadata, as `kzoo detect`
+    writes it. The new file has the outputs boxes (1, most, 4), classes, scores (1, most) and count,
+    and metadata for MediaPipe's ObjectDetector. It is run once before it is renamed to `out`.
+    Raises ValueError for other files, and for settings that the operator does not run with.
     """
     from kzoo.tflite.metadata.writing import add_metadata
 
@@ -72,7 +72,7 @@ def add_postprocess(
 
 
 def with_postprocess(content: bytes, outputs: BoxOutputs, settings: PostProcess) -> bytes:
-    """The model with the operator behind its two outputs; without the files in its metadata."""
+    """Return the model with the operator after its two outputs; associated files are dropped."""
     from ai_edge_litert import schema_py_generated as schema
     from flatbuffers import flexbuffers
 
@@ -96,7 +96,7 @@ def with_postprocess(content: bytes, outputs: BoxOutputs, settings: PostProcess)
         graph.tensors.append(new)
         return len(graph.tensors) - 1
 
-    for index in (codes, scores):  # their names go to the new outputs
+    for index in (codes, scores):  # the new outputs take over their names
         graph.tensors[index].name = f"{graph.tensors[index].name}_raw"
     anchors = np.concatenate(centred(outputs.anchors), axis=-1)  # y, x, h, w
     most = settings.most

@@ -1,12 +1,12 @@
-"""A Keras model made ready to convert: all of it float32, its preprocessing taken off the front.
+"""Preparation of a Keras model for conversion: float32 copies, and the input's Rescaling absorbed.
 
-A uint8 input tensor says real = scale * (byte - zero_point), which is what a Rescaling of pixels
-says too, so the camera's bytes need no operator. A zero point is a whole number, though, and [-1,
-1] wants 127.5; ImageNet's mean and deviation want one pair for each channel. What is left over
-goes into the first convolution: a factor per input channel into its kernel, an offset into its
-bias. That is exact but where the kernel reaches over the image's edge, which is padded with the
-zero point. With V2's pretrained weights, on photos, this edge is 66 dB ("tf") or 50 dB ("torch",
-torchvision's weights) below the logits, where int8 itself is 22 and 12 dB below them.
+A uint8 input tensor represents scale * (byte - zero_point), as a Rescaling of pixels does, so the
+camera's bytes need no operator. But a zero point is an integer, while [-1, 1] needs 127.5, and
+ImageNet's mean and deviation differ by channel. The remainder goes into the first convolution: a
+factor per input channel into its kernel, an offset into its bias. This is exact except where the
+kernel covers padding, which is filled with the zero point. With V2's pretrained weights on photos
+this error is 66 dB ("tf") or 50 dB ("torch", torchvision's weights) below the logits, and int8's
+own 22 and 12 dB below them.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from kzoo.quantization.layers import FakeQuant
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The values that bytes 0..255 stand for: scale * (byte - zero_point)."""
+    """The values that bytes in [0, 255] represent: scale * (byte - zero_point)."""
 
     scale: float
     zero_point: int
@@ -31,9 +31,9 @@ class Grid:
 
 
 def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
-    """(The model without its Rescaling, the grid of pixels it then reads), or (model, None).
+    """Return (the model without its Rescaling, the grid of its input), or (model, None).
 
-    None where there is no Rescaling at the front, or what is left over of it cannot go elsewhere.
+    None if there is no Rescaling at the input, or no convolution that can absorb its remainder.
     """
     rescaling = sole_consumer(model.inputs[0])
     if not isinstance(rescaling, layers.Rescaling) or len(model.inputs) != 1:
@@ -46,7 +46,7 @@ def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
     zero_point = int(np.clip(np.rint(np.mean(-offset / scale)), 0, 255))
     grid = Grid(float(np.mean(scale)), zero_point)
     factor = scale / grid.scale
-    rest = offset + scale * zero_point  # what the true input of the convolution has more
+    rest = offset + scale * zero_point  # offset that the grid does not represent
 
     body = keras.Model(rescaling.output, model.outputs, name=model.name)
     if np.allclose(factor, 1, atol=1e-6) and np.allclose(rest, 0, atol=1e-4 * grid.scale):
@@ -72,17 +72,17 @@ def absorb_preprocessing(model: keras.Model) -> tuple[keras.Model, Grid | None]:
 
 
 def fenced(model: keras.Model) -> keras.Model:
-    """The quantized model with a FLOOR behind what is to stay in float, before it is rounded.
+    """Return the quantized model with a FLOOR after layers that stay in float.
 
-    TensorFlow's converter makes a float operator between int8 ones int8 as well, with their ranges.
-    It has no int8 FLOOR, so what lies before one stays float; `finish` takes it out again.
+    TensorFlow's converter quantizes a float operator between int8 ones as well. It has no int8
+    FLOOR, so that what lies before one stays float; `finish` removes it from the file.
     """
     marked = any(isinstance(layer, FakeQuant) and layer.after_float for layer in model.layers)
 
     def is_fenced(layer: keras.Layer) -> bool:
         if marked:
             return isinstance(layer, FakeQuant) and layer.after_float
-        return type(layer) in LINEAR_LAYERS  # of models that were saved before there were marks
+        return type(layer) in LINEAR_LAYERS  # models saved before `after_float` existed
 
     if not any(map(is_fenced, model.layers)):
         return model
@@ -91,12 +91,12 @@ def fenced(model: keras.Model) -> keras.Model:
     )
 
 
-FENCE = "_kzoo_fence"  # ends the name of a layer, and is in those of its tensors
-LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)  # quantized ones are others
+FENCE = "_kzoo_fence"  # suffix of a layer's name, which the names of its tensors contain
+LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)  # not their Quant* subclasses
 
 
 class Fence(keras.layers.Layer):
-    """A rounding and the FLOOR before it, or a linear layer and the FLOOR behind it."""
+    """A fake-quant with a FLOOR before it, or a linear layer with a FLOOR after it."""
 
     def __init__(self, layer: keras.Layer) -> None:
         super().__init__(name=f"{layer.name}{FENCE}")
@@ -109,7 +109,7 @@ class Fence(keras.layers.Layer):
 
 
 def sole_consumer(tensor: Any) -> keras.Layer | None:
-    """The one layer of a functional graph that reads `tensor`, None if there are more or none."""
+    """Return the only layer of a functional graph that reads `tensor`; None if not exactly one."""
     producer = tensor._keras_history.operation
     nodes = producer._outbound_nodes
     readers = [n.operation for n in nodes if any(x is tensor for x in n.input_tensors)]
@@ -117,7 +117,7 @@ def sole_consumer(tensor: Any) -> keras.Layer | None:
 
 
 def copy_in_float32(model: keras.Model) -> keras.Model:
-    """A model of its own with the same weights, every layer computing in float32."""
+    """Return a copy of the model whose layers all compute in float32."""
 
     clone = keras.models.clone_model(
         model, clone_function=lambda layer: copied(layer, dtype="float32"), recursive=True
@@ -127,10 +127,10 @@ def copy_in_float32(model: keras.Model) -> keras.Model:
 
 
 def copied(layer: keras.Layer, **changes: Any) -> keras.Layer:
-    """The layer anew, with other arguments; or as it is, where neither can be.
+    """Return a copy of the layer with changed arguments; Lambda layers and operators unchanged.
 
-    Keras makes no Lambda from a config, and an operator, such as the + 3.0 of keras.applications'
-    V3, takes no dtype.
+    Keras does not rebuild a Lambda from its config, and an operator, such as the + 3.0 of
+    keras.applications' V3, has no dtype.
     """
     if isinstance(layer, layers.Lambda) or not isinstance(layer, keras.Layer):
         return layer

@@ -1,4 +1,4 @@
-"""What is asked of a conversion, checked: by itself, and against the model."""
+"""The arguments of a conversion, checked by themselves and against the model."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ from kzoo.tflite.metadata.reading import Metadata
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What was asked for, checked as far as it can be without the model."""
+    """The arguments of `convert`, checked as far as possible without the model."""
 
     out: Path
     scheme: str
@@ -72,10 +72,10 @@ def requested(
     calibrator: str = "kzoo", metadata: Metadata | None = None, batch_size: int = 1,
     postprocess: PostProcess | None = None, keep_float: tuple[str, ...] = (),
 ) -> Request:  # fmt: skip
-    """A request, filled up with the form of the target.
+    """Return a request with missing settings taken from the target's form.
 
-    What is said of scheme and io goes before it; a scheme of one's own has its own input and
-    float32 outputs.
+    Given `scheme` and `io` take precedence; another scheme than the target's has its own default
+    input and float32 outputs.
     """
     chosen = form(target)
     own = scheme in (None, chosen.scheme)
@@ -87,7 +87,7 @@ def requested(
 
 
 def image_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """(H, W, C) of the one input."""
+    """Return (H, W, C) of the model's input; raise ValueError if it is not one of images."""
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         found = ", ".join(str(tuple(x.shape)) for x in inputs) or "none that is known"
@@ -120,10 +120,10 @@ def image_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple
 
 
 def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str]:
-    """One name for each output, in the order in which TensorFlow flattens them."""
+    """Return one name for each output, in the order in which TensorFlow flattens them."""
     outputs = model.output if isinstance(model.output, dict) else None
     names = sorted(outputs) if outputs else list(model.output_names)
-    names = [name.removesuffix("_quant") for name in names]  # those of the float model
+    names = [name.removesuffix("_quant") for name in names]  # the names in the float model
     names = [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names)]
     first = model.outputs[0].shape
     classes = first[-1] if len(model.outputs) == 1 and len(first) in (2, 4) else None

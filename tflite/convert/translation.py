@@ -1,7 +1,7 @@
-"""TensorFlow's converter: a Keras model in, the bytes of a .tflite file out.
+"""Calls of TensorFlow's converter: from a Keras model to the bytes of a .tflite file.
 
-Always a concrete function of one image: its variables freeze, its batch is static, and no
-operator is left to ask for shapes.
+The model is traced to a concrete function of fixed shape: variables become constants, the batch
+size is static, and no SHAPE operator is left.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ from kzoo.tflite.ports import layer_of
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """How numbers are held in the file. `inputs`: the dtypes the input can have, its own first."""
+    """A quantization scheme: the number format of weights and activations in the file."""
 
     about: str
-    inputs: tuple[str, ...]
-    operators: str = "TFLITE_BUILTINS"  # of tf.lite.OpsSet, when calibrated
+    inputs: tuple[str, ...]  # allowed dtypes of the input, the default first
+    operators: str = "TFLITE_BUILTINS"  # name in tf.lite.OpsSet, if calibrated
     optimize: bool = True
-    calibrated: bool = False
-    weights: str | None = None  # the dtype that halves them
+    calibrated: bool = False  # whether it needs calibration images or a quantized model
+    weights: str | None = None  # dtype of the weights, if the converter is to change it
 
     def __str__(self) -> str:
         return self.about
 
 
-# Against float32, MobileNetV2 to V3-Small 1.0 at 224 px, one thread of an x86 core with AVX512-VNNI
-# (tests/bench/schemes.py).
+# Times relative to float32: MobileNetV2 to V3-Small 1.0 at 224 px, one thread of an x86 core with
+# AVX512-VNNI (tests/bench/schemes.py).
 SCHEMES = {
     "float32": Scheme("as trained", ("float32", "uint8"), optimize=False),
     "float16": Scheme(
@@ -63,7 +63,7 @@ SCHEMES = {
 
 
 def trace(model: keras.Model, shape: tuple[int, int, int, int], *, from_bytes: bool) -> Any:
-    """A concrete function of images (N, H, W, C), float32 or bytes, that runs the model."""
+    """Return a concrete function that runs the model on images (N, H, W, C), float32 or uint8."""
     import tensorflow as tf
 
     dtype = tf.uint8 if from_bytes else tf.float32
@@ -79,12 +79,13 @@ def translate(
     graph: Any, scheme: Scheme, images: np.ndarray | None, grid: Grid | None,
     ends: Sequence[float] | None,
 ) -> bytes:  # fmt: skip
-    """A concrete function as a file with float32 input and outputs.
+    """Return a concrete function as a .tflite file with float32 input and outputs.
 
-    `images` calibrate it, read by `grid` if there is one; `ends` are what the bytes 0 and 255
-    stand for, where the input is to have their steps whether or not these images reach them.
-    Without images "int8" takes the ranges that the graph has, and the operators must not be
-    pinned to int8: TensorFlow then asks for some.
+    images: calibration images; None takes the ranges of the graph's fake-quants. In that case
+        `supported_ops` must not be int8 only, since TensorFlow then demands calibration images.
+    grid: the values that the images' pixels represent, if the input has absorbed a rescaling.
+    ends: the input values of the bytes 0 and 255, which the input's range must cover even if the
+        images do not reach them.
     """
     import tensorflow as tf
 
@@ -99,7 +100,8 @@ def translate(
                 image[0, 0, :2] = np.reshape(ends, (2, 1))
             yield [image]
 
-    with quiet():  # it warns that no trackable object came along: with one, ranges stay unfolded
+    # It warns of a missing trackable object; with one it would not fold the ranges.
+    with quiet():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
     operators = scheme.operators if images is not None else "TFLITE_BUILTINS"
     converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, operators)]
@@ -110,15 +112,15 @@ def translate(
     if images is not None:
         converter.representative_dataset = samples
     with warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")  # tf.lite's, about itself
+        warnings.simplefilter("ignore")  # deprecation warnings of tf.lite
         try:
             return converter.convert()
         except Exception as error:
-            raise explained(error) from None  # it repeats types, tens of thousands of characters
+            raise explained(error) from None  # the original has tens of thousands of characters
 
 
 def explained(error: Exception) -> ValueError:
-    """The converter's error in short, with the layers whose operators TFLite does not have."""
+    """Return a short form of the converter's error that names the unsupported layers."""
     missing, others = [], [str(error).partition("\n")[0][:300]]
     for detail in getattr(error, "errors", ()):
         place = next((call.name for call in detail.location.call if call.name), "")
@@ -137,7 +139,7 @@ def explained(error: Exception) -> ValueError:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the converter's C++ prints: pages of locations, which its error repeats."""
+    """Discard what the converter's C++ code prints to stderr, which its exception repeats."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nothing:

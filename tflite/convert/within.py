@@ -1,4 +1,4 @@
-"""int8 within a budget: one way to quantize after the other, until a file loses little enough."""
+"""`convert_within`: try quantization settings in turn until the accuracy drop is small enough."""
 
 import dataclasses
 import functools
@@ -21,12 +21,12 @@ from kzoo.tflite.inspect.audit import audit
 from kzoo.tflite.inspect.benchmark import benchmark
 from kzoo.tflite.inspect.compare import compare
 
-MEASURED = 32  # images that the noise of one layer alone is measured on
-SHARES = (0.5, 0.75, 0.9)  # of the noise that the layers kept in float make
-TRAINING_RATE, TRAINING_BATCH = 3e-5, 16  # in int8, the rate as the recipes have it
-TRAINED = 3000  # images, each counted as often as it is seen
+MEASURED = 32  # images for the sensitivity analysis
+SHARES = (0.5, 0.75, 0.9)  # of the total noise, caused by the layers to keep in float
+TRAINING_RATE, TRAINING_BATCH = 3e-5, 16  # of quantization-aware training, as in the recipes
+TRAINED = 3000  # images over all epochs of that training
 TRAINING = "trained in int8"
-# What `kzoo.quantize` is asked for, the cheapest first.
+# Settings of `kzoo.quantize`, the cheapest first.
 WAYS: dict[str, dict[str, Any]] = {
     "calibration": {},
     "equalized everywhere": {"equalization": "all"},
@@ -35,36 +35,37 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """One int8 file: how it was made, what it loses and what it costs."""
+    """One int8 file: how it was made, its accuracy and its cost."""
 
     name: str
     keep_float: tuple[str, ...]
-    drop: float  # points of accuracy, or of images whose answer is another one's
-    accuracy: float | None  # where there are labels
+    drop: float  # percentage points of accuracy, or of agreement without labels
+    accuracy: float | None  # if there are labels
     agreement: float
     sqnr_db: float
     bytes: int
     cpu_ms: float
-    seconds: float  # of CPU time to make it
+    seconds: float  # CPU time to make it
     conversions: tuple[int, int]  # QUANTIZE, DEQUANTIZE operators in it
-    path: Path | None = None  # where it was kept
+    path: Path | None = None  # None if the file was not kept
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What was tried, in that order."""
+    """The result of `convert_within`: all attempts in order. `str` of it is a table."""
 
     attempts: tuple[Attempt, ...]
     max_drop: float
-    chosen: Attempt | None  # the first that holds
+    chosen: Attempt | None  # the first within max_drop; None if there is none
 
     @property
     def closest(self) -> Attempt:
+        """The attempt with the smallest drop."""
         return min(self.attempts, key=lambda attempt: attempt.drop)
 
     @property
     def pareto(self) -> tuple[Attempt, ...]:
-        """Those that no other one beats in both what they lose and their CPU time."""
+        """The Pareto-optimal attempts: no other one is better in drop and CPU time."""
 
         def beaten(one: Attempt) -> bool:
             return any(
@@ -112,26 +113,28 @@ def convert_within(
     convert_options: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Search:
-    """Write the first int8 file that loses at most `max_drop` points to `out`; say what was tried.
+    """Write the first int8 file that loses at most `max_drop` points to `out`; return the search.
 
-    In turn: calibration alone, channels equalized in front of every hard-swish, then the layers
-    kept in float that make half, three quarters and nine tenths of the noise (`kzoo.sensitivity`),
-    files that training has made, and training.
-    A file with layers in float is taken only where those without do not hold and it does, so it is
-    never worse. Where none holds, `chosen` is None and nothing is written.
+    It tries in turn: calibration alone; equalization before every hard-swish; keeping the layers in
+    float that cause half, three quarters and nine tenths of the noise (`kzoo.qat.sensitivity`);
+    `trained_files`; and quantization-aware training. If no file is within `max_drop`, `chosen` of
+    the result is None and nothing is written.
 
-    model: of one output, without ranges: a classifier or segmenter.
-    max_drop: in points, hundredths: of accuracy on `labels`, (N, ...) class numbers; without
-        labels of the answers that are others than the float model's.
-    calibration, images: (N, H, W, C) in the model's input range, to calibrate and to measure on.
-    trained_files: int8 files that training has made, by name, which are tried after those.
-    training_images: returns images (N, H, W, C) that int8 is trained on last, without labels,
-        towards what the float model says (`kzoo.distill`), over and over to some 3,000.
-    pareto_folder: gets those files that no other one beats in drop and CPU time, where there is no
-        need to stop: all ways are tried then.
-    convert_options: of `convert`: io, labels, metadata and the like.
+    model: a float classifier or segmenter of one output.
+    max_drop: in percentage points: of accuracy on `labels`, or, without labels, the share of
+        predictions that differ from the float model's.
+    calibration: (N, H, W, C) in the model's input range, to calibrate on.
+    images: (N, H, W, C) in the model's input range, to measure on.
+    labels: class numbers (N, ...) of `images`.
+    trained_files: int8 files from training, by name.
+    training_images: a function that returns images (N, H, W, C) for training without labels, with
+        the float model as teacher (`kzoo.distill`), for as many epochs as make some 3,000 images.
+    pareto_folder: a folder for the files that are Pareto-optimal in drop and CPU time. If given,
+        all settings are tried.
+    convert_options: further arguments of `convert`: io, labels, metadata and the like.
+    progress: called with the name of each attempt when it begins.
 
-    Raises ValueError for a drop that is negative, and for models of several outputs.
+    Raises ValueError for a negative drop, and for models of several outputs or without classes.
     """
     if not max_drop >= 0:
         raise ValueError(f"max_drop must be points >= 0. Received: max_drop={max_drop!r}")
@@ -174,7 +177,7 @@ def ways(
     training_images: Callable[[], np.ndarray] | None, options: Mapping[str, Any],
     progress: Callable[[str], None],
 ) -> Iterator[Way]:  # fmt: skip
-    """(Name, layers in float, what writes the file) of each way, when it is its turn."""
+    """Yield (name, layers kept in float, function that writes the file) of each attempt in turn."""
 
     def quantized(keep: tuple[str, ...], how: Mapping[str, Any]) -> Callable[[Path], Any]:
         def write(path: Path) -> None:
@@ -220,9 +223,9 @@ def ways(
 def distilled(
     int8: keras.Model, model: keras.Model, images: np.ndarray, *, seed: int = 0
 ) -> keras.Model:
-    """Train the int8 model towards what `model` says of images (N, H, W, C); return it.
+    """Train the int8 model towards the outputs of `model` on images (N, H, W, C); return it.
 
-    The order of the images is drawn from `seed`.
+    `seed` determines the order of the images.
     """
     taught = kzoo.distill(int8, model)
     taught.compile(keras.optimizers.Adam(TRAINING_RATE))
@@ -235,7 +238,7 @@ def distilled(
 
 
 def without_softmax(model: keras.Model) -> keras.Model:
-    """The model up to its logits."""
+    """Return the model without a final softmax layer."""
     last = model.layers[-1]
     softmax = getattr(last, "activation", None) is keras.activations.softmax
     alone = isinstance(last, keras.layers.Softmax | keras.layers.Activation)
@@ -246,7 +249,7 @@ def measured(
     model: keras.Model, path: Path, images: np.ndarray, labels: Any, name: str,
     keep: tuple[str, ...], seconds: float,
 ) -> Attempt:  # fmt: skip
-    """The attempt of a file, its CPU time still to be measured."""
+    """Return the attempt of a file, with a CPU time of nan, which is measured later."""
     found = compare(model, path, images, labels)
     if not found.outputs[0].has_classes:
         raise ValueError(
@@ -264,7 +267,7 @@ def measured(
 
 
 def kept(found: Search, out: Path, folder: Path | None) -> Search:
-    """Copy what is to stay; the search with the paths of those files, and no others."""
+    """Copy the chosen and the Pareto-optimal files; return the search with their new paths."""
     paths: dict[str, Path] = {}
     for one in found.pareto if folder else ():
         assert folder is not None
@@ -281,7 +284,7 @@ def kept(found: Search, out: Path, folder: Path | None) -> Search:
 
 def copy(attempt: Attempt, path: Path) -> None:
     assert attempt.path is not None
-    labels = attempt.path.with_name("labels.txt")  # that convert has written beside it
+    labels = attempt.path.with_name("labels.txt")  # written by `convert`
     for source, target in ((attempt.path, path), (labels, path.with_name(labels.name))):
         if source.is_file():
             with replacing(target) as part:

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from kzoo.tflite.xnnpack import largest_value, remedy, weights_of
 from kzoo.weights.readers.flatbuffer import TfliteGraph
 
-KNOWN_CUSTOM = ("TFLite_Detection_PostProcess",)  # LiteRT and MediaPipe bring it along
+KNOWN_CUSTOM = ("TFLite_Detection_PostProcess",)  # included in LiteRT and MediaPipe
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What advice is given on."""
+    """The properties of a file that advice is based on."""
 
     graph: TfliteGraph
     computed: frozenset[int]  # tensors that depend on the input
     float_ops: tuple[str, ...]
-    outside: Sequence[int] | None  # of XNNPACK; None where the file was not run
+    outside: Sequence[int] | None  # operators outside XNNPACK; None if the file was not run
     risks: tuple[str, ...]
     per_channel: tuple[int, int]
     custom_ops: tuple[str, ...]
@@ -24,7 +24,7 @@ class Facts:
 
 
 def advice(facts: Facts) -> Iterator[str]:
-    """What to do about a file, in words; nothing where nothing is wrong."""
+    """Yield a sentence for each problem of a file, with what to do about it."""
     graph, names = facts.graph, [op.name for op in facts.graph.operators]
     stray = [names[i] for i in facts.outside or ()]
     quantized = any(is_quantized(op_dtypes(graph, facts, i)) for i in range(len(names)))

@@ -1,6 +1,6 @@
-"""What a .tflite file computes, in which numbers, and what of it XNNPACK takes.
+"""`audit`: the operators, dtypes and metadata of a .tflite file, and which operators XNNPACK runs.
 
-The file is read with bounds checked first; only then is it opened, in a process of its own.
+The file is parsed with bounds checked first; only then is it run, in a separate process.
 """
 
 import collections
@@ -25,7 +25,7 @@ from kzoo.weights.readers.flatbuffer import (
     read_tflite,
 )
 
-# What may follow the last quantized tensor in float32: in int8 it loses much and gains little.
+# Operators that may run in float32 after the last quantized tensor, where int8 costs accuracy.
 LAST = {
     "SOFTMAX", "LOGISTIC", "RESHAPE", "STRIDED_SLICE", "DEQUANTIZE", "TFLite_Detection_PostProcess",
 }  # fmt: skip
@@ -34,47 +34,47 @@ QUANTIZED = {"int8", "uint8", "int16", "int4"}
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """Operators are named "12 CONV_2D": the place in the file's order, and the kind."""
+    """The result of `audit`. Single operators are named by index and kind, such as "12 CONV_2D"."""
 
     path: Path
-    bytes: Mapping[str, int]  # "weights", "biases", "other", "structure"; together the file
-    operators: tuple[str, ...]  # kinds, in the order they run
+    bytes: Mapping[str, int]  # by "weights", "biases", "other", "structure"; their sum is the file
+    operators: tuple[str, ...]  # kinds, in execution order
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     signatures: tuple[str, ...]
-    float_ops: tuple[str, ...]  # that compute in floats, without the LAST ones
-    tail: tuple[str, ...]  # those of LAST after the last quantized operator
-    float_tensors: tuple[str, ...]  # computed ones between input and outputs
-    conversions: tuple[int, int]  # QUANTIZE, DEQUANTIZE operators on computed tensors
+    float_ops: tuple[str, ...]  # operators that compute in float, except `tail`
+    tail: tuple[str, ...]  # float operators after the last quantized one, such as SOFTMAX
+    float_tensors: tuple[str, ...]  # intermediate float activations
+    conversions: tuple[int, int]  # number of QUANTIZE and DEQUANTIZE operators on activations
     custom_ops: tuple[str, ...]
     flex_ops: tuple[str, ...]
-    per_channel: tuple[int, int]  # weights with a scale for each output channel, quantized weights
+    per_channel: tuple[int, int]  # number of (per-channel quantized, all quantized) weights
     metadata: Metadata | None
-    risks: tuple[str, ...]  # operators whose scales XNNPACK does not take
+    risks: tuple[str, ...]  # operators whose scales are outside XNNPACK's limits
     largest: float  # magnitude that an 8-bit activation can have; 0 where there are none
-    run: Trial | None  # None if it was not tried, or failed
+    run: Trial | None  # None if it was not run, or failed
     failure: str | None  # why it could not be run
-    targets: tuple[Verdict, ...]  # by their published lists, see `targets`
-    advice: tuple[str, ...]  # what keeps the file from running well, and what to do
+    targets: tuple[Verdict, ...]  # by the targets' published operator lists, see `targets`
+    advice: tuple[str, ...]  # problems and what to do about them
 
     @property
     def census(self) -> dict[str, int]:
-        """How many operators there are of each kind, the most frequent first."""
+        """The number of operators of each kind, the most frequent first."""
         return dict(collections.Counter(self.operators).most_common())
 
     @property
     def partitions(self) -> int | None:
-        """How many pieces XNNPACK cuts the file into; None if it was not tried."""
+        """The number of XNNPACK partitions; None if the file was not run."""
         return self.run.partitions if self.run else None
 
     @property
     def outside(self) -> tuple[str, ...]:
-        """Operators that XNNPACK leaves to slower kernels."""
+        """Operators that XNNPACK does not run; empty if the file was not run."""
         return tuple(f"{i} {self.operators[i]}" for i in self.run.outside) if self.run else ()
 
     @property
     def verdict(self) -> str:
-        """What the file is good for, in a sentence, and what to do next."""
+        """A sentence that says how well the file runs and what to do next."""
         if self.failure:
             return f"This file cannot be run: {self.failure}"
         if self.risks:
@@ -93,7 +93,7 @@ class Audit:
 
     @property
     def table(self) -> str:
-        """What the file holds, a line each."""
+        """The content of the file, one property per line."""
         return "\n".join(f"{key:<12} {text}" for key, text in self._lines() if text)
 
     def __str__(self) -> str:
@@ -145,9 +145,14 @@ def listed(names: tuple[str, ...], most: int = 12) -> str:
 
 
 def audit(path: str | os.PathLike[str], *, run: bool = True) -> Audit:
-    """Read a .tflite file and, with `run`, open and invoke it once in a separate process.
+    """Return the operators, dtypes, metadata and problems of a .tflite file.
 
-    Raises ValueError for a damaged file. If an intact file cannot be run, `failure` says why.
+        print(kzoo.tflite.audit("model.tflite"))
+
+    run: also invoke it once, in a separate process, to see which operators XNNPACK runs.
+
+    Raises FileNotFoundError, and ValueError for a damaged file. If an intact file cannot be run,
+    `failure` of the result says why.
     """
     path = Path(path)
     if not path.is_file():
@@ -206,9 +211,9 @@ def audit(path: str | os.PathLike[str], *, run: bool = True) -> Audit:
 
 
 def require_sound(found: Audit, name: Path, *, custom: str | None = None) -> None:
-    """Raise ValueError where a file that is to be called `name` does not run, or not everywhere.
+    """Raise ValueError if an audited file does not run, or not in every app.
 
-    `custom` is the one operator of its own that it may have.
+    name: the file's final name, for the message. custom: the only custom operator allowed.
     """
     trouble = {
         "it has operators that are not built in": found.flex_ops
@@ -241,7 +246,7 @@ def conversions(graph: TfliteGraph, known: frozenset[int]) -> tuple[int, int]:
 def float_operators(
     graph: TfliteGraph, known: frozenset[int]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(Operators that compute floats, those of them that only finish the outputs)."""
+    """Return (operators that compute floats, those after the last quantized one); disjoint."""
     floats, last_quantized = [], -1
     for i, op in enumerate(graph.operators):
         outputs = [graph.tensors[t].dtype for t in op.outputs if t in known]
@@ -257,7 +262,8 @@ def float_operators(
 
 
 def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
-    kinds: dict[int, str] = {}  # of buffers, which tensors may share
+    """Return the bytes of weights, biases, other buffers and the structure of the file."""
+    kinds: dict[int, str] = {}  # by buffer, which several tensors may share
     for graph in model.graphs:
         origin = {
             op.outputs[0]: op.inputs[0]
@@ -277,6 +283,7 @@ def bytes_by_kind(model: TfliteModel, size: int) -> dict[str, int]:
 
 
 def channelwise(model: TfliteModel, graph: TfliteGraph) -> tuple[int, int]:
+    """Return the number of (per-channel quantized, all quantized) weights."""
     weights = [w for op in graph.operators if (w := weights_of(graph, op))]
     quantized = [w for w in weights if w.scales and constant(model, w)]
     return sum(len(w.scales) > 1 for w in quantized), len(quantized)

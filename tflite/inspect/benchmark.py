@@ -1,4 +1,4 @@
-"""CPU time of .tflite files, side by side, in each runtime of LiteRT."""
+"""`benchmark`: CPU time of .tflite files, measured alternately, in the runtimes of LiteRT."""
 
 import dataclasses
 import os
@@ -16,19 +16,23 @@ from kzoo.tflite.runtime.runner import Runner
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
+    """The cost of one file in one runtime."""
+
     path: Path
     runtime: str  # one of RUNTIMES
-    bytes: int
-    cpu_ms: float  # of the whole process per image, the median over rounds
-    wall_ms: float  # less than cpu_ms where threads work side by side
-    load_ms: float  # opening it, by LiteRT's interpreter, as are the next two
-    memory_mb: float  # what a process grows by when it opens and runs the file
+    bytes: int  # size of the file
+    cpu_ms: float  # CPU time of all threads per image, the median over rounds
+    wall_ms: float  # wall time per image
+    load_ms: float  # time to open the file in LiteRT's interpreter, as are the next two
+    memory_mb: float  # growth of a process that opens and runs the file
     partitions: int | None  # of XNNPACK
-    ratio: float  # CPU time against the first one's
+    ratio: float  # CPU time / that of the first file
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
+    """The result of `benchmark`. `str` of it is a table."""
+
     timings: tuple[Timing, ...]
     threads: int
 
@@ -40,12 +44,12 @@ class Benchmark:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What tells each timing's file apart from the others: its name, or more of its path."""
+        """The name of each timing's file, with as much of its path as distinguishes it."""
         return shortest_names([timing.path for timing in self.timings])
 
     @property
     def verdict(self) -> str:
-        """Which file is fastest, in a sentence."""
+        """A sentence that names the fastest file."""
         if len(self.timings) == 1:
             return f"{self.names[0]} takes {self.timings[0].cpu_ms:.2f} ms of CPU time an image."
         best = min(range(len(self.timings)), key=lambda i: self.timings[i].cpu_ms)
@@ -75,7 +79,7 @@ class Benchmark:
 
 
 def shortest_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Return each path's name, with as many of its folders as tell different paths apart."""
+    """Return each path's name, with as many of its folders as distinguish it from the others."""
 
     def tail(path: Path, parts: int) -> str:
         return str(Path(*path.absolute().parts[-parts:]))
@@ -91,14 +95,14 @@ def shortest_names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def interpreter(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:
-    """LiteRT's interpreter, with XNNPACK, as apps of the last years use it."""
+    """Return a function that runs the file in LiteRT's interpreter with XNNPACK."""
     runner = Runner(path, threads=threads)
     runner(image)
     return runner.invoke
 
 
 def compiled(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:
-    """LiteRT's CompiledModel, its newer interface, on the CPU."""
+    """Return a function that runs the file in LiteRT's newer CompiledModel API on the CPU."""
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.options import CpuOptions, Options
 
@@ -111,7 +115,7 @@ def compiled(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:
 
 
 def reference(path: Path, threads: int, image: np.ndarray) -> Callable[[], Any]:
-    """The interpreter's own kernels, without XNNPACK."""
+    """Return a function that runs the file on the interpreter's own kernels, without XNNPACK."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     from kzoo.tflite.ports import from_pixels
@@ -141,12 +145,18 @@ def benchmark(
     threads: int = 1,
     runtimes: Sequence[str] = ("litert",),
 ) -> Benchmark:
-    """Measure the time per image of each file in each of `runtimes`.
+    """Return the time per image of each file in each of `runtimes`, in ms.
 
-    There are `rounds` rounds, in which each file runs for `seconds`. The files alternate, so that
-    other load on the machine affects all of them. Compare ratios: absolute times are only valid for
-    this machine. LiteRT 2.3 cannot time single operators in Python. Raises ValueError for a file
-    that cannot be run.
+        print(kzoo.tflite.benchmark(["float32.tflite", "int8.tflite"]))
+
+    rounds, seconds: in each round every file runs for `seconds`. The files alternate, so that other
+        load on the machine affects all of them; results are medians over rounds.
+    threads: number of threads of the runtime.
+    runtimes: of "litert" (interpreter with XNNPACK), "compiled" (CompiledModel) and "reference"
+        (without XNNPACK).
+
+    Compare ratios: absolute times are only valid for this machine. Raises ValueError for a file
+    that cannot be run, an unknown runtime, and an empty list.
     """
     if not paths:
         raise ValueError("benchmark takes a list of .tflite files. Received: none.")
@@ -163,7 +173,7 @@ def benchmark(
     for found, runtime in cases:
         image = generator.integers(0, 256, found.inputs[0].shape, np.uint8)
         runs.append(RUNTIMES[runtime](found.path, threads, image))
-        runs[-1]()  # the first run warms the caches up
+        runs[-1]()  # warm-up
     times: list[list[tuple[float, float]]] = [[] for _ in runs]
     for _ in range(rounds):
         for run, mine in zip(runs, times, strict=True):
@@ -192,7 +202,7 @@ def benchmark(
 
 
 def seconds_of(run: Callable[[], Any], seconds: float) -> tuple[float, float]:
-    """(CPU time, wall time) of one inference, on average over `seconds` of wall time."""
+    """Return the mean (CPU time, wall time) of one inference, in s, over `seconds` of wall time."""
     count, begun, start = 0, time.process_time(), time.perf_counter()
     while count == 0 or time.perf_counter() < start + seconds:
         run()

@@ -1,4 +1,4 @@
-"""How far a .tflite file is from the model it was made of, on images."""
+"""`compare`: differences between the outputs of a .tflite file and of its model on images."""
 
 import dataclasses
 import math
@@ -18,15 +18,17 @@ from kzoo.tflite.runtime.runner import Runner
 from kzoo.weights.readers.flatbuffer import TfliteModel, TfliteOperator, read_tflite
 from kzoo.weights.saved_model import load_model
 
-PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "LOGISTIC", "RESHAPE"}  # from there to the output
-LEAST_PROBABILITY = 1e-12  # its logarithm stands for all that is smaller
-THRESHOLD = 0.5  # of a label that a sigmoid gives a score to
+# Operators that may lie between the last quantized tensor and an output.
+PASSED = {"DEQUANTIZE", "QUANTIZE", "SOFTMAX", "LOGISTIC", "RESHAPE"}
+LEAST_PROBABILITY = 1e-12  # smaller ones are raised to it before the logarithm
+THRESHOLD = 0.5  # of a label's sigmoid score
 LAYERS_SHOWN = 5
-# Sound int8 files of trained nets reached an agreement of .88 to 1.0, broken ones .10 to .5; of
-# detectors that lost no mAP the boxes had 18 dB and more.
+# Sound int8 files of trained nets reached an agreement of .88 to 1.0, broken ones .10 to .5; the
+# boxes of detectors that lost no mAP had 18 dB or more.
 USABLE, GOOD, USABLE_DB, GOOD_DB = 0.8, 0.95, 6.0, 15.0
-# Ranges of least squared error cut off the largest values of a few images; of images unlike those
-# that were calibrated on, values spread further than the file's last range on many.
+# An image counts as out of range if the model's values spread over more than FAR times the file's
+# last range. Ranges of least squared error clip the largest values of a few images; a share above
+# OFTEN means images unlike those of the calibration.
 FAR, OFTEN = 1.5, 0.05
 GRADES = (
     "it is no good file. Next: kzoo sensitivity names the layers that lose most; more varied "
@@ -44,24 +46,23 @@ ORDER = (
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """One output of both. Arrays may have any number of axes; classes are along the last."""
+    """The comparison of one output. Arrays have any number of axes; classes are on the last."""
 
     name: str
-    values: (
-        str  # what was compared: "outputs", "log-probabilities" where the model ends in softmax,
-        # "logits" where it ends in a sigmoid
-    )
-    # How often the largest value is at the same place; of integers, is the same; of labels that
-    # a sigmoid gives scores to, how often both or neither are at their threshold. nan of one number
-    # per place, such as a regressor's: it has no classes.
+    # What was compared: "outputs", "log-probabilities" if the model ends in a softmax, "logits" if
+    # it ends in a sigmoid.
+    values: str
+    # Share of predictions in [0, 1] that are equal: the argmax; the value of integer outputs; for
+    # sigmoid scores, whether a label reaches its threshold. nan for outputs without classes, such
+    # as a regressor's.
     agreement: float
-    # Places that it takes in the model and the file, such integers, or sets of labels: of a
-    # constant, agreement is 1. (0, 0) without classes.
+    # Number of different predictions by (model, file), since agreement is 1 between constants.
+    # (0, 0) without classes.
     distinct: tuple[int, int]
-    sqnr_db: float  # 10 log10(power of the model's values / power of the difference)
-    quantum: float  # step of the last quantized tensor before this output in the file, or 0
-    quanta: tuple[float, float]  # mean and largest difference in it; nan without
-    accuracy: tuple[float, float] | None  # of model and file, where labels were given
+    sqnr_db: float  # signal-to-quantization-noise ratio: 10 log10(power / power of the difference)
+    quantum: float  # scale of the last quantized tensor before this output in the file, or 0
+    quanta: tuple[float, float]  # (mean, largest) difference in quanta; nan without
+    accuracy: tuple[float, float] | None  # of (model, file), if labels were given
     # Share of the images on which the model's values spread over more than 1.5 times the width of
     # the last range in the file.
     beyond: float = 0.0
@@ -93,28 +94,30 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    images: int
+    """The result of `compare`. `str` of it is a verdict and a table."""
+
+    images: int  # number of images
     outputs: tuple[Output, ...]
-    layers: tuple[LayerNoise, ...] = ()  # those that add most noise first, where it was asked for
+    layers: tuple[LayerNoise, ...] = ()  # the noisiest first; empty unless requested
 
     @property
     def agreement(self) -> float:
-        """The lowest of all outputs that have classes; nan where none has."""
+        """The lowest agreement of the outputs with classes, in [0, 1]; nan if none has."""
         return min((x.agreement for x in self.outputs if x.has_classes), default=math.nan)
 
     @property
     def sqnr_db(self) -> float:
-        """The lowest of all outputs."""
+        """The lowest SQNR of the outputs, in dB."""
         return min(output.sqnr_db for output in self.outputs)
 
     @property
     def accuracy(self) -> tuple[float, float] | None:
-        """Of model and file, for the first output."""
+        """Accuracy of (model, file) for the first output; None without labels."""
         return self.outputs[0].accuracy
 
     @property
     def verdict(self) -> str:
-        """How good the file is, in a sentence, and what to do next."""
+        """A sentence that says how good the file is and what to do next."""
         if all(output.distinct[0] == 1 for output in self.outputs):
             return "This says little: the model itself names one class on all of these images."
         if len(self.outputs) > 1 or not self.outputs[0].has_classes:  # boxes, or a regressor's
@@ -140,7 +143,7 @@ class Comparison:
 
     @property
     def table(self) -> str:
-        """The figures, of the outputs and of the layers."""
+        """The figures of the outputs and the layers, as text."""
         lines = [f"{self.images} images", *map(str, self.outputs)]
         if self.layers:
             shown = self.layers[:LAYERS_SHOWN]
@@ -164,15 +167,23 @@ def compare(
     layers: int = 0,
     thresholds: Sequence[float] | None = None,
 ) -> Comparison:
-    """Run both on `images` (N, H, W, C), uint8 or float, in the model's input range.
+    """Return how the outputs of the .tflite file `path` differ from the model's on `images`.
 
-    `model` is a Keras or tf-keras model, or the path of a .keras or another .tflite file. `labels`
-    are class numbers (N, ...), for the first output. Float probabilities are compared as logarithms
-    minus their mean over classes, which equal the logits minus their mean; this shows differences
-    that softmax flattens. Scores (N, labels) of a sigmoid are compared by their logits and, label
-    by label, by whether they reach `thresholds` (labels,), by default .5; `labels` are then (N,
-    labels) of 0 and 1. `layers` is the number of images, about 8, on which the output of each layer
-    of a functional Keras model is compared too, to show where the error arises.
+        print(kzoo.tflite.compare(model, "model.tflite", images, labels))
+
+    model: a Keras or tf-keras model, or the path of a .keras or another .tflite file.
+    images: (N, H, W, C), uint8 or float, in the model's input range.
+    labels: class numbers (N, ...) for the first output, for accuracy; of a multi-label model
+        (N, labels) of 0 and 1.
+    batch_size: of the model.
+    layers: number of images, about 8, on which the output of each layer of a functional Keras model
+        is compared too, to show where the error arises.
+    thresholds: (labels,), of a multi-label model's scores, by default .5.
+
+    Softmax probabilities are compared as logarithms minus their mean over classes, which are the
+    logits minus their mean: this shows differences that softmax flattens. Sigmoid scores are
+    compared as logits. Raises ValueError if names or shapes of the outputs differ, and for labels
+    of another shape.
     """
     images = np.asarray(images)
     runner = Runner(path)
@@ -198,12 +209,13 @@ def measure(
     name: str, a: np.ndarray, b: np.ndarray, quantum: float, scores: str,
     labels: Sequence[int] | np.ndarray | None, thresholds: Sequence[float] | None = None,
 ) -> Output:  # fmt: skip
-    """`a` of the model, `b` of the file, both (N, ..., classes), or class ids (N, ...).
+    """Return the comparison of one output, `a` of the model and `b` of the file.
 
-    scores: SOFTMAX or LOGISTIC where one of these makes them, else "".
+    a, b: (N, ..., classes), or class ids (N, ...).
+    quantum, scores: as returned by `last_step`.
     """
     sets = scores == "LOGISTIC" and a.ndim == 2
-    # A mask's last axis is an image's width; its values are the classes.
+    # The last axis of a mask is the image's width; its values are class ids.
     ids = a.dtype.kind in "iub" or b.dtype.kind in "iub"
     if sets:
         least = np.asarray(THRESHOLD if thresholds is None else thresholds)
@@ -223,8 +235,8 @@ def measure(
         accuracy = (float((top_a == truth).mean()), float((top_b == truth).mean()))
     one_number = not (ids or scores) and a.shape[-1] == 1
     noise = signal = distance = furthest = far = 0.0
-    for one, other in zip(a, b, strict=True):  # image by image: masks of many would fill memory
-        one, other = one.astype(np.float64), other.astype(np.float64)  # bytes would wrap
+    for one, other in zip(a, b, strict=True):  # image by image, to save memory
+        one, other = one.astype(np.float64), other.astype(np.float64)  # uint8 would wrap around
         if scores:
             one, other = map(LOGITS[scores], (one, other))
         apart = np.abs(one - other)
@@ -246,13 +258,14 @@ def measure(
 
 
 def centered_logarithm(probabilities: np.ndarray) -> np.ndarray:
+    """Return log-probabilities minus their mean over classes (..., classes)."""
     logs = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
     return logs - logs.mean(-1, keepdims=True)
 
 
 def logits(probabilities: np.ndarray) -> np.ndarray:
-    """Return the logits of scores that a sigmoid gave."""
-    clipped = np.clip(probabilities, LEAST_PROBABILITY, 1 - 1e-7)  # next below 1 in float32
+    """Return the logits of sigmoid scores."""
+    clipped = np.clip(probabilities, LEAST_PROBABILITY, 1 - 1e-7)  # about the last float32 below 1
     return np.log(clipped / (1 - clipped))
 
 
@@ -261,12 +274,12 @@ VALUES = {"SOFTMAX": "log-probabilities", "LOGISTIC": "logits", "": "outputs"}
 
 
 def kinds(answers: np.ndarray, sets: bool) -> int:
-    """Return how many answers there are: classes or, of (N, labels), sets of labels."""
+    """Return the number of different predictions: classes or, for (N, labels), sets of labels."""
     return len(np.unique(answers, axis=0 if sets else None))
 
 
 def opened(model: keras.Model | str | os.PathLike[str]) -> Any:
-    """A model or `Runner`; of a detector the model that gives what its file gives."""
+    """Return a model or a `Runner`; for a detector the model with scores, as in its file."""
     if isinstance(model, str | os.PathLike):
         if Path(model).suffix == ".tflite":
             return Runner(model)
@@ -277,16 +290,16 @@ def opened(model: keras.Model | str | os.PathLike[str]) -> Any:
 def predict(
     model: Any, images: np.ndarray, wanted: list[str], batch_size: int
 ) -> dict[str, np.ndarray]:
-    """The model's outputs, by the file's names."""
+    """Return the model's outputs by the file's names."""
     if isinstance(model, Runner):
         return by_name(model(images), wanted)
     return by_name(model.predict(images, batch_size=batch_size, verbose=0), wanted)
 
 
 def last_step(file: TfliteModel, name: str) -> tuple[float, str]:
-    """(Step of the last quantized tensor before this output or 0, SOFTMAX or LOGISTIC behind it).
+    """Return (scale of the last quantized tensor before this output, activation after it).
 
-    The second is "" where neither of them follows.
+    The scale is 0 if there is no quantized tensor; the activation is "SOFTMAX", "LOGISTIC" or "".
     """
     graph, tensor = file.graphs[0], names(file)[1][name]
     producer: dict[int, TfliteOperator] = {t: op for op in graph.operators for t in op.outputs}

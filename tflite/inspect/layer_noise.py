@@ -1,8 +1,8 @@
-"""Along which layers of a model its .tflite file loses the signal.
+"""Quantization noise of each layer of a .tflite file, compared with the Keras model.
 
-TensorFlow keeps a layer's name in the names of its tensors. A copy of the file hands those out as
-outputs, so that they are computed by the kernels that the file runs on, and each is held against
-what the layer gives in Keras: to the model's own inputs, and to what the file hands it.
+TensorFlow keeps a layer's name in the names of its tensors. A copy of the file has these tensors as
+outputs, so that they are computed by the file's own kernels. Each is compared with the output of
+the Keras layer, for the model's own activations as input and for the file's.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ TINY = np.finfo(np.float64).tiny
 
 @dataclasses.dataclass(frozen=True)
 class LayerNoise:
-    """Signal to noise of one layer's output in the file, against the model's, in dB."""
+    """Signal-to-noise ratio of one layer's output in the file compared with the model, in dB."""
 
     name: str
-    own_db: float  # of the layer alone: the model's layer is fed with the file's inputs of it
-    sqnr_db: float  # of the layer and all before it: the model is fed with the image
+    own_db: float  # noise of this layer alone: the Keras layer gets the file's activations
+    sqnr_db: float  # noise of this layer and all before it: the Keras model gets the image
 
     def __str__(self) -> str:
         return f"{self.name}: {self.own_db:.1f} dB of its own, {self.sqnr_db:.1f} dB in all"
@@ -43,9 +43,11 @@ def noise_by_layer(
 ) -> tuple[LayerNoise, ...]:
     """Return the noise of the layers that model and file share, the noisiest layer first.
 
-    images: (N, H, W, 3) in [0, 255]; some 8 are enough. Each channel is scaled to fit before it is
-    compared, since `kzoo.quantize` moves factors between layers. Empty where `model` is no
-    functional Keras model, or the names of the file's tensors are none of its layers'.
+    images: (N, H, W, 3) in [0, 255]; about 8 are enough.
+
+    Channels are rescaled by least squares before they are compared, since `kzoo.quantize` moves
+    factors between layers. Empty if `model` is not a functional Keras model, or no tensor of the
+    file has the name of one of its layers.
     """
     model = functional(model)
     if not isinstance(model, keras.Model) or not getattr(model, "operations", None):
@@ -94,7 +96,7 @@ class Sums:
         self.shapes: dict[str, tuple[int, ...]] = {}  # in the model
 
     def add(self, name: str, model: Any, file: np.ndarray) -> None:
-        """Add one image's outputs, channels last; passed over where their sizes differ."""
+        """Add one image's outputs, channels last; ignored if their sizes differ."""
         a = keras.ops.convert_to_numpy(model).astype(np.float64)
         if a.size == file.size:
             self.shapes[name] = a.shape
@@ -103,14 +105,14 @@ class Sums:
             self.found[name] = self.found.get(name, 0) + np.stack([a * a, b * b, a * b]).sum(1)
 
     def scaled(self, name: str, file: np.ndarray) -> np.ndarray:
-        """Return the file's values, each channel scaled to fit the model's by least squares."""
+        """Return the file's values, each channel scaled to the model's by least squares."""
         signal, square, both = self.found[name]
-        seen = square > 1e-12 * signal  # else there is nothing to scale
+        seen = square > 1e-12 * signal  # other channels are zero in the file
         factor = np.where(seen, both, 0.0) / np.where(seen, square, 1.0)
         return (file.reshape(self.shapes[name]) * factor).astype("float32")
 
     def sqnr_db(self, name: str) -> float:
-        """Return the signal to noise ratio of the scaled values."""
+        """Return the signal-to-noise ratio of the scaled values, in dB."""
         square, file, both = self.found[name]
         signal = square.sum()
         noise = signal - (both**2 / np.maximum(file, TINY)).sum()
@@ -121,7 +123,7 @@ Calls = dict[str, list[Any]]  # the nodes of each layer
 
 
 def calls_in(model: keras.Model) -> Calls:
-    """Return the calls of each layer in this model's graph; other models may call it as well."""
+    """Return the calls of each layer in this model's graph, not those in other models."""
     found: Calls = {}
     todo, seen = list(model.outputs), set()
     while todo:
@@ -135,7 +137,7 @@ def calls_in(model: keras.Model) -> Calls:
 
 
 def outputs_of_layers(calls: Calls, graph: TfliteGraph) -> dict[str, int]:
-    """Return the tensor of each layer with one output: the last one that is named after it."""
+    """Return the file's tensor of each layer that is called once: the last with its name."""
     once = {
         name for name, (node, *more) in calls.items() if not more and len(node.output_tensors) == 1
     }
@@ -150,14 +152,14 @@ def outputs_of_layers(calls: Calls, graph: TfliteGraph) -> dict[str, int]:
 
 
 def layers_of(graph: TfliteGraph, tensor: int) -> list[str]:
-    """Return the layers that a tensor is named after; of fused ones the last comes first."""
+    """Return the names of layers in a tensor's name; of fused layers the last comes first."""
     return [layer_of(part) for part in graph.tensors[tensor].name.split(";")]
 
 
 def fused(tensor: Any, own: Collection[str], calls: Calls) -> Any:
-    """Return the model's tensor behind layers that the file has fused: batch norm, rounding.
+    """Return the model's tensor after the layers fused into this one: batch norm, fake-quant.
 
-    own: the layers that the file has tensors of. Stops before a rounding that several tensors
+    own: the layers that have tensors in the file. Stops before a fake-quant that several tensors
     share, since Keras builds no model from one output of a layer to another.
     """
     while True:
@@ -177,10 +179,10 @@ def readers(tensor: Any, calls: Calls) -> list[Any]:
 
 
 def is_compared(tensor: Any, calls: Calls) -> bool:
-    """Return whether a difference at this tensor counts as noise.
+    """Return whether differences at this tensor are noise.
 
-    Not before the first convolution, which takes back the file's other scale of pixels, and not
-    before an activation, which may cut the difference off.
+    Not before the first convolution, which compensates for the file's other pixel scaling, and not
+    before an activation, which may clip the difference.
     """
     pixels = (layers.Rescaling, layers.ZeroPadding2D, layers.InputLayer)
     activations = (layers.Activation, layers.ReLU)
@@ -191,7 +193,10 @@ def is_compared(tensor: Any, calls: Calls) -> bool:
 
 
 def steps(model: keras.Model, taps: Mapping[str, Any]) -> dict[str, tuple[list[str], keras.Model]]:
-    """Return for each layer the nearest ones before it and the model between; "" is the input."""
+    """Return for each layer (names of the nearest compared layers before it, the model between).
+
+    The name of the model's input is "".
+    """
     names = {id(tap): name for name, tap in taps.items()} | {id(model.inputs[0]): ""}
     found = {}
     for name, tap in taps.items():

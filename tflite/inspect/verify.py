@@ -1,6 +1,6 @@
-"""The gate that a file has to pass: it says what the model says, on images.
+"""`verify`: reject a .tflite file whose outputs on images are too far from its model's.
 
-A file that does not pass is no model for an app, but may tell why: it is kept under another name.
+A rejected file is kept under another name, so that it can be examined.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ import numpy as np
 
 from kzoo.tflite.inspect.compare import USABLE_DB, Comparison, compare
 
-# Sound int8 files of trained nets reached .88 to 1.0, broken ones (biases that overflowed, ranges
-# that were cut) .10 to .5.
+# Sound int8 files of trained nets reached .88 to 1.0, broken ones (biases that overflowed, clipped
+# ranges) .10 to .5.
 LEAST_AGREEMENT = 0.8
 LAYER_IMAGES = 8
 
 
 class RejectedFile(ValueError):
-    """A file that is too far from its model: `comparison` has the figures, `path` the file."""
+    """Raised by `verify`. `comparison` has the figures, `path` is where the file was moved to."""
 
     def __init__(self, message: str, comparison: Comparison, path: Path):
         super().__init__(message)
@@ -30,12 +30,14 @@ class RejectedFile(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """What every output of a file has to reach; None leaves a figure out.
+    """The lowest figures that every output of a file must reach; None does not check a figure.
 
-    agreement: how often its largest value along the last axis is where the model's is, in [0, 1];
-        of a mask, how often its value is the model's. It says nothing of boxes: take `sqnr_db` for
-        those. Of one number per image there are no classes: it has to reach 6 dB then.
-    sqnr_db: signal to quantization noise.
+    agreement: share of equal predictions, in [0, 1]: the argmax over the last axis, or the values
+        of a mask. Not useful for boxes: use `sqnr_db`. Outputs without classes, such as a
+        regressor's, must reach 6 dB instead.
+    sqnr_db: signal-to-quantization-noise ratio, in dB.
+
+    Raises ValueError for an agreement outside [0, 1].
     """
 
     agreement: float | None = LEAST_AGREEMENT
@@ -46,7 +48,7 @@ class Bounds:
             raise ValueError(f"agreement must be in [0, 1]. Received: {self.agreement}")
 
     def missed(self, found: Comparison) -> list[str]:
-        """What a comparison falls short of, in words."""
+        """Return a sentence for each bound that a comparison misses; empty if it passes."""
         words = []
         for output in found.outputs:
             if self.agreement is not None and output.agreement < self.agreement:
@@ -75,9 +77,12 @@ def verify(
     *,
     bounds: Bounds = Bounds(),
 ) -> Comparison:
-    """`compare`, and RejectedFile (a ValueError) where the file falls short of `bounds`.
+    """Return the comparison of model and file; raise `RejectedFile` if it misses `bounds`.
 
-    The file is then called NAME.rejected.tflite, so that nothing takes it for a good one.
+    model, path, images, labels: as in `compare`.
+
+    RejectedFile is a ValueError. The file is then renamed to NAME.rejected.tflite, so that it is
+    not used by mistake.
     """
     return verify_draft(model, path, Path(path), images, labels, bounds=bounds)
 
@@ -91,7 +96,7 @@ def verify_draft(
     *,
     bounds: Bounds,
 ) -> Comparison:
-    """`verify` of a file that is to be called `name`: told and put aside under that."""
+    """Verify a draft whose final name will be `name`, which messages and a rejected file use."""
     found = compare(model, draft, images, labels, layers=LAYER_IMAGES)
     if missed := bounds.missed(found):
         aside = name.with_name(f"{name.stem}.rejected{name.suffix}")

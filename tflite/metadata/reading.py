@@ -1,8 +1,8 @@
-"""What Android's MediaPipe Tasks read inside a .tflite file: labels, scaling of pixels, boxes.
+"""Metadata in a .tflite file for Android's MediaPipe Tasks: labels, normalization, boxes.
 
-The buffer "TFLITE_METADATA" holds a flatbuffer of its own, and the label files stand behind the
-model as a zip. Field numbers are those of metadata_schema.fbs, object_detector_metadata_schema.fbs
-and image_segmenter_metadata_schema.fbs in
+The buffer "TFLITE_METADATA" contains another flatbuffer, and the associated files, such as labels,
+are a zip archive appended to the model. Field numbers are those of metadata_schema.fbs,
+object_detector_metadata_schema.fbs and image_segmenter_metadata_schema.fbs in
 https://github.com/google-ai-edge/mediapipe/tree/v0.10.21/mediapipe/tasks/metadata
 """
 
@@ -24,21 +24,21 @@ from kzoo.weights.readers.tables import Reader, Table
 BUFFER = "TFLITE_METADATA"
 IDENTIFIER = b"M001"  # of that buffer, at its byte 4
 LABELS, RUN, CALIBRATION = "labels.txt", "run.json", "score_calibration.txt"
-MOST_BYTES = 1 << 24  # of an associated file when it is read: a zip can promise any number
+MOST_BYTES = 1 << 24  # limit of an associated file, against zip bombs
 AXIS_LABELS, VALUE_LABELS, AXIS_CALIBRATION = 2, 3, 4  # AssociatedFileType
 NORMALIZATION, SCORE_CALIBRATION, SCORE_THRESHOLD = 1, 2, 3  # ProcessUnitOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierOutput:
-    """One output (1, classes)."""
+    """A classifier: one output (1, classes)."""
 
     task: ClassVar[str] = "ImageClassifier"
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmenterOutput:
-    """One output (1, h, w, classes), to which the app applies `activation` before it shows it."""
+    """A segmenter: one output (1, h, w, classes), to which the app applies `activation`."""
 
     activation: Literal["none", "sigmoid", "softmax"] = "softmax"
     task: ClassVar[str] = "ImageSegmenter"
@@ -52,19 +52,22 @@ class SegmenterOutput:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxOutputs:
-    """Outputs (1, anchors, 4) and (1, anchors, classes), decoded and thinned out by the app.
+    """A detector with outputs (1, A, 4) and (1, A, classes), which the app decodes and suppresses.
 
-    anchors: (A, 4), yxyx as shares of the image.
-    scales: what the net's (dy, dx, dh, dw) were multiplied by: y = ya + dy / 10 * ha, and
+    anchors: (A, 4), yxyx in [0, 1].
+    scales: factors in the encoded boxes (dy, dx, dh, dw): y = ya + dy / 10 * ha, and
         h = ha * exp(dh / 5).
-    sigmoid: whether scores are logits, of which the app takes the sigmoid. Without, they are
-        probabilities; a background column has been taken off.
+    sigmoid: whether scores are logits, to which the app applies a sigmoid; otherwise they are
+        probabilities. There is no background column.
+    boxes, scores: names of the outputs.
+
+    Raises ValueError for anchors of another shape.
     """
 
     anchors: np.ndarray
     scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     sigmoid: bool = False
-    boxes: str = "boxes"  # the outputs' names
+    boxes: str = "boxes"
     scores: str = "scores"
     task: ClassVar[str] = "ObjectDetector"
 
@@ -77,9 +80,9 @@ class BoxOutputs:
 
 @dataclasses.dataclass(frozen=True)
 class DetectionOutputs:
-    """The four outputs of TFLite_Detection_PostProcess, which has decoded and thinned them out."""
+    """A detector with the four outputs of TFLite_Detection_PostProcess: decoded boxes after NMS."""
 
-    order: tuple[str, str, str, str] = ("boxes", "classes", "scores", "count")  # outputs' names
+    order: tuple[str, str, str, str] = ("boxes", "classes", "scores", "count")  # output names
     task: ClassVar[str] = "ObjectDetector"
 
 
@@ -90,14 +93,17 @@ ACTIVATIONS = ("none", "sigmoid", "softmax")  # enum Activation, in order from 0
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What is said of a model inside its file.
+    """The metadata of a .tflite file.
 
-    outputs: what they are; None lets their shapes tell a classifier from a segmenter.
+    labels: class names in order.
+    title, description, version, author, license: free text.
+    outputs: the kind of model; None infers a classifier or segmenter from the outputs' shapes.
     normalization: (mean, std) of (pixel - mean) / std, which an app applies to pixels in [0, 255]
-        before a float32 input; three of each where channels differ. Bytes go in as they are.
-    thresholds: of a multi-label classifier, the score from which on an image has each label.
-        MediaPipe, left to its defaults, returns no label with less.
-    run: how it came about, settings and figures: anything that is JSON.
+        before a float32 input; tuples of one value per channel if channels differ. It does not
+        apply to uint8 inputs.
+    thresholds: for a multi-label classifier, the score threshold of each label in [0, 1], which
+        MediaPipe applies by default.
+    run: settings and figures of the training run: anything that is JSON.
     """
 
     labels: tuple[str, ...] = ()
@@ -128,10 +134,12 @@ class Metadata:
 
 
 def read_metadata(file: str | os.PathLike[str] | bytes) -> Metadata | None:
-    """The metadata of a .tflite file, anyone's; None where it has none.
+    """Return the metadata of a .tflite file, also of other tools; None if it has none.
 
-    Raises ValueError where it is cut off or damaged. An associated file that cannot be read, or
-    holds more than 16 MB, counts as missing.
+    file: a path, or the content as bytes.
+
+    Raises ValueError for a truncated or damaged file. Associated files that cannot be read, or are
+    larger than 16 MB, count as missing.
     """
     content = file if isinstance(file, bytes) else Path(file).read_bytes()
     model = read_tflite(content)
@@ -205,7 +213,7 @@ def read_outputs(graph: Table, names: list[str]) -> Outputs:
 
 
 def read_thresholds(calibration: bytes | None) -> tuple[float, ...]:
-    """Return the least score of each label; () where a label has none."""
+    """Return the score threshold of each label; () if a label has none."""
     lines = [line.split(",") for line in (calibration or b"").decode("utf-8", "replace").split()]
     try:
         return tuple(float(cells[3]) for cells in lines)
@@ -219,14 +227,14 @@ def root_of(data: bytes) -> Table:
 
 
 def associated_file(content: bytes, name: str) -> bytes | None:
-    """A file of the zip that stands behind the model; None where it cannot be had."""
+    """Return a file of the zip archive after the model; None if it cannot be read."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(name) as file:
             inside = file.read(MOST_BYTES + 1)
     except (
         KeyError, ValueError, EOFError, OSError, RuntimeError, OverflowError,
         zipfile.BadZipFile, zlib.error, NotImplementedError,
-    ):  # fmt: skip  # all that damaged, encrypted or exotic archives raise
+    ):  # fmt: skip  # raised for damaged, encrypted or unsupported archives
         return None
     return inside if len(inside) <= MOST_BYTES else None
 

@@ -1,4 +1,4 @@
-"""Metadata written into a .tflite file, with flatbuffers alone."""
+"""`add_metadata`: write metadata into a .tflite file; needs no package but flatbuffers."""
 
 import io
 import json
@@ -32,9 +32,9 @@ from kzoo.tflite.ports import names
 from kzoo.tflite.writer import as_text, flat, tflite_content
 from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteModel, read_tflite
 
-PARSER = "1.0.0"  # the oldest reader that knows these fields
+PARSER = "1.0.0"  # minimum parser version for these fields
 FEATURE, IMAGE, BOUNDING_BOX = np.uint8(1), np.uint8(2), np.uint8(3)  # ContentProperties
-# MediaPipe takes "boundaries" only, left, top, right, bottom, of boxes that it decodes itself too.
+# MediaPipe accepts only "boundaries" (left, top, right, bottom), also for boxes it decodes itself.
 BOX = {0: BOUNDING_BOX, 1: {0: np.array([1, 0, 3, 2], np.uint32), 1: np.int8(1)}}
 COLORS = {1: np.int8(2), 3: np.int8(1)}  # channels: ColorSpaceType, grayscale or RGB
 INVERSE_LOGISTIC = np.int8(2)  # ScoreTransformationType
@@ -43,9 +43,9 @@ PROBABILITIES = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
 
 
 def add_metadata(content: bytes, metadata: Metadata) -> bytes:
-    """The .tflite file with metadata, in place of any that it had. The same bytes each time.
+    """Return the .tflite file with `metadata`, replacing existing ones; deterministic.
 
-    Raises ValueError where the outputs are not such as it says, or labels do not fit them.
+    Raises ValueError if the outputs are not of the kind it states, or labels do not match them.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -62,7 +62,7 @@ def add_metadata(content: bytes, metadata: Metadata) -> bytes:
     if files:
         with zipfile.ZipFile(whole, "a") as archive:
             for name, inside in files.items():
-                info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # a zip's beginning
+                info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # zip's earliest date
                 info.create_system, info.external_attr = 3, 0o644 << 16
                 archive.writestr(info, inside)
     return whole.getvalue()
@@ -73,7 +73,7 @@ def associated(metadata: Metadata) -> dict[str, bytes]:
     if metadata.labels:
         files[LABELS] = "\n".join(metadata.labels).encode(errors="backslashreplace")
     if metadata.thresholds:
-        # scale, slope, offset, least score: sigmoid(1 * logit(score) + 0) leaves the others alone.
+        # scale, slope, offset, least score: sigmoid(1 * logit(score) + 0) is the identity.
         lines = [f"1,1,0,{threshold:.6g}" for threshold in metadata.thresholds]
         files[CALIBRATION] = "\n".join(lines).encode()
     if metadata.run:
@@ -82,7 +82,7 @@ def associated(metadata: Metadata) -> dict[str, bytes]:
 
 
 def packed(content: bytes, metadata: Metadata) -> bytes:
-    """The metadata's own flatbuffer."""
+    """Return the metadata as a flatbuffer."""
     file = read_tflite(content)
     graph = file.graphs[0]
     kind = metadata.outputs or told_by_ports(graph)
@@ -108,7 +108,7 @@ def packed(content: bytes, metadata: Metadata) -> bytes:
 
 
 def told_by_ports(graph: TfliteGraph) -> Outputs | None:
-    """What the shapes of input and outputs tell a file to be for."""
+    """Return the kind of model by the shapes of input and outputs; None if unknown."""
     image, *more = (graph.tensors[i].shape for i in graph.inputs)
     outputs = [graph.tensors[i].shape for i in graph.outputs]
     if more or len(image) != 4 or image[3] not in COLORS or len(outputs) != 1:
@@ -157,7 +157,7 @@ def check_labels(metadata: Metadata, classes: int) -> None:
         )
 
 
-Written = tuple[list[dict[int, Any]], dict[int, Any]]  # of the outputs, of the graph besides
+Written = tuple[list[dict[int, Any]], dict[int, Any]]  # (tables of outputs, more graph fields)
 
 
 def classifier(file: TfliteModel, kind: ClassifierOutput, metadata: Metadata) -> Written:
@@ -176,9 +176,9 @@ def classifier(file: TfliteModel, kind: ClassifierOutput, metadata: Metadata) ->
 
 
 def thresholds(metadata: Metadata, classes: int) -> tuple[dict[int, Any], list[dict[int, Any]]]:
-    """Return (process units, files) by which MediaPipe drops scores below each label's threshold.
+    """Return (process units, files) that make MediaPipe drop scores below each label's threshold.
 
-    They are least scores of its score calibration, whose curve is the identity.
+    This uses MediaPipe's score calibration, with the identity as curve and a least score per label.
     """
     if not metadata.thresholds:
         return {}, []

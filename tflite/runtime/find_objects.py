@@ -1,4 +1,4 @@
-"""What is on images, by a detector's file, in place of its raw outputs."""
+"""Detections from the outputs of a detector's file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from kzoo.tflite.metadata.reading import BoxOutputs, DetectionOutputs, read_meta
 
 
 def finding(runner: Any) -> Callable[..., list[Detections]]:
-    """`finding(runner)(images)`: what is on images (N, H, W, C) of its size, boxes in [0, 1].
+    """Return a function of images (N, H, W, C) of the input's size that returns detections.
 
-    A file tells its anchors in its metadata, or has TFLite_Detection_PostProcess within. Raises
-    ValueError for one that does neither. Options are those of `kzoo.detections`; the operator takes
-    `score_threshold` alone.
+    Their boxes are in [0, 1]. The function takes the options of `kzoo.detections`; for a file with
+    TFLite_Detection_PostProcess only `score_threshold`. Raises ValueError for a file that has
+    neither this operator nor anchors in its metadata.
     """
     metadata = read_metadata(runner.path)
     kind = metadata.outputs if metadata else None
@@ -32,7 +32,7 @@ def finding(runner: Any) -> Callable[..., list[Detections]]:
 
 
 def named(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """{"boxes", "scores"} by what they must be where the file calls them otherwise."""
+    """Return {"boxes", "scores"}, recognized by shape if the file has other names."""
     if set(outputs) == {"boxes", "scores"}:
         return outputs
     ((_, boxes), (_, scores)) = sorted(outputs.items(), key=lambda pair: pair[1].shape[-1] != 4)
@@ -40,7 +40,7 @@ def named(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def as_own(outputs: dict[str, np.ndarray], kind: BoxOutputs) -> dict[str, np.ndarray]:
-    """Return codes as kzoo scales them, and probabilities where the file gives logits."""
+    """Return the outputs with kzoo's scaling of encoded boxes, and probabilities for logits."""
     codes = outputs["boxes"] * np.array(np.divide(CODE_WEIGHTS, kind.scales), np.float32)
     scores = outputs["scores"]
     if kind.sigmoid:
@@ -51,7 +51,7 @@ def as_own(outputs: dict[str, np.ndarray], kind: BoxOutputs) -> dict[str, np.nda
 def four_outputs(
     outputs: dict[str, np.ndarray], kind: DetectionOutputs, *, score_threshold: float = 0.01
 ) -> list[Detections]:
-    """What TFLite_Detection_PostProcess has found."""
+    """Return detections from the outputs of TFLite_Detection_PostProcess."""
     boxes, classes, scores, counts = (outputs[name] for name in kind.order)
     found = []
     for box, label, score, count in zip(boxes, classes, scores, counts.ravel(), strict=True):

@@ -1,4 +1,4 @@
-"""Run a .tflite file: images in, float arrays out."""
+"""`Runner`: run a .tflite file on images and return float arrays."""
 
 import functools
 import os
@@ -22,12 +22,15 @@ from kzoo.weights.readers.flatbuffer import read_tflite
 
 
 class Runner:
-    """`Runner(path)(images)`: the outputs as floats, scales and zero points applied.
+    """Runs a .tflite file: `Runner(path)(images)` returns its outputs as float arrays.
 
-    Images are (H, W, C) or (N, H, W, C), uint8 or float, in the range that the model took in
-    Keras: [0, 255] unless it was built with preprocessing=None. Returns an array (N, ...), or a
-    dict of them by name where the file has several outputs. Raises ValueError for a file that is
-    damaged or cannot be opened, and for images that do not fit.
+    images: (H, W, C) or (N, H, W, C), uint8 or float, in the input range of the Keras model:
+        [0, 255] unless it was built with preprocessing=None.
+    threads: number of CPU threads.
+
+    Returns an array (N, ...), dequantized, or a dict of arrays by name if the file has several
+    outputs. Raises FileNotFoundError, and ValueError for a file that is damaged, cannot be opened
+    or has several inputs, and for images of another shape or range.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1):
@@ -57,7 +60,7 @@ class Runner:
         results: list[list[np.ndarray]] = [[] for _ in self.outputs]
         for i in range(0, len(stored), batch):
             some = stored[i : i + batch]
-            if len(some) < batch:  # the last one again, to fill the batch up
+            if len(some) < batch:  # pad the batch with the last image
                 some = np.concatenate([some, np.repeat(some[-1:], batch - len(some), axis=0)])
             self._interpreter.set_tensor(self._input_index, some)
             try:
@@ -75,9 +78,9 @@ class Runner:
         return stacked if len(stacked) > 1 else stacked[self.outputs[0].name]
 
     def on_pixels(self, images: np.ndarray) -> Any:
-        """Return the outputs for images in [0, 255], which a float input gets as its metadata say.
+        """Return the outputs for images in [0, 255], normalized as the file's metadata say.
 
-        Files of kzoo take pixels as they are; others may want (pixel - mean) / std.
+        Files of kzoo take pixels unchanged; float inputs of others may need (pixel - mean) / std.
         """
         mean, std = self._normalization
         if self.input.dtype == "float32" and (mean, std) != (0, 1):
@@ -96,11 +99,11 @@ class Runner:
         self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4,
         tiles: tuple[int, int] | None = None, **options: Any,
     ) -> list[Detections]:  # fmt: skip
-        """Return what a detector's file finds on images (H, W, C) of any sizes, boxes in their px.
+        """Return the objects in images (H, W, C) of any sizes, one `Detections` each, boxes in px.
 
-        As `Detector.detect` of the Keras model, with its `tiles` and `options`. Images
-        are stretched to the input's size as in training: Pillow's bilinear filter
-        (`kzoo.preprocessing.stretch`), which is how `kzoo predict` resizes too.
+        For a detector's file; the arguments are those of `kzoo.Detector.detect`. Images are resized
+        to the input's size with Pillow's bilinear filter (`kzoo.preprocessing.stretch`), as in
+        training and in `kzoo predict`. Raises ValueError for a file that is not a detector.
         """
         find = functools.partial(self._find, score_threshold=score_threshold, **options)
         return at_own_size(find, images, self.input.shape[1:3], tiles, options)
@@ -110,9 +113,9 @@ class Runner:
         return finding(self)
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """Return the class ids (H, W), uint8, that a segmenter's file finds on an image (H, W, C).
+        """Return the class ids (H, W), uint8, of an image (H, W, C) of any size.
 
-        The image may have any size; it is stretched to the input's as `detect` does it.
+        For a segmenter's file. The image is resized to the input's size as in `detect`.
         """
         outputs = self.on_pixels(stretch(image, self.input.shape[1:3]))
         if isinstance(outputs, dict):
@@ -120,11 +123,11 @@ class Runner:
         return mask_at(outputs[0], np.shape(image)[:2])
 
     def invoke(self) -> None:
-        """Run the file on the image it was given last: what `benchmark` times."""
+        """Run the file on the last image again, without copying inputs and outputs."""
         self._interpreter.invoke()
 
     def _stored(self, images: np.ndarray) -> np.ndarray:
-        """(N, H, W, C), as the input stores it."""
+        """Return images as (N, H, W, C) in the input's dtype."""
         wanted = self.input.shape[1:]
         single = images.shape == wanted
         if not single and (images.ndim != len(wanted) + 1 or images.shape[1:] != wanted):

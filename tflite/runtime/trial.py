@@ -1,8 +1,8 @@
-"""A .tflite file opened and run once, in a process of its own.
+"""`trial`: open and run a .tflite file once, in a separate process.
 
-A bad file can abort the process that opens it, so `trial` starts this file as a program:
-`python -P tflite/runtime/trial.py FILE` prints what XNNPACK took, as JSON. It has to start fast,
-so it imports nothing of kzoo, and LiteRT only where it is used.
+A bad file can abort the process that opens it, so `trial` starts this module as a program:
+`python -P tflite/runtime/trial.py FILE` prints the XNNPACK partitions as JSON. It has to start
+fast, so it imports nothing of kzoo, and LiteRT only where it is used.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-TRIAL_SECONDS = 120  # opening and running a MobileNet takes less than one
-MOST_BYTES = 6 << 30  # that a trial may take: a damaged file can ask for any amount
+TRIAL_SECONDS = 120  # timeout; a MobileNet takes less than one second
+MOST_BYTES = 6 << 30  # memory limit: a damaged file can request any amount
 
 
 def open_interpreter(path: str | os.PathLike[str], threads: int = 1) -> Any:
-    """A LiteRT interpreter with its tensors allocated. Raises ValueError where it refuses."""
+    """Return a LiteRT interpreter with allocated tensors; raise ValueError if it cannot open."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -36,16 +36,16 @@ def open_interpreter(path: str | os.PathLike[str], threads: int = 1) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What a file did when it was opened and invoked once, on one thread with XNNPACK."""
+    """Measurements of a file that was opened and invoked once, on one thread with XNNPACK."""
 
-    partitions: int  # of XNNPACK; 1 is a whole file without a way out and back
-    outside: tuple[int, ...]  # operators, by index, that XNNPACK left to the reference kernels
+    partitions: int  # number of XNNPACK partitions
+    outside: tuple[int, ...]  # indices of the operators that XNNPACK does not run
     load_ms: float
-    memory_mb: float  # what the process grew by; nan where the system does not tell
+    memory_mb: float  # growth of the process; nan if the system does not report it
 
 
 def trial(path: str | os.PathLike[str]) -> Trial:
-    """Open and invoke a file in a process of its own. Raises ValueError if that one fails."""
+    """Open and invoke a file in a separate process; raise ValueError if that process fails."""
     command = [sys.executable, "-P", __file__, str(path)]
     try:
         done = subprocess.run(
@@ -64,13 +64,14 @@ def trial(path: str | os.PathLike[str]) -> Trial:
 
 
 def try_here(path: str) -> dict[str, Any]:
-    from ai_edge_litert.interpreter import Interpreter  # noqa: F401, before its growth is measured
+    """Open and invoke a file in this process; return the fields of `Trial`."""
+    from ai_edge_litert.interpreter import Interpreter  # noqa: F401, before memory is measured
 
     before, start = resident_mb(), time.perf_counter()
     interpreter = open_interpreter(path)
     load_ms = 1e3 * (time.perf_counter() - start)
     for detail in interpreter.get_input_details():
-        # Mid-range: all-zero bytes would be a black image, which leaves half the net unused.
+        # Mid-gray: many activations are zero for a black image.
         value = {"uint8": 128, "int8": 0}.get(np.dtype(detail["dtype"]).name, 0)
         interpreter.set_tensor(
             detail["index"], np.full(detail["shape"], value, dtype=detail["dtype"])
@@ -82,7 +83,7 @@ def try_here(path: str) -> dict[str, Any]:
 
 
 def limit_memory() -> None:
-    """Let this process take so much more address space and no more, where the system can."""
+    """Limit the growth of this process's address space to `MOST_BYTES`, if the system can."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # Windows, macOS, a lower limit
         import resource
 
@@ -92,7 +93,7 @@ def limit_memory() -> None:
 
 
 def resident_mb() -> float:
-    """The memory of this process, at its largest where the system tells no more; or nan."""
+    """Return the memory of this process in MB: resident, or else its peak, or else nan."""
     with contextlib.suppress(OSError):
         return (
             int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -104,14 +105,14 @@ def resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT[sys.platform] / 1e6
 
 
-PEAK_UNIT = {"linux": 1024, "darwin": 1}  # bytes, of ru_maxrss: getrusage(2) of each
+PEAK_UNIT = {"linux": 1024, "darwin": 1}  # unit of ru_maxrss in bytes: getrusage(2)
 
 
 def delegated(operators: list[dict[str, Any]]) -> tuple[int, list[int]]:
-    """(Partitions, operators outside them), from a list of the file's own and then DELEGATEs.
+    """Return (number of partitions, operators outside them) from LiteRT's list of operators.
 
-    LiteRT does not say what a DELEGATE replaced: it is what lies between its inputs and its
-    outputs.
+    The list has the file's own operators and one DELEGATE for each partition. LiteRT does not say
+    what a DELEGATE replaced: it is all between its inputs and its outputs.
     """
     own = [op for op in operators if op["op_name"] != "DELEGATE"]
     producer = {int(t): op for op in own for t in op["outputs"]}

@@ -1,11 +1,11 @@
-"""Conditions on an operator's settings and constants, of which the targets' tables are made."""
+"""Conditions on an operator's settings and constants, used in the rules of targets."""
 
 from kzoo.tflite.inspect.targets.rules import Answer, Condition, Operation
 from kzoo.tflite.xnnpack import LINEAR
 
 
 def fused(*allowed: str) -> Condition:
-    """A fused activation is one of these; none is always allowed."""
+    """Require the fused activation to be one of these, or none."""
 
     def check(operation: Operation) -> Answer | None:
         found = operation.option("activation", "none")
@@ -17,7 +17,7 @@ def fused(*allowed: str) -> Condition:
 
 
 def bias(*dtypes: str) -> Condition:
-    """A linear operator's bias, where it has one, is of one of these dtypes."""
+    """Require the bias of a linear operator, if any, to have one of these dtypes."""
 
     def check(operation: Operation) -> Answer | None:
         tensor = operation.input(LINEAR[operation.op.name].bias)
@@ -29,7 +29,7 @@ def bias(*dtypes: str) -> Condition:
 
 
 def weights(*dtypes: str) -> Condition:
-    """A linear operator's weights are of one of these dtypes."""
+    """Require the weights of a linear operator to have one of these dtypes."""
 
     def check(operation: Operation) -> Answer | None:
         tensor = operation.input(LINEAR[operation.op.name].weights)
@@ -41,7 +41,7 @@ def weights(*dtypes: str) -> Condition:
 
 
 def not_hybrid(operation: Operation) -> Answer | None:
-    """Float activations have float weights."""
+    """Require float weights for float activations."""
     place = LINEAR[operation.op.name]
     x, kernel = operation.input(place.x), operation.input(place.weights)
     if x is None or kernel is None or x.dtype != "float32" or kernel.dtype == "float32":
@@ -56,7 +56,7 @@ def has_bias(operation: Operation) -> Answer | None:
 
 
 def rank(least: int, most: int) -> Condition:
-    """The first input has so many dimensions."""
+    """Require the first input to have `least` to `most` dimensions."""
 
     def check(operation: Operation) -> Answer | None:
         tensor = operation.input(0)
@@ -68,7 +68,7 @@ def rank(least: int, most: int) -> Condition:
 
 
 def inputs(least: int, most: int) -> Condition:
-    """It has so many inputs."""
+    """Require `least` to `most` inputs."""
 
     def check(operation: Operation) -> Answer | None:
         n = len(operation.op.inputs)
@@ -78,13 +78,13 @@ def inputs(least: int, most: int) -> Condition:
 
 
 def same_dtypes(operation: Operation) -> Answer | None:
-    """Everything it computes with has one dtype."""
+    """Require all activations to have the same dtype."""
     found = sorted({tensor.dtype for tensor in operation.activations()})
     return Answer("no", f"from and to {' and '.join(found)}") if len(found) > 1 else None
 
 
 def dtype_pairs(*pairs: tuple[str, str]) -> Condition:
-    """(dtype of the input, of the output) is one of these."""
+    """Require (dtype of the input, dtype of the output) to be one of these."""
 
     def check(operation: Operation) -> Answer | None:
         x, outputs = operation.input(0), operation.op.outputs
@@ -109,12 +109,12 @@ def beta_one(operation: Operation) -> Answer | None:
 
 
 def constant_axes(operation: Operation) -> Answer | None:
-    """The axes are known before the file runs."""
+    """Require constant axes."""
     return Answer("no", "over axes that it computes") if operation.constant(1) is None else None
 
 
 def keeps_batch(operation: Operation) -> Answer | None:
-    """The reduction leaves the batch dimension alone."""
+    """Require a reduction not to include the batch axis."""
     axes, x = operation.constant(1), operation.input(0)
     if axes is None or x is None:
         return Answer("unknown", "over axes that it computes")
@@ -123,7 +123,7 @@ def keeps_batch(operation: Operation) -> Answer | None:
 
 
 def channels_by_four(operation: Operation) -> Answer | None:
-    """A reduction over the channels has a multiple of 4 of them."""
+    """Require a multiple of 4 channels for a reduction over them."""
     axes, x = operation.constant(1), operation.input(0)
     if axes is None or x is None or len(x.shape) != 4:
         return None
@@ -134,7 +134,7 @@ def channels_by_four(operation: Operation) -> Answer | None:
 
 
 def no_masks(*names: str) -> Condition:
-    """These masks of a STRIDED_SLICE are empty."""
+    """Require these masks of a STRIDED_SLICE to be empty."""
 
     def check(operation: Operation) -> Answer | None:
         used = [name for name in names if operation.option(name, 0)]
@@ -157,7 +157,7 @@ def one_corner_rule(operation: Operation) -> Answer | None:
 
 
 def vector_of_at_most(elements: int) -> Condition:
-    """It computes on one vector, of so many numbers."""
+    """Require the input to be one vector of at most so many elements."""
 
     def check(operation: Operation) -> Answer | None:
         tensor = operation.input(0)
@@ -174,7 +174,7 @@ def vector_of_at_most(elements: int) -> Condition:
 
 
 def depends(reason: str) -> Condition:
-    """The list names it, and says that it may be refused all the same."""
+    """Answer "unknown": the list has the operator, but support depends on something else."""
     return lambda operation: Answer("unknown", reason)
 
 

@@ -1,7 +1,7 @@
-"""Google's Edge TPU (Coral), by the table of its documentation.
+"""Google's Edge TPU (Coral): the operator table of its documentation.
 
-The table is of 2022, and its compiler has had no release since. The copy at Axis, whose cameras
-hold an Edge TPU, has the same operators with the limits that are given here:
+The table is of 2022, and the compiler has had no release since. The copy at Axis, whose cameras
+contain an Edge TPU, has the same operators with the limits given here:
 https://developer.axis.com/computer-vision/on-device/system-on-chip/artpec-7/supported-ops/
 """
 

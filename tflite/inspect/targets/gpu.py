@@ -1,4 +1,4 @@
-"""Mobile GPUs: the two ways in which LiteRT's ML Drift delegate decides what it takes.
+"""Mobile GPUs: the two ways in which LiteRT's ML Drift delegate decides which operators it runs.
 
 Read in google-ai-edge/LiteRT at commit f6745779, 2026-08-21. `use_ir_model`, off by default in
 delegate_options.h, chooses between them; both take quantized tensors.

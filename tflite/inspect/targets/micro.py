@@ -1,4 +1,4 @@
-"""Microcontrollers: tflite-micro's kernels, and which of them CMSIS-NN makes fast on Cortex-M.
+"""Microcontrollers: tflite-micro's kernels, and which of them CMSIS-NN accelerates on Cortex-M.
 
 Read in tensorflow/tflite-micro at commit 90b983c2, 2026-08-20: micro_mutable_op_resolver.h, and the
 dtypes that the kernels' Prepare and Eval accept.

@@ -1,7 +1,7 @@
-"""NPUs of phones, by the lists of LiteRT's compiler plugins.
+"""NPUs of phones: the operator lists of LiteRT's compiler plugins.
 
-Read in google-ai-edge/LiteRT at commit f6745779, 2026-08-21. A plugin hands what it lists to the
-vendor's compiler, which may refuse it still.
+Read in google-ai-edge/LiteRT at commit f6745779, 2026-08-21. A plugin passes the operators it lists
+to the vendor's compiler, which may still refuse them.
 """
 
 from kzoo.tflite.inspect.targets.conditions import fused
@@ -53,7 +53,7 @@ QUALCOMM = Target(
     remedies=WHERE_NOTHING_FITS,
 )  # fmt: skip
 
-# Activations are handed on as numbers that Neuron shares with TFLite up to RELU6.
+# Activations are passed as numbers, which are the same in Neuron and TFLite up to RELU6.
 _mediatek = kinds(
     """ABS ADD AVERAGE_POOL_2D BATCH_MATMUL CAST CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEQUANTIZE
     DIV FULLY_CONNECTED GELU GREATER HARD_SWISH L2_NORMALIZATION LEAKY_RELU LESS LOGISTIC MAXIMUM
@@ -80,7 +80,7 @@ MEDIATEK = Target(
     },
 )
 
-# kUnSupportedOps: the one list that it publishes is of what it refuses.
+# kUnSupportedOps: only a list of unsupported operators is published.
 _tensor = kinds(
     """ASSIGN_VARIABLE BIDIRECTIONAL_SEQUENCE_LSTM BROADCAST_ARGS BUCKETIZE CALL_ONCE COMPLEX_ABS
     CONV_3D_TRANSPOSE DENSIFY FAKE_QUANT HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_SIZE

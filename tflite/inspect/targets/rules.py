@@ -1,4 +1,4 @@
-"""What a published list says of an operator, as data, and its answer for one operator of a file."""
+"""Rules of a target's published operator list, and their application to an operator of a file."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ INTEGERS = frozenset({"int8", "int16", "int32"})
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """ "yes" and "no" are what the list says; "unknown" where it says nothing or depends."""
+    """Whether a target supports an operator; "unknown" if its list does not say or it depends."""
 
     support: Literal["yes", "no", "unknown"]
     reason: str = ""
@@ -31,7 +31,7 @@ YES = Answer("yes")
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operator of a file, with what a rule asks of it."""
+    """An operator of a file, with the queries that conditions need."""
 
     model: TfliteModel
     graph: TfliteGraph
@@ -39,18 +39,18 @@ class Operation:
     computed: frozenset[int]  # tensors that depend on the input
 
     def activations(self) -> list[TfliteTensor]:
-        """The tensors that depend on the input, which it reads or writes."""
+        """Return the tensors it reads or writes that depend on the model's input."""
         ends = (*self.op.inputs, *self.op.outputs)
         return [self.graph.tensors[i] for i in ends if i in self.computed]
 
     def input(self, place: int) -> TfliteTensor | None:
-        """The input at `place`; None where it is left out."""
+        """Return the input at index `place`; None if it is missing."""
         if place >= len(self.op.inputs) or self.op.inputs[place] < 0:
             return None
         return self.graph.tensors[self.op.inputs[place]]
 
     def constant(self, place: int) -> np.ndarray | None:
-        """The values of the input at `place`; None where the graph computes it."""
+        """Return the values of the constant input at index `place`; None if it is not constant."""
         tensor = self.input(place)
         return None if tensor is None else self.model.array(tensor)
 
@@ -58,14 +58,14 @@ class Operation:
         return self.op.options.get(name, default)
 
 
-Condition = Callable[[Operation], Answer | None]  # None where it has nothing against the operator
+Condition = Callable[[Operation], Answer | None]  # None if the operator meets it
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Which operators of a kind a target takes.
+    """Which operators of a kind a target supports.
 
-    dtypes: of the tensors that depend on the input. None: those of the target.
+    dtypes: allowed dtypes of activations. None: those of the target.
     """
 
     dtypes: frozenset[str] | None = None
@@ -74,17 +74,18 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A place where a file runs, with its published list of operators.
+    """A runtime or device, with the rules of its published operator list.
 
-    dtypes: that its tensors may have, where a rule names none. None: the list does not say.
+    rules: by operator kind.
+    dtypes: allowed dtypes of activations, for rules without their own. None: not stated.
     unlisted: the answer for an operator that is not in `rules`.
-    custom: rules of custom operators, by name; others are refused.
-    inputs: dtypes that the file's input may have; empty where the list does not say.
-    float16_weights: whether a DEQUANTIZE of float16 constants costs nothing.
-    pieces: how a file is cut. "all": each run of accepted operators is a partition. "one": only
-        the largest goes to the accelerator. "first": only the first.
-    otherwise: what becomes of an operator that is refused.
-    remedies: what to do, by the operator that is refused; "" for all others.
+    custom: rules of custom operators, by name; others are not supported.
+    inputs: allowed dtypes of the file's input; empty if not stated.
+    float16_weights: whether a DEQUANTIZE of float16 constants is supported and free.
+    pieces: which partitions of supported operators run on the target: "all", "one" (the largest)
+        or "first".
+    otherwise: what happens with an unsupported operator.
+    remedies: what to do, by unsupported operator; "" for all others.
     """
 
     key: str
@@ -103,7 +104,7 @@ class Target:
     note: str = ""
 
     def answer(self, operation: Operation) -> Answer:
-        """What the list says of one operator."""
+        """Return the answer for one operator."""
         op = operation.op
         rule = (self.custom if op.custom else self.rules).get(op.name)
         if rule is None:
@@ -118,14 +119,14 @@ class Target:
 
 
 def kinds(text: str, rule: Rule = Rule()) -> dict[str, Rule]:
-    """The same rule for every operator of a text of names."""
+    """Return {operator: rule} for a text of operator names separated by spaces."""
     return dict.fromkeys(text.split(), rule)
 
 
 def with_conditions(
     rules: Mapping[str, Rule], names: Iterable[str], *more: Condition
 ) -> dict[str, Rule]:
-    """The rules, with further conditions on some of the operators."""
+    """Return the rules with further conditions on the operators `names`."""
     changed = {
         name: dataclasses.replace(rules[name], conditions=rules[name].conditions + more)
         for name in names

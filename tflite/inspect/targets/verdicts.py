@@ -1,4 +1,4 @@
-"""Which targets a .tflite file suits: what each of them refuses, and what to do about it."""
+"""`targets`: which operators of a .tflite file each target supports, by its published list."""
 
 import collections
 import dataclasses
@@ -28,11 +28,11 @@ GROUPS = {"npu": ("qualcomm", "mediatek", "tensor"), "web": ("wasm", "webgpu"), 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """An operator that a target refuses, or of which its list does not say."""
+    """An operator that a target does not support, or about which its list is unclear."""
 
     index: int  # in the file's order
     kind: str
-    layer: str  # of the model that it came from
+    layer: str  # the model's layer that it came from
     reason: str
 
     def __str__(self) -> str:
@@ -41,19 +41,19 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a target's published list says of a file. No device was run."""
+    """Whether a target supports a file, by its published operator list. No device was used."""
 
     target: Target
-    operators: int
-    refused: tuple[Finding, ...]
-    unknown: tuple[Finding, ...]
-    partitions: int  # pieces of the file that the target takes, with the unknown ones
-    taken: int  # operators that reach it: of the pieces that it takes
-    input: str  # why it cannot be fed, or ""
+    operators: int  # number of operators in the file
+    refused: tuple[Finding, ...]  # unsupported operators
+    unknown: tuple[Finding, ...]  # operators that may be supported
+    partitions: int  # partitions of the file that run on the target, unknown operators included
+    taken: int  # number of operators that run on the target
+    input: str  # why the target does not support the input's dtype, or ""
 
     @property
     def answer(self) -> str:
-        """ "yes", "partly", "no" or "unknown"."""
+        """Whether the file runs on the target: "yes", "partly", "no" or "unknown"."""
         if self.input:
             return "no"
         if self.refused:
@@ -63,7 +63,7 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """The verdict in a sentence."""
+        """The verdict as a sentence."""
         if self.input:
             return f"Cannot be fed: {self.input}."
         if self.answer == "unknown":
@@ -78,7 +78,7 @@ class Verdict:
 
     @property
     def why(self) -> str:
-        """What is refused, or else unknown, by kind and reason, with the first layer of each."""
+        """The refused, or else the unknown operators by kind and reason, with their first layer."""
         groups = collections.defaultdict(list)
         for finding in self.refused:
             groups[f" {finding.kind}", finding.reason].append(finding.layer)
@@ -92,7 +92,7 @@ class Verdict:
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What to do, and what happens otherwise."""
+        """Sentences on what to do, and what happens otherwise."""
         if self.input:
             return (f"Convert with --io {' or '.join(sorted(self.target.inputs))}.",)
         if not self.refused:
@@ -104,7 +104,7 @@ class Verdict:
                      if text)  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the target's list says, without the list."""
+        """Return the verdict as a dict for JSON."""
         refused = [str(finding) for finding in self.refused]
         return {
             "target": self.target.key, "answer": self.answer, "sentence": self.sentence,
@@ -117,7 +117,7 @@ class Verdict:
 
 
 def chosen(names: str | Iterable[str] = "all") -> tuple[Target, ...]:
-    """The targets of that name, or of the group. Raises ValueError for an unknown name."""
+    """Return the targets of names or groups of `GROUPS`; raise ValueError for an unknown name."""
     names = (names,) if isinstance(names, str) else tuple(names)
     keys = dict.fromkeys(key for name in names for key in GROUPS.get(name, (name,)))
     for key in keys:
@@ -131,16 +131,23 @@ def chosen(names: str | Iterable[str] = "all") -> tuple[Target, ...]:
 def targets(
     file: str | os.PathLike[str] | TfliteModel, names: str | Iterable[str] = "all"
 ) -> tuple[Verdict, ...]:
-    """The verdicts on a .tflite file, or one that is read, one for each target.
+    """Return a verdict on a .tflite file for each target.
 
-    Raises ValueError for a damaged file and for a target that there is not.
+        for verdict in kzoo.tflite.targets("model.tflite", "npu"):
+            print(verdict)
+
+    file: a path, or the result of `read_tflite`.
+    names: targets or groups: "cpu", "gpu", "gpu-ir", "qualcomm", "mediatek", "tensor", "edgetpu",
+        "wasm", "webgpu", "micro"; "npu", "web", "all".
+
+    Raises ValueError for a damaged file and an unknown target.
     """
     model = file if isinstance(file, TfliteModel) else read_tflite(Path(file))
     return tuple(verdict(model, target) for target in chosen(names))
 
 
 def verdict(model: TfliteModel, target: Target) -> Verdict:
-    """What one target's list says of a file."""
+    """Return the verdict of one target on a file."""
     graph = model.graphs[0]
     known = computed(graph)
     answers = {
@@ -175,7 +182,7 @@ def findings(
 
 
 def layer(graph: TfliteGraph, op: TfliteOperator) -> str:
-    """The layer of the model that an operator came from, by the name of its output.
+    """Return the model's layer that an operator came from, by the name of its output.
 
     Model/row3_expand/convolution -> row3_expand. A name without slashes stays as it is.
     """
@@ -187,7 +194,7 @@ def layer(graph: TfliteGraph, op: TfliteOperator) -> str:
 
 
 def computed(graph: TfliteGraph) -> frozenset[int]:
-    """Tensors that depend on the input."""
+    """Return the indices of the tensors that depend on the input."""
     known = set(graph.inputs)
     for op in graph.operators:
         if known.intersection(op.inputs):
@@ -196,15 +203,15 @@ def computed(graph: TfliteGraph) -> frozenset[int]:
 
 
 def is_constant(op: TfliteOperator, known: frozenset[int]) -> bool:
-    """Whether it only widens constants, such as float16 weights."""
+    """Return whether an operator only dequantizes constants, such as float16 weights."""
     return op.name == "DEQUANTIZE" and not known.intersection(op.outputs)
 
 
 def partitions(graph: TfliteGraph, accepted: set[int]) -> list[set[int]]:
-    """The pieces of a file that a delegate takes, each as large as the order of data allows.
+    """Return the partitions that a delegate runs, each as large as data dependencies allow.
 
-    As LiteRT cuts it: from what is ready, all accepted operators, then all others, and so on.
-    Operators on constants alone are ready from the start and belong to no piece.
+    LiteRT's algorithm: alternately take all accepted operators whose inputs are ready, then all
+    others. Operators on constants alone are ready from the start and belong to no partition.
     """
     known = computed(graph)
     waiting = [i for i, op in enumerate(graph.operators) if known.intersection(op.outputs)]
@@ -213,7 +220,7 @@ def partitions(graph: TfliteGraph, accepted: set[int]) -> list[set[int]]:
     while waiting:
         start = next((i for i in waiting if ready.issuperset(graph.operators[i].inputs)), None)
         if start is None:
-            break  # a damaged order: nothing is ready any more
+            break  # a damaged file: no operator is ready
         wanted, piece = start in accepted, set[int]()
         while more := [
             i for i in waiting

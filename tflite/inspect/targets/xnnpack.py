@@ -1,7 +1,7 @@
-"""CPUs: what XNNPACK takes, by its delegate's source, which is one for x86 and ARM.
+"""CPUs: the operators that XNNPACK supports, by the source of its delegate for x86 and ARM.
 
-Read in google-ai-edge/LiteRT at commit f6745779, 2026-08-21. Where a file is run (`audit`), what
-XNNPACK took is counted; tests hold this table against it, on x86 and, in tests/clients, on ARM.
+Read in google-ai-edge/LiteRT at commit f6745779, 2026-08-21. Tests compare this table with the
+operators that XNNPACK runs (`audit`), on x86 and, in tests/clients, on ARM.
 """
 
 from kzoo.tflite.inspect.targets.conditions import (
@@ -85,7 +85,7 @@ CPU = Target(
     "they run on LiteRT's own kernels, which are slower",
     dtypes=FLOATS | EIGHT_BITS,
     remedies=REMEDIES,
-    custom=kinds(  # VisitMediaPipeDeconvolutionNode and its like
+    custom=kinds(  # VisitMediaPipeDeconvolutionNode and similar functions
         "Convolution2DTransposeBias MaxPoolingWithArgmax2D MaxUnpooling2D",
         Rule(FLOATS, (depends("it runs where the app brings it along, as MediaPipe does"),)),
     ),
