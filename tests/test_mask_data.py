@@ -558,3 +558,14 @@ def test_a_value_beside_void_without_names_is_told(tmp_path):
     found = read_masks(striped(tmp_path, [0, 100, 255]))
     assert [*dict.fromkeys(found.train[0].mask.read()[:, 0].tolist())] == [0, 1, VOID]
     assert "100 is read as class 1, 255 as void (--void 100" in str(found.issues[0])
+
+
+def test_a_mask_of_several_pages_is_told(tmp_path):
+    data = striped(tmp_path, [0, 1])
+    file = sorted((data / "masks").iterdir())[0]
+    with Image.open(file) as page:
+        pages = [page.copy(), page.copy()]
+    pages[0].save(file.with_suffix(".tif"), save_all=True, append_images=pages[1:])
+    file.unlink()
+    (issue,) = read_masks(data).issues
+    assert (issue.path.suffix, issue.reason) == (".tif", "holds 2 frames: the first is read")

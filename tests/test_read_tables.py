@@ -116,8 +116,15 @@ def test_a_labelling_programs_own_table(folder):
         read_dataset(file)
     with pytest.raises(ValueError, match=r"holds no images .*is an export of Label Studio"):
         read_dataset(folder)
+    with pytest.raises(ValueError, match="is an export of Label Studio"):
+        read_label_sets(file)
 
 
 def test_the_column_of_label_studios_choices(folder):
     file = table(folder, "image,choice", ["cat", "dog", "cat", "dog"])
     assert read_dataset(file).labels == ("cat", "dog")
+    several = '"{""choices"":[""cat"",""dog""]}"'
+    file = table(folder, "image,choice", ["cat", several, "dog"])
+    assert read_label_sets(file).labels == ("cat", "dog")
+    with pytest.raises(ValueError, match="several take kzoo multilabel"):
+        read_dataset(file)

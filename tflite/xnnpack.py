@@ -62,8 +62,14 @@ def largest_value(graph: TfliteGraph) -> float:
 
 def remedy(largest: float) -> str:
     """What to do about scales that are out of bounds, by the `largest_value` of the file."""
+    keep_inside = "make int8 of the float model with kzoo.quantize, which keeps inside them"
+    return divergence(largest) or keep_inside
+
+
+def divergence(largest: float) -> str:
+    """What a `largest_value` that sound networks do not have tells; "" of any other."""
     if largest <= LARGEST_SOUND:
-        return "make int8 of the float model with kzoo.quantize, which keeps inside them"
+        return ""
     return (
         f"its activations reach {largest:.2g}, those of sound networks 2,000 at the most. Most "
         "likely its training diverged: train it again with a lower learning rate"

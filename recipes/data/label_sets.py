@@ -16,12 +16,12 @@ from kzoo.recipes.data.class_dataset import Dataset, Split, usable, with_test
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats.tables import (
     COLUMNS,
+    SEVERAL,
     given_split,
     kind_of,
     of_images,
-    tables_of,
+    tables_of_labels,
     tell_unused,
-    with_header,
 )
 from kzoo.recipes.data.image_index import Asked, ImageIndex
 from kzoo.recipes.data.layout import Tree, look_through, meant, tell_alike
@@ -43,7 +43,8 @@ LABEL_SETS = (
     "attribute", *COLUMNS["label"],
 )  # fmt: skip
 SEPARATORS = (";", "|", ",")  # between the labels of a cell: the first that the column has
-LIST = re.compile(r"\[(.*)\]", re.DOTALL)  # of Python: ['red', 'round']
+# ['red', 'round'] of Python, {"choices":["red","round"]} of Label Studio
+LIST = re.compile(rf"(?:{SEVERAL}\s*)?\[(.*)\]\}}?", re.DOTALL)
 QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "-1", "false", "no")  # CelebA says 1 and -1
 WANTED = (
@@ -242,8 +243,7 @@ def table_rows(tree: Tree, issues: list[Issue]) -> tuple[tuple[str, ...], list[R
     columns_first: dict[str, None] = {}
     words: set[str] = set()
     rows: list[Row] = []
-    for table, named in tables_of(tree, issues):
-        table, named = with_header(table, named)
+    for table, named in tables_of_labels(tree, issues):
         places = columns_of_labels(table, named)
         if places is None and tree.only:
             raise ValueError(

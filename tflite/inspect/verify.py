@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 from kzoo.tflite.inspect.compare import USABLE_DB, Comparison, compare
+from kzoo.tflite.xnnpack import divergence, largest_value
+from kzoo.weights.readers.flatbuffer import read_tflite
 
 # Sound int8 files of trained nets reached .88 to 1.0, broken ones (biases that overflowed, clipped
 # ranges) .10 to .5.
@@ -104,11 +106,15 @@ def verify_draft(
         before = f" The {name.name} of before stays." if name.exists() else ""
         worst = ", ".join(layer.name for layer in found.layers[:3])
         where = f" Most noise comes in at {worst}." if worst else ""
-        raise RejectedFile(
-            f"{name} was not accepted: {'; '.join(missed)}. It is kept as {aside.name}.{before}"
+        diverged = divergence(largest_value(read_tflite(aside).graphs[0]))
+        advice = f" {diverged[0].upper()}{diverged[1:]}." if diverged else (
             f"{where} More and more varied calibration images may help, layers named in "
             "keep_float (kzoo sensitivity RUN says which), or training it quantized "
-            "(kzoo.quantize, then fit).",
+            "(kzoo.quantize, then fit)."
+        )  # fmt: skip
+        raise RejectedFile(
+            f"{name} was not accepted: {'; '.join(missed)}. It is kept as {aside.name}.{before}"
+            f"{advice}",
             found, aside,
         )  # fmt: skip
     return found

@@ -44,6 +44,7 @@ COLUMNS = {
 NEEDED = ("file", "label", "ymin", "xmin", "ymax", "xmax")
 SIDES = ("file", "label", "y", "x", "h", "w")
 LISTED = ("file", "label", "box")
+SEVERAL = '{"choices":'  # begins a cell of several labels of Label Studio's
 SUFFIXES_OF_TABLES = (".csv", ".tsv")
 
 
@@ -256,13 +257,7 @@ def suffix_of(name: str) -> str:
 def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
     """Return the rows of all tables of classes. Raises ValueError for one that is none."""
     rows: list[Row] = []
-    for table, named in tables_of(tree, issues):
-        if program := program_of(table.file):
-            if tree.only:
-                raise ValueError(export_advice(table.file, program))
-            issues.append(Issue(table.file, f"is an export of {program}, not read: left out"))
-            continue
-        table, named = with_header(table, named)
+    for table, named in tables_of_labels(tree, issues):
         columns = class_columns(table, named)
         if columns:
             rows += rows_of(table, columns)
@@ -279,6 +274,21 @@ def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
     return rows
 
 
+def tables_of_labels(tree: Tree, issues: list[Issue]) -> Iterator[tuple[Table, dict[str, int]]]:
+    """Yield the tables with their columns, without exports that hold a program's own objects.
+
+    Raises ValueError where one of these is what was asked for.
+    """
+    for table, named in tables_of(tree, issues):
+        program = program_of(table.file)
+        if program and tree.only:
+            raise ValueError(export_advice(table.file, program))
+        if program:
+            issues.append(Issue(table.file, f"is an export of {program}, not read: left out"))
+            continue
+        yield with_header(table, named)
+
+
 def with_header(table: Table, columns: dict[str, int]) -> tuple[Table, dict[str, int]]:
     """Return a table of two or three columns whose first line is no header with one."""
     names = ("file", "label", "split")[: len(table.columns)]
@@ -293,7 +303,7 @@ def rows_of(table: Table, columns: dict[str, int]) -> Iterator[Row]:
     for number, cells in table.even().rows:
         where = f"{table.file}, line {number}"
         name, label = cells[columns["file"]], cells[columns["label"]]
-        if not label or not name:
+        if not label or not name or label.startswith(SEVERAL):
             row = dict(zip(table.columns, cells, strict=True))
             raise ValueError(
                 f"{where}: a row needs a file and a label. It says: {row}. For images with no "

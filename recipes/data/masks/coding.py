@@ -43,6 +43,7 @@ class Values:
     palette: Mapping[int, int] = dataclasses.field(default_factory=dict)  # index: colour
     lossy: bool = False
     mode: str = "L"
+    remark: str | None = None  # on how the file was read
 
     @property
     def by_colour(self) -> Mapping[int, int]:

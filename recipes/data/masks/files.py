@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes.data.images import BadImageError, opened, turned
+from kzoo.recipes.data.images import BadImageError, of_frames, opened, turned
 from kzoo.recipes.data.masks.coding import GREY, Coding, Values
 from kzoo.recipes.data.masks.names import MOST_COLOURS
 
@@ -48,6 +48,7 @@ class Pixels:
     palette: dict[int, int]  # index: colour
     format: str
     mode: str
+    remark: str | None  # on a file of several pages
 
 
 def pixels_of(path: Path, turn: int = 1, by_colour: bool = False) -> Pixels:
@@ -58,14 +59,14 @@ def pixels_of(path: Path, turn: int = 1, by_colour: bool = False) -> Pixels:
     """
     try:
         with opened(path) as image:
-            form, mode = image.format or "", image.mode
+            stored, form, mode = image, image.format or "", image.mode
             palette = palette_of(image) if mode == "P" else {}
             image = turned(image, turn)
             if by_colour and mode == "P":
                 image = image.convert("RGB")
             values, colours = plain_values(image)
             values = values * GREY if by_colour and not colours else values
-            return Pixels(values, colours, palette, form, mode)
+            return Pixels(values, colours, palette, form, mode, of_frames(stored))
     except BadImageError as error:
         raise BadMaskError(str(error)) from None
 
@@ -124,4 +125,5 @@ def look_at_mask(path: Path) -> Values:
         palette={i: found.palette[i] for i in counts if i in found.palette},
         lossy=found.format in LOSSY,
         mode=found.mode,
+        remark=found.remark,
     )

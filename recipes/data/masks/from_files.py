@@ -52,6 +52,8 @@ def of_files(
         look, values = result
         if look.remark:
             issues.append(Issue(item.path, look.remark))
+        if values.remark:
+            issues.append(Issue(item.record.source, values.remark))
         usable.append((item, look, values))
         if look.orientation != 1 and values.size == look.size == stored_size(look):
             unsure.append(item.path)
