@@ -1,4 +1,4 @@
-"""Which devices Keras computes on."""
+"""The kind of device that Keras computes on."""
 
 import keras
 

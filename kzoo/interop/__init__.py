@@ -1,6 +1,6 @@
-"""Ways to the neighbours and back: tf-keras and tfmot, keras-cv, keras-hub (docs/neighbours.md).
+"""Conversion to and from tf-keras with tfmot, keras-cv and keras-hub (docs/neighbours.md).
 
-What each needs comes with an extra (`pip install 'kzoo[tfmot]'`) and is imported when it is used.
+Each needs an extra (`pip install 'kzoo[tfmot]'`), whose packages are imported when used.
 """
 
 from kzoo.interop.backbone import Backbone, backbone

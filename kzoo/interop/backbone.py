@@ -9,20 +9,20 @@ from kzoo.backbones.build import pyramid
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class Backbone(keras.Model):
-    """A functional backbone that still knows its pyramid when it comes out of a file.
+    """A functional backbone that keeps its pyramid attributes when it is saved and loaded.
 
-    Nets of the zoo have the two attributes as well, and plain Keras loads their files, in which
-    attributes are not kept. Loading this one takes `import kzoo.interop`.
+    Other models of the zoo have the two attributes too, but lose them in a file. Loading this class
+    needs `import kzoo.interop`.
     """
 
     @property
     def pyramid_outputs(self) -> dict[str, Any]:
-        """{"P1": features (N, H / 2, W / 2, C), ...}, as keras-hub wants it."""
+        """{"P1": features (N, H / 2, W / 2, C), ...}, for keras-hub."""
         return pyramid(self)
 
     @property
     def pyramid_level_inputs(self) -> dict[str, str]:
-        """{"P1": the name of the layer that gives them, ...}, as keras-cv wants it."""
+        """{"P1": name of the layer with these features, ...}, for keras-cv."""
         return {
             level: features._keras_history.operation.name
             for level, features in self.pyramid_outputs.items()
@@ -30,9 +30,9 @@ class Backbone(keras.Model):
 
 
 def backbone(model: keras.Model) -> Backbone:
-    """`model`, a backbone of the zoo, as one that detectors and segmenters can save with them.
+    """Return a backbone of the zoo as a `Backbone`, which detectors can be saved with.
 
-    It has the same layers and weights. Raises ValueError for what has no rows.
+    It shares layers and weights with `model`. Raises ValueError for other models.
     """
     pyramid(model)
     return Backbone(model.input, model.output, name=model.name)

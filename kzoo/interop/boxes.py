@@ -1,8 +1,8 @@
-"""Boxes as kzoo, keras-cv and keras-hub have them: the formats are those of keras.utils.
+"""Conversion of boxes between kzoo, keras-cv and keras-hub; formats are those of keras.utils.
 
-kzoo's targets are {"boxes": (N, M, 4), "labels": (N, M)}, y_min, x_min, y_max, x_max in [0, 1],
-labels -1 where an image has fewer than M objects. keras-cv says "classes" for labels and has
-boxes and classes of -1 there, keras-hub says "labels".
+kzoo's targets are {"boxes": (N, M, 4), "labels": (N, M)}: y_min, x_min, y_max, x_max in [0, 1], and
+labels of -1 to pad images with fewer than M objects. keras-cv has "classes" instead of "labels" and
+pads boxes with -1 too; keras-hub has "labels".
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,13 @@ Targets = dict[str, np.ndarray]
 def to_keras_cv(
     targets: Mapping[str, Any], *, format: str = "yxyx", size: tuple[int, int] | None = None
 ) -> Targets:
-    """Targets {"boxes", "labels"} as {"boxes", "classes"} of keras-cv, float32.
+    """Return kzoo's targets {"boxes", "labels"} as {"boxes", "classes"} of keras-cv, float32.
 
-    format: any of keras-cv's: "xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw" in px, or
-        "rel_xyxy", "rel_yxyx", "rel_xywh".
-    size: (H, W) of the images in px, for the formats in px.
+    format: of the result: "xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw" in px, or
+        "rel_xyxy", "rel_yxyx", "rel_xywh" in [0, 1].
+    size: (H, W) of the images in px, required for the formats in px.
+
+    Raises ValueError for a format in px without `size`.
     """
     labels = np.asarray(targets["labels"], np.float32)
     return {"boxes": placed(targets["boxes"], labels, OURS, format, size), "classes": labels}
@@ -33,7 +35,10 @@ def to_keras_cv(
 def from_keras_cv(
     targets: Mapping[str, Any], *, format: str = "yxyx", size: tuple[int, int] | None = None
 ) -> Targets:
-    """The way back. Padded boxes become zeros."""
+    """Return keras-cv's targets {"boxes", "classes"} as kzoo's; padded boxes become zeros.
+
+    format, size: of the given boxes, as in `to_keras_cv`.
+    """
     labels = np.asarray(targets["classes"]).astype(np.int32)
     boxes = placed(targets["boxes"], labels, format, OURS, size)
     return {"boxes": np.where(labels[..., None] < 0, 0, boxes), "labels": labels}
@@ -42,7 +47,7 @@ def from_keras_cv(
 def to_keras_hub(
     targets: Mapping[str, Any], *, format: str = "yxyx", size: tuple[int, int] | None = None
 ) -> Targets:
-    """Targets as keras-hub's RetinaNet has them, whose anchors are in px: {"boxes", "labels"}."""
+    """Return kzoo's targets as {"boxes", "labels"} of keras-hub's RetinaNet (anchors in px)."""
     found = to_keras_cv(targets, format=format, size=size)
     return {"boxes": found["boxes"], "labels": found["classes"]}
 
@@ -50,7 +55,7 @@ def to_keras_hub(
 def from_keras_hub(
     targets: Mapping[str, Any], *, format: str = "yxyx", size: tuple[int, int] | None = None
 ) -> Targets:
-    """The way back."""
+    """Return keras-hub's targets as kzoo's; arguments as in `from_keras_cv`."""
     renamed = {"boxes": targets["boxes"], "classes": targets["labels"]}
     return from_keras_cv(renamed, format=format, size=size)
 
@@ -58,8 +63,10 @@ def from_keras_hub(
 def detections_to_keras_cv(
     found: Sequence[Detections], *, format: str = "yxyx", size: tuple[int, int] | None = None
 ) -> Targets:
-    """What kzoo found, boxes in [0, 1], as keras-cv's predictions: {"boxes", "classes",
-    "confidence"}, as long as the longest, padded with -1."""
+    """Return detections, boxes in [0, 1], as keras-cv's predictions.
+
+    They are {"boxes", "classes", "confidence"}, padded with -1 to the longest image.
+    """
     most = max((len(one) for one in found), default=0)
 
     def padded(rows: np.ndarray) -> np.ndarray:
@@ -75,7 +82,7 @@ def detections_to_keras_cv(
 def detections_from_keras_cv(
     predictions: Mapping[str, Any], *, format: str = "yxyx", size: tuple[int, int] | None = None
 ) -> list[Detections]:
-    """What keras-cv's or keras-hub's `predict` gave, as kzoo has it: boxes in [0, 1]."""
+    """Return predictions of keras-cv or keras-hub as detections with boxes in [0, 1]."""
     classes = predictions["classes" if "classes" in predictions else "labels"]
     classes = np.asarray(classes).astype(np.int32)
     boxes = placed(predictions["boxes"], classes, format, OURS, size)
@@ -89,7 +96,7 @@ def detections_from_keras_cv(
 def placed(
     boxes: Any, labels: np.ndarray, source: str, target: str, size: tuple[int, int] | None
 ) -> np.ndarray:
-    """Boxes (N, M, 4) in another format, -1 where there is no object."""
+    """Return boxes (N, M, 4) in another format, -1 where the label is negative."""
     for name in (source, target):
         if size is None and not name.startswith("rel_"):
             raise ValueError(

@@ -1,6 +1,6 @@
-"""The same net in tf-keras (Keras 2), which tensorflow-model-optimization asks for, and back.
+"""Conversion of models to tf-keras (Keras 2), which tensorflow-model-optimization needs, and back.
 
-tf-keras lives beside Keras 3 in one process; it computes with TensorFlow, whatever Keras' backend.
+tf-keras runs beside Keras 3 in one process; it computes with TensorFlow, whatever Keras' backend.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from kzoo.quantization.rules.translate import function_of, operands
 
 
 def neighbour(module: str, extra: str) -> Any:
-    """A module of another library. Raises ImportError with the extra that brings it."""
+    """Import a module of an optional package; raise ImportError that names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -27,12 +27,12 @@ def neighbour(module: str, extra: str) -> Any:
 
 
 def to_tf_keras(model: keras.Model) -> Any:
-    """The functional or sequential `model` in tf-keras: its weights, names, preprocessing.
+    """Return a functional or sequential model as a tf-keras model with the same weights and names.
 
-    Models within it are laid open, since tfmot takes flat graphs only; everything computes in
-    float32. A hard-swish becomes (x * (1/6)) * relu6(x + 3) in plain layers: quantized by tfmot,
-    it stays in XNNPACK, where x * relu6(x + 3) * (1/6) is made a HARD_SWISH outside of it. What is
-    more than a graph of layers (a detector's loss, what the model was compiled with) stays behind.
+    Nested models are flattened, since tfmot takes flat graphs only; everything computes in float32.
+    A hard-swish becomes (x * (1/6)) * relu6(x + 3) in plain layers: quantized by tfmot, it runs in
+    XNNPACK, while TensorFlow's converter replaces x * relu6(x + 3) * (1/6) by a HARD_SWISH, which
+    does not. A detector's loss and the compiled loss and optimizer are not converted.
 
     Raises ValueError for a layer or setting that tf-keras does not have, with its name.
     """
@@ -68,14 +68,13 @@ def to_tf_keras(model: keras.Model) -> Any:
 
 
 def from_tf_keras(net: Any, model: keras.Model) -> keras.Model:
-    """`model`, with the weights of `net`, which `to_tf_keras(model)` gave and tf-keras trained.
+    """Return `model` with the weights of `net`, which `to_tf_keras(model)` returned.
 
-    `net` may have been pruned or clustered (strip_clustering before), or quantized by tfmot. What
-    Keras 3 has no place for is lost: training on, it keeps neither zeros nor clusters, and of a
-    quantized net the ranges of activations and the rounding of weights; `kzoo.quantize` takes
-    ranges anew.
+    `net` may have been trained, pruned, clustered (call strip_clustering before) or quantized by
+    tfmot. Keras 3 does not keep zeros or clusters in further training. A quantized net's activation
+    ranges and rounding of weights are lost; `kzoo.quantize` calibrates again.
 
-    Raises ValueError where layers or shapes of weights do not fit.
+    Raises ValueError if layers or shapes of weights do not match.
     """
     found = {getattr(layer, "layer", layer).name: layer for layer in net.layers}
     values = []
@@ -112,9 +111,9 @@ def from_tf_keras(net: Any, model: keras.Model) -> keras.Model:
 def run(
     model: keras.Model, inputs: Sequence[Any], call: Callable[[Any, Any, list[Any]], Any]
 ) -> list[Any]:
-    """The outputs, each layer or operator computed by `call(op, arguments, inputs)`.
+    """Return the model's outputs, computing each operation by `call(op, arguments, inputs)`.
 
-    Models within the model are run through in the same way.
+    Nested models are traversed in the same way.
     """
     graph = getattr(model, "_functional", model)
     values = dict(zip(map(id, graph.inputs), inputs, strict=True))
@@ -132,7 +131,7 @@ def run(
 
 
 def operations_of(model: keras.Model) -> dict[str, Any]:
-    """Layers and operators in the order of the graph, by name; a name that comes again with _1."""
+    """Return layers and operators by name, in graph order; repeated names get a suffix _1, ..."""
     found: dict[str, Any] = {}
     seen: set[int] = set()
 
@@ -151,14 +150,14 @@ def operations_of(model: keras.Model) -> dict[str, Any]:
 
 
 def weighted(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """The layers with weights."""
+    """Return the layers with weights, by name."""
     every = operations_of(model).items()
     return {name: op for name, op in every if isinstance(op, keras.layers.Layer) and op.weights}
 
 
 # One layer.
 
-# These mean the same in both; the tests compare each. Settings are taken over by their names.
+# Layers that are equal in both; tests compare each. Arguments are copied by name.
 SAME = (
     layers.Add, layers.Average, layers.AveragePooling2D, layers.BatchNormalization,
     layers.Concatenate, layers.Conv2D, layers.Conv2DTranspose, layers.Cropping2D, layers.Dense,
@@ -169,7 +168,7 @@ SAME = (
     layers.Softmax, layers.SpatialDropout2D, layers.Subtract, layers.UpSampling2D,
     layers.ZeroPadding2D,
 )  # fmt: skip
-# Functions that Activation knows by the same name, or another, in tf-keras.
+# Activation functions and their names in tf-keras.
 FUNCTIONS = {
     "softmax": "softmax", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "swish", "elu": "elu",
     "selu": "selu", "gelu": "gelu", "softplus": "softplus", "exponential": "exponential",
@@ -177,7 +176,7 @@ FUNCTIONS = {
 
 
 def transcribed(tf_keras: Any, layer: keras.layers.Layer, name: str) -> Callable[..., Any]:
-    """What computes in tf-keras what `layer` does: a function of a list of tensors."""
+    """Return the tf-keras equivalent of `layer`: a function of a list of tensors."""
     if isinstance(layer, layers.Identity):
         return lambda inputs: inputs[0]
     if isinstance(layer, layers.Activation):
@@ -197,7 +196,10 @@ def transcribed(tf_keras: Any, layer: keras.layers.Layer, name: str) -> Callable
 
 
 def settings(tf_keras: Any, layer: keras.layers.Layer, twin: type) -> dict[str, Any]:
-    """The arguments of the layer `twin`, of those of `layer`, without name, dtype, initializers."""
+    """Return the arguments of `layer` for the tf-keras class `twin`.
+
+    Without name, dtype and initializers. Raises ValueError for a setting that `twin` lacks.
+    """
     known = inspect.signature(twin).parameters
     default = inspect.signature(type(layer)).parameters
     found = {}
@@ -221,7 +223,7 @@ def settings(tf_keras: Any, layer: keras.layers.Layer, twin: type) -> dict[str, 
 
 
 def activation(tf_keras: Any, function: str, layer: Any, name: str) -> Callable[..., Any]:
-    """A function of [tensor]; ReLUs as layers of their own, which tfmot looks for."""
+    """Return an activation as a function of [tensor]; ReLUs are layers, which tfmot recognizes."""
     new = tf_keras.layers
     if function in FUNCTIONS:
         same = new.Activation(FUNCTIONS[function], name=name)
@@ -243,14 +245,14 @@ def activation(tf_keras: Any, function: str, layer: Any, name: str) -> Callable[
 
 
 def relu6_of_sum(tf_keras: Any, name: str) -> Callable[[Any], Any]:
-    """relu6(x + 3), in layers that tf-keras can save."""
+    """Return relu6(x + 3) as a function, made of layers that tf-keras can save."""
     plus = tf_keras.layers.Rescaling(1.0, 3.0, name=f"{name}_plus3")
     relu6 = tf_keras.layers.ReLU(6.0, name=f"{name}_relu6")
     return lambda x: relu6(plus(x))
 
 
 def operator(tf_keras: Any, op: Any, arguments: Any, inputs: list[Any], name: str) -> Any:
-    """x + 3.0 and the like, as keras.applications' V3 has them."""
+    """Return the output of an operator, such as x + 3.0 in keras.applications' V3."""
     kind = type(op).__name__
     if kind in ("Relu", "Relu6", "Sigmoid", "Silu", "HardSigmoid", "HardSilu"):
         function = {"HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu"}.get(kind, kind.lower())

@@ -1,6 +1,6 @@
-"""tensorflow-model-optimization on what `to_tf_keras` gives: quantization, pruning, clustering.
+"""tensorflow-model-optimization for models of `to_tf_keras`: quantization, pruning, clustering.
 
-tfmot knows neither V3's Multiply nor any Rescaling; what it does with the rest is its own.
+tfmot has no quantization rules for V3's Multiply and for Rescaling, which are added here.
 """
 
 import os
@@ -11,25 +11,25 @@ import numpy as np
 
 from kzoo.interop.tf_keras import neighbour
 
-# Layers for which tfmot 0.8 has no QuantizeConfig and which compute: their output is rounded.
+# Layers without weights for which tfmot 0.8 has no QuantizeConfig: their output is quantized.
 OUTPUT_ONLY = (
     "Average", "Dot", "Maximum", "Minimum", "Multiply", "Rescaling", "Resizing", "Subtract"
 )  # fmt: skip
 
-KERNELS = ("Conv2D", "Dense")  # what is pruned and clustered
+KERNELS = ("Conv2D", "Dense")  # layers to prune and cluster
 BATCH = 16
 LEGACY = "TF_USE_LEGACY_KERAS"
-LEAST_RANGE = 1e-3  # of a tensor that is zero everywhere
+LEAST_RANGE = 1e-3  # width of the range of a tensor that is always zero
 
 
 def import_tfmot() -> Any:
-    """tensorflow_model_optimization, without what it does to tf.keras.
+    """Import tensorflow_model_optimization without its side effect on tf.keras.
 
-    It sets TF_USE_LEGACY_KERAS, with which tf.keras becomes tf-keras and keras-cv fails to import.
+    It sets TF_USE_LEGACY_KERAS, which makes tf.keras tf-keras and breaks the import of keras-cv.
     """
     legacy = os.environ.get(LEGACY)
     if legacy is None:
-        neighbour("tensorflow", "tfmot").keras.version()  # chosen now, while that is not set
+        neighbour("tensorflow", "tfmot").keras.version()  # loads tf.keras before it is set
     tfmot = neighbour("tensorflow_model_optimization", "tfmot")
     if legacy is None:
         os.environ.pop(LEGACY, None)
@@ -37,15 +37,15 @@ def import_tfmot() -> Any:
 
 
 def quantize_model(net: Any, *, calibration: Any = None) -> Any:
-    """tfmot's `quantize_model` for what `to_tf_keras` gives, V3's hard-swish and gates included.
+    """Return a model of `to_tf_keras` quantized by tfmot, V3's hard-swish and gates included.
 
-    calibration: images in the net's input range, an array (N, H, W, C) or a list of batches, from
-        which the ranges of activations are taken; channels that are dead are lifted. Without
-        them ranges start at [-6, 6] and move by a thousandth of the way each step of training, as
-        tfmot has it: a short run ends before they have arrived.
+    calibration: images in the model's input range, an array (N, H, W, C) or a list of batches, to
+        initialize the ranges of activations; weights of dead channels are raised too (see
+        `lift_dead_channels`). Without images tfmot's ranges start at [-6, 6] and move by a
+        thousandth of the difference in each training step, too slowly for a short run.
 
-    The result trains with tf-keras, `kzoo.tflite.convert` converts it. A Rescaling at its front
-    stays two float operators in the file. Raises what tfmot raises for layers it does not know.
+    Train the result with tf-keras and convert it with `kzoo.tflite.convert`. A Rescaling at its
+    input becomes two float operators in the file. Raises tfmot's errors for unsupported layers.
     """
     tfmot = import_tfmot()
     tf_keras = neighbour("tf_keras", "tfmot")
@@ -59,7 +59,7 @@ def quantize_model(net: Any, *, calibration: Any = None) -> Any:
         kind = type(layer).__name__
         if kind not in OUTPUT_ONLY:
             return tfmot.quantization.keras.quantize_annotate_layer(layer)
-        # x + 3 before a relu6 is one operator with it: rounding between them would part the two.
+        # x + 3 and relu6 are fused into one operator unless a fake-quant lies between them.
         own = configs.NoOpQuantizeConfig() if feeds_a_relu(layer) else None
         return tfmot.quantization.keras.quantize_annotate_layer(
             layer, own or configs.Default8BitOutputQuantizeConfig()
@@ -79,10 +79,10 @@ def quantize_model(net: Any, *, calibration: Any = None) -> Any:
 
 
 def prune_model(net: Any, schedule: Any) -> Any:
-    """`net`, whose Conv2D and Dense layers lose their smallest weights as tfmot's schedule says.
+    """Return a copy of `net` whose Conv2D and Dense layers are pruned by a tfmot schedule.
 
-    Train it with tfmot's UpdatePruningStep as a callback, then strip_pruning. Depthwise
-    convolutions hold few weights, and keep them.
+    Train it with tfmot's UpdatePruningStep as a callback, then call strip_pruning. Depthwise
+    convolutions, which have few weights, are not pruned.
     """
     tfmot = import_tfmot()
     return on_kernels(
@@ -92,10 +92,11 @@ def prune_model(net: Any, schedule: Any) -> Any:
 
 
 def cluster_model(net: Any, clusters: int) -> Any:
-    """`net`, whose Conv2D and Dense layers share so many weights each; strip_clustering afterwards.
+    """Return a copy of `net` whose Conv2D and Dense layers have `clusters` different weights each.
 
-    They start at even steps from the smallest weight to the largest and learn. Before, a batch norm
-    behind a layer takes over how far its channels' weights reach, which then all do equally.
+    Train it, then call strip_clustering. Centroids are initialized at equal steps from the smallest
+    to the largest weight and are trained. Before that, channels are scaled to the same largest
+    weight, which a batch norm after the layer compensates (see `level_channels`).
     """
     tfmot = import_tfmot()
     even = tfmot.clustering.keras.CentroidInitialization.LINEAR
@@ -116,7 +117,7 @@ def copied(net: Any) -> Any:
 
 
 def on_kernels(net: Any, wrap: Callable[[Any], Any]) -> Any:
-    """`net` with its convolutions and dense layers, but for depthwise ones, wrapped."""
+    """Return `net` with its Conv2D and Dense layers wrapped by `wrap`."""
 
     def wrapped(layer: Any) -> Any:
         return wrap(layer) if type(layer).__name__ in KERNELS else layer
@@ -125,10 +126,10 @@ def on_kernels(net: Any, wrap: Callable[[Any], Any]) -> Any:
 
 
 def level_channels(net: Any) -> None:
-    """Scale what a batch norm reads so that each channel's largest weight is 1, in place.
+    """Scale layers before a batch norm so that each channel's largest weight is 1, in place.
 
-    The norm's statistics take it back: outputs and its training stay. Of a pretrained V3-Small with
-    32 shared weights a layer 77 % of photos are then right before any training, 13 % without.
+    The norm's statistics compensate: outputs stay the same. A pretrained V3-Small with 32 clusters
+    per layer then classifies 77 % of photos correctly before training, instead of 13 %.
     """
     for layer in net.layers:
         readers = [node.outbound_layer for node in layer._outbound_nodes]
@@ -151,18 +152,18 @@ def feeds_a_relu(layer: Any) -> bool:
 
 
 def calibrate(quantized: Any, net: Any, images: Any) -> None:
-    """Give tfmot's net the least and the largest value of each tensor that it rounds.
+    """Set the ranges of a tfmot model to the minimum and maximum of each tensor on `images`.
 
-    `net` is the float one. Weights get the ranges that a step of training gives them.
+    net: the float model. Ranges of weights are set as in a training step.
     """
     for layer in quantized.layers:
         for weight, quantizer, variables in getattr(layer, "_weight_vars", ()):
             quantizer(weight, True, weights=variables)
-    rounded: list[tuple[Any, Any, Any]] = []  # (variable of the least, of the largest, tensor)
+    rounded: list[tuple[Any, Any, Any]] = []  # (variable of the minimum, of the maximum, tensor)
     for layer in quantized.layers:
         own = {w.name.split("/")[-1].split(":")[0]: w for w in layer.weights}
         wrapped = getattr(layer, "layer", None)
-        ends = ("output_min", "activation_min") if wrapped else ("_min",)  # that of the input
+        ends = ("output_min", "activation_min") if wrapped else ("_min",)  # "_min" of the input
         for key, low in own.items():
             if key.endswith(ends):
                 tensor = net.get_layer(wrapped.name).output if wrapped else net.inputs[0]
@@ -174,7 +175,7 @@ def calibrate(quantized: Any, net: Any, images: Any) -> None:
 
 
 def ranges_of(net: Any, tensors: Sequence[Any], images: Any) -> list[tuple[float, float]]:
-    """The least and the largest value of each tensor of a float net; zero is in every range."""
+    """Return the minimum and maximum of each tensor of a float model; ranges include zero."""
     if not tensors:
         return []
     taps = neighbour("tf_keras", "tfmot").Model(net.input, list(tensors))
@@ -184,7 +185,7 @@ def ranges_of(net: Any, tensors: Sequence[Any], images: Any) -> list[tuple[float
     low, high = np.zeros(len(tensors)), np.zeros(len(tensors))
     for batch in batches:
         seen = taps(np.asarray(batch, np.float32), training=False)
-        seen = seen if isinstance(seen, list) else [seen]  # of one tensor
+        seen = seen if isinstance(seen, list) else [seen]  # a single tensor is not in a list
         low = np.minimum(low, [float(np.min(x)) for x in seen])
         high = np.maximum(high, [float(np.max(x)) for x in seen])
     high = np.maximum(high, low + LEAST_RANGE)
@@ -192,11 +193,11 @@ def ranges_of(net: Any, tensors: Sequence[Any], images: Any) -> list[tuple[float
 
 
 def lift_dead_channels(net: Any, images: Any) -> None:
-    """Give channels of next to no weights one that their int32 bias can do with, in place.
+    """Raise one weight of channels with almost no weights, so that their bias fits int32, in place.
 
-    A bias counts in steps of input scale x weight scale. Of a pretrained V3-Small 71 of 96 biases
-    of a gate are more than 2^31 such steps: their weights are 1e-6. A weight of .2 % of the bias,
-    times the largest input, makes it at most 2^24 steps (as `kzoo.quantize` has it).
+    A bias has steps of input scale x weight scale. In one gate of a pretrained V3-Small 71 of 96
+    biases are more than 2^31 such steps, since the channels' weights are 1e-6. The raised weight
+    makes the bias at most 2^24 steps, as in `kzoo.quantize`.
     """
     biased = [layer for layer in net.layers if type(layer).__name__ in KERNELS and layer.use_bias]
     for layer, (a, b) in zip(

@@ -1,9 +1,9 @@
-"""Segmentation: LR-ASPP and DeepLabV3 (V3+ with `decoder`) on any backbone of the zoo.
+"""Features of backbones for segmentation heads: LR-ASPP and DeepLabV3 (V3+ with `decoder`).
 
-Both take a backbone and return one flat functional model from its images to logits (N, H, W,
-classes), a class for each pixel, background being one like any other. Build the backbone with
-`include_top=False`, for which `output_stride=16` or 8 keeps maps from shrinking further: strides
-become dilations. Resizing is bilinear between centers of pixels (PyTorch's align_corners=False).
+Both heads take a backbone and return one flat functional model with logits (N, H, W, classes);
+background is a class like any other. Build the backbone with `include_top=False` and, for finer
+feature maps, `output_stride=16` or 8. Resizing is bilinear with half-pixel centers (PyTorch's
+align_corners=False).
 """
 
 import os
@@ -27,11 +27,11 @@ def check(classes: int, norm_momentum: float, *, filters: int) -> None:
 
 
 def high_features(backbone: keras.Model) -> tuple[Tensor, int]:
-    """(The backbone's deepest features, their stride).
+    """Return (the backbone's deepest features, their stride).
 
-    MobileNetV3's last row is the expansion of a bottleneck, 6 times its input at every alpha, and
-    is read. MobileNetV2's only widens 320 channels to 1,280 for its classifier: it is left out, as
-    in section 6.3 of its paper. V4's widens too.
+    The output of the last row of MobileNetV3, an expansion by 6. MobileNetV2's and V4's last row
+    only widens features for the classifier (320 to 1,280 channels in V2) and is skipped, as in
+    section 6.3 of V2's paper.
     """
     *_, (_, before), (stride, last) = [(0, None), *row_outputs(backbone)]
     row = last._keras_history.operation.name.removesuffix("_out")
@@ -40,7 +40,7 @@ def high_features(backbone: keras.Model) -> tuple[Tensor, int]:
 
 
 def rows_at(backbone: keras.Model, stride: int) -> list[Tensor]:
-    """The outputs of the rows at a stride."""
+    """Return the outputs of the rows at a stride; raise ValueError if there are none."""
     found = row_outputs(backbone)
     at = [features for total, features in found if total == stride]
     if not at:
@@ -53,9 +53,9 @@ def rows_at(backbone: keras.Model, stride: int) -> list[Tensor]:
 
 
 def expansion_at(backbone: keras.Model, stride: int) -> Tensor:
-    """Return the expansion in the row that goes on from a stride: more channels than rows give.
+    """Return the expansion in the first row after a stride, which has more channels than a row.
 
-    Where that row expands nothing, as in V1, or not at the stride, what it reads.
+    If that row has no expansion at this stride, as in V1, return its input.
     """
     read = rows_at(backbone, stride)[-1]
     after = [features for total, features in row_outputs(backbone) if total > stride]
@@ -65,7 +65,7 @@ def expansion_at(backbone: keras.Model, stride: int) -> Tensor:
 
 
 def sides(x: Tensor) -> tuple[int | None, int | None]:
-    """(H, W) of a feature map."""
+    """Return (H, W) of a feature map."""
     height, width = x.shape[2:] if channel_axis() == 1 else x.shape[1:3]
     return height, width
 
@@ -73,7 +73,7 @@ def sides(x: Tensor) -> tuple[int | None, int | None]:
 def resized(
     x: Tensor, target: tuple[int | None, int | None], factor: int | None, name: str
 ) -> Tensor:
-    """Bilinear, to the sides `target`; where those are not known, `factor` times as large."""
+    """Return `x` resized bilinearly to `target` (H, W), or by `factor` if that is unknown."""
     if factor == 1 or (target == sides(x) and None not in target):
         return x
     if None not in target:
@@ -85,7 +85,7 @@ def finished(
     backbone: keras.Model, x: Tensor, activation: Any, name: str,
     weights: str | os.PathLike[str] | None, labels: Sequence[str] | None,
 ) -> keras.Model:  # fmt: skip
-    """The segmenter from the backbone's input to `x`, with its weights."""
+    """Return the segmenter from the backbone's input to `x`, and load its weights."""
     if activation is not None:
         x = layers.Activation(activation, dtype="float32", name="scores")(x)
     inputs = backbone.inputs

@@ -1,8 +1,8 @@
-"""What a weight file holds, in one form: the convolutions of a net, in graph order.
+"""The common form of all weight files: the convolutions of a net in graph order.
 
-A reader names no model: it returns units, and what else the weights fix: how their net pads,
-normalizes and scales its input. `kzoo.weights` matches units with a model, in their order or, where
-the file is one of kzoo's own nets, by the names of its layers.
+A reader does not know the model: it returns units, and what the weights require of a model
+(padding, batch norm epsilon and input scaling). `kzoo.weights.matching` matches units with a
+model's layers, in order or, for files of kzoo's own nets, by name.
 """
 
 import dataclasses
@@ -11,19 +11,20 @@ from typing import Literal
 
 import numpy as np
 
-ROW = re.compile(r"row(\d+)_")  # what the layers of each of kzoo's nets begin with: `kzoo.build`
+ROW = re.compile(r"row(\d+)_")  # prefix of the layers of kzoo's backbones, see `kzoo.build`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Unit:
-    """One convolution, and the batch normalization behind it. A dense layer is a 1 x 1 convolution.
+    """A convolution and the batch normalization after it. A dense layer is a 1x1 convolution.
 
-    kernel: (H, W, C_in, C_out); of a depthwise convolution (H, W, C, 1).
-    norm: gamma, beta, moving mean, moving variance, each (C_out,); None where there is none, or
-        where it was folded into kernel and bias.
+    name: in the file.
+    kernel: (H, W, C_in, C_out); (H, W, C, 1) for a depthwise convolution.
+    norm: gamma, beta, moving mean, moving variance, each (C_out,); None if there is none, or if it
+        was folded into kernel and bias.
     """
 
-    name: str  # in its file
+    name: str
     kernel: np.ndarray
     bias: np.ndarray | None = None
     norm: tuple[np.ndarray, ...] | None = None
@@ -31,7 +32,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The weights of one file. None stands for what the file does not tell."""
+    """The weights of one file. None means that the file does not say."""
 
     source: str
     kind: str
@@ -39,6 +40,6 @@ class Checkpoint:
     padding: Literal["same", "symmetric"] | None = None
     norm_epsilon: float | None = None
     preprocessing: Literal["tf", "torch", "other"] | None = None  # other: kzoo has no such scaling
-    head: int = 0  # how many of the units, at the end, are a detector's or segmenter's head
-    by_name: bool = False  # kzoo's own layers in no order, a norm being a unit of its own
-    labels: tuple[str, ...] | None = None  # its classes by name, background only where it has one
+    head: int = 0  # number of units at the end that are a detector's or segmenter's head
+    by_name: bool = False  # units have kzoo's layer names, in any order; norms are units
+    labels: tuple[str, ...] | None = None  # class names, with background only if it has one

@@ -1,6 +1,6 @@
-"""Published weight files on this machine: from a mirror, the cache, or the network, and checked.
+"""`fetch`: get a published weight file from a mirror, the cache or the network, and check it.
 
-A file gets its name only when it is whole and right. What a killed program left is gone on with.
+A file gets its final name only when it is complete and correct. Interrupted downloads resume.
 """
 
 import contextlib
@@ -23,17 +23,17 @@ from kzoo.weights.places import MIRROR, cache_folder, mirror_folder, mirror_url,
 from kzoo.weights.published import PublishedWeights
 from kzoo.weights.reading import read_checkpoint
 
-TIMEOUT_S = 30.0  # without a byte
-WAITS_S = (1.0, 4.0)  # before each further try
-AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP status: the server's trouble, which may pass
+TIMEOUT_S = 30.0  # without receiving data
+WAITS_S = (1.0, 4.0)  # before each retry
+AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP status codes to retry
 CHUNK = 1 << 18
 WRONG = "what came is not the file"
 
-Progress = Callable[[str, int, int | None], None]  # of a file: bytes so far, bytes in all
+Progress = Callable[[str, int, int | None], None]  # (file name, bytes so far, total bytes)
 
 
 def find(row: PublishedWeights, folder: pathlib.Path | None = None) -> pathlib.Path | None:
-    """Return the whole, right file on this machine: of KZOO_WEIGHTS or the cache; else None."""
+    """Return the path of a correct local file, in KZOO_WEIGHTS or the cache; else None."""
     here = places(row, folder)
     return next((file for file in here if file.is_file() and fault(file, row) is None), None)
 
@@ -41,12 +41,16 @@ def find(row: PublishedWeights, folder: pathlib.Path | None = None) -> pathlib.P
 def fetch(
     row: PublishedWeights, folder: pathlib.Path | None = None, progress: Progress | None = None
 ) -> pathlib.Path:
-    """Return the path of a published file, fetched if it is not on this machine.
+    """Return the path of a published file; download it if it is not on this machine.
 
-    Looked at in turn: the folder or URL in KZOO_WEIGHTS, the cache, the row's own URL. It is kept
-    in `folder`, by default the cache, or stays in the folder in KZOO_WEIGHTS. Raises
-    ConnectionError where it cannot be had, ValueError where what came is not the file, OSError
-    where `folder` cannot be written; each says what to do.
+    Sources, in this order: the folder or URL in KZOO_WEIGHTS, the cache, the row's URL.
+
+    folder: where to store the file, by default the cache; a file in the folder KZOO_WEIGHTS is
+        used in place.
+    progress: called with (file name, bytes so far, total bytes or None).
+
+    Raises ConnectionError if the download fails, ValueError if the received file is wrong, OSError
+    if `folder` cannot be written; each says what to do.
     """
     there = find(row, folder) or find(row)
     if there is not None and folder in (None, there.parent):
@@ -59,7 +63,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         with fetching(kept) as part:
             if kept.is_file() and fault(kept, row) is None:
-                return kept  # by the process that was waited for
+                return kept  # fetched by another process meanwhile
             if there is not None:
                 shutil.copyfile(there, part)
                 return named(part, kept, row)
@@ -82,8 +86,8 @@ def fetch(
 def take(
     url: str, part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights, progress: Progress
 ) -> str | None:
-    """Download a file, check it and give it its name; return why that failed, or None."""
-    began = part.is_file()  # by another program; what it left may be of another file
+    """Download a file, check it and rename it; return why that failed, or None."""
+    began = part.is_file()  # left by an earlier run, possibly of another file
     for last in (not began, True):
         try:
             sha256 = download(url, part, row, progress)
@@ -100,7 +104,7 @@ def take(
 
 
 def nowhere(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> str:
-    """Return what to do about a file that could not be downloaded."""
+    """Return the error message for a file that could not be downloaded."""
     return (
         f"The weights {row} could not be downloaded ({'; '.join(tried)}). Download {row.url} by "
         f"other means and put the file into {folder}, or into a folder that the environment "
@@ -119,10 +123,10 @@ def missing(file: pathlib.Path, row: PublishedWeights) -> str:
 def fault(
     path: pathlib.Path, row: PublishedWeights, pinned: pathlib.Path | None = None, sha256: str = ""
 ) -> str | None:
-    """Return why a file is not the published one, or None.
+    """Return why a file is not the published one, or None if it is.
 
-    By the row's digest; where it has none, by the server's `sha256`, by the SHA-256 that was
-    pinned at first use, and by whether it can be read.
+    Checks the row's digest. Without one it checks the server's `sha256` and the SHA-256 pinned at
+    first use, or, if there is neither, whether the file can be read.
     """
     pinned = pinned or pin_of(path)
     expected = [row.digest] if row.digest else []
@@ -154,10 +158,11 @@ def pin_of(path: pathlib.Path) -> pathlib.Path:
 
 
 def named(part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights) -> pathlib.Path:
-    """Give a checked file its name; keep its SHA-256 where none is known: trust on first use."""
+    """Rename a checked file; pin its SHA-256 if the row has no digest (trust on first use)."""
     part.replace(kept)
     if row.digest is None and not pin_of(kept).exists():
-        files.write_text(pin_of(kept), f"{digest_of(kept)}\n")  # whole, or the file is never right
+        # Atomically: with a truncated pin the file would never pass the check.
+        files.write_text(pin_of(kept), f"{digest_of(kept)}\n")
     return kept
 
 
@@ -179,12 +184,11 @@ class Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def download(url: str, part: pathlib.Path, row: PublishedWeights, progress: Progress) -> str:
-    """Write what a URL gives into `part`, going on with what is there; return its SHA-256
-    from the server, or "".
+    """Download a URL into `part`, resuming it; return the SHA-256 that the server sends, or "".
 
-    Proxies are those of the environment (https_proxy, no_proxy). Raises ConnectionError, and leaves
-    what came, which is gone on with only where its digest is known or the server says that it is
-    of the same file.
+    Proxies are those of the environment (https_proxy, no_proxy). Raises ConnectionError and leaves
+    the partial file, which is resumed only if its digest is known or the server confirms by ETag
+    that it is the same file.
     """
     if row.digest is None:
         part.unlink(missing_ok=True)
@@ -207,7 +211,7 @@ def download(url: str, part: pathlib.Path, row: PublishedWeights, progress: Prog
                 reason = "the connection ended early"
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416:  # the part is longer than the file, or whole
+            if error.code == 416:  # range not satisfiable: the part is complete or too long
                 if start and row.digest and fault(part, row) is None:
                     return ""
                 part.unlink(missing_ok=True)
@@ -229,7 +233,7 @@ def download(url: str, part: pathlib.Path, row: PublishedWeights, progress: Prog
 
 
 def receive(response: Any, part: pathlib.Path, start: int, name: str, progress: Progress) -> bool:
-    """Append a response to `part`, or begin it anew where all of it comes; whether it was whole."""
+    """Write a response to `part`, appending partial content; return whether it was complete."""
     goes_on = response.status == 206
     start = start if goes_on else 0
     length = response.headers.get("Content-Length")
@@ -245,14 +249,14 @@ def receive(response: Any, part: pathlib.Path, start: int, name: str, progress: 
 
 @contextlib.contextmanager
 def fetching(kept: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Let one process at a time fetch a file; yields the part that it is fetched into."""
-    mark = "" if files.fcntl else f".{os.getpid()}"  # without locks each fetches its own
+    """Hold the lock of a file while it is fetched; yield the path of its partial file."""
+    mark = "" if files.fcntl else f".{os.getpid()}"  # without locks: one per process
     with files.locked(kept.with_name(f"{kept.name}.lock")):
         yield kept.with_name(f"{kept.name}{mark}.part")
 
 
 def show(name: str, done: int, total: int | None) -> None:
-    """Draw a line of progress, for a person who watches."""
+    """Print a progress line if stderr is a terminal."""
     if sys.stderr.isatty():
         share = f"{done / total:4.0%} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
         sys.stderr.write(f"\r{name}: {share}{chr(10) if done == total else ''}")

@@ -1,4 +1,4 @@
-"""A file's weights assigned to a model: by layer name, or in reading order."""
+"""`assign`: match a file's weights with a model's layers, by name or in graph order."""
 
 import dataclasses
 import warnings
@@ -16,9 +16,10 @@ from kzoo.weights.targets import MOST_TOP, Target, fits, of_classes, row_number,
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """Which layers got weights from a file, and which are new (still as initialized).
+    """The result of loading weights.
 
-    classes: those that a detector's or segmenter's head took over by their names.
+    source: the file. loaded: layers that got weights. new: layers that are still as initialized.
+    classes: class names whose weights a detector's or segmenter's head took over.
     """
 
     source: str
@@ -38,14 +39,15 @@ Pairs = list[tuple[Target, Unit]]
 def assign(
     model: keras.Model, checkpoint: Checkpoint, labels: Sequence[str] | None = None
 ) -> Loaded:
-    """Match a file's units with the model's, check all shapes, then assign.
+    """Match a file's units with the model's layers, check all shapes, and assign the weights.
 
-    kzoo's own layers are matched by name, others in reading order. Of a head for other classes, the
-    layers as wide as those stay new. So does a classifier that the file lacks, and another task's
-    head when the file is a classifier's. A detector's or segmenter's file gives its rows to a
-    backbone, a classifier, and a detector or segmenter whose head has other layers. Raises
-    ValueError otherwise. Warns where the file has no statistics for batch norms of the model: they
-    were folded into its kernels.
+    Returns which layers were loaded. kzoo's own files are matched by layer name, others in graph
+    order. Layers stay new if their width is the number of classes and that differs; and so does the
+    whole head if the file has none, or one of another kind (classifier, detector, segmenter, or a
+    detector with other layers).
+
+    Raises ValueError for all other differences. Warns with `MissingStatisticsWarning` if the file
+    has no statistics for batch norms of the model, which were folded into its kernels.
     """
     rows, head = targets(model)
     match = pairs_by_name if checkpoint.by_name else pairs_in_order
@@ -80,7 +82,7 @@ def pairs_in_order(
     classifies = is_classifier(target.layer.name for target in all_heads)
     if checkpoint.head and (classifies or other_head(checkpoint, all_heads)):
         body, top = checkpoint.units[: -checkpoint.head], ()
-    # A head's 1 x 1 convolutions look like somebody's dense layers: the model says which they are.
+    # Units do not tell a head's 1x1 convolutions from dense layers: the model's layers decide.
     more = len(top) > MOST_TOP and (bool(all_heads) or not all(map(is_dense, top)))
     head = all_heads if classifies or more else []
     wanted = rows + head if top else rows[: len(rows) - lacks_last_row(checkpoint, rows, body)]
@@ -96,9 +98,9 @@ def pairs_in_order(
 
 
 def lacks_last_row(checkpoint: Checkpoint, rows: list[Target], body: tuple[Unit, ...]) -> int:
-    """How many layers a detector's or segmenter's file lacks: those of the last row, or none.
+    """Return the number of layers of the last row, if a detector's or segmenter's file lacks it.
 
-    It may have another one in its place, or leave out what only widens for a classifier.
+    Their backbones may end without the row that only widens features for a classifier. Else 0.
     """
     missing = {row_number(target.layer.name) for target in rows[len(body) :]}
     alone = missing == {row_number(rows[-1].layer.name)}
@@ -106,16 +108,16 @@ def lacks_last_row(checkpoint: Checkpoint, rows: list[Target], body: tuple[Unit,
 
 
 def other_head(checkpoint: Checkpoint, head: list[Target]) -> bool:
-    """Whether a file's head has other layers than the model's: 1x1 predictors, not depthwise ones.
+    """Return whether a file's head has other layers than the model's, whatever their widths.
 
-    Heads of equal layers that differ in width are no other ones.
+    For example 1x1 predictors instead of depthwise separable ones.
     """
     found = [unit.kernel.shape for unit in checkpoint.units[-checkpoint.head :]]
     return kinds(found) != kinds([target.shape for target in head])
 
 
 def is_dense(unit: Unit) -> bool:
-    """Whether a unit may be of a classifier somebody put on a net: it takes one pixel, and all."""
+    """Return whether a unit may be a dense layer: a 1x1 kernel, not depthwise, without norm."""
     return unit.kernel.shape[:2] == (1, 1) and unit.kernel.shape[3] > 1 and unit.norm is None
 
 
@@ -138,10 +140,10 @@ def pairs_by_name(
 
 
 def last_row(file: Iterable[str], model: Iterable[str]) -> int:
-    """The last row to compare.
+    """Return the number of the last row to compare.
 
-    A segmenter leaves out the row that only widens for a classifier. So what a segmenter has no use
-    for may be in its file, and what its file lacks may stay new in a backbone.
+    Segmenters omit the row that only widens features for a classifier: it may be missing in the
+    model, or in the file, in which case it stays new.
     """
     last = [max(map(row_number, names)) for names in (file, model)]
     top, own = head_names(file), head_names(model)
@@ -154,7 +156,7 @@ def head_names(names: Iterable[str]) -> set[str]:
 
 
 def is_classifier(head: Iterable[str]) -> bool:
-    """Whether layers that are no row's are a classifier's, or there are none."""
+    """Return whether all head layers are a classifier's, or there are none."""
     return all(name.startswith("head_") for name in head)
 
 
@@ -164,7 +166,7 @@ def with_norm(target: Target, file: dict[str, Unit]) -> Unit:
 
 
 def fit_classes(unit: Unit, shape: tuple[int, ...]) -> Unit:
-    """TF-slim's classifiers have 1,001 classes, the first of which is background: left out."""
+    """Return the unit without the background class, the first of TF-slim's 1,001 classes."""
     if (unit.kernel.shape[-1], shape[-1]) != (1001, 1000):
         return unit
     bias = None if unit.bias is None else unit.bias[1:]
@@ -174,9 +176,9 @@ def fit_classes(unit: Unit, shape: tuple[int, ...]) -> Unit:
 def with_classes(
     pairs: Pairs, whole: Pairs, known: tuple[str, ...], labels: tuple[str, ...]
 ) -> Pairs:
-    """The pairs, but layers as wide as the classes take only the classes that both know by name.
+    """Return the pairs, in which layers of class width take only classes that both have by name.
 
-    `whole` pairs all layers of the model with the file's.
+    whole: pairs of all layers of the model with the file's.
     """
     rest = [(target, unit) for target, unit in pairs if not of_classes(target)]
     if not set(known) & set(labels):
@@ -188,10 +190,10 @@ def with_classes(
 def with_columns(
     target: Target, unit: Unit, known: tuple[str, ...], labels: tuple[str, ...]
 ) -> Unit:
-    """The unit whose classes are the target's: those of equal name from the file, others its own.
+    """Return a unit with the target's classes: weights from the file where it has the class name.
 
-    Of a detector's head each anchor has a column for each class, after one for the background where
-    the classes are exclusive.
+    Other classes keep the target's weights. In a detector's head each anchor has a column for each
+    class, preceded by one for background if scores are a softmax.
     """
     background = unit.kernel.shape[-1] % len(known) > 0
     anchors = unit.kernel.shape[-1] // (len(known) + background)
@@ -220,7 +222,7 @@ def with_columns(
 
 
 def same_but_classes(units: tuple[Unit, ...], wanted: list[Target]) -> bool:
-    """Equal shapes but for the number of classes, which some kernels have last."""
+    """Return whether all shapes are equal except for the number of classes."""
     return len(units) == len(wanted) and all(
         fits(unit, target) for unit, target in zip(units, wanted, strict=True)
     )
@@ -229,9 +231,10 @@ def same_but_classes(units: tuple[Unit, ...], wanted: list[Target]) -> bool:
 def values(
     target: Target, unit: Unit, epsilon: float | None
 ) -> list[tuple[keras.Variable, np.ndarray]]:
-    """The variables of a target, with the values that make it compute what the unit does.
+    """Return (variable, value) pairs with which the target computes what the unit does.
 
-    `epsilon` is that of the unit's normalization; None for the target's own.
+    epsilon: of the unit's batch normalization; None if it is the target's. Another epsilon is
+        compensated in gamma.
     """
     layer, norm = target.layer, target.norm
     per_channel = layer is norm or isinstance(layer, layers.DepthwiseConv2D)
@@ -250,7 +253,7 @@ def values(
         raise ValueError(f"{unit.name!r} is normalized, and {layer.name!r} is not.")
     if norm is not None:
         one = np.ones(width, "float32")
-        # One that was folded into kernel and bias has mean 0 and variance 1, and no epsilon.
+        # A batch norm that was folded gets mean 0, variance 1 and the bias as beta, no epsilon.
         gamma, beta, mean, variance = unit.norm or (one, bias, 0 * one, one)
         theirs = 0.0 if not unit.norm else norm.epsilon if epsilon is None else epsilon
         if theirs != norm.epsilon:

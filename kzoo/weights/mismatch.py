@@ -1,4 +1,4 @@
-"""Why weights do not fit: what differs first, and which model of the zoo they look like."""
+"""Error messages for weights that do not fit: the first difference, and a similar model."""
 
 import functools
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from kzoo.weights.targets import MOST_TOP, Target, fits, row_number, targets
 
 
 def mismatch(model: keras.Model, checkpoint: Checkpoint, apart: str) -> str:
-    """What differs first between a model and a file, and what the file looks like."""
+    """Return the error message: the first difference `apart`, and what the file looks like."""
     return f"{checkpoint.source!r} does not fit {model.name!r}: {apart}. {looks_like(checkpoint)}"
 
 
 def kernel_apart(wanted: list[Target], units: tuple[Unit, ...]) -> str:
-    """The first difference in a sequence of kernels."""
+    """Return the first difference between two sequences of kernels, in words."""
     differ = [
         i for i, (t, u) in enumerate(zip(wanted, units, strict=False)) if t.shape != u.kernel.shape
     ]
@@ -33,7 +33,7 @@ def kernel_apart(wanted: list[Target], units: tuple[Unit, ...]) -> str:
 
 
 def layer_apart(wanted: list[Target], given: dict[str, Unit]) -> str | None:
-    """The first difference between layers by name; None where each fits and none is left over."""
+    """Return the first difference between layers by name, in words; None if all match."""
     for target in wanted:
         for name in target.names:
             if name not in given:
@@ -53,22 +53,23 @@ Shape = tuple[int, ...]
 
 @functools.cache
 def shapes(model_name: str, alpha: float) -> dict[str, Shape]:
-    """The kernels of a model of the zoo, in reading order."""
+    """Return the kernel shapes of a model of the zoo by layer, in graph order."""
     rows, head = targets(get_model(model_name)(alpha))
     return {target.layer.name: target.shape for target in rows + head}
 
 
 def kinds(found: Sequence[Shape]) -> list[tuple[int, int, bool]]:
-    """What of a net's kernels does not depend on its width: sizes, and which are depthwise."""
+    """Return the properties of kernels that do not depend on alpha: (H, W, is depthwise)."""
     return [(h, w, last == 1) for h, w, _, last in found]
 
 
 def depth(found: Sequence[Shape]) -> int:
+    """Return the sum of the channels of the depthwise kernels, which grows with alpha."""
     return sum(channels for _, _, channels, last in found if last == 1)
 
 
 def common(checkpoint: Checkpoint, plain: dict[str, Shape]) -> dict[str, Shape]:
-    """The file's kernels under the names of a net's; empty where it has more, or lacks others."""
+    """Return the file's kernel shapes by a net's layer names; empty if the layers differ."""
     if not checkpoint.by_name:
         found = [unit.kernel.shape for unit in checkpoint.units]
         near = abs(len(found) - len(plain)) <= MOST_TOP
@@ -84,7 +85,7 @@ def common(checkpoint: Checkpoint, plain: dict[str, Shape]) -> dict[str, Shape]:
 
 
 def looks_like(checkpoint: Checkpoint) -> str:
-    """Which model of the zoo, at which alpha, a file could be of."""
+    """Return a sentence that says which model of the zoo, at which alpha, a file could be of."""
     for name in list_models():
         plain = shapes(name, 1.0)
         found = common(checkpoint, plain)
@@ -92,7 +93,7 @@ def looks_like(checkpoint: Checkpoint) -> str:
         if not found or kinds(list(found.values())) != kinds(own):
             continue
         ratio = depth(list(found.values())) / depth(own)
-        compared = list(found)[:-1]  # the classes may be others
+        compared = list(found)[:-1]  # the number of classes may differ
         for alpha in sorted(ALPHAS, key=lambda alpha: abs(alpha - ratio))[:2]:
             scaled = shapes(name, alpha)
             if all(scaled.get(layer) == found[layer] for layer in compared):
@@ -102,7 +103,7 @@ def looks_like(checkpoint: Checkpoint) -> str:
     return f"The file looks like none of {', '.join(list_models())}."
 
 
-ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0)  # published somewhere
+ALPHAS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.3, 1.4, 1.5, 2.0)  # of published files
 OTHER_WIDTHS = {
     "torchvision": "torchvision scales the paper's expanded widths, kzoo (as Keras and TF-slim) "
     "expands the scaled ones: at alphas other than 1.0 they round differently and do not fit.",

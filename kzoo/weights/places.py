@@ -1,11 +1,11 @@
-"""Where published weight files may lie on this machine. Imports nothing heavy."""
+"""Folders and URLs in which published weight files are looked for. Imports nothing heavy."""
 
 import os
 import pathlib
 
 from kzoo.weights.published import PublishedWeights
 
-MIRROR = "KZOO_WEIGHTS"  # a folder or a URL, which is looked at first
+MIRROR = "KZOO_WEIGHTS"  # environment variable: a folder or URL that is tried first
 
 
 def cache_folder() -> pathlib.Path:
@@ -21,7 +21,7 @@ def mirror_url() -> str | None:
 
 
 def mirror_folder() -> pathlib.Path | None:
-    """Return the folder that KZOO_WEIGHTS names, or None. Raises ValueError for no folder."""
+    """Return the folder that KZOO_WEIGHTS names, or None; raise ValueError if it is not one."""
     named = os.environ.get(MIRROR, "")
     if not named or mirror_url():
         return None

@@ -1,7 +1,7 @@
-"""The published weight files that kzoo knows by name: one row per file, with where each is from.
+"""The table of published weight files: one row per file, with its source and license.
 
-Figures are top-1 accuracy of ImageNet-1k, box mAP of COCO and mean IoU of COCO images with VOC's
-classes, in percent, as the source in the row states them at the row's resolution.
+Metrics are top-1 accuracy on ImageNet-1k, box mAP on COCO and mean IoU on COCO images with VOC's
+classes, in percent, as stated by the row's source at the row's resolution.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ Scaling = Literal["tf", "torch"]
 
 @dataclasses.dataclass(frozen=True)
 class PublishedWeights:
-    """One file of weights, and what it asks of the model and of its images.
+    """One published weight file, and what it requires of the model and the images.
 
-    name: what `weights=` takes, together with the model: "imagenet:timm-e2400_r224".
-    model, alpha: the backbone, as `kzoo.list_models()` has it.
+    name: the value of `weights=` for this model, such as "imagenet:timm-e2400_r224".
+    model, alpha: the backbone, one of `kzoo.list_models()`.
     head: "ssdlite", "lraspp" or "deeplabv3"; None for classifiers.
-    top: whether a classifier's file has its last layers.
-    metric: the published figure in percent, None where the source states none; `source` has it.
-    digest: "md5:..." or "sha256:...", of the latter perhaps only the first digits; None where none
-        is known. Such a file is checked by what the server says of it, and pinned at first use.
+    top: whether a classifier's file includes the classifier.
+    metric: the figure published at `source`, in percent; None if there is none.
+    digest: "md5:..." or "sha256:...", the latter possibly only its first digits; None if unknown.
+        Such a file is checked by the digest that the server sends, and pinned at first use.
     crop_pct, interpolation: how images were resized for `metric`: to resolution / crop_pct, then
-        cut to the middle. None where the source does not tell.
+        cropped to the centre. None if the source does not say.
     """
 
     name: str
@@ -52,7 +52,7 @@ class PublishedWeights:
 
     @property
     def traits(self) -> dict[str, Any]:
-        """What the weights ask of the model, as fields of a `Checkpoint`."""
+        """What the weights require of the model, as fields of a `Checkpoint`."""
         names = ("padding", "norm_epsilon", "preprocessing")
         return {name: getattr(self, name) for name in names}
 
@@ -62,8 +62,8 @@ class PublishedWeights:
         return f"{self.model} {self.alpha:g} {self.name} ({self.resolution} px{figure}{part})"
 
 
-# keras.applications. MD5 sums of V3 are Keras' own; for V1 and V2 it states none. Those files are
-# TF-slim's checkpoints in Keras' layout, and so are the figures.
+# keras.applications. MD5 sums of V3 are Keras' own; it has none for V1 and V2, whose files are
+# TF-slim's checkpoints in Keras' layout, with TF-slim's figures.
 
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 SLIM = "https://github.com/tensorflow/models/blob/master/research/slim/nets"

@@ -1,4 +1,4 @@
-"""Weight files of every kind into a `Checkpoint`: their bytes tell the format, not their names."""
+"""`read_checkpoint`: read a weight file of any format, recognized by its bytes, not its name."""
 
 import dataclasses
 import os
@@ -25,7 +25,10 @@ HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a weight file. Its bytes tell the format, its name does not. Raises ValueError."""
+    """Return the content of a weight file; the format is recognized by its bytes, not its name.
+
+    Raises FileNotFoundError, and ValueError for folders, unknown formats and damaged files.
+    """
     file = pathlib.Path(path)
     if file.is_dir():
         raise ValueError(
@@ -50,7 +53,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         checkpoint = recognised[0](data, file)
     except ValueError as error:
         raise ValueError(f"weights={str(path)!r} cannot be read. {error}") from error
-    except FAULTS as error:  # a byte somewhere, of which the reader thought nothing
+    except FAULTS as error:  # damage that the reader does not check for
         raise ValueError(
             f"weights={str(path)!r} cannot be read: it is damaged "
             f"({type(error).__name__}: {error})."
@@ -62,7 +65,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def zip_holds(name: str) -> Callable[[bytes], bool]:
-    # By the bytes: a zip that was cut off lacks its directory, and is to be called cut off.
+    # By the bytes: a truncated zip has no directory, and its reader reports the truncation.
     return lambda data: data.startswith(ZIP) and name.encode() in data
 
 

@@ -1,8 +1,7 @@
-"""Whole Keras models from files that anyone may have made: no program in them is run.
+"""Loading of whole Keras models from untrusted files, without running code in them.
 
-Keras' safe mode refuses pickled functions. Here every class that a file names is looked at before
-Keras is asked, so that the message says which layer it is and what to do, and so is what the file
-would unfold to.
+Keras' safe mode refuses pickled functions. Here all class names in a file, and its uncompressed
+size, are checked before Keras loads it, so that errors name the layer and say what to do.
 """
 
 import contextlib
@@ -18,9 +17,9 @@ from kzoo.weights.readers.limits import FAULTS, check_archive, open_hdf5, parse_
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # in a .keras file
 HDF5 = b"\x89HDF\r\n\x1a\n"
-# Of these packages Keras knows the classes itself; any other has to be imported by the user.
+# Packages whose classes Keras finds by itself; the user has to import any other.
 PACKAGES = ("keras", "keras_hub", "keras_cv", "keras_nlp", "kzoo", "builtins")
-PROGRAMS = {  # layers that hold or fetch a program
+PROGRAMS = {  # layers that contain or load code
     "Lambda": "a Python function",
     "__lambda__": "a Python function",
     "TFSMLayer": "a SavedModel of TensorFlow, which may do anything",
@@ -31,13 +30,13 @@ PROGRAMS = {  # layers that hold or fetch a program
 
 
 def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.Model:
-    """Return the model of a .keras file, or of an .h5 file that holds a whole model.
+    """Return the model of a .keras file, or of an .h5 file with a whole model.
 
-    compile: whether its loss and its optimizer's state come with it.
+    compile: whether to restore the loss and the optimizer's state.
 
-    Raises ValueError for a file with a layer that holds a program (Lambda and its like), or of a
-    package that is not imported; for one that unfolds to far more than its size; for one that is
-    damaged or no Keras model; FileNotFoundError where there is none. Nothing in it is run.
+    Raises FileNotFoundError, and ValueError for a file with a layer that contains code (such as
+    Lambda) or is of a package that is not imported, that decompresses to far more than its size,
+    that is damaged or has no Keras model. No code in the file is run.
     """
     file = Path(path)
     if not file.is_file():
@@ -45,7 +44,7 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.
     with told_of(file):
         config = saved_config(file)
         if not compile and isinstance(config, dict):
-            config = config | {"compile_config": None}  # Keras does not look at it either
+            config = config | {"compile_config": None}  # Keras ignores it too
         for part in saved_objects(config):
             require_known(part)
         model = keras.saving.load_model(file, compile=compile, safe_mode=True)
@@ -56,7 +55,7 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.
 
 @contextlib.contextmanager
 def told_of(file: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes its readers raise into a ValueError that names it."""
+    """Convert exceptions that readers raise for a damaged file to a ValueError that names it."""
     try:
         yield
     except FAULTS as error:
@@ -65,7 +64,7 @@ def told_of(file: Path) -> Iterator[None]:
 
 
 def saved_config(file: Path) -> Any:
-    """Return a model's configuration as its file has it. Raises one of FAULTS."""
+    """Return the model's configuration in a file; raise one of `FAULTS` if it is damaged."""
     with file.open("rb") as stream:
         start = stream.read(len(HDF5))
     if start == HDF5:
@@ -85,7 +84,7 @@ def saved_config(file: Path) -> Any:
 
 
 def saved_objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Yield each part of a configuration that names a class."""
+    """Yield each nested dict of a configuration that has a class name."""
     waiting = [config]
     while waiting:
         part = waiting.pop()
@@ -98,7 +97,7 @@ def saved_objects(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def require_known(config: dict[str, Any]) -> None:
-    """Raise ValueError where a part of a configuration is a program, or of an unknown package."""
+    """Raise ValueError if a part of a configuration contains code or is of an unknown package."""
     name, module = config["class_name"], config.get("module")
     inner = config.get("config")
     layer = inner.get("name") if isinstance(inner, dict) else None

@@ -1,4 +1,4 @@
-"""The layers of a model that take weights, in reading order."""
+"""The layers of a model that weights are loaded into, in graph order."""
 
 import dataclasses
 import re
@@ -9,14 +9,14 @@ from keras import layers
 
 from kzoo.weights.checkpoint import ROW, Unit
 
-MOST_TOP = 2  # kernels of the largest classifier, V3's: the wide layer and the logits
+MOST_TOP = 2  # largest number of kernels in a classifier's head (V3: hidden layer and logits)
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A model's convolution or dense layer, and the batch normalization behind it.
+    """A model's convolution or dense layer and the batch normalization after it.
 
-    A normalization that stands behind neither is `layer` and `norm` at once.
+    A batch normalization after neither is both `layer` and `norm`.
     """
 
     layer: Any  # a layer of Keras
@@ -28,7 +28,7 @@ class Target:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The kernel's shape, of a dense layer that of the 1 x 1 convolution it is."""
+        """The kernel's shape, for a dense layer that of the equivalent 1x1 convolution."""
         if self.norm is self.layer:
             return (1, 1, self.norm.gamma.shape[0], 1)
         shape = tuple(self.layer.kernel.shape)
@@ -36,9 +36,10 @@ class Target:
 
 
 def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
-    """The model's units in reading order: those of its rows, and those of its head.
+    """Return (targets of the backbone's rows, targets of the head), in graph order.
 
-    A classifier's head layers are called head_..., other heads' as they like.
+    Layers of a classifier's head are called head_...; other heads have other names. Raises
+    ValueError for a model without rows.
     """
     norms = {
         id(layer.input): layer
@@ -63,9 +64,9 @@ def targets(model: keras.Model) -> tuple[list[Target], list[Target]]:
 
 
 def reading_order(model: keras.Model) -> list[keras.Operation]:
-    """The layers, each after all that it reads, in the order in which it reads them.
+    """Return the layers in topological order; branches in the order in which a layer reads them.
 
-    `model.layers` has the longer of two branches first, whichever that is.
+    The order of branches in `model.layers` depends on their lengths.
     """
     inside = set(map(id, getattr(model, "operations", model.layers)))
     stack = [tensor._keras_history.operation for tensor in reversed(model.outputs)]
@@ -89,11 +90,11 @@ def row_number(name: str) -> int:
 
 
 def of_classes(target: Target) -> bool:
-    """Whether a layer's width is that of the classes, in whatever head."""
+    """Return whether a layer's width depends on the number of classes."""
     return bool(re.search(r"(^|_)logits(\d+_project)?$|(^|_)classify", target.layer.name))
 
 
 def fits(unit: Unit, target: Target) -> bool:
-    """Whether the shapes are equal, but for the number of classes where that is the last."""
+    """Return whether shapes are equal, except for the number of classes."""
     found, wanted = unit.kernel.shape, target.shape
     return found[:3] == wanted[:3] and (found[3] == wanted[3] or of_classes(target))

@@ -1,4 +1,4 @@
-"""What a .tflite file holds, read with bounds checked: tensors, operators, buffers, signatures.
+"""`read_tflite`: parse tensors, operators, buffers and signatures of a .tflite file safely.
 
 `read_tflite(path)` needs neither TensorFlow nor an interpreter; a damaged file raises ValueError.
 Field numbers are those of tensorflow/compiler/mlir/lite/schema/schema.fbs in TensorFlow 2.21.
@@ -18,7 +18,7 @@ import numpy as np
 from kzoo.weights.readers.tables import Reader, Table
 
 IDENTIFIER = b"TFL3"  # at byte 4 of every file
-MOST_BYTES = 1 << 30  # of a tensor that is computed: a float image of 4096 px with 16 channels
+MOST_BYTES = 1 << 30  # limit of an activation: a float image of 4096 px with 16 channels
 
 # enum BuiltinOperator, in order from 0.
 OPERATORS = """
@@ -64,7 +64,7 @@ PADDINGS, ACTIVATIONS = (
     ("none", "relu", "relu_n1_to_1", "relu6", "tanh", "sign_bit"),
 )
 
-# operator: the first of its inputs that may be left out (-1); others need all. LiteRT does not ask.
+# {operator: index of the first optional input}; others require all. LiteRT does not check this.
 OPTIONAL = {
     "CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3,
     "CONV_3D_TRANSPOSE": 3,
@@ -113,9 +113,9 @@ OPTIONS: dict[str, dict[str, tuple[int, str, Any]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class TfliteTensor:
-    """Real value = scale * (stored value - zero point); no scales where it is not quantized.
+    """A tensor. Real value = scale * (stored value - zero point); no scales if not quantized.
 
-    With more than one scale, they run along `axis`.
+    Several scales are per channel along `axis`.
     """
 
     name: str
@@ -129,9 +129,9 @@ class TfliteTensor:
 
 @dataclasses.dataclass(frozen=True)
 class TfliteOperator:
-    """`inputs` and `outputs` are tensor indices, -1 for an optional input that is left out."""
+    """An operator. `inputs` and `outputs` are tensor indices, -1 for a missing optional input."""
 
-    name: str  # as in OPERATORS; of a custom operator the name it goes by
+    name: str  # as in OPERATORS; for a custom operator its own name
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -142,6 +142,8 @@ class TfliteOperator:
 
 @dataclasses.dataclass(frozen=True)
 class TfliteGraph:
+    """A subgraph. `inputs` and `outputs` are tensor indices; operators are in execution order."""
+
     name: str
     tensors: tuple[TfliteTensor, ...]
     inputs: tuple[int, ...]
@@ -151,6 +153,8 @@ class TfliteGraph:
 
 @dataclasses.dataclass(frozen=True)
 class TfliteSignature:
+    """A signature: names of the inputs and outputs of a graph."""
+
     key: str
     inputs: Mapping[str, int]  # name: tensor index
     outputs: Mapping[str, int]
@@ -159,6 +163,8 @@ class TfliteSignature:
 
 @dataclasses.dataclass(frozen=True)
 class TfliteModel:
+    """The content of a .tflite file."""
+
     description: str
     graphs: tuple[TfliteGraph, ...]
     buffers: tuple[memoryview, ...] = dataclasses.field(repr=False)
@@ -166,7 +172,7 @@ class TfliteModel:
     signatures: tuple[TfliteSignature, ...]
 
     def array(self, tensor: TfliteTensor) -> np.ndarray | None:
-        """The values of a constant as they are stored, or None where the graph computes them."""
+        """Return the stored values of a constant, or None for an activation."""
         data = self.buffers[tensor.buffer]
         if tensor.buffer == 0 or not data.nbytes:
             return None
@@ -183,7 +189,7 @@ class TfliteModel:
         return np.frombuffer(data, dtype).reshape(tensor.shape)
 
     def real(self, tensor: TfliteTensor) -> np.ndarray | None:
-        """The real values (float32) of a constant, or None where the graph computes them."""
+        """Return the dequantized values (float32) of a constant, or None for an activation."""
         stored = self.array(tensor)
         if stored is None or not tensor.scales:
             return None if stored is None else stored.astype("float32")
@@ -197,12 +203,15 @@ class TfliteModel:
 
 
 def pick(names: list[str] | tuple[str, ...], index: int, what: str) -> str:
-    """The name of an enum's value."""
+    """Return the name of an enum's value, or WHAT_index if it is unknown."""
     return names[index] if 0 <= index < len(names) else f"{what}_{index}"
 
 
 def read_tflite(file: str | os.PathLike[str] | bytes) -> TfliteModel:
-    """Read a .tflite file, or its bytes. Raises ValueError where it is none, cut off or damaged."""
+    """Return the content of a .tflite file, given as path or bytes.
+
+    All indices and sizes are checked: raises ValueError for other, truncated or damaged files.
+    """
     data = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
     if data[4:8] != IDENTIFIER:
         raise ValueError(
@@ -223,7 +232,7 @@ def read_tflite(file: str | os.PathLike[str] | bytes) -> TfliteModel:
 
 
 def check_indices(model: TfliteModel) -> None:
-    """Every index points at something; the rest of the program need not ask again."""
+    """Raise ValueError for indices out of range, so that other code need not check them."""
     indices = [("buffer", i, len(model.buffers), 0) for i in model.metadata.values()]
     indices += [("subgraph", s.graph, len(model.graphs), 0) for s in model.signatures]
     indices += [("subgraph", 0, len(model.graphs), 0)]  # there is at least one
@@ -251,9 +260,9 @@ def check_indices(model: TfliteModel) -> None:
 
 
 def check_order(graph: TfliteGraph) -> None:
-    """Raise ValueError for cycles and for operators without inputs that they need.
+    """Raise ValueError for cycles and missing inputs of operators.
 
-    Every tensor is written at most once, and before it is read.
+    Every tensor must be written at most once, and before it is read.
     """
     computed = {t for op in graph.operators for t in op.outputs if t >= 0}
     known = set(range(-1, len(graph.tensors))) - computed | set(graph.inputs)
@@ -270,7 +279,7 @@ def check_order(graph: TfliteGraph) -> None:
 
 
 def check_size(tensor: TfliteTensor, content: memoryview) -> None:
-    """No tensor that is computed needs gigabytes: interpreters allocate what a file declares."""
+    """Raise ValueError for an activation above `MOST_BYTES`: interpreters would allocate it."""
     itemsize = np.dtype(tensor.dtype).itemsize if tensor.dtype in np.sctypeDict else 1
     size = math.prod(tensor.shape) * itemsize
     if size > MOST_BYTES and not content.nbytes:
@@ -282,7 +291,7 @@ def check_size(tensor: TfliteTensor, content: memoryview) -> None:
 
 
 def operator_code(table: Table) -> tuple[str, int, bool]:
-    """(name, version, whether it is custom). Files of before 2020 have the first field only."""
+    """Return (name, version, whether it is custom). Files before 2020 have only field 0."""
     code = max(table.scalar(0, "b", 0), table.scalar(3, "i", 0))
     name = pick(OPERATORS, code, "OPERATOR")
     custom = name == "CUSTOM"
@@ -339,7 +348,7 @@ def operator(table: Table, codes: list[tuple[str, int, bool]]) -> TfliteOperator
 
 
 def buffer(table: Table) -> memoryview:
-    """The bytes of a buffer; large files keep them behind the flatbuffer, by offset and size."""
+    """Return the bytes of a buffer; in large files they lie after the flatbuffer."""
     offset, size = table.scalar(1, "Q", 0), table.scalar(2, "Q", 0)
     return table.file.span(offset, size, 1) if offset > 1 else table.span(0, 1)
 

@@ -1,4 +1,4 @@
-"""Keras' files: .weights.h5, .keras, and the older .h5 of keras.applications' weights."""
+"""Readers of Keras files: .weights.h5, .keras, and the legacy .h5 of Keras 2."""
 
 import dataclasses
 import functools
@@ -20,10 +20,10 @@ Layers = Iterable[tuple[str, list[np.ndarray]]]
 
 
 def layer_units(layers: Layers) -> list[Unit]:
-    """Each layer that has weights, a normalization as a unit of its own behind a kernel of ones."""
+    """Return a unit for each layer with weights; a batch norm is one with a kernel of ones."""
     units = []
     for name, values in layers:
-        values = [value for value in values if value.dtype.kind == "f"]  # a Dropout's seed is none
+        values = [value for value in values if value.dtype.kind == "f"]  # not a Dropout's seed
         shapes = [value.shape for value in values]
         if not values:
             continue
@@ -42,7 +42,7 @@ def layer_units(layers: Layers) -> list[Unit]:
 
 
 def joined(units: Iterable[Unit]) -> tuple[Unit, ...]:
-    """Units in graph order, each normalization with the layer before it."""
+    """Return units in graph order, with each batch norm merged into the layer before it."""
     found: list[Unit] = []
     for unit in units:
         if unit.norm is None:
@@ -57,7 +57,7 @@ def joined(units: Iterable[Unit]) -> tuple[Unit, ...]:
 
 
 def checkpoint(file: pathlib.Path, kind: str, layers: Layers, **traits: Any) -> Checkpoint:
-    """kzoo's own layers by their names, which a model of kzoo knows; others' in graph order."""
+    """Return a checkpoint, to be matched by name if the layers are kzoo's, else in graph order."""
     units = layer_units(layers)
     if any(ROW.match(unit.name) for unit in units):
         return Checkpoint(str(file), kind, tuple(units), **traits, by_name=True)
@@ -65,18 +65,19 @@ def checkpoint(file: pathlib.Path, kind: str, layers: Layers, **traits: Any) -> 
 
 
 def keras_traits(config: dict[str, Any]) -> dict[str, Any]:
-    """Padding, epsilon and preprocessing, from a saved model's configuration."""
+    """Return padding, norm_epsilon and preprocessing from a saved model's configuration."""
     layers = [(layer["class_name"], layer["config"]) for layer in saved_layers(config)]
     pads = [c["padding"] for kind, c in layers if kind == "ZeroPadding2D"]
-    # keras.applications pads its depthwise convolutions as "same" would: ((0, 1), (0, 1)), and of
-    # maps of odd sizes ((1, 1), (1, 1)). Its first convolution or other maps tell it from PyTorch.
+    # keras.applications pads its depthwise convolutions as "same" does: ((0, 1), (0, 1)), but
+    # ((1, 1), (1, 1)) for maps of odd size. Its first convolution or other maps distinguish it from
+    # PyTorch's padding.
     first = next((c for kind, c in layers if kind == "Conv2D"), {"padding": "valid"})
     symmetric = (
         bool(pads)
         and first["padding"] == "valid"
         and all(before == after for sides in pads for before, after in sides)
     )
-    # What is before the first convolution scales pixels; a hybrid V4 scales its queries too.
+    # Only a Rescaling before the first convolution scales pixels; hybrid V4s also scale queries.
     before = itertools.takewhile(lambda layer: "Conv" not in layer[0], layers)
     scalings = [(c["scale"], c["offset"]) for kind, c in before if kind == "Rescaling"]
     offset = functools.reduce(lambda x, own: x * np.array(own[0]) + own[1], scalings, np.zeros(()))
@@ -89,13 +90,13 @@ def keras_traits(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def saved_layers(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of a functional model, or of a `Detector`, which keeps its own configuration in "net"."""
+    """Return the layers of a functional model, or of a `Detector`, which has them in "net"."""
     own = config["config"]
     return own.get("net", own)["layers"]
 
 
 def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
-    """Keras 3's .weights.h5, and the .h5 of Keras 2: weights alone or a whole model."""
+    """Read Keras 3's .weights.h5, or an .h5 of Keras 2 with weights only or a whole model."""
     try:
         with open_hdf5(data) as root:
             if "layers" in root and "layer_names" not in root.attrs:
@@ -108,7 +109,7 @@ def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
             if "model_config" in root.attrs:
                 config = parse_json(text(root.attrs["model_config"]), "Its configuration")
                 traits = keras_traits(config)
-            else:  # weights alone: keras.applications' own, at least when they are MobileNets
+            else:  # weights only: MobileNets in this format are keras.applications'
                 traits = {"padding": "same", "norm_epsilon": 1e-3, "preprocessing": "tf"}
             return checkpoint(file, "Keras .h5", layers, **traits)
     except (OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
@@ -118,7 +119,7 @@ def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
 
 
 def own_padding(names: Iterable[str]) -> str | None:
-    """Return the padding of kzoo's own layers, by their names; None for others'."""
+    """Return the padding of kzoo's own nets, by their layer names; None for other nets."""
     rows = [name for name in names if ROW.match(name)]
     padded = any(name.endswith("_pad") for name in rows)
     return ("symmetric" if padded else "same") if rows else None
@@ -133,7 +134,7 @@ def legacy_arrays(group: Any) -> list[np.ndarray]:
 
 
 def layer_name(key: str, group: Any) -> str:
-    """Groups are called by class and number; the layer's own name is an attribute of `vars`."""
+    """Return a layer's name: an attribute of `vars`, since groups are named by class and number."""
     return text(group["vars"].attrs.get("name", key)) if "vars" in group else key
 
 
@@ -142,8 +143,8 @@ def layer_arrays(group: Any) -> list[np.ndarray]:
     return [variables[str(i)][()] for i in range(len(variables))]
 
 
-# A .weights.h5 holds layers by name, not in order. These are keras.applications' names: of the ends
-# of its nets, and of a block's layers as they follow one another.
+# A .weights.h5 has layers by name, not in order. These are keras.applications' names: of the first
+# and last layers with their positions, and of a block's layers in order.
 ENDS = {
     "conv1": -1, "Conv1": -1, "conv": -1, "Conv_1": 900, "conv_1": 900, "conv_2": 901,
     "conv_preds": 902, "logits": 902, "predictions": 902,
@@ -156,7 +157,7 @@ PLACES = (
 
 
 def position(name: str) -> tuple[float, ...] | None:
-    """Sorts keras.applications' layers that have weights; None for other names."""
+    """Return a sort key for a layer of keras.applications' nets; None for other names."""
     norm = 0.5 if re.search(r"bn_|_bn$|_BN$", name) else 0.0
     name = re.sub(r"^bn_|_bn$|_BN$", "", name)
     if name in ENDS:
@@ -168,7 +169,10 @@ def position(name: str) -> tuple[float, ...] | None:
 
 
 def in_order(group: Any) -> list[tuple[str, list[np.ndarray]]]:
-    """The layers with weights of a .weights.h5, keras.applications' in graph order."""
+    """Return the layers with weights of a .weights.h5; keras.applications' in graph order.
+
+    Raises ValueError for names of neither kzoo nor keras.applications.
+    """
     named = {layer_name(key, part): layer_arrays(part) for key, part in group.items()}
     weighted = {name: arrays for name, arrays in named.items() if arrays}
     if any(ROW.match(name) for name in weighted):
@@ -184,7 +188,7 @@ def in_order(group: Any) -> list[tuple[str, list[np.ndarray]]]:
 
 
 def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
-    """A .keras file: the configuration has the order of the layers, the HDF5 their arrays."""
+    """Read a .keras file: layer order from its configuration, arrays from its HDF5 file."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             check_archive(archive)

@@ -1,4 +1,4 @@
-"""What a container may hold: nothing outside itself, and not a thousand times its own size."""
+"""Safety checks of containers: no links to other files, no decompression bombs."""
 
 import contextlib
 import io
@@ -9,18 +9,18 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-# What Keras, h5py, zipfile and the readers here raise on files that are damaged, by a byte of which
-# nobody thought. Not MemoryError: that is the machine's. SystemError is h5py's, of C code.
+# Exceptions that Keras, h5py, zipfile and the readers here raise for damaged files. MemoryError is
+# left out: it depends on the machine. SystemError comes from h5py's C code.
 FAULTS = (
     ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SystemError,
     TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-FREE_BYTES = 64 << 20  # a small file may unfold to this much, whatever its size
-MOST_EXPANSION = 50  # Keras writes its archives uncompressed: 1; deflate reaches 1032
+FREE_BYTES = 64 << 20  # any file may decompress to this size
+MOST_EXPANSION = 50  # largest ratio above it. Keras writes uncompressed archives; deflate has 1032
 
 
 def require_bounded(unfolded: int, stored: int, what: str) -> None:
-    """Raise ValueError where `what` would unfold to far more bytes than are stored."""
+    """Raise ValueError if `what` would decompress to far more bytes than are stored."""
     if unfolded > max(FREE_BYTES, MOST_EXPANSION * stored):
         raise ValueError(
             f"{what} would expand {stored:,} bytes to {unfolded:,}: refused. Keras writes no such "
@@ -29,7 +29,7 @@ def require_bounded(unfolded: int, stored: int, what: str) -> None:
 
 
 def check_archive(archive: zipfile.ZipFile) -> None:
-    """Raise ValueError where the files in an archive unfold to far more than it holds."""
+    """Raise ValueError if the files in an archive decompress to far more than their size."""
     entries = archive.infolist()
     require_bounded(
         sum(entry.file_size for entry in entries),
@@ -42,10 +42,10 @@ def check_archive(archive: zipfile.ZipFile) -> None:
 def open_hdf5(data: bytes) -> Iterator[Any]:
     """Open an HDF5 file, given as bytes, for reading.
 
-    Raises ValueError where it names other files, where its arrays have far more bytes than it, and
-    where the HDF5 library would never come to an end.
+    Raises ValueError if it refers to other files, if its arrays are far larger than the file, and
+    for damage on which the HDF5 library would loop forever.
     """
-    import h5py  # as late as possible: `import kzoo` costs keras and numpy
+    import h5py  # imported late, to keep `import kzoo` fast
 
     check_heaps(data)
     with h5py.File(io.BytesIO(data), "r") as root:
@@ -57,9 +57,9 @@ HEAP, OBJECT = b"GCOL\x01\0\0\0", struct.Struct("<HHIQ")  # index, references, r
 
 
 def check_heaps(data: bytes) -> None:
-    """Raise ValueError where the free space of a heap of texts is smaller than its own header.
+    """Raise ValueError if the free space in a global heap is smaller than its header.
 
-    The HDF5 library steps over free space by its size, and for 0 it stays there for ever.
+    The HDF5 library skips free space by its size, and loops forever if that is 0.
     Format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, section III.E.
     """
     heap = data.find(HEAP)
@@ -75,14 +75,14 @@ def check_heaps(data: bytes) -> None:
 
 
 def check_links(root: Any, stored: int) -> None:
-    """Raise ValueError where an opened HDF5 file of `stored` bytes names other files.
+    """Raise ValueError if an open HDF5 file of `stored` bytes refers to other files.
 
-    Also where its arrays have far more bytes than it.
+    Also if its arrays are far larger than the file.
     """
     import h5py
 
     def outside(name: str, link: Any) -> str | None:
-        return name if isinstance(link, h5py.ExternalLink) else None  # a name ends the visit
+        return name if isinstance(link, h5py.ExternalLink) else None  # not None stops the visit
 
     if linked := root.visititems_links(outside):
         raise ValueError(f"Its {linked!r} is a link to another file: refused.")
@@ -101,7 +101,7 @@ def check_links(root: Any, stored: int) -> None:
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
-    """Return what a JSON text holds. Raises ValueError where it is damaged or nested too deeply."""
+    """Return the value of a JSON text; raise ValueError if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""Tables of a flatbuffer, read with bounds checked: damaged bytes raise ValueError.
+"""Bounds-checked reading of flatbuffer tables: damaged bytes raise ValueError.
 
-https://flatbuffers.dev/internals/: a table's fields are found by its vtable, each may be missing.
+https://flatbuffers.dev/internals/: a table's vtable has the offsets of its fields, each optional.
 """
 
 import struct
@@ -10,10 +10,10 @@ import numpy as np
 
 
 class Reader:
-    """Reads of a flatbuffer, none of which leaves it.
+    """Bounds-checked access to the bytes of a flatbuffer.
 
-    Tables can point at each other in any way: a small damaged file could unfold to no end. An
-    allowance ends it: honest files have about one element a byte at most (tables share vtables).
+    Tables can refer to each other in cycles, so that reading a small damaged file might never end.
+    `allowance` limits the number of elements read: valid files have at most about one per byte.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -49,7 +49,7 @@ class Table:
         ).tolist()
 
     def where(self, field: int) -> int:
-        """The field's position in the file, 0 where it is missing."""
+        """Return the field's position in the file; 0 if it is missing."""
         offset = self.fields[field] if field < len(self.fields) else 0
         return self.at + offset if offset else 0
 
@@ -62,7 +62,7 @@ class Table:
         return Table(self.file, at + self.file.scalar("I", at)) if at else None
 
     def span(self, field: int, size: int) -> memoryview:
-        """A vector's bytes, `size` an element; empty where it is missing."""
+        """Return the bytes of a vector with `size` bytes per element; empty if it is missing."""
         at = self.where(field)
         if not at:
             return memoryview(b"")

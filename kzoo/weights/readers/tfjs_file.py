@@ -1,4 +1,4 @@
-"""TensorFlow.js' models: a model.json, and files of weights beside it."""
+"""Reader of TensorFlow.js models: a model.json and weight files beside it."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from kzoo.weights.checkpoint import Checkpoint
 from kzoo.weights.readers.keras_file import checkpoint, keras_traits, saved_layers
 from kzoo.weights.readers.tfjs_graph import from_graph
 
-# A layer's variables in Keras' order; the manifest has them in any.
+# A layer's variables in Keras' order; the manifest has them in any order.
 VARIABLES = (
     "kernel", "depthwise_kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance",
 )  # fmt: skip
@@ -22,7 +22,7 @@ def is_tfjs(data: bytes) -> bool:
 
 
 def read_tfjs(data: bytes, file: pathlib.Path) -> Checkpoint:
-    """A Keras model or a graph as tensorflowjs' converter writes it, quantized or not."""
+    """Read a Keras model or a graph from tensorflowjs' converter, quantized or not."""
     try:
         model = json.loads(data)
         topology = model["modelTopology"]
@@ -48,7 +48,7 @@ def layer_arrays(arrays: dict[str, np.ndarray], layer: str) -> list[np.ndarray]:
 
 
 def group_arrays(group: dict[str, Any], folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of one group of files, which follow one another in their bytes."""
+    """Return the arrays of one group of files, whose bytes are concatenated."""
     names = [pathlib.PurePosixPath(path) for path in group["paths"]]
     if any(name.is_absolute() or ".." in name.parts for name in names):
         raise ValueError("It names files outside its folder: refused.")

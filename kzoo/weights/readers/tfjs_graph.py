@@ -1,4 +1,4 @@
-"""TensorFlow.js' graph models: a frozen TensorFlow graph, its batch norms folded."""
+"""Reader of TensorFlow.js graph models: frozen TensorFlow graphs with folded batch norms."""
 
 import pathlib
 import re
@@ -16,10 +16,10 @@ Node = dict[str, Any]
 
 
 def from_graph(file: pathlib.Path, nodes: list[Node], arrays: dict[str, np.ndarray]) -> Checkpoint:
-    """Return the convolutions, in the order in which they read one another.
+    """Return a checkpoint of the convolutions in graph order.
 
-    Of a graph with a backbone of TF-slim, what is not of its scope is the head. The graph tells no
-    padding but "same", and no scaling of the input.
+    In a graph with a TF-slim backbone, convolutions outside its scope are the head. Padding is
+    always "same"; the input scaling is unknown.
     """
     body: list[Unit] = []
     head: list[Unit] = []
@@ -56,12 +56,12 @@ def unit_of(node: Node, readers: list[Node], arrays: dict[str, np.ndarray]) -> U
 
 
 def node_name(name: str) -> str:
-    """The node of an input: "TopKV2:1" is an output of TopKV2, "^a" is read for its effect."""
+    """Return the node of an input: "TopKV2:1" is output 1 of TopKV2, "^a" a control input."""
     return name.removeprefix("^").partition(":")[0]
 
 
 def reading_order(nodes: list[Node]) -> list[Node]:
-    """The nodes, each after all that it reads, in the order in which it reads them."""
+    """Return the nodes in topological order; branches in the order in which a node reads them."""
     by_name = {node["name"]: node for node in nodes}
     reads = {name: [n for n in map(node_name, node.get("input", ())) if n in by_name]
              for name, node in by_name.items()}  # fmt: skip

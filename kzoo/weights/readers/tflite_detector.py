@@ -1,4 +1,4 @@
-"""The head of a detector in a .tflite: which operators it is, and TF's order of its columns."""
+"""The head of a detector in a .tflite file: its operators, and TF's order of anchors."""
 
 import dataclasses
 import math
@@ -10,20 +10,20 @@ from kzoo.weights.readers.flatbuffer import TfliteOperator
 from kzoo.weights.readers.tflite_values import Values
 
 POSTPROCESS = "TFLite_Detection_PostProcess"
-BACKBONE_STRIDE = 32  # of the last map that the backbone makes; coarser ones are the head's
-# Between a predictor and its output: what arranges values, or makes scores of logits.
+BACKBONE_STRIDE = 32  # of the backbone's last feature map; coarser maps belong to the head
+# Operators that may lie between a predictor and its output.
 ARRANGES = {"RESHAPE", "SQUEEZE", "CONCATENATION", "STRIDED_SLICE", "LOGISTIC", "SOFTMAX",
             "QUANTIZE", "DEQUANTIZE"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """Where a detector's file has its head.
+    """The location of a detector's head in its file.
 
-    order: the operators in the order in which they read one another, the backbone's first.
-    first: the number of the backbone's operators there.
-    columns: of a predictor's last convolution, by its id, the columns of the file that kzoo's order
-        of anchors and classes takes; none where the file is kzoo's own.
+    order: the operators in graph order, the backbone's first.
+    first: index of the head's first operator in `order`.
+    columns: by id of a predictor's last convolution, its output channels in kzoo's order of anchors
+        and classes; empty if the file is kzoo's own.
     """
 
     order: list[tuple[int, TfliteOperator]]
@@ -32,10 +32,10 @@ class Head:
 
 
 def find_head(values: Values) -> Head | None:
-    """Return where a file's head is, or None where the file is no detector's.
+    """Return the head of a detector's file; None for other files.
 
-    A detector has boxes (1, A, 4) and classes (1, A, C), as outputs or under the operator
-    TFLite_Detection_PostProcess, each made by one convolution for each feature map.
+    A detector has boxes (1, A, 4) and classes (1, A, C), as outputs or as inputs of
+    TFLite_Detection_PostProcess, each predicted by one convolution per feature map.
     """
     ends = box_and_class_tensors(values)
     if ends is None:
@@ -77,7 +77,7 @@ def box_and_class_tensors(values: Values) -> tuple[int, int] | None:
 
 
 def predictors(values: Values, tensor: int) -> list[list[TfliteOperator]]:
-    """Return the convolutions on each map that end in `tensor`: [depthwise, 1x1] or [1x1]."""
+    """Return the predictor of each feature map for `tensor`: [depthwise, 1x1] or [1x1]."""
     found: list[list[TfliteOperator]] = []
     stack, seen = [tensor], {tensor}
     while stack:
@@ -96,17 +96,18 @@ def predictors(values: Values, tensor: int) -> list[list[TfliteOperator]]:
 def tf_columns(
     values: Values, chains: list[list[TfliteOperator]], width: int, background: int
 ) -> dict[int, np.ndarray]:
-    """Return the columns of TF Object Detection's predictors, in kzoo's order of anchors.
+    """Return the output channels of TF Object Detection's predictors in kzoo's order of anchors.
 
-    At a cell TF has a square, the anchors of each ratio, then the larger square, which kzoo has
-    second; its first map may have three without a larger one. `background`: columns at the
-    beginning of each anchor to leave out, since TF's classes are sigmoids.
+    TF's order in a cell is a square, the anchors of each ratio, then the larger square, which is
+    second in kzoo; its first map may have three anchors, without a larger square.
+    background: number of background channels at the beginning of each anchor to leave out, since
+        TF's class scores are sigmoids.
     Source: object_detection/anchor_generators/multiple_grid_anchor_generator.py.
     """
     found = {}
     for chain in chains:
         output = values.graph.tensors[chain[-1].outputs[0]]
-        if "BoxPredictor" not in output.name:  # kzoo's own
+        if "BoxPredictor" not in output.name:  # a file of kzoo
             continue
         count = output.shape[-1] // width
         order = np.arange(count)

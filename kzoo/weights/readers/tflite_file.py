@@ -1,4 +1,4 @@
-"""The weights in a .tflite: float, or the reals that its integers stand for."""
+"""Reader of the weights in a .tflite file, float or quantized."""
 
 import pathlib
 from collections.abc import Callable
@@ -23,7 +23,7 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def black(values: Values) -> float | None:
-    """Return what the net reads where a byte of a quantized input is 0; None of a float input."""
+    """Return the value of a black pixel in a quantized input; None for a float input."""
     image = values.graph.tensors[values.graph.inputs[0]]
     lowest = {"uint8": 0, "int8": -128}.get(image.dtype)
     if lowest is None or not image.scales:
@@ -32,7 +32,7 @@ def black(values: Values) -> float | None:
 
 
 def from_tflite(data: bytes, file: pathlib.Path) -> Checkpoint:
-    """A classifier's or detector's file. Quantized weights become the reals they stand for."""
+    """Read a classifier's or detector's file; quantized weights are dequantized."""
     values = Values(read_tflite(data))
     head = find_head(values)
     units: list[Unit] = []
@@ -63,12 +63,12 @@ def from_tflite(data: bytes, file: pathlib.Path) -> Checkpoint:
             if constant is not None:
                 offset = ARITHMETIC[op.name](0.0 if offset is None else offset, constant)
         elif op.name == "PAD":
-            # Of an odd size "same" is symmetric too.
+            # For maps of odd size "same" is symmetric too.
             pads, shape = values.real(op, 1), values.graph.tensors[op.inputs[0]].shape
             if pads is not None and any(n % 2 == 0 for n in shape[1:3]):
                 symmetric |= bool((pads[:, 0] == pads[:, 1]).all() and pads.any())
-    # A float file without arithmetic before its first convolution takes what the net takes; so far
-    # every published one is TensorFlow's, [-1, 1], or pads like PyTorch.
+    # A float file without arithmetic before its first convolution does not show its input scaling;
+    # all published ones are TensorFlow's, in [-1, 1], or pad like PyTorch.
     found = scaling(offset) if offset is not None else None
     return Checkpoint(
         str(file), "TFLite", tuple(units), "symmetric" if symmetric else "same", None,

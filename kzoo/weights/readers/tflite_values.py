@@ -23,7 +23,10 @@ class Values:
                 self.readers[i].append(op)
 
     def real(self, op: TfliteOperator, position: int) -> np.ndarray | None:
-        """A constant operand's real values, through the DEQUANTIZE of a float16 file."""
+        """Return the dequantized values of a constant input; None for an activation.
+
+        Follows the DEQUANTIZE of float16 weights.
+        """
         index = op.inputs[position] if position < len(op.inputs) else -1
         if index < 0:
             return None
@@ -33,10 +36,10 @@ class Values:
         return self.model.real(self.graph.tensors[index])
 
     def reading_order(self, ends: Sequence[int] = ()) -> list[tuple[int, TfliteOperator]]:
-        """(Index, operator), each after all that it reads, in the order in which it reads them.
+        """Return (index, operator) in topological order, branches in the order they are read.
 
-        ends: the tensors to begin from; the graph's outputs if there are none. A file may list
-        branches in any order; kzoo's own are matched in this one.
+        ends: the tensors to compute, by default the graph's outputs. Files may list branches in any
+            order; a model's layers are matched in this one.
         """
         index = {id(op): i for i, op in enumerate(self.graph.operators)}
         found: dict[int, TfliteOperator] = {}
@@ -53,7 +56,7 @@ class Values:
         return list(found.items())
 
     def is_gate(self, op: TfliteOperator) -> bool:
-        """hard_sigmoid(x) = relu6(x + 3) / 6, where the converter has put the + 3 into a bias."""
+        """Return whether `op` computes a hard sigmoid, relu6(x + 3) / 6, with + 3 in its bias."""
         readers = self.readers[op.outputs[0]] if op.options["activation"] == "relu6" else ()
         constants = [self.real(r, i) for r in readers if r.name == "MUL" for i in (0, 1)]
         return any(
@@ -61,7 +64,7 @@ class Values:
         )
 
     def is_taken_apart(self, op: TfliteOperator) -> bool:
-        """Whether the hard-swish after `op` is multiplied out, as kzoo exports it."""
+        """Return whether a split hard-swish, as kzoo exports it, follows `op`."""
         adds = [r for r in self.readers[op.outputs[0]] if r.name == "ADD"]
         gates = [r for r in adds if r.options["activation"] == "relu6"]
         products = [r for gate in gates for r in self.readers[gate.outputs[0]] if r.name == "MUL"]

@@ -1,9 +1,9 @@
-"""The tensors of a PyTorch file (.pth, .pt) or a .safetensors file, without PyTorch.
+"""Readers of the tensors in a PyTorch file (.pth, .pt) or a .safetensors file, without PyTorch.
 
-A .pth is a pickle, and a pickle can run any program. The reader here knows four names: what plain
-tensors are made of. A file that holds any other name is refused, and nothing of it is run.
-Formats: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/serialization.py (the zip of PyTorch
-1.6, and the stream of before, which torchvision's first files are still in) and
+A .pth is a pickle, which can run any code. The unpickler here allows only the names that plain
+tensors need. A file with any other name is refused, and none of its code is run.
+Formats: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/serialization.py (the zip format
+since PyTorch 1.6, and the older stream format of torchvision's first files) and
 https://github.com/huggingface/safetensors#format.
 """
 
@@ -36,7 +36,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A run of numbers of one type, which tensors are views of."""
+    """An array of numbers that tensors are views of."""
 
     dtype: str
     key: str
@@ -51,7 +51,7 @@ class View:
     strides: tuple[int, ...]
 
     def array(self, data: bytes) -> np.ndarray:
-        """The tensor in its storage's bytes. Raises ValueError where it would leave them."""
+        """Return the tensor from its storage's bytes; raise ValueError if it exceeds them."""
         numbers = (self.offset, *self.shape, *self.strides)
         plain = len(self.shape) == len(self.strides) and all(
             isinstance(n, int) and n >= 0 for n in numbers
@@ -59,7 +59,7 @@ class View:
         size = math.prod(self.shape) if plain else 0
         last = sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=False))
         dtype = np.dtype(self.storage.dtype)
-        # A view that repeats elements (stride 0) could unfold to any size: `size` bounds it.
+        # A view that repeats elements (stride 0) could have any size: `size` limits it.
         if not plain or max(self.offset + last + 1, size) * dtype.itemsize > len(data):
             raise ValueError(
                 f"A tensor of shape {self.shape} lies outside its storage of {len(data)} bytes: "
@@ -71,7 +71,7 @@ class View:
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Knows an ordered dict, tensors, parameters and storages; refuses any other name."""
+    """Unpickles ordered dicts, tensors, parameters and storages; refuses any other name."""
 
     def find_class(self, module: str, name: str) -> Any:
         known: dict[tuple[str, str], Any] = {
@@ -113,12 +113,12 @@ class TensorUnpickler(pickle.Unpickler):
 
 
 def unpickle(stream: io.BytesIO) -> Any:
-    """One object of the stream. Whatever a damaged pickle raises becomes a ValueError."""
+    """Return the next object of the stream; raise ValueError for a damaged pickle."""
     try:
         start, size = stream.tell(), stream.seek(0, io.SEEK_END)
         stream.seek(start)
         for op, argument, _ in pickletools.genops(stream):
-            # The unpickler's memo is as long as its largest index: a few bytes could ask for 64 GB.
+            # The memo is as long as its largest index: a few bytes could allocate 64 GB.
             if "PUT" in op.name and argument is not None and argument > size:
                 raise ValueError(f"The pickle numbers an object {argument}: the file is damaged.")
         stream.seek(start)
@@ -130,7 +130,7 @@ def unpickle(stream: io.BytesIO) -> Any:
 
 
 def arrays(state: Any, data: Callable[[Storage], bytes]) -> Arrays:
-    """A state_dict's tensors; one level of nesting ({"state_dict": ...}) is looked through."""
+    """Return the tensors of a state_dict, which may be nested once ({"state_dict": ...})."""
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -160,7 +160,7 @@ def read_zip(data: bytes) -> Arrays:
 
 
 def read_stream(data: bytes) -> Arrays:
-    """The format of before PyTorch 1.6: five pickles, then each storage's length and bytes."""
+    """Read the format before PyTorch 1.6: five pickles, then each storage's length and bytes."""
     stream = io.BytesIO(data)
     _magic, _version, machine, state, keys = (unpickle(stream) for _ in range(5))
     if not isinstance(machine, dict) or not machine.get("little_endian"):
@@ -195,14 +195,14 @@ def read_stream(data: bytes) -> Arrays:
 
 
 def is_safetensors(data: bytes) -> bool:
-    """By content: the length of a JSON header, then the header."""
+    """Return whether bytes begin with the length of a JSON header and the header."""
     return (
         len(data) > 9 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
     )
 
 
 def read_safetensors(data: bytes) -> Arrays:
-    """bfloat16 has no NumPy type: it is widened to float32."""
+    """Read a .safetensors file; bfloat16, which NumPy does not have, becomes float32."""
     start = 8 + int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8:start])

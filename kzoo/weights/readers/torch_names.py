@@ -1,4 +1,4 @@
-"""torchvision's and timm's tensors by name, in PyTorch's layouts, into units."""
+"""Conversion of torchvision's and timm's tensors, by their names, into units."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from kzoo.weights.readers.torch_file import Arrays
 
 
 def read_torch(read: Callable[[bytes], Arrays]) -> Callable[[bytes, pathlib.Path], Checkpoint]:
-    """A reader of files with PyTorch's names and layouts, torchvision's or timm's."""
+    """Return a reader of torchvision's and timm's files from a function that reads tensors."""
 
     def reader(data: bytes, file: pathlib.Path) -> Checkpoint:
         arrays = read(data)
@@ -31,13 +31,13 @@ def read_torch(read: Callable[[bytes], Arrays]) -> Callable[[bytes, pathlib.Path
 
 
 def torch_unit(arrays: Arrays, conv: str | None, norm: str | None, first: bool) -> Unit:
-    if conv is None:  # a norm of its own: behind an identity
+    if conv is None:  # a norm without a convolution: the kernel is an identity
         kernel = np.ones_like(arrays[f"{norm}.weight"], "float32")
-    else:  # (out, in / groups, H, W) or (out, in); a scale of channels is (out,)
+    else:  # (out, in / groups, H, W) or (out, in); (out,) for a layer scale
         named = f"{conv}.weight" if f"{conv}.weight" in arrays else f"{conv}.gamma"
         kernel = arrays[named].astype("float32")
     kernel = kernel.reshape(*kernel.shape, *[1] * (4 - kernel.ndim))
-    depthwise = kernel.shape[1] == 1 and not first  # the stem of a gray net has one channel as well
+    depthwise = kernel.shape[1] == 1 and not first  # the stem of a grayscale net has one too
     kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
     bias = arrays.get(f"{conv}.bias")
     parts = ("weight", "bias", "running_mean", "running_var")
@@ -45,7 +45,7 @@ def torch_unit(arrays: Arrays, conv: str | None, norm: str | None, first: bool) 
     return Unit(conv or str(norm), kernel, None if bias is None else bias.astype("float32"), values)
 
 
-Pairs = list[tuple[str | None, str | None]]  # a convolution, the norm behind it
+Pairs = list[tuple[str | None, str | None]]  # (convolution, batch norm after it)
 
 
 def torch_units(arrays: Arrays, pairs: Pairs) -> tuple[Unit, ...]:
@@ -53,7 +53,7 @@ def torch_units(arrays: Arrays, pairs: Pairs) -> tuple[Unit, ...]:
 
 
 def from_torchvision(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
-    """torchvision's MobileNetV2, V3-Large and V3-Small, with or without the classifier."""
+    """Read torchvision's MobileNetV2, V3-Large or V3-Small, with or without the classifier."""
 
     def place(module: str) -> tuple[Any, ...]:
         numbered = [(not p.isdigit(), int(p) if p.isdigit() else p) for p in module.split(".")[1:]]
@@ -80,7 +80,7 @@ def from_torchvision(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     )
 
 
-# The convolutions of torchvision's segmenters, and the norms behind them, as ours read one another.
+# The convolutions of torchvision's segmenters and the norms after them, in kzoo's graph order.
 SEGMENTERS: dict[str, Pairs] = {
     "classifier.cbr.0.weight": [  # LR-ASPP
         ("cbr.0", "cbr.1"), ("scale.1", None), ("high_classifier", None), ("low_classifier", None),
@@ -94,7 +94,7 @@ BODY_EPSILON, HEAD_EPSILON = 1e-3, 1e-5  # of torchvision's MobileNetV3, of its 
 
 
 def from_segmenter(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
-    """torchvision's lraspp_mobilenet_v3_large and deeplabv3_mobilenet_v3_large."""
+    """Read torchvision's lraspp_mobilenet_v3_large or deeplabv3_mobilenet_v3_large."""
     known = [pairs for name, pairs in SEGMENTERS.items() if name in arrays]
     if not known:
         raise ValueError(
@@ -109,11 +109,11 @@ def from_segmenter(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     head = []
     for conv, norm in known[0]:
         unit = torch_unit(arrays, f"classifier.{conv}", norm and f"classifier.{norm}", False)
-        if unit.norm:  # one epsilon for all of a checkpoint
+        if unit.norm:  # a checkpoint has one epsilon: the variance absorbs the difference
             *rest, variance = unit.norm
             variance = variance + np.float32(HEAD_EPSILON - BODY_EPSILON)
             unit = dataclasses.replace(unit, norm=(*rest, variance))
-        if conv == "0.project.0":  # torchvision puts the pooled branch last, TF and we first
+        if conv == "0.project.0":  # the pooled branch is last in torchvision, first in TF and kzoo
             kernel = np.roll(unit.kernel, unit.kernel.shape[2] // 5, axis=2)
             unit = dataclasses.replace(unit, kernel=kernel)
         head.append(unit)
@@ -122,7 +122,7 @@ def from_segmenter(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
 
 
 def from_detector(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
-    """torchvision's ssdlite320_mobilenet_v3_large."""
+    """Read torchvision's ssdlite320_mobilenet_v3_large."""
     body = {
         name.removeprefix("backbone."): values
         for name, values in arrays.items()
@@ -137,7 +137,7 @@ def from_detector(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     for kind in ("regression_head", "classification_head"):
         maps = {name.split(".")[3] for name in arrays if name.startswith(f"head.{kind}.")}
         for i in range(len(maps)):
-            extra = f"backbone.extra.{i - 2}"  # of a map, which the boxes are the first to read
+            extra = f"backbone.extra.{i - 2}"  # first read by the box predictor of this map
             if kind == "regression_head" and f"{extra}.0.0.weight" in arrays:
                 pairs += layers(extra, 3)
             own = f"head.{kind}.module_list.{i}"
@@ -147,13 +147,13 @@ def from_detector(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
     except KeyError as error:
         raise ValueError(f"The file has no {error}.") from error
     head = [yxyx(unit) if unit.norm is None and ".regr" in unit.name else unit for unit in head]
-    # torchvision's detector takes pixels to [-1, 1], unlike its classifiers.
+    # torchvision's detector scales pixels to [-1, 1], unlike its classifiers.
     units = (*checkpoint.units, *head)
     return dataclasses.replace(checkpoint, units=units, head=len(head), preprocessing="tf")
 
 
 def yxyx(unit: Unit) -> Unit:
-    """A projection to codes x, y, width, height as one to y, x, height, width."""
+    """Return a box predictor with its outputs x, y, width, height as y, x, height, width."""
 
     def turned(values: np.ndarray) -> np.ndarray:
         codes = values.reshape(*values.shape[:-1], -1, 4)
@@ -163,7 +163,7 @@ def yxyx(unit: Unit) -> Unit:
     return dataclasses.replace(unit, kernel=turned(unit.kernel), bias=turned(unit.bias))
 
 
-# The convolutions of a timm block and the norms behind them, by the one that tells its kind.
+# (convolution, norm) pairs of each kind of timm block, by the layer that identifies the kind.
 TIMM_BLOCKS: dict[str, tuple[tuple[str | None, str | None], ...]] = {
     "conv_exp": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
     "pw_exp.conv": (
@@ -188,11 +188,11 @@ TIMM_BLOCKS: dict[str, tuple[tuple[str | None, str | None], ...]] = {
 
 
 def from_timm(arrays: Arrays, file: pathlib.Path) -> Checkpoint:
-    """timm's mobilenetv2, mobilenetv3 and mobilenetv4 families.
+    """Read timm's mobilenetv2, mobilenetv3 or mobilenetv4 family.
 
-    The tf_ variants pad "same", with eps 1e-3 and inputs in [-1, 1]. Tensors do not show it, but
-    the `config.json` that the hub puts beside them does; without one, the plain variants are meant.
-    Of published files `read_checkpoint` knows it by their name.
+    The tf_ variants pad "same", with eps 1e-3 and inputs in [-1, 1]. Tensors do not show this, but
+    the `config.json` that the hub has beside them does; without one, a plain variant is assumed.
+    For published files `read_checkpoint` knows it from the table.
     """
     pairs: Pairs = [("conv_stem", "bn1")]
     found = {match[1] for name in arrays if (match := re.match(r"(blocks\.\d+\.\d+)\.", name))}
@@ -226,11 +226,10 @@ SCALINGS: dict[tuple[float, ...], Scaling] = {(0.5, 0.5, 0.5): "tf", IMAGENET_ME
 def card_traits(
     file: pathlib.Path, arrays: Arrays
 ) -> tuple[Literal["same", "symmetric"], float, Scaling]:
-    """Return padding, epsilon and scaling by the config.json beside a file; timm's plain ones where
-    there is none.
+    """Return (padding, epsilon, scaling) from the config.json beside a file.
 
-    Raises ValueError where a file of the hub's name has that of another net: it would tell what
-    does not hold for this one. Beside files of other names it is no part of them.
+    Without one, those of timm's plain variants. A config.json of another net is ignored, but raises
+    ValueError if the file has the hub's file name, since then the two should belong together.
     """
     card = file.with_name("config.json")
     config = json.loads(card.read_text()) if card.is_file() else {}
@@ -252,7 +251,7 @@ def card_traits(
     return "same" if tf else "symmetric", 1e-3 if tf else 1e-5, SCALINGS[mean]
 
 
-# Whose file it is, by the name of its first convolution.
+# Readers by the name of the first convolution.
 STEMS: dict[str, Callable[[Arrays, pathlib.Path], Checkpoint]] = {
     "conv_stem.weight": from_timm,
     "features.0.0.weight": from_torchvision,
