@@ -48,7 +48,7 @@ def risks(graph: TfliteGraph) -> Iterator[str]:
 
 
 def largest_value(graph: TfliteGraph) -> float:
-    """The largest magnitude that 8-bit outputs of operators can have; 0 where there are none."""
+    """Return the largest magnitude that 8-bit outputs of operators can have; 0 without any."""
     outputs = (graph.tensors[i] for op in graph.operators for i in op.outputs if i >= 0)
     return max(
         (
@@ -61,18 +61,18 @@ def largest_value(graph: TfliteGraph) -> float:
 
 
 def remedy(largest: float) -> str:
-    """What to do about scales that are out of bounds, by the `largest_value` of the file."""
-    keep_inside = "make int8 of the float model with kzoo.quantize, which keeps inside them"
+    """Return what to do about scales out of bounds, by the `largest_value` of the file."""
+    keep_inside = "Make int8 of the float model with kzoo.quantize, which keeps inside them."
     return divergence(largest) or keep_inside
 
 
 def divergence(largest: float) -> str:
-    """What a `largest_value` that sound networks do not have tells; "" of any other."""
+    """Return what a `largest_value` says that no sound network has; "" for any other."""
     if largest <= LARGEST_SOUND:
         return ""
     return (
-        f"its activations reach {largest:.2g}, those of sound networks 2,000 at the most. Most "
-        "likely its training diverged: train it again with a lower learning rate"
+        f"Its activations reach {largest:.2g}, those of sound networks 2,000 at the most. Most "
+        "likely its training diverged: train it again with a lower learning rate."
     )
 
 

@@ -56,10 +56,11 @@ def divergence(int8: keras.Model, learning_rate: float) -> str | None:
     if largest <= LARGEST_SOUND:
         return None
     name = ranges[reached.index(largest)].name.removesuffix("_quant")
+    stage = " in the stage of the whole network" if name.startswith("row") else ""  # else frozen
     return (
         f"Activations reach {largest:.2g} at {name}, those of sound networks 2,000 at the most: "
-        "most likely training diverged, and the int8 file will be poor or refused. Start again "
-        f"with a --learning-rate below {learning_rate:g}, or with more --epochs, in another --out"
+        f"most likely training diverged{stage}, and the int8 file will be poor or refused. Start "
+        f"again with a --learning-rate below {learning_rate:g}, in another --out"
     )
 
 

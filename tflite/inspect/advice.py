@@ -36,8 +36,8 @@ def advice(facts: Facts) -> Iterator[str]:
         )
     if facts.risks:
         yield (
-            "Scales are out of XNNPACK's bounds (LiteRT 2.3 refuses the file, or dies of it): "
-            f"{remedy(largest_value(graph))}."
+            "Scales are out of XNNPACK's bounds: LiteRT 2.3 refuses the file, or dies of it. "
+            f"{remedy(largest_value(graph))}"
         )
     mixed = [
         i for i, op in enumerate(graph.operators)

@@ -218,8 +218,9 @@ def require_sound(found: Audit, name: Path, *, custom: str | None = None) -> Non
     trouble = {
         "it has operators that are not built in": found.flex_ops
         + tuple(op for op in found.custom_ops if op.partition(" ")[2] != custom),
-        "its scales are out of XNNPACK's bounds, which can kill the process that runs it; "
-        f"{remedy(found.largest)}": found.risks,
+        "its scales are out of XNNPACK's bounds, which can kill the process that runs it": (
+            found.risks
+        ),
         "it does not run": (found.failure,) if found.failure else (),
         "it holds variables that are not frozen": tuple(
             kind for kind in found.census if kind in ("VAR_HANDLE", "READ_VARIABLE", "CALL_ONCE")
@@ -227,7 +228,8 @@ def require_sound(found: Audit, name: Path, *, custom: str | None = None) -> Non
     }
     reasons = [f"{what}: {', '.join(map(str, which))}" for what, which in trouble.items() if which]
     if reasons:
-        raise ValueError(f"{name} was not written: {'; '.join(reasons)}.")
+        advice = f" {remedy(found.largest)}" if found.risks else ""
+        raise ValueError(f"{name} was not written: {'; '.join(reasons)}.{advice}")
 
 
 def named(index: int, operator: TfliteOperator) -> str:

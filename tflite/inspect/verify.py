@@ -107,7 +107,7 @@ def verify_draft(
         worst = ", ".join(layer.name for layer in found.layers[:3])
         where = f" Most noise comes in at {worst}." if worst else ""
         diverged = divergence(largest_value(read_tflite(aside).graphs[0]))
-        advice = f" {diverged[0].upper()}{diverged[1:]}." if diverged else (
+        advice = f" {diverged}" if diverged else (
             f"{where} More and more varied calibration images may help, layers named in "
             "keep_float (kzoo sensitivity RUN says which), or training it quantized "
             "(kzoo.quantize, then fit)."
