@@ -1,11 +1,12 @@
 """Settings of training on small data, side by side on the same folds of the training photos.
 
-    uv run python tests/bench/small_data_pairs.py PHOTOS FILE VARIANT... [--folds 0 1 2]
+    uv run python tests/bench/small_data_pairs.py PHOTOS FILE VARIANT... [--folds 0 1 2] [--seed 0]
+        [--name small_data_pairs]
 
 Each VARIANT of `small_data.py` trains on two of three folds of PHOTOS/train and is measured on the
 third, by the weights of the last epoch and by their mean over the steps (`kzoo classify --ema`);
 PHOTOS/val is never looked at. Per photo the folds are the same for all variants, and so are the
-trained heads and the seed. Writes small_data_pairs.csv; its last rows are the means over the folds.
+trained heads and the seed. Writes NAME.csv; its last rows are the means over the folds.
 """
 
 import argparse
@@ -25,14 +26,16 @@ from kzoo.recipes.training.transfer import freeze_pretrained
 from kzoo.weights.batch_norm import normalize_kernels
 
 EMA = 0.99
-EPOCHS, SIZE, SCALE, SEED = 12, 160, 0.8, 0
+EPOCHS, SIZE, SCALE = 12, 160, 0.8
 MEASURES = ("validation", "validation loss", "validation loss, calibrated")
 
 
-def trained(trainer: Trainer, whole: keras.Model, name: str) -> dict[str, dict[str, float]]:
+def trained(
+    trainer: Trainer, whole: keras.Model, name: str, seed: int
+) -> dict[str, dict[str, float]]:
     """Train once; return what the last weights and their mean reach, in the net `whole`."""
     how = dataclasses.replace(VARIANTS[name])
-    net = trainer.net(SEED, SCALE, how.dropout)
+    net = trainer.net(seed, SCALE, how.dropout)
     if how.normalize:
         normalize_kernels(net)
     freeze_pretrained(net, ())
@@ -44,7 +47,7 @@ def trained(trainer: Trainer, whole: keras.Model, name: str) -> dict[str, dict[s
     compiled(net, how, epochs * (len(trainer.fit) // how.batch))
     mean, step = net.get_weights(), 0
     for epoch in range(epochs):
-        shuffled = batches.shuffled(SEED, epoch)
+        shuffled = batches.shuffled(seed, epoch)
         for i in range(len(shuffled.order) // how.batch):  # whole ones: one shape to trace
             net.train_on_batch(*shuffled[i])
             step += 1
@@ -84,21 +87,23 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("variants", nargs="+", choices=list(VARIANTS))
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="small_data_pairs", help="of the table")
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for fold in given.folds:
         trainer = Trainer(given.photos, given.file, SIZE, 0, fold, tested=False)
-        whole = trainer.net(SEED)
+        whole = trainer.net(given.seed)
         for name in given.variants:
             start = time.process_time()
-            found = trained(trainer, whole, name)
+            found = trained(trainer, whole, name, given.seed)
             cpu = (time.process_time() - start) / 60
             for weights, measured in found.items():
                 row = {"variant": name, "fold": fold, "weights": weights}
                 for measure in MEASURES:
                     row |= {measure: measured[measure], f"{measure}, less first": ""}
                 rows.append(row | {"cpu_minutes": cpu})
-            record("small_data_pairs", [*rows, *means(rows)])
+            record(given.name, [*rows, *means(rows)], seed=given.seed)
 
 
 if __name__ == "__main__":
