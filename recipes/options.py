@@ -21,19 +21,18 @@ def option(
     positional: bool = False, repeat: bool = False, flag: str | None = None,
     former: str | None = None, before: Any = None, instead: str | None = None,
 ) -> Any:  # fmt: skip
-    """Return a field of an options class: what it means, and its default if it has one.
+    """Return a field of an options class. With a default it is keyword-only in Python.
 
-    In Python too it is given by name, where it has a default.
-
-    lasting: False for what changes nothing of a run's result: it is not kept with the run, and may
-        differ when the run is resumed, or in another of its processes.
-    choices: the values it can have (see `check_choices`), or a function that returns them.
-    positional: without a flag, as a field without default is anyway.
-    repeat: a flag that is given once for each value, of a field that holds several.
-    flag: the flag's name, where it is not the field's.
-    former: a flag that the field had before; it still works, and no help shows it.
-    instead: the name of a class whose objects are taken too, in place of one of the choices.
-    before: what runs had that were begun before there was the option, as config.json would hold it.
+    help: the text of --help.
+    lasting: False if it does not affect the result: it is not saved in config.json, and may differ
+        when a run is resumed, or between its processes.
+    choices: the allowed values (see `check_choices`), or a function that returns them.
+    positional: no flag but a positional argument, as for fields without default.
+    repeat: the flag of a field with several values is repeated for each value.
+    flag: the flag's name, if it is not the field's.
+    former: an old name of the flag, which still works but is not in the help.
+    before: the value, as in config.json, of runs that were begun before the option existed.
+    instead: name of a class whose instances are allowed besides the choices.
     """
     about = {
         "help": help, "lasting": lasting, "choices": choices, "positional": positional,
@@ -47,7 +46,7 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The base of what a command takes: its fields are made by `option`."""
+    """Base class of the options of a command; fields are created by `option`."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -55,27 +54,27 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class JsonOptions(Options):
-    """What a command takes whose result a program may read."""
+    """Base class of the options of a command with --json."""
 
     json: bool = option("print the result as JSON", False, lasting=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command of `kzoo`: `run` gets its options, and what it returns is printed.
+    """A command of `kzoo`: `run` is called with its options, and its result is printed.
 
-    The file of a command imports nothing heavy outside of `run`: `kzoo --help` imports them all.
+    The module of a command imports nothing heavy outside of `run`: `kzoo --help` imports them all.
     """
 
     name: str
-    about: str  # one line: what it does
+    about: str  # description in one line
     options: type[Options]
     run: Callable[[Any], Any]
     example: str = ""  # a command line
 
 
 def check_choices(options: Any) -> None:
-    """Raise ValueError for a field that is none of its choices; with the nearest one, if any."""
+    """Raise ValueError for a field that is not one of its choices; it names the nearest one."""
     for field in dataclasses.fields(options):
         choices = field.metadata.get("choices")
         allowed = choices() if callable(choices) else choices
@@ -93,13 +92,13 @@ def check_choices(options: Any) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ". Did you mean 'x'?" for the nearest of the known words, "" where none is near."""
+    """Return ". Did you mean 'x'?" for the nearest of the known words, "" if none is similar."""
     near = difflib.get_close_matches(word, list(known), 1, 0.5)
     return f". Did you mean {near[0]!r}?" if near else ""
 
 
 def at_least(config: Any, least: Mapping[str, float]) -> None:
-    """Raise ValueError for a field of `config` that is below its least value, or is no number."""
+    """Raise ValueError for a field of `config` below its least value, infinite or nan."""
     for name, value in least.items():
         given = getattr(config, name)
         if not value <= given < math.inf:
@@ -108,22 +107,22 @@ def at_least(config: Any, least: Mapping[str, float]) -> None:
 
 
 def below_one(config: Any, *names: str) -> None:
-    """Raise ValueError for a field of `config` that is a share and not in [0, 1)."""
+    """Raise ValueError for a field of `config` that is not in [0, 1)."""
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name} must be in [0, 1). Received: {getattr(config, name)}")
 
 
 def configured(name: str, options: type[T], /, **values: Any) -> T:
-    """Return the options of the function `name`; a TypeError names the nearest to a wrong one."""
+    """Return `options(**values)`; raise TypeError with the nearest name for an unknown option."""
     check_call(name, inspect.signature(options), (), values)
     return options(**values)
 
 
 def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
-    """Give `parser` one argument for each field of an options class.
+    """Add an argument to `parser` for each field of an options class.
 
-    `head_epochs` becomes --head-epochs. A field without a default is given by its position, one of
+    `head_epochs` becomes --head-epochs. A field without a default is a positional argument; one of
     type `tuple[str, ...]` takes several values.
     """
     hints = typing.get_type_hints(options)
@@ -157,9 +156,9 @@ def add_flags(parser: argparse.ArgumentParser, options: type) -> None:
 
 
 def value_type(hint: Any) -> tuple[type, bool]:
-    """Return (the type of a value, whether there are several): (int, False) of `int | None`.
+    """Return (type of a value, whether there are several), for example (int, False) for int | None.
 
-    A value of one of several types comes as it was given, a word that the options class reads.
+    For a union of several types it is str, which the options class parses.
     """
     if isinstance(hint, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]

@@ -1,8 +1,8 @@
-"""The one way from data to a verified int8 file, whatever the task.
+"""`run`: the pipeline from data to a verified int8 file, the same for all tasks.
 
 Read, build, train the float model stage by stage, copy it in float32, calibrate and quantize,
-train the int8 model, convert, evaluate, report. What is done is kept in the run's folder: killed,
-the same call resumes.
+train the int8 model, convert, evaluate, report. Finished steps are stored in the run folder: after
+an interruption the same call resumes.
 """
 
 import dataclasses
@@ -36,23 +36,26 @@ from kzoo.recipes.training.stages import TrainingStage, finished_stage, fit, unf
 from kzoo.recipes.training.user_callbacks import Callbacks, checked_callbacks, with_tensorboard
 from kzoo.tflite.convert.converter import STEPS
 
-Planned = tuple[TrainingStage, Path, StageDisplay]  # a stage, where its model is kept, its display
+Planned = tuple[TrainingStage, Path, StageDisplay]  # (stage, path of its model, its display)
 
 
 def train(task: Task, data: str | Path, callbacks: Callbacks, options: Mapping[str, Any]) -> Any:
-    """Return what `run` reaches; a TypeError names the nearest option to one that there is not."""
+    """Return the results of `run`; raise TypeError, with the nearest name, for unknown options."""
     config: Any = configured(task.name, task.Config, data=str(data), **options)
     return run(task, config, callbacks=callbacks)
 
 
 def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
-    """Train, quantize and verify a model as `config` says; return the task's RunResults.
+    """Train, quantize and verify a model as configured; return the task's RunResults.
 
-    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
-    "qat") that returns them. Raises ValueError for data or settings that make no sense.
+    config: an instance of the task's Config.
+    callbacks: Keras callbacks for every stage, or a function of the stage's name ("head", "whole",
+        "qat") that returns them.
+
+    Raises ValueError for unusable data or settings.
     """
     theirs = with_tensorboard(checked_callbacks(callbacks), config.tensorboard)
-    first = distribute.first  # asked when the processes have come together
+    first = distribute.first  # called only after the processes have joined
     with progress.quiet(config.quiet), config.joined(), progress.quiet(not first()):
         dataset = task.read_dataset(config.data, vars(config))
         progress.show(summary(dataset, config.data, task.name, config.size))
@@ -61,7 +64,7 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
         keras.config.set_dtype_policy(config.precision)
         model = task.build(config, dataset)
         require_memory(model, config.step, config.size)
-        names_of(model, config.keep_float)  # refuses unknown layers now, not after the training
+        names_of(model, config.keep_float)  # reports unknown layers before training
         splits = (task.sources(split) for split in (dataset.train, dataset.val))
         targets = (task.targets(split) for split in (dataset.train, dataset.val))
         folder = open_run(config, dataset.labels, *splits, targets=targets)
@@ -70,7 +73,7 @@ def run(task: Task, config: Any, *, callbacks: Callbacks = ()) -> Any:
 
 
 def carry_out(this: Run, model: keras.Model, theirs: Callbacks) -> Any:
-    """Do what of a run is not done yet, from its first stage to its report."""
+    """Do the remaining steps of a run, from its first stage to its report; return its results."""
     progress.show(f"The run folder is {this.folder}")
     if distribute.agreed(has_ended(this)):
         progress.show("It has ended before: these are its results. kzoo evaluate measures it anew")
@@ -85,7 +88,7 @@ def carry_out(this: Run, model: keras.Model, theirs: Callbacks) -> Any:
 
 
 def with_mirroring(config: Any, labels: Sequence[str]) -> Any:
-    """Return the config with `flip` True or False, as the classes have it where it is None."""
+    """Return the config with `flip` set; None is replaced according to the classes' names."""
     if config.flip is not None:
         return config
     reason = why_not_mirrored(labels)
@@ -95,7 +98,7 @@ def with_mirroring(config: Any, labels: Sequence[str]) -> Any:
 
 
 def planned(this: Run) -> tuple[list[Planned], str]:
-    """Return the stages of a run that have epochs, and what to show at its end."""
+    """Return (the stages of a run with at least one epoch, the line to show after them)."""
     stages = [
         (one, this.checkpoints / f"{i}-{one.stage.name}.keras")
         for i, one in enumerate(this.task.stages(this), 1)
@@ -113,7 +116,7 @@ def planned(this: Run) -> tuple[list[Planned], str]:
 def train_float(
     this: Run, model: keras.Model, stages: Sequence[Planned], callbacks: Any
 ) -> tuple[keras.Model, list[Row]]:
-    """Train the float model and write model.keras; return (it in float32, history)."""
+    """Train the float model and write model.keras; return (model in float32, history)."""
     history = []
     for one, path, display in stages:
         trainer = partial(fit, folder=this.checkpoints, display=display, callbacks=callbacks)
@@ -121,9 +124,9 @@ def train_float(
             path, partial(one.train, model, one.stage, trainer), display=display
         )
         history += rows
-    keras.config.set_dtype_policy("float32")  # what follows, and the file, compute in nothing less
+    keras.config.set_dtype_policy("float32")  # quantization and the file need float32
     model = this.task.float_copy(this, model)
-    unfreeze(model)  # as its user will want it
+    unfreeze(model)  # for further training by the user
     if distribute.first():
         save_model(model, this.model)
     return model, history
@@ -132,7 +135,7 @@ def train_float(
 def quantize(
     this: Run, model: keras.Model, stages: Sequence[Planned], callbacks: Any
 ) -> tuple[keras.Model | Path, list[Row]]:
-    """Calibrate, quantize and train on; return (int8 model, or its file if written, history)."""
+    """Calibrate, quantize and train further; return (int8 model, or its file, history)."""
     made = this.task.int8_file(this)
     if made:
         return made
@@ -151,7 +154,7 @@ def quantize(
 
 
 def calibrated(this: Run, model: keras.Model) -> keras.Model:
-    """Return the int8 model by calibration alone. Its images are freed before training begins."""
+    """Return the model quantized by calibration; the images are freed before training begins."""
     images = for_calibration(this.train, this.size, seed=this.config.seed)
     with progress.bar("calibrating and quantizing", None):
         int8 = kzoo.quantize(model, calibration=images, keep_float=this.config.keep_float)
@@ -161,7 +164,7 @@ def calibrated(this: Run, model: keras.Model) -> keras.Model:
 
 
 def finish(this: Run, model: keras.Model, int8: keras.Model | Path, history: list[Row]) -> Any:
-    """Write the .tflite file and the report, in one process; return the results in all."""
+    """Write the .tflite file and the report in the first process; return the results in all."""
     if distribute.first():
         write_json(this.folder / "history.json", finite(history))
         if isinstance(int8, keras.Model):

@@ -1,7 +1,7 @@
-"""What a task is: the parts in which classifying, detecting and segmenting differ.
+"""`Task`: the functions in which classification, detection and segmentation differ.
 
-A task is one `Task`, which its file makes and registers. `pipeline.run(task, config)` is the run,
-and all that works on finished runs (compare, predict, pack ...) asks the run's task.
+Each task is one `Task` object, which its module creates and registers. `pipeline.run(task, config)`
+trains it, and everything for finished runs (compare, predict, pack ...) calls the run's task.
 """
 
 import dataclasses
@@ -16,52 +16,52 @@ import keras
 from kzoo.recipes.prediction import Predictor
 from kzoo.sizes import Size, height_width, simplest
 
-Figures = dict[str, Any]  # what is kept of a score in results.json
-FLOAT, INT8 = "float", "int8"  # a run's two models, as results.json and the reports name them
+Figures = dict[str, Any]  # the part of a score that results.json has
+FLOAT, INT8 = "float", "int8"  # names of a run's two models in results.json and reports
 
 
 def nothing(*_: Any) -> dict[str, Any]:
-    """Return an empty dict: what a task adds where it has nothing to add."""
+    """Return an empty dict, the default of optional parts of a task."""
     return {}
 
 
 def no_targets(split: Any) -> Iterable[bytes]:
-    """Return nothing: what a task adds whose annotations are not watched."""
+    """Return no annotations: the default, with which changes of them are not noticed."""
     return ()
 
 
 def no_words(split: Any) -> str:
-    """Return "": the words of a split that needs none."""
+    """Return "", the default of `Report.agreement`."""
     return ""
 
 
 def no_file(file: Path) -> bool:
-    """Return False: no file tells that it is of the task."""
+    """Return False: files of the task are recognized only by their outputs."""
     return False
 
 
 def unchanged(model: Any) -> Any:
-    """Return what came."""
+    """Return the model."""
     return model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a task's runs leave for people. `score` is what `Task.score` returns."""
+    """The task-specific parts of results and report page. A score is a result of `Task.score`."""
 
-    Results: Any  # a RunResults, which is a type
+    Results: Any  # a subclass of RunResults
     figures: Callable[[Any, Sequence[str]], Figures]  # (score, labels) -> numbers for results.json
     cells: Callable[[Any], Mapping[str, str]]  # score -> {column: cell} of the results table
     net: str = "{model}"  # of the page's heading, with the settings' names in braces
-    curves: tuple[str, ...] = ("loss",)  # keys of the history that are drawn by epoch
+    curves: tuple[str, ...] = ("loss",)  # keys of the history to plot by epoch
     note: str = ""  # below the results table
-    # What float and int8 have in common on a SplitEvaluation, in a sentence for people, where the
-    # comparison of outputs does not tell.
+    # SplitEvaluation -> a sentence on the agreement of float and int8, for tasks where the
+    # comparison of outputs does not show it.
     agreement: Callable[[Any], str] = no_words
     sections: Callable[["Run", Any], Mapping[str, str]] = nothing  # {heading: HTML}
-    files: Callable[["Run", Any], Any] = nothing  # writes what stands beside report.html
+    files: Callable[["Run", Any], Any] = nothing  # writes further files beside report.html
     image_scores: Callable[[Path, str], Mapping[str, Mapping[str, float]]] = nothing
-    # ^ (run folder, split) -> how good each model's answer is, by image and by model
+    # ^ (run folder, split) -> {image: {model: score of its prediction}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,48 +76,48 @@ class Task:
     Config: type  # options of a run: a dataclass that extends kzoo.recipes.configs.RunConfig
     read: Callable[..., Any]  # (data, **settings named in `read_settings`) -> a dataset
     read_settings: tuple[str, ...] = ("val_fraction", "seed", "damaged", "test")
-    read_test: Callable[..., Any] | None = None  # None: `kzoo evaluate` does not know the task
+    read_test: Callable[..., Any] | None = None  # None: `kzoo evaluate` does not support the task
     # ^ (data, labels, **those of `test_settings`) -> split, issues
     test_settings: tuple[str, ...] = ()
-    sources: Callable[[Any], Sequence[Any]]  # a split -> where its images are
+    sources: Callable[[Any], Sequence[Any]]  # a split -> paths or other sources of its images
     targets: Callable[[Any], Iterable[bytes]] = no_targets
-    # ^ a split -> what is to be learnt of each image: a run is not resumed on other annotations
+    # ^ a split -> bytes of each image's annotations, by which a resumed run notices changes
     build: Callable[[Any, Any], keras.Model]  # (config, dataset) -> the float model
     stages: Callable[["Run"], Sequence[Any]]  # TrainingStages; those of the int8 model come last
     float_copy: Callable[["Run", keras.Model], keras.Model]
-    # ^ (run, trained model) -> the model that is kept, computing in float32
+    # ^ (run, trained model) -> the model to save, computing in float32
     write_file: Callable[["Run", keras.Model, Callable[[str], None]], Path]
     # ^ (run, int8 model, progress) -> the .tflite file
     int8_file: Callable[["Run"], Any] = nothing
-    # ^ run -> (int8 file, history) where another program makes it, else nothing
+    # ^ run -> (int8 file, history) if another library quantizes, else {}
     infer: Callable[..., Any]  # (run, model or file, split) -> predictions
     score: Callable[[Any, Any, Sequence[str]], Any]  # (predictions, split, labels) -> a score
     compare: Callable[..., Any]  # (run, float model, split, *, layers) -> Comparison or None
     report: Report
-    predict: Callable[[Path, int], Predictor]  # (file, how many things to name of an image)
-    most_named: int = 3  # how many by default
+    predict: Callable[[Path, int], Predictor]  # (file, largest number of results per image)
+    most_named: int = 3  # default of that number
     tiles: bool = False  # whether `predict` and `infer` take tiles=(rows, columns) of large photos
-    recognizes: Callable[[Sequence[int]], bool]  # by the number of axes of a file's outputs
-    recognizes_file: Callable[[Path], bool] = no_file  # by what a file itself says; asked first
-    pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): into a packed folder
+    recognizes: Callable[[Sequence[int]], bool]  # numbers of axes of a file's outputs -> is it one?
+    recognizes_file: Callable[[Path], bool] = no_file  # by a file's content; asked first
+    pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): write a packed folder
     image_quality: Callable[..., Any] | None = None  # an ImageQuality of training.int8
-    before_softmax: Callable[[keras.Model], keras.Model] = unchanged  # what noise is measured on
+    before_softmax: Callable[[keras.Model], keras.Model] = unchanged  # for the sensitivity analysis
 
     def read_dataset(self, data: Any, settings: Mapping[str, Any]) -> Any:
-        """Return the dataset, read as `settings` say: fields of a Config, or of a config.json."""
+        """Return the dataset, read with `settings`: fields of a Config or of a config.json."""
         defaults = {field.name: field.default for field in dataclasses.fields(self.Config)}
         chosen = {name: settings.get(name, defaults[name]) for name in self.read_settings}
         return self.read(data, **chosen)
 
 
 def require_tiles(task: Task, tiles: tuple[int, int] | None) -> None:
-    """Raise ValueError for tiles of a task whose models take none."""
+    """Raise ValueError for tiles in a task that does not support them."""
     if tiles and not task.tiles:
         raise ValueError(f"Tiles are for detectors. This is a model of the task {task.name!r}.")
 
 
 def looks_of(name: str, tiles: tuple[int, int] | None) -> dict[str, dict[str, Any]]:
-    """Return options of `Task.infer` by what to call the result: whole images, then `tiles`."""
+    """Return {name of the result: options of `Task.infer`}: whole images, then also `tiles`."""
     if tiles is None:
         return {name: {}}
     return {name: {}, f"{name} in {tiles[0]}x{tiles[1]} tiles": {"tiles": tiles}}
@@ -125,13 +125,13 @@ def looks_of(name: str, tiles: tuple[int, int] | None) -> dict[str, dict[str, An
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A run: begun, going on or finished."""
+    """A run, whether in progress or finished."""
 
     task: Task
     settings: Mapping[str, Any]  # as in config.json
     dataset: Any
     folder: Path
-    config: Any = None  # the Config; None where a finished run is looked at
+    config: Any = None  # the Config; None for a finished run that was opened again
 
     @property
     def checkpoints(self) -> Path:
@@ -152,17 +152,17 @@ class Run:
 
     @property
     def train(self) -> Sequence[Any]:
-        """Where the training images are."""
+        """Sources of the training images."""
         return self.task.sources(self.dataset.train)
 
     @property
     def val(self) -> Sequence[Any]:
-        """Where the validation images are."""
+        """Sources of the validation images."""
         return self.task.sources(self.dataset.val)
 
     @property
     def size(self) -> Size:
-        """Size of the images that the model sees."""
+        """Input size of the model in px."""
         return simplest(*height_width(self.settings["size"]))
 
 
@@ -170,7 +170,7 @@ TASKS: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> Task:
-    """Make a task known by its name, and return it."""
+    """Register a task under its name, and return it."""
     if task.name in TASKS:
         raise ValueError(f"A task called {task.name!r} is registered already.")
     TASKS[task.name] = task
@@ -184,7 +184,7 @@ def list_tasks() -> tuple[str, ...]:
 
 
 def get_task(name: str) -> Task:
-    """Return the task of that name. Raises ValueError for any other, with the nearest one."""
+    """Return the task of that name; raise ValueError with the nearest name for an unknown one."""
     known = list_tasks()
     if name not in known:
         near = difflib.get_close_matches(str(name), known, 1)

@@ -1,4 +1,4 @@
-"""How good detections are: mean average precision, by COCO's own evaluator, and each error."""
+"""Metrics of detections: mean average precision by pycocotools, and the errors of each image."""
 
 import contextlib
 import dataclasses
@@ -13,19 +13,19 @@ from kzoo.detection.detections import Detections
 from kzoo.files import finite
 from kzoo.recipes.data.box_dataset import Boxes, Example
 
-# Where pycocotools keeps its figures: precision (IoU, recall, class, area, most).
-ALL, MOST = 0, 2  # any area; 100 detections an image
+# Indices in pycocotools' array of precisions (IoU, recall, class, area, max detections).
+ALL, MOST = 0, 2  # any area; 100 detections per image
 AREAS = {"small": 1, "medium": 2, "large": 3}
-SIDES = (32, 96)  # px: roots of the areas between them
-IGNORED_AREA = 1e11  # px: out of all ranges, and so an object is neither a hit nor a miss
+SIDES = (32, 96)  # px: square roots of the bounds of small and medium areas
+IGNORED_AREA = 1e11  # px: outside all ranges, so that the object counts as neither hit nor miss
 RECALLS = np.linspace(0, 1, 101)
-OVERLAP = 0.5  # IoU from which on a box is on an object
-Pair = tuple[int, int]  # (a detection, an object)
+OVERLAP = 0.5  # least IoU of a detection with its object
+Pair = tuple[int, int]  # (index of a detection, index of an object)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoxScore:
-    """Average precisions in [0, 1]; nan where there is nothing to find."""
+    """Average precisions in [0, 1]; nan without objects."""
 
     labels: tuple[str, ...]
     map: float  # mean over IoU .5 to .95
@@ -40,7 +40,7 @@ class BoxScore:
         return f"mAP {self.map:.3f}, mAP50 {self.map50:.3f}, mAP75 {self.map75:.3f} ({areas})"
 
     def figures(self) -> dict[str, Any]:
-        """Return what is kept in results.json, where nan is null."""
+        """Return the figures for results.json, with None for nan."""
         figures = {"map": self.map, "map50": self.map50, "map75": self.map75, **self.by_area}
         by_class = {name: list(map(finite, pair)) for name, pair in self.by_class.items()}
         return {**{name: finite(value) for name, value in figures.items()}, "by_class": by_class}
@@ -49,10 +49,10 @@ class BoxScore:
 def score_boxes(
     examples: Sequence[Example], found: Sequence[Detections], labels: Sequence[str]
 ) -> BoxScore:
-    """Return how good detections are, boxes in [0, 1]. Areas are in the images' own px."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
+    """Return COCO's average precisions of detections, boxes in [0, 1]; areas are in image px."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints every step
         precision = evaluated(examples, found, labels)
-    present = precision > -1  # a class that no image has is -1 everywhere
+    present = precision > -1  # classes without objects are -1 everywhere
 
     def mean(part: np.ndarray, real: np.ndarray) -> float:
         return float(part[real].mean()) if real.any() else float("nan")
@@ -71,7 +71,10 @@ def score_boxes(
 def evaluated(
     examples: Sequence[Example], found: Sequence[Detections], labels: Sequence[str]
 ) -> np.ndarray:
-    """(10 IoUs, 101 recalls, classes, 4 areas, 3 numbers of detections): precisions or -1."""
+    """Return pycocotools' precisions, -1 for classes without objects.
+
+    Shape: (10 IoU thresholds, 101 recalls, classes, 4 areas, 3 limits of detections).
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -110,19 +113,19 @@ def evaluated(
 
 
 def placed(box: np.ndarray, size: tuple[int, int]) -> list[float]:
-    """[x, y, width, height] in px, as COCO has it."""
+    """Return a box of [0, 1] as COCO's [x, y, width, height] in px."""
     y0, x0, y1, x1 = (float(v) for v in box * [*size, *size])
     return [x0, y0, x1 - x0, y1 - y0]
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxErrors:
-    """What became of the detections and the objects of one image, by their places in both."""
+    """Correct and wrong detections of one image, by indices of detections and objects."""
 
     right: tuple[Pair, ...]
-    confused: tuple[Pair, ...]  # on an object of another class
-    false: tuple[int, ...]  # detections on no object, or on one that a surer detection has
-    missed: tuple[int, ...]  # objects
+    confused: tuple[Pair, ...]  # detections on an object of another class
+    false: tuple[int, ...]  # detections on no object, or duplicates of one with a higher score
+    missed: tuple[int, ...]  # objects without a detection
 
     @property
     def count(self) -> int:
@@ -130,11 +133,11 @@ class BoxErrors:
 
 
 def box_errors(example: Example, found: Detections) -> BoxErrors:
-    """Return what is right and wrong of the detections in an image, boxes in [0, 1].
+    """Return the correct and wrong detections of an image, boxes in [0, 1].
 
-    The surest detection comes first and takes the object of its class that it overlaps most, by an
-    IoU of .5 at least. What is left over takes objects of other classes in the same way. What is on
-    a difficult object of its class, or half within a crowd, is neither right nor false.
+    In the order of scores, a detection is matched to the object of its class with the highest IoU,
+    of at least .5. The remaining ones are matched to objects of other classes in the same way.
+    Detections on a difficult object of their class, or half inside a crowd, are ignored.
     """
     truth = Detections(example.boxes, example.labels, np.ones(len(example.labels)))
     right = pairs(found, truth, same_class=True)
@@ -154,7 +157,7 @@ def box_errors(example: Example, found: Detections) -> BoxErrors:
 
 
 def in_crowd(found: Detections, crowds: Boxes) -> np.ndarray:
-    """Return which detections (n,) lie by half or more within a crowd of their class."""
+    """Return which detections (n,) lie at least half inside a crowd of their class."""
     boxes, labels = np.asarray(found.boxes)[:, None], np.asarray(found.labels)[:, None]
     sides = np.minimum(boxes[..., 2:], crowds[0][:, 2:]) - np.maximum(
         boxes[..., :2], crowds[0][:, :2]
@@ -167,7 +170,7 @@ def in_crowd(found: Detections, crowds: Boxes) -> np.ndarray:
 def pairs(
     found: Detections, truth: Detections, *, same_class: bool, taken: Sequence[Pair] = ()
 ) -> tuple[Pair, ...]:
-    """Return (detection, object) for each detection that is on an object not `taken` before."""
+    """Return (detection, object) for each detection matched to an object that is not `taken`."""
     if not len(found) or not len(truth):
         return ()
     fits = (found.labels[:, None] == truth.labels) == same_class
@@ -184,9 +187,9 @@ def pairs(
 
 
 def agreement(first: Sequence[Detections], second: Sequence[Detections]) -> tuple[int, int, int]:
-    """Return (objects that both find, that the first finds, that the second finds).
+    """Return the numbers of (common detections, detections of the first, of the second).
 
-    Both find one where their boxes are of the same class and overlap by an IoU of .5.
+    Common ones have the same class and an IoU of at least .5.
     """
     both = [pairs(b, a, same_class=True) for a, b in zip(first, second, strict=True)]
     return sum(map(len, both)), sum(map(len, first)), sum(map(len, second))

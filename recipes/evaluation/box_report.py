@@ -1,4 +1,4 @@
-"""What a detection run leaves for people: sections of its page, and predictions.csv."""
+"""The report of a detection run: sections of its page, and predictions.csv."""
 
 import dataclasses
 import html
@@ -29,16 +29,16 @@ from kzoo.recipes.evaluation.plots import plain_text
 from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 
-GALLERY = 12  # images shown, three times each
-SHOWN = 0.4  # the least score that is drawn
+GALLERY = 12  # number of images shown, three times each
+SHOWN = 0.4  # lowest score of detections that are drawn
 SIDE = 300  # px of the longer side of a drawn image
-NAMED = 10  # classes whose lines have names, the worst
+NAMED = 10  # number of classes, the worst, in the legend of the curves
 GREY, BLUE, GREEN = "#9aa5b8", "#2458d3", "#1b7f4b"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxResults(RunResults):
-    """What a detection run reached on its validation images; precisions in [0, 1]."""
+    """Results of a detection run on its validation images; precisions in [0, 1]."""
 
     told: ClassVar[Told] = (("map", "mAP"), ("map50", "mAP50"))
     float_map: float
@@ -56,13 +56,13 @@ class BoxResults(RunResults):
 
 
 def write_files(run: Run, evaluation: Evaluation) -> None:
-    """Write predictions.csv, of the validation images."""
+    """Write predictions.csv for the validation images."""
     file = run.folder / "predictions.csv"
     write_predictions(file, evaluation.val, run.dataset.labels)
 
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
-    """Return what the page shows of both models on the validation images."""
+    """Return the page's sections on both models, for the validation images."""
     val, scores, labels = evaluation.val, evaluation.val.scores, run.dataset.labels
     errors = {
         name: [box_errors(*pair) for pair in zip(val.examples, sure(found), strict=True)]
@@ -84,12 +84,12 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
 
 
 def sure(found: Sequence[Detections]) -> list[Detections]:
-    """Return of each image what is sure enough to be drawn."""
+    """Return the detections of each image with at least the score `SHOWN`."""
     return [one.above(SHOWN) for one in found]
 
 
 def float_and_int8(split: SplitEvaluation) -> str:
-    """Return a sentence on the objects that both models find."""
+    """Return a sentence on the detections that both models have in common."""
     both, exact, int8 = agreement(*(sure(split.predictions[kind]) for kind in (FLOAT, INT8)))
     return (
         f"Of {exact} objects that the float model finds with a score of {SHOWN:.0%} or more, the "
@@ -116,7 +116,7 @@ def by_class(split: SplitEvaluation) -> list[tuple[str, ...]]:
 
 
 def by_size(split: SplitEvaluation) -> list[tuple[str, ...]]:
-    """Return a row for each of COCO's ranges of areas."""
+    """Return a table row for each of COCO's ranges of areas."""
     sides = np.concatenate([
         np.sqrt(((boxes[:, 2:] - boxes[:, :2]) * example.size).prod(axis=1))
         for example in split.examples
@@ -142,7 +142,7 @@ FATES = ("found", "missed", "taken for another", "false boxes")
 def fates(
     split: SplitEvaluation, errors: Mapping[str, Sequence[BoxErrors]], labels: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """Return a row for each class: what became of its objects, and boxes that are of none."""
+    """Return a table row for each class: found, missed and confused objects, and false boxes."""
     rows, objects = [], objects_by_class(split)
     counts = {
         name: counted(split.examples, split.predictions[name], errors[name]) for name in errors
@@ -156,7 +156,7 @@ def fates(
 def counted(
     examples: Sequence[Example], found: Sequence[Detections], errors: Sequence[BoxErrors]
 ) -> Counter[tuple[str, int]]:
-    """Return how many objects of each class met each fate, and how many boxes were false."""
+    """Return the number of objects of each class by fate, and of its false boxes."""
     counts: Counter[tuple[str, int]] = Counter()
     for example, one, error in zip(examples, sure(found), errors, strict=True):
         own = {
@@ -170,7 +170,7 @@ def counted(
 
 
 def worst(split: SplitEvaluation, errors: Sequence[BoxErrors], labels: Sequence[str]) -> str:
-    """Return HTML: the images with most errors of the int8 file, what is wrong in colours."""
+    """Return HTML: the images with most errors of the int8 file, with errors in colours."""
     chips = "".join(
         f'<span style="color:{colour};margin-right:1em">\u25a0 {name}</span>'
         for name, colour in ERROR_COLOURS.items()
@@ -189,7 +189,7 @@ def worst(split: SplitEvaluation, errors: Sequence[BoxErrors], labels: Sequence[
 
 
 def triples(split: SplitEvaluation, labels: Sequence[str]) -> str:
-    """Return HTML: images three times, with what is on them and what either model finds."""
+    """Return HTML: images with the ground truth, the float and the int8 model's detections."""
     chosen = np.random.default_rng(0).permutation(len(split.examples))[:GALLERY]
     rows = []
     for i in chosen:
@@ -214,7 +214,7 @@ def truth(example: Example) -> Detections:
 
 
 def draw_precision(scores: Mapping[str, BoxScore]) -> Figure:
-    """Draw precision over recall: a line for each class, the worst with names, their mean thick."""
+    """Draw precision-recall curves of all classes, the worst in the legend, and their mean."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     last = list(scores.values())[-1]
     order = sorted(last.labels, key=lambda label: np.nan_to_num(last.by_class[label][1], nan=2))
@@ -244,7 +244,7 @@ def draw_precision(scores: Mapping[str, BoxScore]) -> Figure:
 
 
 def draw_data(dataset: BoxDataset) -> Figure:
-    """Objects by class, how many an image has, and their sides."""
+    """Draw the number of objects by class and by image, and their sizes."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     labels = np.concatenate([example.labels for example in dataset.train])
@@ -267,7 +267,7 @@ def draw_data(dataset: BoxDataset) -> Figure:
 
 
 def write_predictions(file: Path, split: SplitEvaluation, labels: Sequence[str]) -> None:
-    """Write one line per object that a model finds, from `SHOWN` on, boxes in the image's px."""
+    """Write one line per detection of each model with score `SHOWN` or more, boxes in image px."""
     rows = (
         (example.path, name, labels[label], f"{score:.4f}", *(f"{value:.1f}" for value in box))
         for i, example in enumerate(split.examples)

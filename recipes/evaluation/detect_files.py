@@ -1,4 +1,4 @@
-"""A detector, from whatever file it is in, as a function from images to what is on them."""
+"""Detectors from Keras models, .keras and .tflite files, as functions from images to detections."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from kzoo.weights.saved_model import load_model
 
 @dataclasses.dataclass(frozen=True)
 class LoadedDetector:
-    """`detector(images)`: what is on each of (N, H, W, 3) uint8 images, boxes in [0, 1]."""
+    """`detector(images)` returns the detections in (N, H, W, 3) uint8 images, boxes in [0, 1]."""
 
     run: Callable[[np.ndarray], list[Detections]]
     size: Size
@@ -33,17 +33,17 @@ class LoadedDetector:
         return self.run(images)
 
     def in_tiles(self, source: Source, tiles: tuple[int, int]) -> Detections:
-        """Return what is found on a photo and its (rows, columns) tiles, boxes in [0, 1]."""
+        """Return the detections in an image and its (rows, columns) tiles, boxes in [0, 1]."""
         photo = np.asarray(read_upright(source))
         (found,) = at_own_size(self.run, [photo], height_width(self.size), tiles, {})
         return found.scaled(1 / photo.shape[0], 1 / photo.shape[1])
 
 
 def load_detector(model: keras.Model | Path, **options) -> LoadedDetector:
-    """Return the detector of a model, or of a .keras or .tflite file.
+    """Return the detector of a Keras model, or of a .keras or .tflite file.
 
-    `options` are those of `kzoo.detections`. A .tflite file tells its anchors in its metadata, or
-    has TFLite_Detection_PostProcess within. Raises ValueError for one that does neither.
+    `options` are those of `kzoo.detections`. A .tflite file must have anchors in its metadata, or
+    TFLite_Detection_PostProcess. Raises ValueError for files that are not detectors.
     """
     if isinstance(model, Path) and model.suffix == ".keras":
         file, model = model, load_model(model)
@@ -63,14 +63,14 @@ def load_detector(model: keras.Model | Path, **options) -> LoadedDetector:
     return LoadedDetector(partial(finding(runner), **options), size)
 
 
-SHOWN = 0.4  # the least score that is named and drawn
+SHOWN = 0.4  # lowest score of detections to report and draw
 
 
 def object_predictor(file: Path, top: int, *, tiles: tuple[int, int] | None = None) -> Predictor:
-    """Return what finds the `top` objects on images, by the detector of a file.
+    """Return a predictor of the `top` objects in images, by the detector in a file.
 
-    It draws them too, into a folder beside `file`. With `tiles`, (rows, columns), it looks at so
-    many parts of each photo besides the whole of it, in full resolution.
+    It also draws them into a folder beside `file`. With `tiles`, (rows, columns), it runs on tiles
+    of each image in full resolution, too.
     """
     detector = load_detector(file, score_threshold=SHOWN)
     labels, unique_name = labels_of(file), UniqueNames()

@@ -1,4 +1,4 @@
-"""Boxes and masks drawn on an image, and masks as files."""
+"""Drawing of boxes and masks on images, and writing of mask files."""
 
 import functools
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from kzoo.recipes.prediction import label_of
 from kzoo.segmentation.masks import VOID
 
 OPACITY = 0.5  # of a mask
-LARGE = 480  # px of the longer side of an image that shows errors
+LARGE = 480  # px of the longer side of an image with errors
 ERROR_COLOURS = {
     "right": "#1b7f4b", "missed": "#b3261e", "false": "#f58231",
     "taken for another class": "#911eb4",
@@ -32,14 +32,14 @@ COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d
 
 
 def read_upright(path: Source) -> Image.Image:
-    """An image that `read_image` can read, in its own size, turned as its EXIF says."""
+    """Return an image in its original size, rotated by its EXIF orientation."""
     with opened(path) as image:
         check_pixels(image)
         return to_rgb(upright(image))
 
 
 def fitting(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return (H, W) of an image of `size` when its longer side has `side` px."""
+    """Return (H, W) of an image of `size` scaled to a longer side of `side` px."""
     height, width = (max(1, round(length * side / max(size))) for length in size)
     return height, width
 
@@ -48,9 +48,10 @@ def draw_boxes(
     image: Source | Image.Image, found: Detections, labels: Sequence[str] | None, side: int = 0,
     *, colour: str | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """The image with its boxes (in [0, 1]) and what is in them, uint8 (H, W, 3).
+    """Return an image, uint8 (H, W, 3), with boxes (in [0, 1]), labels and scores drawn.
 
-    With `side` its longer side has so many px. A class has its own colour unless one is given.
+    side: longer side of the result in px; 0: the original size.
+    colour: of all boxes; None: a colour for each class.
     """
     if not isinstance(image, Image.Image):
         image = Image.fromarray(read_image(image, fitting(upright_size(image), side)))
@@ -77,9 +78,9 @@ def draw_errors(
     image: Source, objects: Detections, found: Detections, errors: BoxErrors,
     labels: Sequence[str],
 ) -> np.ndarray:  # fmt: skip
-    """Return an image (H, W, 3) with right boxes and errors of all kinds, each in its colour.
+    """Return an image (H, W, 3) with correct boxes and errors, each kind in its colour.
 
-    `errors` are those of `found` against `objects`, whose boxes are in [0, 1].
+    errors: of the detections `found` compared with the true `objects`, boxes in [0, 1].
     """
     drawn = read_upright(image)
     drawn.thumbnail((LARGE, LARGE))
@@ -104,9 +105,9 @@ def draw_errors(
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, *, clear: int | None = 0) -> np.ndarray:
-    """Return an image (H, W, 3) under a mask of any size, void white.
+    """Return an image (H, W, 3) with a mask of any size in colours, void pixels in white.
 
-    Pixels of the class `clear`, usually background, stay as they are; None colours all classes.
+    clear: class that is not coloured, usually background; None colours all classes.
     """
     height, width = image.shape[:2]
     ids = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
@@ -117,7 +118,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, *, clear: int | None = 0) -> np
 
 @functools.cache
 def palette() -> np.ndarray:
-    """Return Pascal VOC's colours (256, 3): every third bit of an id is of one channel."""
+    """Return Pascal VOC's colours (256, 3), uint8."""
     ids = np.arange(256)
     colours = np.zeros((256, 3), "uint8")
     for bit in range(8):
@@ -128,12 +129,12 @@ def palette() -> np.ndarray:
 
 
 def clear_class(labels: Sequence[str]) -> int | None:
-    """Return the class that `overlay` leaves clear: the first, if it is the background."""
+    """Return 0 if the first class is "background", which `overlay` does not colour; else None."""
     return 0 if labels and labels[0] == "background" else None
 
 
 def write_mask(file: Path, mask: np.ndarray) -> None:
-    """Write a PNG in mode P: class ids that a viewer shows in colours."""
+    """Write a palette PNG (mode P) whose pixels are class ids."""
     image = Image.fromarray(mask)
     image.putpalette(palette().tobytes())
     with replacing(file) as part:

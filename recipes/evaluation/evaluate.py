@@ -1,4 +1,4 @@
-"""What a run's float model and its int8 file reach on the images that neither was trained on."""
+"""`evaluate`: metrics of a run's float model and int8 file on validation and test images."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SPLIT_NAMES = {VAL: "validation", TEST: "test"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SplitEvaluation:
-    """Both models on one split; `predictions` and `scores` by model, also in tiles."""
+    """Both models on one split: predictions and scores by model, and by model with tiles."""
 
     name: str  # "val" or "test"
     examples: Any
@@ -27,13 +27,13 @@ class SplitEvaluation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Both models on the validation images and, where there are some, on the test images."""
+    """Both models on the validation images and, if there are any, on the test images."""
 
     val: SplitEvaluation
     test: SplitEvaluation | None
-    comparison: Comparison | None  # of their outputs; None where the file ends in a mask
-    agreement: str = ""  # of what they find, in a sentence, where the comparison does not tell
-    model: keras.Model | None = None  # the float one
+    comparison: Comparison | None  # of their outputs; None if the file's output is a mask
+    agreement: str = ""  # a sentence on common detections, if the comparison does not show them
+    model: keras.Model | None = None  # the float model
 
     @property
     def splits(self) -> tuple[SplitEvaluation, ...]:
@@ -41,13 +41,13 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """How good the file is, in a sentence, and what to do next."""
+        """A sentence that says how good the file is and what to do next."""
         if self.comparison:
             return " ".join(filter(None, [self.agreement, self.comparison.verdict]))
         return "The file ends in a mask where the model gives logits: compare their scores."
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a program may read of it: without images and predictions."""
+        """Return a dict for JSON, without images and predictions."""
         return {
             "verdict": self.verdict,
             "outputs": self.comparison,
@@ -67,10 +67,13 @@ def evaluate(
     run: Run, model: keras.Model | None = None, *, layers: int = 0,
     tiles: tuple[int, int] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Run the float model and the int8 file of a run; `layers` as of `kzoo.tflite.compare`.
+    """Return the evaluation of a run's float model and int8 file.
 
-    `model` is the float model, where it is loaded already. A detector looks at `tiles`, (rows,
-    columns), besides: predictions and scores of those have them in their name.
+    model: the float model, if it is loaded already.
+    layers: as in `kzoo.tflite.compare`.
+    tiles: (rows, columns), for detectors: also evaluate with tiles, under names that contain them.
+
+    Raises ValueError for tiles in other tasks.
     """
     require_tiles(run.task, tiles)
     model = model or load_model(run.model)

@@ -1,4 +1,4 @@
-"""A finished run looked at again: its int8 file beside its float model, layer by layer too."""
+"""Comparison and sensitivity analysis of finished runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,16 @@ from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import check_images, fingerprint
 from kzoo.weights.saved_model import load_model
 
-COMPARED = 8  # images that each layer's values are compared on
-MEASURED = 32  # images that the noise of one layer alone is measured on
+COMPARED = 8  # images for the comparison of each layer
+MEASURED = 32  # images for the sensitivity analysis
 
 
 def open_finished(folder: Path, *files: str) -> Run:
-    """Return a run with its dataset.
+    """Return a finished run with its dataset.
 
-    Raises ValueError where there is no run, one of its `files` (by default of both models) is not
-    there yet, or its data is not where and what it was.
+    files: files that must exist, by default both models.
+
+    Raises ValueError if there is no run, a file is missing, or the data have been moved or changed.
     """
     config = read_config(folder)
     require_ended(folder, *files)
@@ -36,15 +37,15 @@ def open_finished(folder: Path, *files: str) -> Run:
 
 
 def compare_run(folder: Path, *, tiles: tuple[int, int] | None = None) -> Evaluation:
-    """Return what a run's float model and its int8 file make of its images, layer by layer too.
+    """Return the evaluation of a run's float model and int8 file, with noise by layer.
 
-    A detector is measured with `tiles`, (rows, columns), besides.
+    tiles: (rows, columns), for detectors: also evaluate with tiles.
     """
     return evaluate(open_finished(folder), layers=COMPARED, tiles=tiles)
 
 
 def run_sensitivity(folder: Path) -> Sensitivity:
-    """Return what each layer of a run's float model costs in int8, the worst first."""
+    """Return the sensitivity of a run's float model to quantizing each layer, the worst first."""
     run = open_finished(folder)
     model = run.task.before_softmax(load_model(run.model))
     return sensitivity(
@@ -55,6 +56,6 @@ def run_sensitivity(folder: Path) -> Sensitivity:
 
 
 def spread(images: Sequence[Source]) -> list[Source]:
-    """Return up to `MEASURED` images, evenly spaced: they stand in the order of their classes."""
+    """Return up to `MEASURED` images, evenly spaced, since they are ordered by class."""
     count = min(MEASURED, len(images))
     return [images[i * len(images) // count] for i in range(count)]

@@ -1,4 +1,4 @@
-"""keras-cv's BoxCOCOMetrics of what a detector found: a second opinion beside `score_boxes`."""
+"""keras-cv's BoxCOCOMetrics of detections, to cross-check `score_boxes`."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ NAMES = {"val_keras_cv_map": "MaP", "val_keras_cv_map50": "MaP@[IoU=50]"}
 
 
 def score_by_keras_cv(examples: Sequence[Example], found: Sequence[Detections]) -> dict[str, float]:
-    """Return mean average precisions over IoU .5 to .95 and at .5, boxes in the images' own px."""
+    """Return mean average precision over IoU .5 to .95 and at .5, with boxes in image px."""
     if not any(len(one) for one in found):
         return dict.fromkeys(NAMES, 0.0)
     metrics = neighbour("keras_cv", "keras-cv").metrics.BoxCOCOMetrics(
@@ -24,7 +24,7 @@ def score_by_keras_cv(examples: Sequence[Example], found: Sequence[Detections]) 
         for e in examples
     ]
     scaled = [one.scaled(*e.size) for one, e in zip(found, examples, strict=True)]
-    # "rel_yxyx": the boxes are in px already, each in those of its own image.
+    # "rel_yxyx" prevents conversion: boxes are already in px, whose scale differs by image.
     y_true, y_pred = (detections_to_keras_cv(d, format="rel_yxyx") for d in (truth, scaled))
     del y_true["confidence"]
     metrics.update_state(y_true, y_pred)

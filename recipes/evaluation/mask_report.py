@@ -1,4 +1,4 @@
-"""What a segmentation run leaves for people: sections of its page."""
+"""The report of a segmentation run: metrics and sections of its page."""
 
 import dataclasses
 import html
@@ -19,19 +19,19 @@ from kzoo.recipes.evaluation.results import RunResults, Told
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.segmentation.masks import MaskScores, mean, score_masks
 
-MOST_CLASSES = 40  # whose confusion is drawn
-GALLERY = 12  # images shown, four times each
+MOST_CLASSES = 40  # largest number of classes for a confusion matrix
+GALLERY = 12  # number of images shown, four times each
 SIDE = 240  # px of the longer side of a drawn image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskResults(RunResults):
-    """What a segmentation run reached on its validation images; shares in [0, 1]."""
+    """Results of a segmentation run on its validation images; figures in [0, 1]."""
 
     told: ClassVar[Told] = (("mean_iou", "mean IoU"),)
     float_iou: float
     int8_iou: float
-    agreement: float  # pixels of which float and int8 say the same
+    agreement: float  # share of pixels with the same class in float and int8
 
     @staticmethod
     def main_figures(evaluation: Evaluation) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class MaskResults(RunResults):
 def score_pairs(
     masks: Sequence[np.ndarray], pairs: Sequence[Pair], labels: Sequence[str]
 ) -> MaskScores:
-    """Return the score of the masks found for the images of a split."""
+    """Return the scores of predicted masks for the images of a split."""
     return score_masks(zip(map(full_mask, pairs), masks, strict=True), len(labels))
 
 
@@ -73,7 +73,7 @@ def cells(score: MaskScores) -> dict[str, str]:
 
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
-    """Return what the page shows of both models on the validation images."""
+    """Return the page's sections on both models, for the validation images."""
     val, labels = evaluation.val, run.dataset.labels
     pairs, found = val.examples, val.predictions[INT8]
     truth = [full_mask(pair) for pair in pairs]
@@ -106,7 +106,7 @@ def by_class(dataset: MaskDataset, scores: Mapping[str, MaskScores]) -> list[tup
 
 
 def legend(labels: Sequence[str]) -> str:
-    """Return HTML: each class with its colour in the masks."""
+    """Return HTML: a legend of the classes' colours in masks."""
     clear, colours = clear_class(labels), palette()
     chips = [
         f'<span style="background:rgb{tuple(colours[i].tolist())};display:inline-block;width:1em;'
@@ -121,7 +121,7 @@ def strips(
     split: SplitEvaluation, truth: Sequence[np.ndarray], chosen: np.ndarray, iou: Sequence[float],
     labels: Sequence[str],
 ) -> str:  # fmt: skip
-    """Return HTML: images in rows of four, as they are, with the true, float and int8 masks."""
+    """Return HTML: rows of image, true mask, float mask and int8 mask."""
     rows, clear = [], clear_class(labels)
     for i in chosen:
         path = split.examples[i].image

@@ -1,4 +1,4 @@
-"""What every report page is made of: it opens from disk and needs nothing beside it."""
+"""HTML building blocks of report pages, which are self-contained files."""
 
 import base64
 import html
@@ -59,7 +59,7 @@ li { overflow-wrap: anywhere }
 
 
 def write_page(file: Path, title: str, subtitle: str, sections: Mapping[str, str]) -> None:
-    """Write a page of `sections`, {heading: HTML}; an empty one is left out."""
+    """Write a page of `sections`, {heading: HTML}; empty ones are left out."""
     body = "".join(
         f"<section><h2>{html.escape(heading)}</h2>{inside}</section>"
         for heading, inside in sections.items()
@@ -75,7 +75,7 @@ def write_page(file: Path, title: str, subtitle: str, sections: Mapping[str, str
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table: the first column to the left, the others, numbers or text, to the right."""
+    """Return an HTML table: first column left-aligned, the others right-aligned."""
 
     def cells(tag: str, row: Sequence[Any]) -> str:
         return "".join(
@@ -88,18 +88,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Return a table of names and texts, both to the left."""
+    """Return an HTML table of names and texts, both left-aligned."""
     lines = (f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)
     return f'<table class="facts">{"".join(lines)}</table>'
 
 
 def number(value: float) -> str:
-    """A figure of a table; a dash where there is none."""
+    """Return a number with three digits for a table; "-" for nan."""
     return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def listed(items: Iterable[Any], none: str) -> str:
-    """A list, or the sentence `none` where there is nothing to list."""
+    """Return an HTML list, or the sentence `none` if it is empty."""
     inside = "".join(f"<li>{html.escape(str(item))}</li>" for item in items)
     return f"<ul>{inside}</ul>" if inside else f"<p>{html.escape(none)}</p>"
 
@@ -117,9 +117,9 @@ def settings(config: Mapping[str, Any]) -> str:
 
 
 def gallery(figures: Iterable[tuple[np.ndarray, str, str]], *, wide: bool = False) -> str:
-    """Images (uint8 (H, W, 3)), each with its name and a caption that is HTML already.
+    """Return an HTML grid of (image (H, W, 3) uint8, name, caption as HTML).
 
-    wide: whether they are two beside each other.
+    wide: for images twice as wide as high.
     """
     inside = "".join(
         f'<figure><img src="{jpeg(image)}" alt="{html.escape(name)}" loading="lazy">'
@@ -131,14 +131,14 @@ def gallery(figures: Iterable[tuple[np.ndarray, str, str]], *, wide: bool = Fals
 
 
 def jpeg(image: np.ndarray) -> str:
-    """An image as the data: address of a JPEG."""
+    """Return an image as a data URL of a JPEG."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, "JPEG", quality=80)
     return data_address(out.getvalue(), "image/jpeg")
 
 
 def plot(figure: Figure, alt: str) -> str:
-    """A figure as an <img> that holds its SVG."""
+    """Return a figure as an <img> with an SVG data URL."""
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "kzoo"}):
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)

@@ -1,4 +1,4 @@
-"""Plots that all tasks' reports have."""
+"""Plots in the reports of all tasks."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from matplotlib.figure import Figure
 
 from kzoo.recipes.training.checkpoints import Row
 
-MOST_WRITTEN = 25  # classes of a confusion matrix whose cells are written
-LEAST_SHARE = 0.005  # that is written
+MOST_WRITTEN = 25  # largest number of classes of a confusion matrix with numbers in its cells
+LEAST_SHARE = 0.005  # smaller shares are not written
 
 
 def known_curves(history: Sequence[Row], keys: Sequence[str]) -> list[str]:
-    """Return the keys to draw: "loss" stands in for what runs of earlier versions did not keep."""
+    """Return the keys to plot, with "loss" for those that runs of earlier versions lack."""
     known = {name.removeprefix("val_") for row in history for name in row}
     return list(dict.fromkeys(key if key in known else "loss" for key in keys))
 
 
 def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
-    """Draw figures over all epochs of all stages, in training and in validation."""
+    """Plot training and validation values of `keys` over all epochs of all stages."""
     figure = Figure(figsize=(5 * len(keys), 3.6), layout="constrained")
     epochs = np.arange(1, len(history) + 1)
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False).flat, keys, strict=True):
@@ -34,7 +34,7 @@ def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
         ]
         for number, i in enumerate(begins):
             axes.axvline(i + 0.5, color="#d5dae3", linewidth=1, zorder=0)
-            axes.text(  # at two heights: a stage may be but one epoch long
+            axes.text(  # at alternating heights, since a stage may have a single epoch
                 i + 0.6, 1.0 + 0.07 * (number % 2), history[i]["stage"], fontsize=8,
                 color="#5b6475", va="bottom", transform=axes.get_xaxis_transform(),
             )  # fmt: skip
@@ -46,17 +46,18 @@ def draw_curves(history: list[Row], keys: Sequence[str]) -> Figure:
 
 
 def plain_text(label: str) -> str:
-    """Return a name as Matplotlib draws it letter by letter: two dollar signs mean a formula."""
+    """Return a name with escaped dollar signs, which Matplotlib would read as a formula."""
     return label.replace("$", r"\$")
 
 
 def draw_confusion(
     counts: np.ndarray, labels: Sequence[str], *, found: str = "predicted", shares: bool = False
 ) -> Figure:
-    """Draw how much of each true class (rows) was taken for each class (columns).
+    """Draw a confusion matrix: true classes in rows, predictions in columns.
 
-    `counts` is (classes, classes), of images or pixels. Cells hold the counts or, with `shares`,
-    the share of the true class.
+    counts: (classes, classes), of images or pixels.
+    found: label of the columns.
+    shares: show shares of the true class instead of counts.
     """
     labels = [plain_text(label) for label in labels]
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))

@@ -1,4 +1,4 @@
-"""How a run came about: command, versions, machine, time, and how fast its file is here."""
+"""`Provenance` of a run: command, versions, machine, time, and the speed of its file."""
 
 import dataclasses
 import datetime
@@ -23,24 +23,24 @@ from kzoo.sizes import size_text
 from kzoo.tflite import Runner
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "ai-edge-litert", "numpy")
-RUNS = 30  # of the file, of which the median is told
+RUNS = 30  # of the file, to measure the median time
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """How a run came about."""
+    """How the results of a run were produced."""
 
     command: str
     seed: int
     ended: str  # date and time, UTC
-    training_s: float  # in epochs: without reading the data, calibrating and converting
-    file_ms: float | None  # of one image, one thread, on this machine; None where it cannot run
+    training_s: float  # time of the epochs, without reading the data, calibration and conversion
+    file_ms: float | None  # wall time per image, one thread, this machine; None if it cannot run
     machine: str
     backend: str
     versions: Mapping[str, str]
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return what a page shows of it."""
+        """Return (name, text) rows for the report page."""
         speed = "cannot be run here" if self.file_ms is None else (
             f"{self.file_ms:.2f} ms an image, one thread, on this machine: compare ratios"
         )  # fmt: skip
@@ -57,7 +57,7 @@ class Provenance:
 
 
 def provenance(run: Run, settings: Mapping[str, Any], history: Sequence[Row]) -> Provenance:
-    """Return how a run came about; `settings` are those of its config.json."""
+    """Return the provenance of a run; `settings` are those of its config.json."""
     now = datetime.datetime.now(datetime.UTC)
     return Provenance(
         command_of(run, settings),
@@ -72,7 +72,7 @@ def provenance(run: Run, settings: Mapping[str, Any], history: Sequence[Row]) ->
 
 
 def command_of(run: Run, settings: Mapping[str, Any]) -> str:
-    """Return the command that repeats a run: its data, and the settings that are no defaults."""
+    """Return the command that repeats a run: its data, and the settings that are not defaults."""
     words = ["kzoo", run.task.name, str(settings["data"])]
     for field in dataclasses.fields(run.task.Config):
         value = settings.get(field.name, field.default)
@@ -90,7 +90,7 @@ def command_of(run: Run, settings: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of kzoo and of what it computed with, of those that are installed."""
+    """Return the versions of kzoo, Python and the installed `PACKAGES`."""
     found = {"kzoo": kzoo.__version__, "Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -101,7 +101,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Return the processor's name, how many cores there are, and the system."""
+    """Return the processor's name, the number of cores, and the system, as text."""
     name = platform.processor() or platform.machine()
     file = Path("/proc/cpuinfo")
     if file.is_file():
@@ -112,16 +112,16 @@ def machine() -> str:
 
 
 def milliseconds(file: Path) -> float | None:
-    """Return the median time that a .tflite file takes for an image; None where it cannot be run.
+    """Return the median wall time of a .tflite file per image in ms; None if it cannot be run.
 
-    `kzoo benchmark` measures CPU time and memory besides, in processes of their own.
+    `kzoo benchmark` also measures CPU time and memory, in separate processes.
     """
     try:
         runner = Runner(file)
     except ValueError:
         return None
     image = np.zeros((1, *runner.input.shape[1:]), runner.input.dtype)
-    runner(image)  # warms the caches up
+    runner(image)  # warm-up
     times = []
     for _ in range(RUNS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The page that every run leaves: report.html, with the sections of its task."""
+"""The report page of a run, report.html, with the sections of its task."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ UNSEEN = "; the test images were used for no choice, so expect their figures on 
 
 
 def write_report(run: Run, evaluation: Evaluation, history: Sequence[Row]) -> RunResults:
-    """Write report.html, results.json and what the task has beside them; return the results."""
+    """Write report.html, results.json and the task's own files; return the results."""
     report, config = run.task.report, read_config(run.folder)
     made = provenance(run, config, history)
     results = write_results(run, evaluation, history, made)
@@ -57,7 +57,7 @@ def title(net: str, settings: Mapping[str, Any]) -> str:
 
 
 def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> str:
-    """Return HTML: float and int8 side by side, and what `compare` says of the two."""
+    """Return HTML: the results of float and int8, and their comparison."""
     words = MEASURED + (UNSEEN if evaluation.test else "") + "."
     return "".join([
         results_table(run, evaluation),
@@ -69,7 +69,7 @@ def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> st
 
 
 def details(evaluation: Evaluation) -> str:
-    """Return HTML: how near the file is to the model, by what both find or by their outputs."""
+    """Return HTML: the agreement of file and model, in detections or in outputs."""
     if evaluation.agreement:
         return paragraph(evaluation.agreement)
     found = evaluation.comparison

@@ -1,4 +1,4 @@
-"""What a run reached, as results.json keeps it and a command prints it."""
+"""`RunResults`: the results of a run, in results.json and as a command prints them."""
 
 import dataclasses
 import json
@@ -21,23 +21,23 @@ Told = tuple[tuple[str, str], ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """What a run reached on its validation and test images, by "float" and "int8" model.
+    """The results of a run on its validation and test images, for the "float" and "int8" model.
 
-    A task adds its main figures as fields.
+    A task's subclass has its main figures as further fields.
     """
 
-    # Of the task's figures, those that a summary tells, and what it calls each.
+    # (key, display name) of the figures in a summary.
     told: ClassVar[Told] = ()
     folder: Path
     val: Mapping[str, Any]
-    test: Mapping[str, Any] | None = None  # None where the data have no test split
+    test: Mapping[str, Any] | None = None  # None if the data have no test split
     images: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by "train", "val", "test"
-    chosen: str = ""  # weights of the int8 model: "qat" or "ptq"; empty where there was no choice
-    reason: str = ""  # why
+    chosen: str = ""  # weights of the int8 model: "qat" or "ptq"; empty without a choice
+    reason: str = ""  # of the choice
 
     @classmethod
     def of(cls, run: Run, evaluation: Evaluation, history: Sequence[Row] = ()) -> Self:
-        """Return what a run reached."""
+        """Return the results of a run from its evaluation and history."""
         chosen = {
             key: row[key] for row in history if "chosen" in row for key in ("chosen", "reason")
         }
@@ -45,7 +45,7 @@ class RunResults:
 
     @staticmethod
     def main_figures(evaluation: Evaluation) -> dict[str, Any]:
-        """Return the fields that the task adds."""
+        """Return the values of the task's own fields."""
         return {}
 
     def summary(self) -> str:
@@ -53,20 +53,20 @@ class RunResults:
         return self.both_models(self.val)
 
     def choice(self) -> str:
-        """Return a sentence on the weights that the int8 file has; empty where none were chosen."""
+        """Return a sentence on the weights of the int8 file; empty if there was no choice."""
         if not self.chosen:
             return ""
         return f"The int8 file has the weights {WEIGHTS[self.chosen]}: {self.reason}."
 
     def test_summary(self) -> str:
-        """Return the figures on the test images in a sentence; empty without any."""
+        """Return the figures on the test images in a sentence; empty without test images."""
         if not self.test:
             return ""
         count = f"{self.images['test']:,} " if "test" in self.images else ""
         return f"on the {count}test images: {self.both_models(self.test)}"
 
     def both_models(self, figures: Mapping[str, Any]) -> str:
-        """Return the figures that are told, of the float and the int8 model."""
+        """Return the figures in `told` of the float and the int8 model, as text."""
         exact, int8 = figures[FLOAT], figures[INT8]
         return "; ".join(
             f"{name} {three(exact[key])} float, {three(int8[key])} int8" for key, name in self.told
@@ -90,7 +90,7 @@ class RunResults:
 
 
 def three(value: float | None) -> str:
-    """Return a figure of results.json, where nan is None, as people read it."""
+    """Return a figure of results.json with three digits; "-" for None."""
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -106,7 +106,7 @@ def write_results(
 
 
 def figures(run: Run, evaluation: Evaluation) -> dict[str, Any]:
-    """Return {"folder", "val", "test", "images"}, the fields that all RunResults have."""
+    """Return {"folder", "val", "test", "images"}, the fields of all RunResults."""
     found = {
         split.name: {
             kind: run.task.report.figures(score, run.dataset.labels)
@@ -122,9 +122,9 @@ def figures(run: Run, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def has_ended(run: Run) -> bool:
-    """Return whether a run has ended with these versions of the libraries.
+    """Return whether a run has finished, with the present versions of the libraries.
 
-    Its report is written last: where a file is missing or newer than it, the run goes on.
+    The report is written last: if a file is missing or newer than it, the run is not finished.
     """
     results, report = run.folder / "results.json", run.folder / "report.html"
     files = (results, *run.files.values())

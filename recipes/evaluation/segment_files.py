@@ -1,4 +1,4 @@
-"""What a segmenter says of images, from whatever file it is in."""
+"""Masks of images by segmenters from Keras models, .keras and .tflite files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,20 +26,20 @@ from kzoo.segmentation.masks import mask_at
 
 
 def find_mask(model: PixelModel, image: Source) -> np.ndarray:
-    """Return the mask of an image at its own size, class ids (H, W) uint8."""
+    """Return the mask of an image at its original size, class ids (H, W) uint8."""
     return mask_at(model(read_image(image, model.size)[None])[0], upright_size(image))
 
 
 def predict_masks(model: keras.Model | Path, pairs: Sequence[Pair]) -> list[np.ndarray]:
-    """Return the masks that a model finds, at the images' own sizes."""
+    """Return a model's masks of images at their original sizes."""
     segmenter = open_model(model)
     return [find_mask(segmenter, pair.image) for pair in track(pairs, "finding masks")]
 
 
 def mask_predictor(file: Path, top: int) -> Predictor:
-    """Return what names the `top` classes by their share of images, by the segmenter of a file.
+    """Return a predictor of the `top` classes by their share of pixels, by the segmenter in a file.
 
-    It writes the mask and an overlay too, into the folder predicted/ beside `file`.
+    It also writes masks and overlays into the folder predicted/ beside `file`.
     """
     segmenter, labels, unique_name = open_model(file), labels_of(file), UniqueNames()
     folder, clear = file.parent / DRAWN, clear_class(labels) if labels else 0

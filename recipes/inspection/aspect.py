@@ -1,4 +1,4 @@
-"""Whether the input of a net squashes most images, and which size would not."""
+"""A remark if the model's input distorts the aspect ratio of most images, with a better size."""
 
 import itertools
 import math
@@ -9,15 +9,16 @@ import numpy as np
 from kzoo.recipes.inputs import LEAST_SIDE
 from kzoo.sizes import Size, height_width, mean_side, simplest, size_text
 
-SQUASHED = 1.15  # how many times an aspect may be another before it is told
-ALIKE, MOST = 1.1, 0.5  # of one aspect are images this near to it; so many of them count
+SQUASHED = 1.15  # largest ratio of aspects without a remark
+# There is a remark if a share of MOST images have an aspect within a factor of ALIKE of the median.
+ALIKE, MOST = 1.1, 0.5
 STEP = 16  # px
 
 
 def aspect_remark(sizes: Sequence[tuple[int, int]], size: Size) -> str | None:
-    """Return what to say of images of these (height, width) that a net of `size` squashes.
+    """Return a remark if most images, of these (height, width), are distorted at input `size`.
 
-    None where most of them have about the net's aspect, or no aspect in common.
+    None if most have about the input's aspect ratio, or no common one.
     """
     known = [math.log(width / height) for height, width in sizes if height and width]
     if not known:
@@ -38,7 +39,7 @@ def aspect_remark(sizes: Sequence[tuple[int, int]], size: Size) -> str | None:
 
 
 def size_of_aspect(size: Size, aspect: float) -> Size:
-    """Return a size of about the same area and of another width / height, in multiples of 16."""
+    """Return a size of about the same area with this width / height, in multiples of 16."""
     side = mean_side(size)
     sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
     heights, widths = (

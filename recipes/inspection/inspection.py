@@ -1,4 +1,4 @@
-"""What kzoo understood of a data set, before an hour is spent on it: `kzoo inspect`."""
+"""`inspect_data`: statistics, issues and advice for a data set, for `kzoo inspect`."""
 
 import dataclasses
 import math
@@ -39,10 +39,10 @@ SIZES = {
     config.task: config.size
     for config in (ClassifyConfig, DetectConfig, MultilabelConfig, SegmentConfig)
 }
-SMALLEST = 16  # px at the net's input; smaller objects are hardly found
-MANY_SMALL = 0.1  # share of objects that may be smaller
-UNEVEN = 10  # times as many of the most frequent class as of the rarest
-FEW = 10  # examples of a class
+SMALLEST = 16  # px at the model's input; smaller objects are rarely detected
+MANY_SMALL = 0.1  # share of objects that may be smaller without advice
+UNEVEN = 10  # ratio of the most frequent to the rarest class, above which there is advice
+FEW = 10  # training examples of a class, below which there is advice
 BALANCE = {
     "classify": "classes are weighed for that, and images of the rare one help more",
     "detect": "add images of that one",
@@ -53,10 +53,10 @@ OF_A_CLASS = {  # what is counted
     "classify": "images", "detect": "objects", "multilabel": "images with it",
     "segment": "images with it",
 }  # fmt: skip
-ASPECT_COUNTS = ("detect",)  # tasks whose runs tell of images that the input squashes
-LARGEST_SIZE = 1024  # px, of what is advised
+ASPECT_COUNTS = ("detect",)  # tasks with a remark on distorted aspect ratios
+LARGEST_SIZE = 1024  # px; larger sizes are not advised
 SHOWN_ISSUES = 20
-FIRST_ISSUES = 5  # that a run shows
+FIRST_ISSUES = 5  # number of issues that a run shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Item:
     source: Source
     split: str
     size: tuple[int, int]  # (H, W) in px, upright
-    labels: tuple[int, ...]  # classes that are on it, one for each object
+    labels: tuple[int, ...]  # its classes; in detection one for each object
     boxes: np.ndarray | None = None  # (n, 4) float32 y_min, x_min, y_max, x_max in [0, 1]
     pair: Pair | None = None  # the image with its mask
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What was found in a data set; `as_json` gives it to programs."""
+    """The result of `inspect_data`. `str` of it is a summary."""
 
     data: Path
     task: str
@@ -81,20 +81,20 @@ class Inspection:
     labels: tuple[str, ...]
     issues: tuple[Issue, ...]
     items: Sequence[Item]
-    size: Size  # of the net's input
-    object_sizes: np.ndarray  # px at the net's input: the root of each object's area
+    size: Size  # of the model's input
+    object_sizes: np.ndarray  # square root of each object's area, in px at the model's input
     advice: tuple[str, ...]
     with_items: bool = False
     page: Path | None = None
 
     @property
     def splits(self) -> dict[str, int]:
-        """How many images each split has."""
+        """The number of images of each split."""
         counts = Counter(item.split for item in self.items)
         return {split: counts[split] for split in NAMES}
 
     def counts(self, split: str) -> Counter[int]:
-        """How often each class is in a split: images, objects, or images with its pixels."""
+        """Return the frequency of each class in a split: images, objects, or images with it."""
         return Counter(k for item in self.items if item.split == split for k in item.labels)
 
     def as_json(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Inspection:
         return "\n".join([*lines, *([f"Page: {self.page}"] if self.page else [])])
 
     def table(self) -> list[str]:
-        """Return a line for each class: how often it is in each split."""
+        """Return a table, as lines, of the frequency of each class in each split."""
         what = OF_A_CLASS[self.task]
         counts = [self.counts(split) for split in NAMES]
         width = max([5, *map(len, self.labels)])
@@ -169,16 +169,16 @@ def inspect_data(
     size: Size | None = None, void: str | int | None = None, val_fraction: float = 0.2,
     seed: int = 0, items: bool = False, near: bool = True,
 ) -> Inspection:  # fmt: skip
-    """Return what the recipes would read of `data`.
+    """Return statistics and issues of `data` as the recipes would read it.
 
-    task: classify, detect, multilabel or segment; None to go by what is there.
-    format, void, val_fraction, seed: as of `kzoo.recipes.detect` and the others.
-    size: of the net's input, at which objects are measured: a side or (height, width) in px; None:
-        the task's own.
+    task: classify, detect, multilabel or segment; None to recognize it.
+    format, void, val_fraction, seed: as in `kzoo.recipes.detect` and the other recipes.
+    size: of the model's input, at which objects are measured: a side or (height, width) in px;
+        None: the task's default.
     items: whether `as_json` lists every example.
-    near: whether to look for images that are nearly the same, which decodes them all once more.
+    near: whether to look for near-duplicates, which decodes all images once more.
 
-    Raises ValueError where nothing can be learnt from what is there, saying why.
+    Raises ValueError if the data cannot be used for training, with the reason.
     """
     data = Path(data)
     if not data.exists():
@@ -199,11 +199,11 @@ def inspect_data(
 def inspect_dataset(
     dataset: Any, data: Path, task: str, size: Size, *, items: bool = False, near: bool = False
 ) -> Inspection:
-    """Return the same of a data set that is read already."""
+    """Return the same for a data set that has been read already."""
     found = list(ITEMS[task](dataset))
     issues = list(dataset.issues)
     if near:
-        # Boxes and masks are compared across splits alone: no two are the same.
+        # Without labels (boxes, masks) near-duplicates are reported only across splits.
         has_labels = task in ("classify", "multilabel")
         files = [
             (item.source, item.split, item.labels if has_labels else None) for item in found
@@ -218,7 +218,7 @@ def inspect_dataset(
 
 
 def task_of(data: Path) -> str:
-    """Return the task that a data set is for. Raises ValueError where it is for none."""
+    """Return the task that a data set is for; raise ValueError if it cannot be recognized."""
     if is_packed(data):
         return str(read_index(data)["task"])
     tree = look_through(data)
@@ -284,7 +284,7 @@ ITEMS: Mapping[str, Callable[..., Iterator[Item]]] = {
 
 
 def size_of(source: Source) -> tuple[int, int]:
-    """Return (H, W) by the header of an image; (0, 0) where it went bad since it was read."""
+    """Return (H, W) from an image's header; (0, 0) if it cannot be read any more."""
     try:
         return upright_size(source)
     except BadImageError:
@@ -292,7 +292,7 @@ def size_of(source: Source) -> tuple[int, int]:
 
 
 def object_sizes(items: Sequence[Item], size: Size) -> np.ndarray:
-    """Return the root of the area of each object, in px of the net's input."""
+    """Return the square root of each object's area, in px at the model's input."""
     boxes = [item.boxes for item in items if item.boxes is not None and len(item.boxes)]
     if not boxes:
         return np.zeros(0)
@@ -301,7 +301,7 @@ def object_sizes(items: Sequence[Item], size: Size) -> np.ndarray:
 
 
 def summary(dataset: Any, data: str | Path, task: str, size: Size) -> str:
-    """Return what a run says of its data: counts, the first issues, objects that are too small."""
+    """Return what a run shows about its data: counts, first issues, objects that are too small."""
     lines = [str(dataset)]
     if dataset.issues:
         command = f"kzoo inspect {shlex.quote(str(data))} --task {task}"
@@ -316,7 +316,7 @@ def summary(dataset: Any, data: str | Path, task: str, size: Size) -> str:
 
 
 def advice(found: Inspection) -> Iterator[str]:
-    """Yield what to do about the data, a sentence each."""
+    """Yield a sentence of advice for each problem of the data."""
     small = found.object_sizes < SMALLEST
     if len(small) and small.mean() > MANY_SMALL:
         tenth = max(1.0, float(np.quantile(found.object_sizes, MANY_SMALL)))
@@ -329,7 +329,7 @@ def advice(found: Inspection) -> Iterator[str]:
             f"{size_text(found.size)} px, and will rarely be found: {way} would help."
         )
     counts = found.counts("train")
-    first = 1 if found.task == "segment" else 0  # a background is everywhere
+    first = 1 if found.task == "segment" else 0  # background is in nearly every image
     present = {i: counts[i] for i in range(first, len(found.labels)) if counts[i]}
     for i in range(first, len(found.labels)):
         if not counts[i]:

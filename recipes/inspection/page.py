@@ -1,4 +1,4 @@
-"""inspect.html: what `kzoo inspect` found, with images of every class."""
+"""The page inspect.html of `kzoo inspect`, with images of every class."""
 
 import dataclasses
 import html
@@ -17,14 +17,14 @@ from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, listed, plot, table
 from kzoo.recipes.inspection.inspection import Inspection, Item
 from kzoo.sizes import height_width, size_text
 
-PER_CLASS = 8  # images of a contact sheet
-MOST_CLASSES = 60  # that have one
-MOST_ISSUES = 500  # that are listed
-DRAWN = 2  # times a thumbnail's side that images with boxes are drawn at
+PER_CLASS = 8  # images shown of each class
+MOST_CLASSES = 60  # number of classes with images
+MOST_ISSUES = 500  # number of issues listed
+DRAWN = 2  # side of images with boxes / side of a thumbnail
 
 
 def write_inspection(found: Inspection, file: str | Path) -> Inspection:
-    """Write the page of an inspection, and return the inspection with its path."""
+    """Write the page of an inspection; return the inspection with `page` set."""
     file = Path(file)
     counts = [found.counts(split) for split in NAMES]
     rows = [(label, *(count[i] for count in counts)) for i, label in enumerate(found.labels)]
@@ -52,7 +52,7 @@ def issues(found: Inspection) -> list[str]:
 
 
 def sizes(found: Inspection) -> str:
-    """Return the text on sizes, and a histogram of objects where there are any."""
+    """Return HTML: the text on sizes, and a histogram of object sizes if there are objects."""
     text = "".join(f"<p>{html.escape(line)}</p>" for line in found.sizes())
     if not len(found.object_sizes):
         return text
@@ -68,7 +68,7 @@ def sizes(found: Inspection) -> str:
 
 
 def sheet(found: Inspection, label: int | None) -> Iterator[tuple[np.ndarray, str, str]]:
-    """Yield (image, name, caption) of some examples of a class; None: of no class."""
+    """Yield (image, name, caption) of some examples of a class; None: of examples without class."""
     own = [
         item for item in found.items if (label in item.labels if label is not None else (
             not item.labels))
@@ -79,7 +79,7 @@ def sheet(found: Inspection, label: int | None) -> Iterator[tuple[np.ndarray, st
         name = Path(str(item.source)).name
         try:
             image = drawn(found, item)
-        except (BadImageError, OSError):  # gone since it was read
+        except (BadImageError, OSError):  # deleted or damaged meanwhile
             continue
         yield image, name, html.escape(f"{name} ({item.split})")
 

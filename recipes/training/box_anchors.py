@@ -1,4 +1,4 @@
-"""Anchors for the objects of a data set, and which of the objects they reach."""
+"""Anchors for the objects of a data set, and the share of objects that they match."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from kzoo.detection.ssdlite import MakeAnchors
 from kzoo.recipes.data.box_dataset import Example
 from kzoo.sizes import Size, height_width, mean_side, scaled, size_text
 
-SMALL = 0.1  # of the side: two cells of the map at stride 16, in which less is hard to tell apart
-FEW, MOST = 0.05, 0.5  # share of small objects, of all and of a class, that a finer map is for
-REACHED = 0.5  # IoU with an anchor from which on it learns to find an object
-SIZES = (16, 32, 64, 128)  # px: where sizes are told apart
+SMALL = 0.1  # of the side: two cells of the map at stride 16; smaller objects need a finer one
+FEW, MOST = 0.05, 0.5  # least share of small objects, in all or in a class, for a finer map
+REACHED = 0.5  # IoU from which on an anchor is matched to an object
+SIZES = (16, 32, 64, 128)  # px: bounds of the ranges of sizes in the report
 
 
 def objects(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
@@ -26,14 +26,14 @@ def objects(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sides(boxes: np.ndarray) -> np.ndarray:
-    """Return the roots of the areas."""
+    """Return the square roots of the boxes' areas (N,)."""
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1))
 
 
 def levels_for(examples: Sequence[Example]) -> tuple[int, ...]:
-    """Return the backbone's levels to detect on: with the one at stride 8 for small objects.
+    """Return the `levels` of `kzoo.SSDLite`: with level 3 (stride 8) for small objects.
 
-    That is where a twentieth of all objects, or half of a class, are under a tenth of the side.
+    That is, if a twentieth of all objects, or half of a class, are below a tenth of the side.
     """
     boxes, labels = objects(examples)
     small = sides(boxes) < SMALL
@@ -49,18 +49,18 @@ def aspect_of(size: Size) -> float:
 
 
 def fitted(examples: Sequence[Example], size: Size = 1) -> MakeAnchors:
-    """Return what `kzoo.SSDLite` takes as `anchors`: fitted to the objects of these images."""
+    """Return a value for `anchors` of `kzoo.SSDLite`: fitted to the objects of these images."""
     return partial(Anchors.fit, objects(examples)[0], aspect=aspect_of(size))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reach:
-    """Which objects overlap an anchor by an IoU of .5: the best possible recall."""
+    """The share of objects with an IoU of .5 or more with an anchor: the best possible recall."""
 
     name: str  # of a class or a range of sizes
-    count: int
-    share: float  # of them that an anchor reaches
-    height: float  # px at the net's input, the median
+    count: int  # of objects
+    share: float  # of the objects, in [0, 1]
+    height: float  # median in px at the model's input
     width: float
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class Reach:
 
 @dataclasses.dataclass(frozen=True)
 class AnchorReport:
-    """How well anchors fit the objects of a data set at the net's input size."""
+    """How well anchors match the objects of a data set at the model's input size."""
 
     anchors: Anchors
     size: Size  # px
@@ -81,7 +81,7 @@ class AnchorReport:
 
     @property
     def unreached(self) -> tuple[Reach, ...]:
-        """Classes of which most objects have no anchor to learn from."""
+        """Classes of which most objects match no anchor."""
         return tuple(each for each in self.by_class if each.share < 0.5)
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class AnchorReport:
 def anchor_report(
     anchors: Anchors, examples: Sequence[Example], labels: Sequence[str], size: Size
 ) -> AnchorReport:
-    """Return what `anchors` reach of the objects of images that the net sees at `size` px."""
+    """Return how well `anchors` match the objects of images at an input size of `size` px."""
     boxes, kinds = objects(examples)
     reached = anchors.best_iou(boxes) >= REACHED
     pixels = (boxes[:, 2:] - boxes[:, :2]) * height_width(size)

@@ -1,4 +1,4 @@
-"""What a person sees of a run's stages: one line an epoch, and a bar within it on a terminal."""
+"""Display of a run's stages: one line per epoch, and a progress bar on a terminal."""
 
 import contextlib
 import dataclasses
@@ -12,12 +12,12 @@ from kzoo.recipes import progress
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.stage import Stage, best_epoch
 
-METRICS = {"val_map": "mAP", "val_mean_iou": "mean IoU"}  # as people write them
+METRICS = {"val_map": "mAP", "val_mean_iou": "mean IoU"}  # display names
 WHERE = "on the validation images"
 
 
 def metric_name(key: str) -> str:
-    """Return what people call a figure of the history: "mAP" for "val_map"."""
+    """Return the display name of a key of the history: "mAP" for "val_map"."""
     return METRICS.get(key, key.removeprefix("val_").replace("_", " "))
 
 
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 class Advance(keras.callbacks.Callback):
-    """Moves a bar on with every batch."""
+    """Advances a progress bar with every batch."""
 
     def __init__(self, bar: progress.Bar):
         super().__init__()
@@ -48,11 +48,11 @@ class Advance(keras.callbacks.Callback):
 
 @dataclasses.dataclass(frozen=True)
 class StageDisplay:
-    """Shows one stage."""
+    """Displays the progress of one stage."""
 
     stage: Stage
     number: str = "Stage"  # "Stage 2 of 4"
-    later: float = 0.0  # epochs of the stages to come, in epochs of the whole network
+    later: float = 0.0  # cost of the later stages, in epochs of the whole network
 
     @property
     def heading(self) -> str:
@@ -62,19 +62,19 @@ class StageDisplay:
         progress.show(f"{self.heading}{words}")
 
     def resuming(self, epoch: int, steps: int) -> None:
-        """Say where the stage goes on; `epoch` counts from 0."""
+        """Show where the stage resumes; `epoch` counts from 0."""
         after = f", after {steps} steps" if steps else ""
         where = self.number.lower().partition(" of ")[0]
         self.show(f", resuming at epoch {epoch + 1} of {where}{after}")
 
     def before_training(self, row: Row) -> None:
-        """Show what an int8 model has reached by calibration alone."""
+        """Show the figures of an int8 model after calibration alone."""
         key = self.stage.metric
         self.show(f", before it: {metric_name(key)} {row[key]:.3f} {WHERE}")
 
     @contextlib.contextmanager
     def epoch(self, epoch: int, steps: int) -> Iterator[Advance]:
-        """A bar of that epoch; give what it yields to `fit` as a callback."""
+        """Show a progress bar of the epoch; yield the callback that advances it."""
         text = f"{self.heading}, epoch {epoch + 1}/{self.stage.epochs}"
         with progress.bar(text, steps) as bar:
             yield Advance(bar)
@@ -94,8 +94,8 @@ class StageDisplay:
         )
 
     def left(self, history: list[Row]) -> str:
-        """Say how long the stage and the run will take, as long as there is something to come."""
-        # The first epoch compiles as well.
+        """Return the estimated time left for the stage and the run; "" at the end."""
+        # The first epoch includes compilation.
         each = statistics.median(row["seconds"] for row in history[-3:][len(history) > 1 :])
         stage = each * (self.stage.epochs - len(history))
         run = stage + each / self.stage.cost * self.later
@@ -108,7 +108,7 @@ class StageDisplay:
 
 
 def stage_displays(stages: Sequence[Stage], *, last: str) -> tuple[list[StageDisplay], str]:
-    """Return the displays of a run's stages, and "Stage 4 of 4: " and `last` for its end."""
+    """Return (displays of a run's stages, the heading of the last step: "Stage 4 of 4: LAST")."""
     count = len(stages) + 1
     displays = [
         StageDisplay(

@@ -1,8 +1,8 @@
-"""Frozen batch norms as parts of the convolutions before them, while a network is trained.
+"""Folding of frozen batch norms into the convolutions before them, during training.
 
-A batch norm that learns nothing is a factor and an offset for each channel. Kernel times factor
-gives the same outputs, and the kernel the same gradients, without passes of its own over every
-feature map: a step of MobileNetV3-Small takes an eighth less CPU (tests/bench/step_cost.py).
+A frozen batch norm is a factor and an offset for each channel. Multiplying the kernel by the factor
+gives the same outputs and the same gradients of the kernel, without passes over every feature map:
+a step of MobileNetV3-Small takes an eighth less CPU (tests/bench/step_cost.py).
 """
 
 import math
@@ -17,7 +17,7 @@ register = keras.saving.register_keras_serializable(package="kzoo")
 
 
 class Normed:
-    """What both kinds of convolution share: `factor` and `offset` of each output channel."""
+    """Mixin of both convolutions: weights `factor` and `offset` of each output channel."""
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)  # type: ignore[misc]
@@ -28,14 +28,14 @@ class Normed:
             name="offset", shape=(math.prod(shape),), initializer="zeros", trainable=False
         )
 
-    # Convolutions of Keras save their kernel and bias only.
+    # Keras' convolutions would save only kernel and bias.
     save_own_variables = keras.layers.Layer.save_own_variables
     load_own_variables = keras.layers.Layer.load_own_variables
 
 
 @register
 class NormedConv2D(Normed, keras.layers.Conv2D):
-    """A convolution without bias and the frozen batch norm behind it."""
+    """A convolution without bias with the frozen batch norm after it."""
 
     def call(self, inputs: Any) -> Any:
         return self.convolution_op(inputs, self.kernel * self.factor) + self.offset
@@ -43,7 +43,7 @@ class NormedConv2D(Normed, keras.layers.Conv2D):
 
 @register
 class NormedDepthwiseConv2D(Normed, keras.layers.DepthwiseConv2D):
-    """A depthwise convolution without bias and the frozen batch norm behind it."""
+    """A depthwise convolution without bias with the frozen batch norm after it."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         kernel = self.kernel * self.factor
@@ -57,19 +57,17 @@ NORMED: dict[type, Any] = {
 
 
 def factor_shape(conv: Any) -> tuple[int, ...]:
-    """Return the shape of what a kernel is multiplied by to scale its output channels."""
+    """Return the shape of the factor that scales the output channels of a kernel."""
     shape = conv.kernel.shape
     return tuple(shape[2:] if isinstance(conv, keras.layers.DepthwiseConv2D) else shape[3:])
 
 
 def without_frozen_norms(model: keras.Model) -> keras.Model:
-    """Return a functional model whose frozen batch norms are parts of convolutions.
+    """Return a functional model with its frozen batch norms folded into convolutions.
 
-    It is a copy, or the model itself where there are none such.
-
-    It gives the same outputs, and the same gradients to weights that learn, up to rounding. Batch
-    norms that learn stay, and those behind anything but a convolution without bias that feeds them
-    alone.
+    It is a copy, or the model itself if there is nothing to fold. Outputs, and gradients of
+    trainable weights, are the same up to rounding. Batch norms stay if they are trainable, or do
+    not follow a convolution without bias that has no other reader.
     """
     ends = {id(tensor) for tensor in model.outputs}
     norms = {
@@ -91,7 +89,7 @@ def without_frozen_norms(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in with_weights(copy):
         own = model.get_layer(layer.name)
-        # A model sets all layers in it: they come after it, each with its own.
+        # Setting it on a nested model sets it on all its layers, which follow in this loop.
         for one, other in zip(layer._flatten_layers(), own._flatten_layers(), strict=True):
             one.trainable = other.trainable
         weights = own.get_weights()
@@ -107,7 +105,7 @@ def with_weights(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def convolution_before(norm: keras.layers.Layer) -> keras.layers.Layer | None:
-    """Return the convolution that a frozen batch norm can be part of; None for other layers."""
+    """Return the convolution that a frozen batch norm can be folded into; None otherwise."""
     if not isinstance(norm, keras.layers.BatchNormalization) or norm.trainable:
         return None
     if len(norm._inbound_nodes) != 1:  # called twice
@@ -123,14 +121,14 @@ def convolution_before(norm: keras.layers.Layer) -> keras.layers.Layer | None:
 
 
 def factor_and_offset(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a batch norm in inference makes of x: factor * x + offset, by channel."""
+    """Return (factor, offset) of a batch norm in inference: factor * x + offset, per channel."""
     own = {v.name: keras.ops.convert_to_numpy(v).astype("float64") for v in norm.variables}
     factor = own.get("gamma", 1.0) / np.sqrt(own["moving_variance"] + norm.epsilon)
     return factor, own.get("beta", 0.0) - own["moving_mean"] * factor
 
 
 def take_weights(model: keras.Model, trained: keras.Model) -> None:
-    """Give a model the weights of its trained copy, with frozen batch norms or without."""
+    """Copy the weights of a trained copy, in which batch norms may be folded, to its model."""
     for layer in with_weights(trained):
         own = model.get_layer(layer.name)
         own.set_weights(layer.get_weights()[: len(own.weights)])

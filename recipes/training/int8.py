@@ -1,4 +1,4 @@
-"""From a trained float model to int8, as every task does it."""
+"""Calibration images and quantization-aware training, the same for all tasks."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -31,24 +31,24 @@ from kzoo.tflite.xnnpack import LARGEST_SOUND
 CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
 WEIGHTS = {QAT: "of quantization-aware training", PTQ: "from before quantization-aware training"}
-# (int8 model, its outputs for a batch, batches, number of the batch) -> (n,): how good the answer
-# for each of its images is, the larger the better; nan where an image does not tell.
+# (int8 model, its outputs for a batch, batches, index of the batch) -> (n,): the quality of the
+# prediction for each image, larger is better; nan if an image has none.
 ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
 
 
 def for_calibration(
     paths: Sequence[Source], size: Size, *, seed: int, count: int = CALIBRATION_IMAGES
 ) -> np.ndarray:
-    """Return some of the training images, (N, H, W, 3) uint8."""
+    """Return `count` random training images, (N, H, W, 3) uint8."""
     chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
     images = Images([paths[i] for i in chosen], size, keep=False)
     return np.stack(list(track(images, "reading calibration images")))
 
 
 def divergence(int8: keras.Model, learning_rate: float) -> str | None:
-    """Return the remark on a quantized model whose activations no sound network has, or None.
+    """Return a remark if activations of a quantized model are so large that training diverged.
 
-    learning_rate: the highest of the whole network, for the advice.
+    None otherwise. learning_rate: the highest of the whole network, for the advice.
     """
     ranges = [layer for layer in int8.layers if isinstance(layer, FakeQuant)]
     reached = [float(keras.ops.maximum(-layer.low, layer.high)) for layer in ranges]
@@ -77,12 +77,12 @@ def fit_int8(
     image_quality: ImageQuality | None = None,
     callbacks: Callable[[str], CallbackList] = no_callbacks,
 ) -> tuple[keras.Model, list[Row]]:
-    """Train an int8 model towards what the float one, `teacher`, says; as `training.stages.fit`.
+    """Train an int8 model with the float model `teacher` as `training.stages.fit` does.
 
-    Calibration alone often loses nothing, and then there is nothing for training to win: `choose`
-    says whether the trained weights are kept, or those that came. The first row of the history is
-    of the model as it came, in the stage "ptq", and has "chosen" and "reason"; those of training
-    have "distillation_loss" in place of "loss".
+    Calibration alone often loses nothing, so that training cannot improve it: `choose` decides
+    between the trained and the given weights. The first row of the history is of the given model,
+    in the stage "ptq", and has "chosen" and "reason"; the rows of training have "distillation_loss"
+    instead of "loss".
     """
     display = display or StageDisplay(stage)
     before = model.get_weights()
@@ -97,21 +97,21 @@ def fit_int8(
         callbacks=callbacks, compiled=True,
     )  # fmt: skip
     trained = True
-    if distribute.first():  # each process could judge: one decides
+    if distribute.first():  # one process decides for all
         choice = choose(undistributed(taught), before, val, image_quality)
         untrained |= dataclasses.asdict(choice)
         display.show(f": {choice}")
         trained = choice.chosen == QAT
     if not distribute.agreed(trained):
         taught.student.set_weights(before)
-    names = {"loss": "distillation_loss"}  # in another unit than the losses of the stages before
+    names = {"loss": "distillation_loss"}  # not comparable with the loss of the earlier stages
     rows = [{names.get(key, key): value for key, value in row.items()} for row in rows]
     return taught.student, [untrained, *rows]
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which weights of an int8 model are kept, and why."""
+    """Which weights of an int8 model are used, and why."""
 
     chosen: str  # "qat" or "ptq"
     reason: str
@@ -125,9 +125,9 @@ def choose(
 ) -> Choice:
     """Choose between the weights of a trained int8 model and those that it had `before`.
 
-    The better one on the validation images is kept if, image by image, it is better by more than
-    the standard error of the mean difference: one image more or less is chance. Otherwise the one
-    nearer to the float model is kept. `taught` is what `kzoo.distill` returns.
+    The weights with the better quality on the validation images are used if the mean difference
+    over images is above its standard error. Otherwise those with outputs nearer to the float
+    model's are used. `taught` is a result of `kzoo.distill`.
     """
     after = taught.student.get_weights()
     if [weight.shape for weight in before] != [weight.shape for weight in after]:
@@ -163,12 +163,12 @@ def judged(
     taught: Any, weights: Mapping[str, Sequence[np.ndarray]], val: Epoch,
     image_quality: ImageQuality | None,
 ) -> list[tuple[np.ndarray, float]]:  # fmt: skip
-    """Return, for each of `weights` in their order, how good the student is with them.
+    """Return (quality of each validation image (n,), divergence) for each of `weights` in order.
 
-    That is the quality of each validation image (n,), empty without `image_quality`, and the mean
-    divergence of the outputs from the teacher's, by `taught.differences`: most often the squared
-    difference as a share of the variance. Training lowers that and the same of the sums of residual
-    blocks. The student is left with the last of the weights.
+    The quality is empty without `image_quality`. The divergence is the mean of
+    `taught.differences` between the outputs of student and teacher, usually the squared difference
+    divided by the variance, which training minimizes (with that of the residual blocks). The
+    student keeps the last of the weights.
     """
     qualities, divergences = ({name: [np.zeros(0)] for name in weights} for _ in range(2))
     for i in range(len(val)):
@@ -189,7 +189,7 @@ def judged(
 
 
 def predictions(model: keras.Model, images: np.ndarray, batch_size: int) -> Any:
-    """Return the outputs for a batch, filled up to its size: TensorFlow traces a model by size."""
+    """Return the outputs for a batch, padded to `batch_size`: TensorFlow traces for each size."""
     filled = np.resize(images, (batch_size, *images.shape[1:]))
     outputs = model.predict_on_batch(filled)
     return keras.tree.map_structure(lambda values: values[: len(images)], outputs)

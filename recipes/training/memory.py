@@ -1,4 +1,4 @@
-"""Memory that training takes: whether it is there, and that what is freed stays at hand."""
+"""Memory of training: a check that it suffices, and malloc settings for speed."""
 
 import contextlib
 import ctypes
@@ -18,22 +18,22 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-# What tests/bench/plan_memory.py measured: bytes of a step's images, in those of the layers'
-# outputs, at the most (TensorFlow on a CPU; JAX takes 1.1).
+# Largest ratio of a step's memory to the layers' float32 outputs, measured by
+# tests/bench/plan_memory.py (TensorFlow on a CPU; JAX has 1.1).
 BYTES_PER_OUTPUT = 4 * 1.7
 BYTES_PER_PARAMETER = 16  # the weight, its gradient, and Adam's two moments
 CGROUP = Path("/sys/fs/cgroup")
-# Parameters of mallopt, from glibc's malloc.h, and how far they go.
+# Parameters of mallopt, from glibc's malloc.h, and the values to set.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 256 << 20  # freed at the heap's end and yet not given back
-LARGEST_ON_HEAP = 32 << 20  # bytes of a block; glibc allows no more
+KEPT_BYTES = 256 << 20  # free memory at the heap's end that is not returned to the system
+LARGEST_ON_HEAP = 32 << 20  # largest block on the heap; glibc's maximum
 
 
 def free_bytes() -> int | None:
-    """Return how much memory this process may still take; None where the system does not tell.
+    """Return the memory in bytes that this process may still allocate; None if unknown.
 
-    The least of what the machine has free, and what its limits leave: of the address space
-    (`ulimit -v`) and of the control group that a container is.
+    The least of the machine's available memory and the limits of address space (`ulimit -v`) and
+    control group (containers).
     """
     found = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
@@ -52,10 +52,10 @@ def free_bytes() -> int | None:
 
 
 def require_memory(model: keras.Model, batch_size: int, size: Size) -> None:
-    """Raise ValueError where training a model with so many images a step cannot fit, by estimate.
+    """Raise ValueError if training with `batch_size` images per step needs more than free memory.
 
-    The message names a batch size that fits. Accelerators have memory of their own, of which
-    nothing is known here.
+    This is an estimate; the message names a batch size that fits. There is no check on
+    accelerators, which have their own memory.
     """
     free = free_bytes()
     if free is None or on_accelerator():
@@ -74,23 +74,22 @@ def require_memory(model: keras.Model, batch_size: int, size: Size) -> None:
 
 
 def output_numbers(layer: keras.layers.Layer) -> int:
-    """Return how many numbers a layer gives out for an image."""
+    """Return the number of elements of a layer's outputs for one image."""
     if isinstance(layer, keras.Model):
         return sum(map(output_numbers, layer.layers))
     try:
         outputs = keras.tree.flatten(layer.output)
-    except (AttributeError, ValueError):  # it was never called, or more than once
+    except (AttributeError, ValueError):  # never called, or called several times
         return 0
     return sum(math.prod(side or 1 for side in output.shape[1:]) for output in outputs)
 
 
 def keep_freed_memory() -> bool:
-    """Make malloc keep freed blocks for the next step; return whether it could.
+    """Make malloc keep freed blocks for the next step; return whether that was possible.
 
-    TensorFlow's data sets from Python generators set glibc's mmap threshold to 128 kB, once in a
-    process, when the first of them begins: from then on the system maps, clears and unmaps every
-    activation anew in every step. tests/bench/step_memory.py measures what that costs. Elsewhere
-    than on Linux with glibc this does nothing.
+    TensorFlow's data sets from Python generators set glibc's mmap threshold to 128 kB when the
+    first one starts: from then on the system maps, clears and unmaps every activation in every
+    step. tests/bench/step_memory.py measures the cost. Only effective on Linux with glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -101,9 +100,9 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> bool:
-    """Give freed memory back to the system; return whether there was some, and it could.
+    """Return freed memory to the system; return whether there was any.
 
-    Between the stages of a run: what one has freed lies in blocks that do not fit the next.
+    Called between the stages of a run, whose blocks of memory differ in size.
     """
     gc.collect()
     try:

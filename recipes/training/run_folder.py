@@ -1,10 +1,10 @@
-"""A run's folder: what was asked for, what came of it, and how either is read again.
+"""A run folder: creating it, and checking that a resumed run has the same settings and data.
 
-config.json, labels.txt               what was asked for
-checkpoint/                           what a killed run goes on from
+config.json, labels.txt               settings and class names
+checkpoint/                           state from which an interrupted run resumes
 model.keras, model.tflite             the float model, the int8 file
-history.json, results.json            epochs and figures
-report.html, predictions.csv, .png    the same for people
+history.json, results.json            figures of epochs and of the result
+report.html, predictions.csv, .png    the report
 """
 
 import contextlib
@@ -29,9 +29,9 @@ LOCK = ".lock"  # in a run's folder, while a process works on it
 
 @contextlib.contextmanager
 def working_on(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the folder, and clear away what a killed one left unfinished.
+    """Lock the folder against other runs, and delete unfinished files of an interrupted one.
 
-    Raises ValueError where another process is at work there.
+    Raises ValueError if another process works on it.
     """
     if not distribute.first():
         yield
@@ -50,11 +50,13 @@ def open_run(
     config: Any, labels: tuple[str, ...], *splits: Sequence[Source],
     targets: Iterable[Iterable[bytes]] = (),
 ) -> Path:  # fmt: skip
-    """Make the run's folder, or find the same run begun there, and return it.
+    """Create the run folder, or check that it has the same run, and return it.
 
-    `config` is a task's Config. `splits` are the images to train and to validate on, `targets` what
-    is annotated on them. Raises ValueError where the folder holds anything else, and where the run
-    could not end in its file.
+    config: a task's Config.
+    splits: the images to train and to validate on; targets: bytes of their annotations.
+
+    Raises ValueError if the folder has something else, if a class name is unusable, and if
+    TensorFlow, which writes the file at the end, is missing.
     """
     require_tensorflow()
     check_labels(labels)
@@ -67,7 +69,7 @@ def open_run(
 
 
 def run_folder(data: str | Path, out: str | None) -> Path:
-    """Return the folder of a run on `data`: `out`, or where it goes without."""
+    """Return the folder of a run on `data`: `out`, by default runs/NAME of the data."""
     return Path(out) if out else Path("runs") / Path(data).resolve().stem
 
 
@@ -85,7 +87,7 @@ def fingerprint(data: str | Path, splits: Sequence[Sequence[Source]]) -> str:
 
 
 def annotations_digest(targets: Iterable[Iterable[bytes]]) -> str:
-    """Return a digest of what is annotated on a run's images."""
+    """Return a digest of the annotations of a run's images."""
     digest = hashlib.sha256()
     for split in targets:
         for one in split:
@@ -95,7 +97,7 @@ def annotations_digest(targets: Iterable[Iterable[bytes]]) -> str:
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Raise ValueError where a class cannot be a line of labels.txt."""
+    """Raise ValueError if a class name cannot be a line of labels.txt."""
     for label in labels:
         if len(label.splitlines()) != 1 or not label.strip():
             raise ValueError(
@@ -105,7 +107,7 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
-    """Raise ValueError where the images are not those of the run, if its config tells them."""
+    """Raise ValueError if the images are not those of the run's config.json."""
     if begun.get("images", begun.get("pictures", found)) != found:
         raise ValueError(
             f"{folder} holds a run on other images: some of {begun['data']} were added, removed or "
@@ -117,9 +119,9 @@ def check_images(folder: Path, begun: Mapping[str, Any], found: str) -> None:
 def begin_run(
     folder: Path, config: Any, labels: tuple[str, ...], images: str, annotations: str = ""
 ) -> None:
-    """Write config.json and labels.txt, or raise ValueError where another run is there.
+    """Write config.json and labels.txt; raise ValueError if the folder has another run.
 
-    `images` and `annotations` are digests of these.
+    images, annotations: their digests.
     """
     lasting = {
         field.name: getattr(config, field.name)
@@ -127,7 +129,7 @@ def begin_run(
         if field.metadata["lasting"]
     }
     settings = json.loads(json.dumps(lasting, default=str))
-    for name in PATHS:  # the run may be looked at from elsewhere
+    for name in PATHS:  # the run may be opened from another working directory
         if settings.get(name):
             settings[name] = os.path.abspath(settings[name])
     wanted = {"task": config.task, **settings, "labels": list(labels)}
@@ -163,7 +165,7 @@ def begin_run(
 
 
 def settings_before(config: Any) -> dict[str, Any]:
-    """Return what the options of today were in runs that were begun before there were these."""
+    """Return the values of options for runs that were begun before these options existed."""
     return {
         field.name: field.metadata["before"]
         for field in dataclasses.fields(config)
@@ -172,22 +174,22 @@ def settings_before(config: Any) -> dict[str, Any]:
 
 
 def moved(setting: str, begun: Any) -> bool:
-    """Return whether the images of a run are no longer where they were when it was begun."""
+    """Return whether the images of a run have been moved since it was begun."""
     return setting in ("data", "test") and isinstance(begun, str) and not Path(begun).exists()
 
 
 def differs(setting: str, begun: Any, wanted: Any) -> bool:
-    """Return whether a setting makes it another run; a run may be moved and its data too."""
+    """Return whether a setting differs from that of the run; "out" may differ."""
     if setting in PATHS and isinstance(begun, str):
         begun = os.path.abspath(begun)
     return setting != "out" and begun != wanted
 
 
 def labels_of(file: Path) -> list[str] | None:
-    """Return the names of a model's classes; None where neither it nor its folder has any.
+    """Return the class names of a model's file; None if there are none.
 
-    Those inside a .tflite file come first: a labels.txt beside it may be of another model. Then
-    comes NAME.labels.txt, which `kzoo.tflite.convert` writes where labels.txt is another's.
+    From the metadata of a .tflite file, NAME.labels.txt or labels.txt beside it, in this order: a
+    labels.txt may belong to another model.
     """
     if file.suffix == ".tflite" and file.is_file():
         metadata = read_metadata(file)
@@ -201,7 +203,7 @@ def labels_of(file: Path) -> list[str] | None:
 
 
 def read_labels(file: Path) -> list[str]:
-    """Return the names of classes, one a line. Raises ValueError for a file that is no UTF-8."""
+    """Return class names, one per line; raise ValueError if the file is not UTF-8."""
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""A stage of training, and which of its epochs was the best."""
+"""The settings of a training stage, and the choice of its best epoch."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,29 +11,29 @@ from kzoo.recipes.training.checkpoints import Row
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One leg of a training run: Adam on a cosine from `learning_rate` to 0 after a warm-up.
+    """One stage of a run: Adam with cosine decay from `learning_rate` to 0 after a warm-up.
 
-    The best epoch has the highest `metric`, a key of the history, and among equals the lowest loss
-    on the validation images. Where the metric is "val_loss" it has the lowest.
+    The best epoch has the highest `metric`, a key of the history, and among equals the lowest
+    validation loss; for the metric "val_loss" it has the lowest.
     """
 
     name: str
     epochs: int
     learning_rate: float
-    loss: Any = None  # as `keras.Model.compile` takes it; None where the model computes its own
+    loss: Any = None  # as for `keras.Model.compile`; None if the model has its own
     metrics: Sequence[Any] = ()
     metric: str = "val_loss"
     warmup: float = 0.1  # fraction of all steps
-    patience: int = 10  # epochs without a better one before the stage ends
-    accumulate: int = 1  # steps whose gradients make one update
+    patience: int = 10  # epochs without improvement before the stage ends
+    accumulate: int = 1  # steps whose gradients are accumulated for one update
     save_every: float = 0.0  # minutes between checkpoints within an epoch; 0: at its end only
-    # Momentum, by step, of the mean of the weights that is measured and kept; 0: the weights.
+    # Highest momentum of the moving average of the weights, which is evaluated and saved; 0: off.
     ema: float = 0.0
-    title: str = ""  # what people call it; empty: its name
-    cost: float = 1.0  # time that an epoch takes, about, against one of the whole network
+    title: str = ""  # for display; empty: its name
+    cost: float = 1.0  # approximate time of an epoch relative to one of the whole network
 
     def schedule(self, steps: int, library: Any = keras) -> Any:
-        """Return the learning rate over that many steps; `library`: keras or tf_keras."""
+        """Return the learning rate schedule for that many steps; `library`: keras or tf_keras."""
         warmup = max(1, int(steps * self.warmup))
         return library.optimizers.schedules.CosineDecay(
             self.learning_rate / warmup,
@@ -43,12 +43,12 @@ class Stage:
         )
 
     def rank(self, row: Row) -> tuple[float, ...]:
-        """Return what is the larger the better an epoch is."""
+        """Return a sort key that is larger for better epochs."""
         return (-row["val_loss"],) if self.metric == "val_loss" else (
             row[self.metric], -row["val_loss"],
         )  # fmt: skip
 
 
 def best_epoch(history: list[Row], stage: Stage) -> int:
-    """Return the place of the best epoch in the history of a stage."""
+    """Return the index of the best epoch in the history of a stage."""
     return max(range(len(history)), key=lambda i: stage.rank(history[i]))

@@ -1,8 +1,8 @@
-"""Training in stages that survive being killed.
+"""Training in stages that resume after an interruption.
 
-After every epoch, and within one every so many minutes, a stage writes a checkpoint: its model with
-the optimizer's state, its best weights and its history. Called again it resumes from there, also
-with another number of processes.
+After every epoch, and every few minutes within it, a stage writes a checkpoint: its model with the
+optimizer's state, its best weights and its history. The same call resumes from there, also with
+another number of processes.
 """
 
 import dataclasses
@@ -34,15 +34,16 @@ Measure = Callable[[keras.Model], Mapping[str, float]]
 
 
 def no_figures(model: keras.Model) -> Mapping[str, float]:
-    """Measure nothing of a model beside its loss and metrics."""
+    """Return no further figures beside loss and metrics."""
     return {}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingStage:
-    """A stage of a task's run: `train(model, stage, fit)` returns (model, history).
+    """A stage of a run: `train(model, stage, fit)` returns (model, history).
 
-    `fit(model, stage, train, val, measure=...)` is how: `fit`, or `training.int8.fit_int8`.
+    The argument `fit` is `fit` or `training.int8.fit_int8`, to be called as
+    `fit(model, stage, train, val, measure=...)`.
     """
 
     stage: Stage
@@ -52,16 +53,16 @@ class TrainingStage:
 
 @dataclasses.dataclass(frozen=True)
 class TransferStages:
-    """The stages of a model with a new head: the head, all of it, all of it in int8.
+    """The stages of transfer learning: the new head, the whole network, the whole in int8.
 
-    A task says what a `stage` is and how `fit` trains a model, and what else `whole` needs.
+    Each task has a subclass with `stage`, `fit` and `whole`.
     """
 
     run: Run
-    rates: ClassVar[tuple[float, float]]  # of the head and of int8; the config has the whole's
+    rates: ClassVar[tuple[float, float]]  # learning rates of head and int8; the config has whole's
 
     def all(self) -> list[TrainingStage]:
-        """Return the stages in their order, those without epochs too."""
+        """Return the stages in order, including those with 0 epochs."""
         config, (head_rate, int8_rate) = self.run.config, self.rates
         head_epochs = config.head_epochs if config.weights != "none" else 0
         head = self.stage("head", head_epochs, head_rate, title="the new head")
@@ -81,7 +82,7 @@ class TransferStages:
         raise NotImplementedError
 
     def head(self, net: Any, stage: Stage, fit: Any) -> tuple[Any, list[Row]]:
-        """Train the new layers alone."""
+        """Train only the new layers."""
         for layer in net.layers:
             layer.trainable = not layer.name.startswith("row")
         return self.fit(net, stage, fit)
@@ -94,7 +95,7 @@ class TransferStages:
 
 
 def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
-    """Optimizer, loss and metrics of a stage that takes `steps` steps in all."""
+    """Compile the model with the optimizer, loss and metrics of a stage of `steps` steps."""
     optimizer = Adam(
         stage.schedule(steps),
         gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
@@ -104,10 +105,10 @@ def compile_stage(model: keras.Model, stage: Stage, steps: int) -> None:
     model.compile(
         optimizer,
         loss=stage.loss,
-        weighted_metrics=list(stage.metrics) or None,  # of what counts, by class
+        weighted_metrics=list(stage.metrics) or None,  # weighted by class and example
         jit_compile=keras.backend.backend() == "jax",
     )
-    # Else its variables come about in the first step, and TensorFlow traces that one twice.
+    # Otherwise they are created in the first step, and TensorFlow traces that one twice.
     optimizer.build(model.trainable_variables)
 
 
@@ -125,10 +126,14 @@ def fit(
 ) -> tuple[keras.Model, list[Row]]:
     """Train a stage, or resume it; return (model with the weights of the best epoch, history).
 
-    `train(epoch)` gives that epoch's batches. What `measure` finds after each epoch joins its row
-    of the history. A checkpoint of the stage in `folder` goes before `model`. `callbacks` returns
-    Keras callbacks for the stage's name; one that sets `model.stop_training` ends the stage.
-    `compiled`: `compile_stage` was called for the whole stage already.
+    model: used unless `folder` has a checkpoint of the stage.
+    train: returns the batches of an epoch. val: the validation batches.
+    folder: of the checkpoints.
+    measure: called with the model after each epoch; returns further figures for the history.
+    callbacks: returns Keras callbacks for the stage's name; `model.stop_training` ends the stage.
+    compiled: whether `compile_stage` was called already.
+
+    Raises ValueError if the loss becomes nan or infinite.
     """
     display = display or StageDisplay(stage)
     own = (distribute.process(), distribute.processes(), distribute.devices())
@@ -137,7 +142,7 @@ def fit(
     if not kept:
         if not compiled:
             compile_stage(model, stage, stage.epochs * len(train(0)))
-        if distribute.devices() > 1:  # all go on from what one of them has made
+        if distribute.devices() > 1:  # all processes load what the first has written
             kept = checkpoints.keep(
                 model, [], checkpoints.after(folder, stage.name, 0), None, model.get_weights()
             )
@@ -146,8 +151,8 @@ def fit(
     with distribute.scope():
         if kept:
             model = load_model(kept / "model.keras", compile=True)
-        # Builds metrics and optimizer. Else fit takes a batch for it, and under JAX it is gone.
-        # TensorFlow keeps what it traces here for all validation, unlike that of test_on_batch.
+        # Builds metrics and optimizer. Otherwise fit uses up a batch for that under JAX.
+        # TensorFlow reuses this trace in all validation, unlike that of test_on_batch.
         model.evaluate(val.only(val.order[: val.batch_size]), verbose=0)
     history = checkpoints.read_history(kept) if kept else []
     theirs = StageCallbacks(callbacks(stage.name), model, stage.epochs)
@@ -165,14 +170,14 @@ def fit(
                     validation_data=val,
                     epochs=epoch + 1,
                     initial_epoch=epoch,
-                    shuffle=False,  # of batches, by a generator that no seed here reaches
+                    shuffle=False,  # it would shuffle batches, independently of the seed
                     callbacks=[callback, shown, KeepFreedMemory(), theirs],
                     verbose=0,
                 )
             values = {key: float(value[-1]) for key, value in fitted.history.items()}
             require_finite(values["loss"], stage)
             best = None
-            if distribute.first():  # the others read what it has found
+            if distribute.first():  # the other processes read its history
                 values |= measure(undistributed(model))
                 seconds = round(time.perf_counter() - start, 2)
                 history.append({"stage": stage.name, "epoch": epoch, **values, "seconds": seconds})
@@ -197,7 +202,7 @@ def fit(
 
 
 def require_finite(loss: float, stage: Stage) -> None:
-    """Raise ValueError where the loss is nan or infinite; the last checkpoint stays as it is."""
+    """Raise ValueError if the loss is nan or infinite; the last checkpoint stays unchanged."""
     if not np.isfinite(loss):
         raise ValueError(
             f"Stage {stage.name}: the loss is {loss}. Lower the learning rate of "
@@ -206,13 +211,13 @@ def require_finite(loss: float, stage: Stage) -> None:
 
 
 class CheckpointCallback(keras.callbacks.Callback):
-    """Begins an epoch, or resumes it from the checkpoint `kept`, and writes others within it."""
+    """Starts an epoch, or resumes it from the checkpoint `kept`; writes checkpoints within it."""
 
     def __init__(self, stage: Stage, folder: Path, history: list[Row], kept: Path | None):
         super().__init__()
         self.stage, self.folder, self.history, self.kept = stage, folder, history, kept
         self.steps = checkpoints.place(kept)[1] if kept else 0
-        self.trained: Sequence[np.ndarray] = ()  # weights that their mean stands in for
+        self.trained: Sequence[np.ndarray] = ()  # the weights while their average replaces them
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.since = epoch, time.monotonic()
@@ -222,7 +227,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             reseed(self.model, epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        require_finite((logs or {}).get("loss", 0.0), self.stage)  # before it is written
+        require_finite((logs or {}).get("loss", 0.0), self.stage)  # before a checkpoint is written
         every = 60 * self.stage.save_every
         due = every and time.monotonic() - self.since >= every
         if due and distribute.first() and batch + 1 < self.params["steps"]:
@@ -236,7 +241,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             self.since = time.monotonic()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """From here to the end of the epoch the mean stands in for the weights, as in Keras."""
+        """Use the averaged weights until the end of the epoch, as Keras does."""
         if self.stage.ema:
             self.trained = copies(self.model)
             self.put_mean_weights()
@@ -247,11 +252,11 @@ class CheckpointCallback(keras.callbacks.Callback):
     def put_mean_weights(self) -> None:
         if self.stage.ema:
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-            # JAX has made one array of a weight and its mean, and frees it with the weight's.
+            # In JAX weight and average share an array, which is freed with the weight's.
             assign(self.model, copies(self.model))
 
     def put_back_weights(self) -> None:
-        """Put the trained weights back in place of their mean: training goes on with them."""
+        """Restore the weights in place of their average, to continue training."""
         if self.stage.ema:
             assign(self.model, self.trained)
 
@@ -267,13 +272,13 @@ def assign(model: keras.Model, values: Sequence[np.ndarray]) -> None:
 
 
 def reseed(model: keras.Model, epoch: int) -> None:
-    """Give dropout the random numbers of that epoch; a saved model forgets its place in them."""
+    """Seed dropout for an epoch, since a saved model does not contain its generators' states."""
     for i, state in enumerate(checkpoints.seeds(model)):
         state.assign([epoch, i])
 
 
 def undistributed(model: keras.Model) -> keras.Model:
-    """Return the model, or a copy that this process can use without the others."""
+    """Return the model, or a copy that this process can use alone."""
     if distribute.devices() == 1:
         return model
     with tempfile.TemporaryDirectory() as folder:
@@ -287,9 +292,9 @@ def finished_stage(
     *,
     display: StageDisplay | None = None,
 ) -> tuple[keras.Model, list[Row]]:
-    """Return what `train` returns: (model, history), reading them where that was done before.
+    """Return (model, history) of `train`, or read them if the stage has finished before.
 
-    The model is kept in `path`, a .keras file, and the history in the .json beside it.
+    The model is stored in `path`, a .keras file, and the history in a .json beside it.
     """
     record = path.with_suffix(".json")
     if not distribute.agreed(path.exists()):
@@ -312,17 +317,17 @@ def balanced(targets: np.ndarray, classes: int) -> np.ndarray:
 
 
 def unfreeze(model: keras.Model) -> None:
-    """Let all layers learn.
+    """Make all layers trainable.
 
-    `model.trainable = True` does nothing under TensorFlow where it is True of the model already,
-    however many layers are frozen: TensorFlow takes setting an attribute to itself for done.
+    `model.trainable = True` has no effect under TensorFlow if it is True already, even if layers
+    are frozen, since TensorFlow skips setting an attribute to its value.
     """
     for layer in model.layers:
         layer.trainable = True
 
 
 def split_at(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
-    """Return (the model up to layer `name`, a copy of the chain of layers from there on)."""
+    """Return (the model up to layer `name`, a copy of the sequence of layers from there on)."""
     cut = model.get_layer(name)
     body = keras.Model(model.input, cut.input)
     tail = keras.Sequential([keras.Input(cut.input.shape[1:])])
@@ -334,9 +339,9 @@ def split_at(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
 
 
 def features(body: keras.Model, examples: Batches, file: Path) -> np.ndarray:
-    """Return what a frozen body makes of the examples, computed once and kept in `file`.
+    """Return the outputs of a frozen body for all examples, computed once and stored in `file`.
 
-    Every process computes its share; the array stays on disk and is read from there.
+    Every process computes its share. The array is memory-mapped.
     """
     if not distribute.agreed(file.exists()):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -357,7 +362,7 @@ def features(body: keras.Model, examples: Batches, file: Path) -> np.ndarray:
 
 
 def join_arrays(shares: Sequence[Path], whole: Path, count: int) -> None:
-    """Write arrays of .npy files one after the other into one file; the parts are deleted."""
+    """Concatenate the arrays of .npy files into one file, and delete the parts."""
     arrays = [np.load(share, mmap_mode="r") for share in shares]
     shape = (count, *arrays[0].shape[1:])
     joined = np.lib.format.open_memmap(whole, "w+", arrays[0].dtype, shape)

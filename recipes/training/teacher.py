@@ -1,4 +1,4 @@
-"""A larger classifier that teaches the one that is trained: its logits, beside the labels."""
+"""A larger classifier as teacher: its logits are targets beside the labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ from kzoo.recipes.inputs import MODEL, require_ended, require_model
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.sizes import Size, simplest, size_text
 
-WEIGHT = 0.5  # of what the teacher says against what the labels say
+WEIGHT = 0.5  # of the teacher's loss; the labels' has 1 - WEIGHT
 
 
 def load_teacher(source: str, labels: Sequence[str], size: Size) -> keras.Model:
     """Return the float model of a run of `kzoo classify`, or of a .keras file.
 
-    Raises ValueError where it is none, or knows other classes or images of another size.
+    Raises ValueError if it is not a model or has other classes or another input size.
     """
     require_model(source)
     path = Path(source)

@@ -1,8 +1,8 @@
-"""int8 training by tensorflow-model-optimization: what `kzoo classify --qat-engine tfmot` does.
+"""Quantization-aware training by tensorflow-model-optimization (`--qat-engine tfmot`).
 
-tfmot takes tf-keras models and TensorFlow, so it has a process of its own, whatever Keras' backend:
-which reads what is to be done and the run's model.keras, and ends with its model.tflite. Killed, it
-goes on from the last epoch.
+tfmot needs tf-keras and TensorFlow, so it runs in a separate process, whatever Keras' backend. That
+process reads a job file and the run's model.keras, and writes model.tflite. Interrupted, it resumes
+from the last epoch.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.tflite.convert.prepare import absorb_preprocessing, copy_in_float32
 
 Batch = tuple[np.ndarray, np.ndarray]
-LEARNING_RATE = 1e-4  # taught by class probabilities alone
+LEARNING_RATE = 1e-4  # with class probabilities as the only targets
 JOB, KEPT, HISTORY = "job.pickle", "epoch.npz", "history.json"  # in checkpoint/tfmot of a run
 
 
 def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, list[Row]]:
-    """Return (the int8 file that tfmot makes of a run's model.keras, its training's history)."""
+    """Return (the int8 file trained by tfmot from a run's model.keras, its history)."""
     place = folder / "checkpoint" / "tfmot"
     place.mkdir(parents=True, exist_ok=True)
     alone = dataclasses.replace(config, distribute=None, rank=None)
@@ -42,7 +42,7 @@ def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, l
     code = "import sys; from kzoo.recipes.classify import tfmot_work; tfmot_work(sys.argv[1])"
     command = [sys.executable, "-c", code, str(folder)]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    # Its standard input ends when this process does, by which it knows to end as well.
+    # Its standard input is closed when this process ends, upon which it exits too.
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
     try:
         ended = process.wait()
@@ -56,9 +56,9 @@ def train_by_tfmot(folder: Path, config: Any, dataset: Dataset) -> tuple[Path, l
 def prepared(
     net: keras.Model, images: np.ndarray, *, frozen_norms: bool
 ) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
-    """Return (tfmot's model of `net`, what makes its input of pixels), without the Rescaling.
+    """Return (tfmot's quantized model of `net`, function from pixels to its input).
 
-    Its place is in the scale and the zero point of the file's input.
+    The model has no Rescaling, which the scale and zero point of the file's input replace.
     """
     body, grid = absorb_preprocessing(copy_in_float32(net))
     real = grid.real if grid else lambda x: x.astype("float32")
@@ -67,7 +67,7 @@ def prepared(
         if type(layer).__name__ == "BatchNormalization":
             layer.trainable = not frozen_norms
     images = images.copy()
-    images[0, 0, :2] = [[0], [255]]  # the input's range is that of all bytes
+    images[0, 0, :2] = [[0], [255]]  # so that the input's range covers all bytes
     return quantize_model(twin, calibration=real(images)), real
 
 
@@ -75,9 +75,10 @@ def fit_tf_keras(
     quantized: Any, stage: Stage, train: Callable[[int], Any], val: Any,
     real: Callable[[np.ndarray], np.ndarray], file: Path,
 ) -> list[Row]:  # fmt: skip
-    """Train a tf-keras model as `training.stages.fit` does a Keras one; its best epoch is kept.
+    """Train a tf-keras model as `training.stages.fit` does, to its best epoch; return the history.
 
-    `train(epoch)` gives batches of pixels and targets, `real` makes the model's input of pixels.
+    train: returns the batches (pixels, targets) of an epoch. real: converts pixels to the model's
+    input. file: the checkpoint.
     """
     tf_keras = neighbour("tf_keras", "tfmot")
     steps = stage.epochs * len(train(0)) if stage.epochs else 1

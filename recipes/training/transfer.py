@@ -1,4 +1,4 @@
-"""What training from pretrained weights can spare: rows that need not learn."""
+"""Freezing of pretrained rows in transfer learning."""
 
 import re
 from collections.abc import Collection
@@ -9,9 +9,9 @@ ROW = re.compile(r"(row\d+)_")
 
 
 def fine_rows(model: keras.Model, stride: int) -> set[str]:
-    """Return the rows ("row0", ...) that begin at a finer map than 1 / `stride` of the image.
+    """Return the rows ("row0", ...) whose input is finer than 1 / `stride` of the image.
 
-    They find edges and textures, which photos share, and take most of a step's time.
+    They detect edges and textures, which all photos share, and take most of a step's time.
     """
     first: dict[str, keras.layers.Layer] = {}
     for layer in model.layers:
@@ -22,7 +22,7 @@ def fine_rows(model: keras.Model, stride: int) -> set[str]:
 
 
 def freeze_pretrained(model: keras.Model, rows: Collection[str]) -> None:
-    """Let all layers learn but those of these rows, and batch norms."""
+    """Make all layers trainable except these rows and all batch norms."""
     for layer in model.layers:
         found = ROW.match(layer.name)
         norm = isinstance(layer, keras.layers.BatchNormalization)

@@ -1,7 +1,7 @@
-"""Keras callbacks that a run's user brings along, and TensorBoard's.
+"""The user's Keras callbacks in a run, and TensorBoard's.
 
-A stage fits each epoch apart, so that it can resume anywhere. To a callback it looks like one fit:
-it begins and ends once, and an epoch's logs hold what was measured besides, such as "val_map".
+A stage calls fit for each epoch, so that it can resume anywhere. A callback sees a single fit: it
+begins and ends once, and the logs of an epoch include all figures, such as "val_map".
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ import keras
 from kzoo.recipes import distributed as distribute
 
 CallbackList = Sequence[keras.callbacks.Callback]
-Callbacks = CallbackList | Callable[[str], CallbackList]  # the latter: of the stage's name
+Callbacks = CallbackList | Callable[[str], CallbackList]  # a list, or a function of stage names
 
 
 def checked_callbacks(callbacks: Callbacks) -> Callable[[str], CallbackList]:
     """Return the callbacks of a stage as a function of its name.
 
-    Raises ValueError for what is no Keras callback.
+    Raises ValueError for objects that are not Keras callbacks.
     """
 
     def of_stage(stage: str) -> CallbackList:
@@ -32,21 +32,21 @@ def checked_callbacks(callbacks: Callbacks) -> Callable[[str], CallbackList]:
         return given
 
     if not callable(callbacks):
-        of_stage("")  # refused now, not after the first stage
+        of_stage("")  # check now, not after the first stage
     return of_stage
 
 
 def no_callbacks(stage: str) -> CallbackList:
-    """Return none."""
+    """Return no callbacks."""
     return ()
 
 
 def with_tensorboard(
     callbacks: Callable[[str], CallbackList], folder: str | None
 ) -> Callable[[str], CallbackList]:
-    """Return the callbacks and one that writes event files below `folder`, if there is one.
+    """Return the callbacks, plus TensorBoard's if `folder` is not None.
 
-    A stage has the runs STAGE/train and STAGE/validation.
+    Its event files are in FOLDER/STAGE/train and FOLDER/STAGE/validation.
     """
     if folder is None:
         return callbacks
@@ -59,7 +59,7 @@ def with_tensorboard(
 
 
 class StageCallbacks(keras.callbacks.Callback):
-    """Hands on to a stage's callbacks what happens in its fits, in one process of all."""
+    """Forwards the events of a stage's fits to its callbacks, in the first process only."""
 
     def __init__(self, callbacks: CallbackList, model: keras.Model, epochs: int):
         super().__init__()
@@ -67,7 +67,7 @@ class StageCallbacks(keras.callbacks.Callback):
         self.all: Any = keras.callbacks.CallbackList(given, model=model)
         self.epochs: int = epochs
         self.begun: bool = False
-        self.stopped: bool = False  # whether one of them wants the stage to end
+        self.stopped: bool = False  # whether a callback has set model.stop_training
         for name in ("train", "test"):
             for edge in ("begin", "end"):
                 hook = f"on_{name}_batch_{edge}"
@@ -91,7 +91,7 @@ class StageCallbacks(keras.callbacks.Callback):
         self.all.on_test_end(logs)
 
     def epoch_ended(self, epoch: int, values: Mapping[str, float]) -> None:
-        """To be called after `fit`, which has no idea of all that `values` holds."""
+        """Forward the end of an epoch; call it after `fit`, whose logs lack some of `values`."""
         self.all.on_epoch_end(epoch, dict(values))
         self.stopped = bool(distribute.agreed(self.all.model.stop_training))
 

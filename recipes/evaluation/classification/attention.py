@@ -1,10 +1,9 @@
-"""Where on an image a classifier saw its class, without gradients, on any backend.
+"""Class activation maps of classifiers without gradients, on any backend.
 
-These nets end in a mean over the places of their last map and a small head. So the share of one
-place in a class's logit is what the head loses when the mean leaves that place out. Where the head
-is one linear layer (MobileNetV1, V2) the map is the class activation map of
-https://arxiv.org/abs/1512.04150, less its mean; V3 and V4 have a hidden layer behind the mean,
-which this goes through exactly, where Grad-CAM would take its slope.
+The nets end in global average pooling and a small head. The value of the map at a position is the
+decrease of the class's logit if the pooling leaves that position out. For a head of one linear
+layer (MobileNetV1, V2) this is the class activation map of https://arxiv.org/abs/1512.04150 minus
+its mean; the hidden layer of V3 and V4 is evaluated exactly, where Grad-CAM would linearize it.
 """
 
 from collections.abc import Sequence
@@ -16,15 +15,15 @@ from PIL import Image
 
 from kzoo.recipes.training.stages import split_at
 
-POOL = "head_pool"  # the layer that takes the mean
+POOL = "head_pool"  # the global average pooling
 OPACITY = 0.55
 
 
 def class_maps(model: keras.Model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
-    """Return for each image where its class was seen, (N, h, w) in [0, 1].
+    """Return an activation map of a class for each image, (N, h, w) in [0, 1].
 
-    images: (N, H, W, 3) in [0, 255]. classes: the one of each image to explain. None where the
-    model does not end in a mean over places and a head.
+    images: (N, H, W, 3) in [0, 255]. classes: the class of each image to explain. Returns None if
+    the model does not end in global average pooling and a head.
     """
     if POOL not in {layer.name for layer in model.layers}:
         return None
@@ -35,10 +34,10 @@ def class_maps(model: keras.Model, images: np.ndarray, classes: Sequence[int]) -
         places = body.predict_on_batch(image[None].astype("float32"))[0]
         height, width, channels = places.shape
         rows = places.reshape(-1, channels)
-        others = (rows.sum(axis=0) - rows) / max(1, len(rows) - 1)  # means without each place
+        others = (rows.sum(axis=0) - rows) / max(1, len(rows) - 1)  # means without each position
         every = np.concatenate([rows.mean(axis=0, keepdims=True), others])
         x = keras.ops.convert_to_tensor(every[:, None, None, :])
-        for layer in layers:  # by hand: the head was built for a map of another size
+        for layer in layers:  # layer by layer: the head was built for a map of another size
             x = layer(x)
         logits = keras.ops.convert_to_numpy(x).reshape(len(every), -1)[:, label]
         lost = np.maximum(0, logits[0] - logits[1:]).reshape(height, width)
@@ -47,7 +46,7 @@ def class_maps(model: keras.Model, images: np.ndarray, classes: Sequence[int]) -
 
 
 def is_score(layer: keras.layers.Layer) -> bool:
-    """Whether a layer only makes scores of logits, or does nothing outside of training."""
+    """Return whether a layer is a final activation or dropout."""
     scores = (keras.activations.softmax, keras.activations.sigmoid)
     return isinstance(layer, keras.layers.Dropout) or (
         isinstance(layer, keras.layers.Activation) and layer.activation in scores
@@ -55,7 +54,7 @@ def is_score(layer: keras.layers.Layer) -> bool:
 
 
 def shown_on(image: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return an image (H, W, 3) uint8 under a map (h, w) in [0, 1]: bright where it is large."""
+    """Return an image (H, W, 3) uint8 with a map (h, w) in [0, 1] overlaid, bright for 1."""
     height, width = image.shape[:2]
     small = Image.fromarray((255 * places).astype("uint8"))
     large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) / 255

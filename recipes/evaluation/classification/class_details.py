@@ -1,4 +1,4 @@
-"""How good probabilities of classes are: accuracy, by class, calibration, odd labels."""
+"""Metrics of class probabilities: accuracy, per-class figures, calibration, label errors."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ BINS = 15  # of the expected calibration error, as in https://arxiv.org/abs/1706
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ByClass:
-    """Figures of each class (classes,); nan where there is nothing to divide by."""
+    """Figures of each class (classes,); nan where undefined."""
 
-    images: np.ndarray  # that are of the class
+    images: np.ndarray  # number of images of the class
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
 
 
 def by_class(confusion: np.ndarray) -> ByClass:
-    """Return precision, recall and F1 of a confusion matrix, whose rows are the truth."""
+    """Return precision, recall and F1 by class from a confusion matrix with truth in rows."""
     right, images = np.diag(confusion), confusion.sum(axis=1)
     predicted = confusion.sum(axis=0)
     return ByClass(
@@ -37,14 +37,14 @@ def by_class(confusion: np.ndarray) -> ByClass:
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, nan where that is 0."""
+    """Return part / whole; nan where `whole` is 0."""
     out = np.full(np.shape(whole), np.nan)
     return np.divide(part, whole, out=out, where=np.asarray(whole) > 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
-    """How sure a model is against how often it is right, by bins of the probability it gives."""
+    """Confidence and accuracy by bins of the predicted probability (a reliability diagram)."""
 
     images: np.ndarray  # (bins,)
     confidence: np.ndarray  # (bins,): mean probability of the predicted class
@@ -52,7 +52,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean gap of the two, over all images, in [0, 1]."""
+        """Expected calibration error: mean |confidence - accuracy| over all images, in [0, 1]."""
         used = self.images > 0
         gaps = np.abs(self.confidence - self.accuracy)[used]
         return float((gaps * self.images[used]).sum() / max(1, self.images.sum()))
@@ -72,7 +72,7 @@ def calibration(probabilities: np.ndarray, targets: np.ndarray, *, bins: int = B
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassScore:
-    """How good predicted classes are."""
+    """Scores of predicted classes."""
 
     confusion: np.ndarray  # (classes, classes) images: rows are the truth, columns the prediction
     calibration_error: float  # expected calibration error, in [0, 1]
@@ -133,9 +133,9 @@ def draw_reliability(found: dict[str, Calibration]) -> Figure:
 
 
 def changed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the places of images whose class differs between two models' probabilities.
+    """Return the indices of images with different classes in two models' probabilities.
 
-    Those on which the two are surest come first.
+    Those with the highest probabilities come first.
     """
     places = np.flatnonzero(first.argmax(axis=1) != second.argmax(axis=1))
     sure = first.max(axis=1) + second.max(axis=1)
@@ -143,11 +143,13 @@ def changed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def likely_label_errors(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the places of images whose label is probably wrong, the likeliest first.
+    """Return the indices of images whose label is probably wrong, most probable first.
 
-    Confident learning, https://arxiv.org/abs/1911.00068: an image counts for another class where
-    its probability is at least the mean that images labelled so have. `probabilities` must come
-    from a model that was not trained on these images.
+    Confident learning, https://arxiv.org/abs/1911.00068: an image is assigned to another class if
+    its probability is at least the mean probability of images with that label.
+
+    probabilities: (N, classes), of a model that was not trained on these images.
+    targets: labels (N,).
     """
     classes = probabilities.shape[1]
     usual = np.array([

@@ -1,4 +1,4 @@
-"""What a classification run leaves for people: sections of its page, predictions.csv and .png."""
+"""The report of a classification run: sections of its page, predictions.csv and .png."""
 
 import csv
 import dataclasses
@@ -31,8 +31,8 @@ from kzoo.recipes.inputs import read_config
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
 
-GALLERY = 24  # images shown
-CROSS_ENTROPY = "cross_entropy"  # a metric, since the loss of some stages has smoothed labels
+GALLERY = 24  # number of images shown
+CROSS_ENTROPY = "cross_entropy"  # a metric, since the loss of some stages uses smoothed labels
 PREDICTIONS = {"val": "predictions.csv", "test": "predictions_test.csv"}
 SEEN = (
     "Beside each photo, bright: the places that the float model's answer depends on, measured by "
@@ -54,7 +54,7 @@ ODD = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassResults(RunResults):
-    """What a classification run reached on its validation images; accuracies in [0, 1]."""
+    """Results of a classification run on its validation images; accuracies in [0, 1]."""
 
     told: ClassVar[Told] = (("accuracy", "accuracy"),)
     float_accuracy: float
@@ -82,14 +82,14 @@ class ClassResults(RunResults):
 
 
 def names_one_class(by_class: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a model gives images of several classes one and the same answer."""
+    """Return whether a model predicts one class for images of several classes."""
     found = by_class.values()
-    named = sum(one["precision"] is not None for one in found)  # None of a class never predicted
+    named = sum(one["precision"] is not None for one in found)  # None for classes never predicted
     return named == 1 and sum(one["images"] > 0 for one in found) > 1
 
 
 def write_files(run: Run, evaluation: Evaluation) -> None:
-    """Write predictions.csv and .png of the validation images, predictions_test.csv of others."""
+    """Write predictions.csv and .png (validation images) and predictions_test.csv."""
     split, labels = evaluation.val.examples, run.dataset.labels
     for part in evaluation.splits:
         file = run.folder / PREDICTIONS[part.name]
@@ -100,12 +100,12 @@ def write_files(run: Run, evaluation: Evaluation) -> None:
 
 
 def some_images(count: int) -> np.ndarray:
-    """Return the places of the images that are shown whatever is predicted of them."""
+    """Return the indices of a random sample of images to show."""
     return np.random.default_rng(0).permutation(count)[:GALLERY]
 
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
-    """Return what the page shows of both models, on the validation images if it says no other."""
+    """Return the page's sections on both models, for the validation images unless stated."""
     val, labels = evaluation.val, run.dataset.labels
     split, int8 = val.examples, val.predictions[INT8]
     surest = np.argsort(-int8.max(1), kind="stable")
@@ -145,7 +145,7 @@ def rows_by_class(part: SplitEvaluation, labels: Sequence[str]) -> list[tuple[st
 
 
 def reliability(run: Run, evaluation: Evaluation) -> str:
-    """Return HTML: the reliability diagrams of both models, and what a temperature would do."""
+    """Return HTML: reliability diagrams of both models, and the effect of temperature scaling."""
     part = evaluation.test or evaluation.val
     found = {
         kind: calibration(scores, part.examples.targets)
@@ -164,7 +164,7 @@ def reliability(run: Run, evaluation: Evaluation) -> str:
 
 
 def temperature_words(run: Run, evaluation: Evaluation, part: SplitEvaluation) -> str:
-    """Return what the temperature of the run did, or what one would do to the calibration error."""
+    """Return a sentence on the run's temperature, or on the calibration error with one."""
     if run.settings.get("temperature"):
         return (
             "The logits of model and file were divided by a temperature fitted on the validation "
@@ -189,7 +189,7 @@ def temperature_words(run: Run, evaluation: Evaluation, part: SplitEvaluation) -
 
 
 def changed_answers(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> str:
-    """Return HTML: on which images float and int8 differ, and what that costs the worst class."""
+    """Return HTML: images on which float and int8 differ, and the largest drop in recall."""
     shown, words = [], []
     for part in parts:
         exact, int8 = (part.predictions[kind] for kind in (FLOAT, INT8))
@@ -224,7 +224,7 @@ def changed_answers(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> 
 
 
 def mistakes(run: Run, evaluation: Evaluation, chosen: Sequence[int]) -> str:
-    """Return HTML: images that int8 is wrong about, and where the float model sees that class."""
+    """Return HTML: misclassified images with activation maps of the float model."""
     split, int8 = evaluation.val.examples, evaluation.val.predictions[INT8]
     places = None
     if evaluation.model is not None and chosen:
@@ -236,7 +236,7 @@ def mistakes(run: Run, evaluation: Evaluation, chosen: Sequence[int]) -> str:
 
 
 def odd_labels(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> str:
-    """Return HTML: the likeliest label errors of each split, by the float model."""
+    """Return HTML: the most probable label errors of each split, by the float model."""
     page = paragraph(ODD)
     for part in parts:
         scores, targets = part.predictions[FLOAT], part.examples.targets
@@ -258,7 +258,7 @@ def thumbnails(
 ) -> str:  # fmt: skip
     """Return HTML: images with the true and the predicted class and the file's name.
 
-    places: maps (len(chosen), h, w) that are shown beside them.
+    places: activation maps (len(chosen), h, w) to show beside them.
     """
     shown = []
     for k, i in enumerate(chosen):
@@ -310,7 +310,7 @@ def write_predictions(
 
 
 def right_answers(folder: Path, split: str) -> dict[str, dict[str, float]]:
-    """Return 1 where a run's answer is right, else 0, by image and model."""
+    """Return {image: {model: 1 if its prediction is right, else 0}} from predictions.csv."""
     file = folder / PREDICTIONS[split]
     if not file.is_file():
         return {}
@@ -323,9 +323,10 @@ def right_answers(folder: Path, split: str) -> dict[str, dict[str, float]]:
 
 
 def image_names(folder: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Return what images of a run are called wherever its data lie: by path, from the data on.
+    """Return {path: name} with names of images relative to the run's data.
 
-    Of images elsewhere the last two parts of the path, but where several share these.
+    For images elsewhere, the last two parts of the path. Images whose names are not unique are
+    left out.
     """
     data = Path(read_config(folder)["data"])
     root = data.parent if data.suffix.lower() in (".csv", ".tsv") else data
@@ -335,7 +336,7 @@ def image_names(folder: Path, paths: Iterable[str]) -> dict[str, str]:
 
 
 def parts_from(root: Path, path: Path) -> tuple[str, ...]:
-    """Return the parts of a path below `root`, which the path may begin above, or at its name."""
+    """Return the parts of a path below `root` or a folder of that name; else the last two."""
     if root in path.parents:
         return path.relative_to(root).parts
     folders = path.parts[:-1]

@@ -1,4 +1,4 @@
-"""What a classifier says of images, from whatever file it is in."""
+"""Predictions of classifiers from .keras and .tflite files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from kzoo.recipes.training.run_folder import labels_of
 
 
 def class_predictor(file: Path, top: int) -> Predictor:
-    """Return what names the `top` classes of images, by the classifier of a file."""
+    """Return a predictor of the `top` classes of images, by the classifier in a file."""
     classifier, labels = open_model(file), labels_of(file)
 
     def run(paths: Sequence[Path], images: np.ndarray) -> list[Prediction]:

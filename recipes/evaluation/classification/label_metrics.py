@@ -1,4 +1,4 @@
-"""How good label sets are: precision, recall, F1 and average precision by label, thresholds."""
+"""Multi-label metrics: precision, recall, F1 and average precision by label; thresholds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from kzoo.recipes.evaluation.classification.class_details import ratio
 from kzoo.recipes.evaluation.page import number
 from kzoo.recipes.prediction import require_names
 
-THRESHOLD = 0.5  # of a label that no file has one of its own for
+THRESHOLD = 0.5  # default threshold of a label
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,24 +24,24 @@ class Scored:
 
     @property
     def decisions(self) -> np.ndarray:
-        """Which labels each image is given, (N, labels) bool."""
+        """The predicted labels of each image, (N, labels) bool."""
         return self.probabilities >= self.thresholds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelScore:
-    """How good label sets are. Arrays are (labels,); nan where no image has the label."""
+    """Multi-label scores. Arrays are (labels,); nan for labels that no image has."""
 
     thresholds: np.ndarray
     average_precision: np.ndarray
-    true: np.ndarray  # images that have the label and are given it
-    false: np.ndarray  # images that are given it without having it
-    missed: np.ndarray
-    exact: float  # share of the images all of whose labels are right
+    true: np.ndarray  # number of true positives
+    false: np.ndarray  # number of false positives
+    missed: np.ndarray  # number of false negatives
+    exact: float  # share of images with all labels correct
 
     @property
     def map(self) -> float:
-        """Mean of the average precisions, of the labels that some image has."""
+        """Mean average precision over the labels that occur."""
         known = self.average_precision[~np.isnan(self.average_precision)]
         return float(known.mean()) if len(known) else float("nan")
 
@@ -52,17 +52,17 @@ class LabelScore:
 
     @property
     def macro_f1(self) -> float:
-        """Mean of the labels' F1, of those that some image has."""
+        """Mean F1 over the labels that occur."""
         known = self.f1[self.true + self.missed > 0]
         return float(known.mean()) if len(known) else float("nan")
 
     @property
     def micro_f1(self) -> float:
-        """F1 of all decisions together."""
+        """F1 of the decisions for all labels together."""
         return float(f1(*(x.sum() for x in (self.true, self.false, self.missed))))
 
     def figures(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Return what is kept in results.json, where nan is null."""
+        """Return the figures for results.json, with None for nan."""
         columns = {
             "threshold": self.thresholds, "precision": share(self.true, self.false),
             "recall": share(self.true, self.missed), "f1": self.f1,
@@ -83,20 +83,20 @@ class LabelScore:
 
 
 def share(part: Any, rest: Any) -> np.ndarray:
-    """Return part / (part + rest), nan of nothing."""
+    """Return part / (part + rest); nan if both are 0."""
     return ratio(part, np.asarray(part + rest))
 
 
 def f1(true: Any, false: Any, missed: Any) -> np.ndarray:
-    """Return the harmonic mean of precision and recall; 0 where there is nothing to find."""
+    """Return the harmonic mean of precision and recall; 0 if it is undefined."""
     return 2 * true / np.maximum(1, 2 * true + false + missed)
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean precision at every image that has the label, nan without any.
+    """Return the average precision of a label; nan if no image has it.
 
-    scores, truth: (N,). Sum of (recall step) x precision, without interpolation; images of equal
-    scores stand at one place, as scikit-learn's average_precision_score has it.
+    scores, truth: (N,). The sum of (recall step) x precision, without interpolation; images with
+    equal scores count as one step, as in scikit-learn's average_precision_score.
     """
     if not truth.any():
         return float("nan")
@@ -108,9 +108,9 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def best_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return for each label the threshold (labels,) of the highest F1; .5 where no image has it.
+    """Return the threshold with the highest F1 for each label (labels,); .5 if no image has it.
 
-    It lies midway between two scores. Of equal ones the nearest to .5 is taken.
+    Candidates lie midway between two scores. Among equally good ones the nearest to .5 is taken.
     """
     chosen = []
     for scores, truth in zip(probabilities.T, targets.T.astype(bool), strict=True):
@@ -129,7 +129,7 @@ def best_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarra
 
 
 def score_labels(predictions: Scored, split: Split, labels: Sequence[str]) -> LabelScore:
-    """Return the score of what was predicted of the images of a split."""
+    """Return the scores of predictions for the images of a split."""
     require_names(predictions.probabilities.shape[1], labels)
     truth, given = split.targets.astype(bool), predictions.decisions
     return LabelScore(

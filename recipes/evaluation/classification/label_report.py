@@ -1,4 +1,4 @@
-"""What a multi-label run leaves for people: figures, the page, predictions.csv."""
+"""The report of a multi-label run: results, sections of its page, predictions.csv."""
 
 import csv
 import dataclasses
@@ -42,26 +42,26 @@ from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite.metadata.reading import read_metadata
 
-MOST_CURVES = 12  # labels whose precision and recall are drawn
+MOST_CURVES = 12  # largest number of labels with a precision-recall curve
 
 
 def thresholds_of(file: Path, labels: int) -> np.ndarray:
-    """Return the thresholds (labels,) that a .tflite file carries, .5 where it has none."""
+    """Return the thresholds (labels,) in a .tflite file's metadata, .5 if it has none."""
     metadata = read_metadata(file) if file.is_file() else None
     found = metadata.thresholds if metadata else ()
     return np.array(found) if len(found) == labels else np.full(labels, THRESHOLD)
 
 
 def has_thresholds(file: Path) -> bool:
-    """Whether a .tflite file carries thresholds of labels."""
+    """Return whether a .tflite file has thresholds in its metadata."""
     metadata = read_metadata(file) if file.suffix == ".tflite" else None
     return bool(metadata and metadata.thresholds)
 
 
 def label_predictor(file: Path, top: int) -> Predictor:
-    """Return what names the labels of images, the surest `top` of those at their threshold.
+    """Return a predictor of the labels of images: the `top` of those that reach their threshold.
 
-    The thresholds are those of the file or, of a .keras file, of model.tflite beside it.
+    The thresholds are those of the file or, for a .keras file, of model.tflite beside it.
     """
     classifier, labels = open_model(file), labels_of(file)
     own = file if file.suffix == ".tflite" else file.with_name("model.tflite")
@@ -84,7 +84,7 @@ def label_predictor(file: Path, top: int) -> Predictor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelResults(RunResults):
-    """What a multi-label run reached on its validation images; figures in [0, 1]."""
+    """Results of a multi-label run on its validation images; figures in [0, 1]."""
 
     told: ClassVar[Told] = (("map", "mAP"), ("micro_f1", "F1 of all decisions"))
     float_map: float
@@ -93,7 +93,7 @@ class LabelResults(RunResults):
     int8_micro_f1: float
     float_macro_f1: float
     int8_macro_f1: float
-    agreement: float  # of decisions, label by label, between float model and int8 file
+    agreement: float  # share of equal decisions of float model and int8 file, over all labels
     sqnr_db: float
     thresholds: Mapping[str, float]  # by label
 
@@ -125,11 +125,11 @@ class LabelResults(RunResults):
 
 
 def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
-    """Return what the page shows of both models."""
+    """Return the page's sections on both models."""
     val, labels = evaluation.val, run.dataset.labels
     split, int8 = val.examples, val.predictions[INT8]
     errors = (int8.decisions != split.targets.astype(bool)).sum(axis=1)
-    far = np.abs(int8.probabilities - int8.thresholds).max(axis=1)  # among equals the surest
+    far = np.abs(int8.probabilities - int8.thresholds).max(axis=1)  # to order equal counts
     worst = [i for i in np.lexsort((-far, -errors)) if errors[i]][:GALLERY]
     shown = {
         f"By label, {name}": table(
@@ -149,7 +149,7 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
 
 
 def by_label(scores: Mapping[str, LabelScore], labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return a row for each label."""
+    """Return a table row for each label."""
     any_score = scores[INT8]
     return [
         (
@@ -169,7 +169,7 @@ def by_label(scores: Mapping[str, LabelScore], labels: Sequence[str]) -> list[tu
 
 
 def draw_precision(val: Any, labels: Sequence[str]) -> Figure:
-    """Draw precision over recall of the int8 file, and where each label's threshold lies."""
+    """Draw precision-recall curves of the int8 file, with each label's threshold marked."""
     some = [i for i in range(len(labels)) if val.examples.targets[:, i].any()][:MOST_CURVES]
     columns = min(4, max(1, len(some)))
     rows = -(-max(1, len(some)) // columns)
@@ -193,7 +193,7 @@ def draw_precision(val: Any, labels: Sequence[str]) -> Figure:
 
 
 def thumbnails(split: Split, labels: Sequence[str], found: Scored, chosen: Iterable[int]) -> str:
-    """Return HTML: images with the labels that they are given, and those that they lack."""
+    """Return HTML: images with their predicted and their missed labels."""
     shown = []
     for i in chosen:
         words = []
@@ -230,7 +230,7 @@ def write_predictions(file: Path, val: Any, labels: Sequence[str]) -> None:
 
 
 def right_decisions(folder: Path, split: str) -> dict[str, dict[str, float]]:
-    """Return the share of right decisions of a run, by image and by model."""
+    """Return {image: {model: share of correct decisions}} from predictions.csv."""
     file = folder / PREDICTIONS[split]
     found: dict[str, dict[str, list[float]]] = {}
     if file.is_file():

@@ -1,6 +1,6 @@
-"""Temperature scaling: probabilities as sure as they are right (https://arxiv.org/abs/1706.04599).
+"""Temperature scaling to calibrate probabilities (https://arxiv.org/abs/1706.04599).
 
-Logits divided by a temperature keep their order, so that no answer changes.
+Logits divided by a temperature keep their order, so that no prediction changes.
 """
 
 import keras
@@ -11,22 +11,22 @@ STEPS = 60  # of bisection: 400 / 2^60 is below float64's resolution
 
 
 def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities (N, classes) that the same logits have at another temperature."""
+    """Return probabilities (N, classes) with their logits divided by a temperature."""
     logits = np.log(np.maximum(probabilities.astype("float64"), 1e-12)) / temperature
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True)
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Return the temperature in [.05, 20] that has the least cross-entropy on these images.
+    """Return the temperature in [.05, 20] with the least cross-entropy on these images.
 
     probabilities: (N, classes), at temperature 1. targets: true classes (N,).
 
-    Cross-entropy is convex in 1 / temperature: its slope there is the mean of the logit that is
-    expected less that of the true class, and changes sign once.
+    Cross-entropy is convex in 1 / temperature; its slope, the mean of the expected logit minus the
+    logit of the true class, changes sign once.
 
-    Where all n answers are right it would have them ever surer. No answers are made surer than
-    (n + 1) / (n + 2) on average, which n right ones of n tell (Laplace's rule of succession).
+    If all n predictions are right, the minimum is at probabilities of 1. So the mean confidence is
+    limited to (n + 1) / (n + 2), by Laplace's rule of succession.
     """
     logits = np.log(np.maximum(probabilities.astype("float64"), 1e-12))
     own = logits[np.arange(len(targets)), targets]
@@ -43,18 +43,18 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
 
 def divide_logits(model: keras.Model, temperature: float) -> None:
-    """Divide the logits in front of the layer "predictions" by a temperature, in place.
+    """Divide the logits before the layer "predictions" by a temperature, in place.
 
-    The kernel and bias of `logits_layer` are divided. Raises ValueError as that does.
+    Divides kernel and bias of `logits_layer`; raises ValueError like that.
     """
     layer = logits_layer(model)
     layer.set_weights([weights / temperature for weights in layer.get_weights()])
 
 
 def logits_layer(model: keras.Model) -> keras.layers.Layer:
-    """Return the linear layer that makes the logits: the last with weights up to "predictions".
+    """Return the layer that computes the logits: the last with weights up to "predictions".
 
-    Raises ValueError where there is no layer "predictions", or the logits are not linear.
+    Raises ValueError if there is no layer "predictions", or that layer is not linear.
     """
     if "predictions" not in {layer.name for layer in model.layers}:
         raise ValueError(
