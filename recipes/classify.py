@@ -241,7 +241,7 @@ class Stages(TransferStages):
     def augmented(self, **options: Any) -> Batches:
         """Return the training images, changed in every epoch; `options` as of `Batches`."""
         config = self.run.config
-        name = config.augment or ("mixed" if self.pretrained else "light")
+        name: Any = config.augment or ("mixed" if self.pretrained else "light")  # or an Augment
         augment = AUGMENTS.get(name, name)
         augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
         return self.batches("train", augment=augment, **{"size": config.size} | options)
