@@ -305,6 +305,14 @@ def test_losses_say_what_is_wrong(arguments, message):
         SegmentationLoss(**arguments)(LABELS, LOGITS)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 2), (4, 3, 2)])
+def test_masks_of_another_shape_are_refused(shape):
+    logits = np.zeros((2, 4, 3, 2), "float32")
+    with pytest.raises(ValueError, match=r"class ids of shape \(2, 4, 3\)"):
+        SegmentationLoss()(np.zeros(shape, "int32"), logits)
+    assert SegmentationLoss()(np.zeros((2, 4, 3, 1), "int32"), logits) > 0
+
+
 @pytest.mark.backend
 def test_lovasz_of_masks_is_the_jaccard_loss():
     """At probabilities of 0 and 1 it is 1 - IoU."""

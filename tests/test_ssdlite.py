@@ -412,3 +412,29 @@ def test_differences_count_where_objects_are():
     np.testing.assert_allclose(little[0], [0.003 / total] * 2, rtol=1e-3)
     np.testing.assert_allclose(much[0], [1.003 / total, 0], rtol=1e-3)
     np.testing.assert_allclose([*none, little[1]], 0, atol=1e-9)
+
+
+BOXES = np.tile(np.array([[0.1, 0.1, 0.5, 0.5]], "float32"), (2, 1, 1))
+CLASS = np.array([[0], [-1]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ((BOXES, CLASS), r"Targets of a detector are .* Received: tuple"),
+        ({"boxes": BOXES, "classes": CLASS}, "Received: boxes, classes"),
+        ({"boxes": BOXES, "labels": CLASS[..., None]}, r"labels of \(2, 1, 1\)"),
+        ({"boxes": BOXES[:, :0], "labels": CLASS[:, :0]}, "M at least 1"),
+        ({"boxes": BOXES * 64, "labels": CLASS}, r"in \[0, 1\].* Divide pixels"),
+        ({"boxes": BOXES * np.nan, "labels": CLASS}, "values from nan to nan"),
+        ({"boxes": BOXES[..., [2, 3, 0, 1]], "labels": CLASS}, "lies before the first"),
+        ({"boxes": BOXES, "labels": CLASS + 7}, "labels must be from 0 to 1, or -1"),
+        ({"boxes": BOXES, "labels": CLASS.astype("uint8")}, "Received: labels from 0 to 255"),
+    ],
+)
+def test_targets_that_are_none(tiny, targets, message):
+    detector = kzoo.SSDLite(tiny, classes=2, extras=(32,))
+    detector.compile("adam", run_eagerly=True)
+    side = detector.input_shape[1]
+    with pytest.raises(ValueError, match=message):
+        detector.fit(np.zeros((2, side, side, 3), "float32"), targets, verbose=0)

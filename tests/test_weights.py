@@ -158,6 +158,27 @@ def test_own_files_keep_padding_and_preprocessing(tmp_path):
         kzoo.load_weights(kzoo.MobileNetV3Small(**shared), tmp_path / "model.weights.h5")
 
 
+@pytest.mark.parametrize("nested", ["sequential", "functional", "twice"])
+def test_a_backbone_within_a_saved_model(tmp_path, nested):
+    """As a person puts a head of their own on it."""
+    shared = {"input_shape": (32, 32, 3), "include_top": False}
+    backbone = kzoo.MobileNetV1(0.25, padding="symmetric", **shared)
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, name="a_dense")]
+    image = keras.Input((32, 32, 3))
+    model = {
+        "sequential": lambda: keras.Sequential([image, backbone, *head]),
+        "functional": lambda: keras.Model(
+            image, head[1](head[0](backbone(keras.layers.RandomFlip()(image))))
+        ),
+        "twice": lambda: keras.Sequential([image, keras.Sequential([backbone, head[0]]), head[1]]),
+    }[nested]()
+    model.save(tmp_path / "model.keras")
+    again = kzoo.MobileNetV1(0.25, weights=tmp_path / "model.keras", **shared)
+    assert again.get_config()["layers"] == backbone.get_config()["layers"]  # its padding too
+    for found, wanted in zip(again.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_odd_maps_of_keras_applications_are_padded_as_same(tmp_path):
     """At 200 px V2 has a map of 25 px, which keras.applications pads by a pixel on all sides."""
     net = keras.applications.MobileNetV2(input_shape=(200, 200, 3), alpha=0.35, weights=None)

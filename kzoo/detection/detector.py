@@ -70,6 +70,42 @@ class Detector(keras.Model):
         self.class_loss_tracker = keras.metrics.Mean(name="class_loss")
         self.box_loss_tracker = keras.metrics.Mean(name="box_loss")
 
+    def fit(self, x: Any = None, y: Any = None, *more: Any, **options: Any) -> Any:
+        """Train as any Keras model. Raises ValueError for arrays `y` that are no targets."""
+        self.check_arrays(y)
+        return super().fit(x, y, *more, **options)
+
+    def evaluate(self, x: Any = None, y: Any = None, *more: Any, **options: Any) -> Any:
+        """Return the losses as any Keras model. Raises ValueError as `fit`."""
+        self.check_arrays(y)
+        return super().evaluate(x, y, *more, **options)
+
+    def check_arrays(self, y: Any) -> None:
+        """Raise ValueError for arrays of boxes in pixels, or of labels of no class.
+
+        Within compiled code they go unnoticed, or end in an index that is out of range.
+        """
+        if not isinstance(y, Mapping) or not all(isinstance(v, np.ndarray) for v in y.values()):
+            return  # batches, of which nothing is known before they come
+        check_shapes(y)
+        labels, boxes = y["labels"], y["boxes"]
+        own = boxes[labels >= 0]
+        if labels.size and not (labels.min() >= -1 and labels.max() < self.classes):
+            raise ValueError(
+                f"labels must be from 0 to {self.classes - 1}, or -1 for no object. Received: "
+                f"labels from {labels.min()} to {labels.max()}"
+            )
+        if not np.isfinite(own).all() or (own.size and not (own.min() >= -1 and own.max() <= 2)):
+            raise ValueError(
+                "boxes must be y_min, x_min, y_max, x_max in [0, 1]. Received: values from "
+                f"{own.min():g} to {own.max():g}. Divide pixels by the image's height and width."
+            )
+        if (own[:, 2:] < own[:, :2]).any():
+            raise ValueError(
+                "boxes must be y_min, x_min, y_max, x_max. Received: boxes whose second corner "
+                f"lies before the first, such as {own[(own[:, 2:] < own[:, :2]).any(1)][0]}"
+            )
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
         training: bool = True,
@@ -80,6 +116,7 @@ class Detector(keras.Model):
                 "A detector takes no sample_weight and no class_weight: leave out the "
                 "examples that should not count."
             )
+        check_shapes(y)
         codes, logits = (ops.cast(y_pred[key], "float32") for key in ("boxes", "logits"))
         boxes, labels = ops.cast(y["boxes"], "float32"), ops.cast(y["labels"], "int32")
         anchors = ops.convert_to_tensor(self.anchor_boxes)
@@ -183,6 +220,19 @@ class Detector(keras.Model):
         net = keras.Model.from_config(config.pop("net"), custom_objects)
         anchors = Anchors.from_config(config["anchors"])
         return cls(net.input, net.output, **(config | {"anchors": anchors}), name=net.name)
+
+
+def check_shapes(y: Any) -> None:
+    """Raise ValueError for targets that are not {"boxes": (N, M, 4), "labels": (N, M)}."""
+    wanted = 'Targets of a detector are {"boxes": (N, M, 4), "labels": (N, M)}, M at least 1'
+    if not isinstance(y, Mapping) or not {"boxes", "labels"} <= y.keys():
+        found = ", ".join(map(str, y)) if isinstance(y, Mapping) else type(y).__name__
+        raise ValueError(f"{wanted}. Received: {found}")
+    boxes, labels = tuple(y["boxes"].shape), tuple(y["labels"].shape)
+    fits = len(boxes) == 3 and boxes[2] in (4, None) and len(labels) == 2
+    places = {*boxes[1:2], *labels[1:2]} - {None}
+    if not fits or 0 in places or len(places) > 1:
+        raise ValueError(f"{wanted}. Received: boxes of shape {boxes}, labels of {labels}")
 
 
 def at_own_size(

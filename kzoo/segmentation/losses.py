@@ -69,6 +69,12 @@ class SegmentationLoss(keras.losses.Loss):
                 f"class_weights has {len(self.class_weights)} numbers, and the model has "
                 f"{classes} classes. Give one per class."
             )
+        given, wanted = tuple(y_true.shape), tuple(logits.shape[:-1])
+        if not (may_equal(given, wanted) or may_equal(given, (*wanted, 1))):
+            raise ValueError(
+                f"Masks must be class ids of shape {wanted}, as large as the model's output. "
+                f"Received: shape {given}"
+            )
         labels = ops.cast(ops.reshape(y_true, ops.shape(logits)[:-1]), "int32")
         counts = ops.not_equal(labels, self.void)
         labels = ops.where(counts, labels, 0)
@@ -91,6 +97,13 @@ class SegmentationLoss(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         own = {"gamma": self.gamma, "class_weights": self.class_weights, "void": self.void}
         return {**super().get_config(), **self.terms, **own}
+
+
+def may_equal(given: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Whether two shapes may be the same; None is any length."""
+    return len(given) == len(wanted) and all(
+        None in (a, b) or a == b for a, b in zip(given, wanted, strict=True)
+    )
 
 
 def overlap_loss(labels: Any, logits: Any, counts: Any) -> Any:

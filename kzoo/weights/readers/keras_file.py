@@ -7,7 +7,7 @@ import itertools
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -89,10 +89,33 @@ def keras_traits(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def saved_layers(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the layers of a functional model, or of a `Detector`, which has them in "net"."""
+def own_layers(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the layers of a functional model, or of a `Detector`, which has them in "net".
+
+    None of what is a layer itself.
+    """
     own = config["config"]
-    return own.get("net", own)["layers"]
+    return own.get("net", own).get("layers", [])
+
+
+def saved_layers(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the layers of a model and, in their places, those of models within it."""
+    for layer in own_layers(config):
+        if own_layers(layer):
+            yield from saved_layers(layer)
+        else:
+            yield layer
+
+
+def stored_layers(config: dict[str, Any], group: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Yield (name, arrays) of the layers of a model and of models within it, in order."""
+    named = {layer_name(key, part): part for key, part in group["layers"].items()}
+    for layer in own_layers(config):
+        name = layer["config"]["name"]
+        if name in named and own_layers(layer):
+            yield from stored_layers(layer, named[name])
+        elif name in named:
+            yield name, layer_arrays(named[name])
 
 
 def read_hdf5(data: bytes, file: pathlib.Path) -> Checkpoint:
@@ -195,9 +218,7 @@ def read_keras(data: bytes, file: pathlib.Path) -> Checkpoint:
             config = parse_json(archive.read("config.json"), "Its configuration")
             stored = archive.read("model.weights.h5")
         with open_hdf5(stored) as root:
-            named = {layer_name(key, part): part for key, part in root["layers"].items()}
-            order = [layer["config"]["name"] for layer in saved_layers(config)]
-            layers = [(name, layer_arrays(named[name])) for name in order if name in named]
+            layers = list(stored_layers(config, root))
         return checkpoint(file, "Keras .keras", layers, **keras_traits(config))
     except (
         OSError,
