@@ -18,6 +18,7 @@ from PIL import Image
 
 import kzoo
 from kzoo.recipes.cli import main
+from kzoo.recipes.evaluation.report import doubt
 from kzoo.recipes.programs.convert_model import convert_file
 from kzoo.tflite import (
     FORMS,
@@ -564,3 +565,13 @@ else:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "labels.txt").read_text().split() == list("abcdef")
+
+
+def test_a_report_tells_of_a_file_whose_network_diverged(tmp_path, images):
+    image = keras.Input((64, 64, 3))
+    x = layers.Conv2D(4, 3, kernel_initializer=keras.initializers.Constant(1e3))(image)
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(x))
+    # Sums of 27 pixels times 1,000: up to 6.9e6, within XNNPACK's bounds.
+    assert "reach" in doubt(convert(model, tmp_path / "a.tflite", calibration=images))
+    model.layers[1].set_weights([np.full((3, 3, 3, 4), 0.1), np.zeros(4)])
+    assert doubt(convert(model, tmp_path / "b.tflite", calibration=images)) == ""

@@ -21,6 +21,8 @@ from kzoo.recipes.evaluation.results import RunResults, write_results
 from kzoo.recipes.inputs import read_config
 from kzoo.recipes.task import FLOAT, INT8, Run
 from kzoo.recipes.training.checkpoints import Row
+from kzoo.tflite.xnnpack import divergence, largest_value
+from kzoo.weights.readers.flatbuffer import read_tflite
 
 KINDS = {FLOAT: "float32, Keras", INT8: "int8, TFLite"}
 MEASURED = (
@@ -64,8 +66,15 @@ def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> st
         paragraph(results.summary()),
         paragraph(results.choice()) if results.chosen else "",
         paragraph(" ".join(filter(None, [words, run.task.report.note]))),
+        doubt(run.int8),
         details(evaluation),
     ])  # fmt: skip
+
+
+def doubt(file: Path) -> str:
+    """Return HTML: that training diverged, where the activations of a run's int8 file say so."""
+    found = divergence(largest_value(read_tflite(file).graphs[0]))
+    return paragraph(found) if found else ""
 
 
 def details(evaluation: Evaluation) -> str:
