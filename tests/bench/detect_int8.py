@@ -18,6 +18,7 @@ from record import record
 
 import kzoo
 from kzoo.detection.detector import Detector
+from kzoo.quantization import correct
 from kzoo.recipes.evaluation.finished_runs import open_finished
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.int8 import for_calibration
@@ -28,8 +29,12 @@ CHOICES = {
     "calibration, as it is": {},
     "calibration, all anchors alike": {},
     "calibration, ranges mse": {"ranges": "mse"},
+    "calibration, weights not fitted": {},
 }
-PATCHES = {"calibration, all anchors alike": (Detector, "differences", None)}
+PATCHES: dict[str, tuple] = {
+    "calibration, all anchors alike": (Detector, "differences", None),
+    "calibration, weights not fitted": (correct, "is_fitted", lambda op: False),
+}
 
 
 def main() -> None:
