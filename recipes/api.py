@@ -1,6 +1,6 @@
 """The names that `kzoo.recipes` offers, which its __init__.py imports on demand.
 
-Each command of `kzoo` is a function here, but for those that `kzoo.tflite` and `kzoo` have: audit,
+Each command of `kzoo` is a function here, except those that `kzoo.tflite` and `kzoo` have: audit,
 benchmark, list_models.
 """
 

@@ -66,25 +66,30 @@ from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.weights.batch_norm import normalize_kernels
 from kzoo.weights.saved_model import load_model
 
-NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
+NORM_MOMENTUM = 0.9  # a run on a few hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 3e-5
-MARGIN = 8 / 7  # training images are kept this much larger than the net sees them
+MARGIN = 8 / 7  # size of decoded training images / input size of the model
 
 
 def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> ClassResults:
-    """Run `kzoo classify` as a function; `options` are the fields of `Config`.
+    """Train a classifier, quantize it and return the results, as `kzoo classify` does.
 
-    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
-    "qat") that returns them. Returns the results. Raises ValueError for data or settings that make
-    no sense.
+        results = kzoo.recipes.classify("photos", model="mobilenet_v3_small", epochs=10)
+
+    data: as of the command.
+    callbacks: Keras callbacks for every stage, or a function of the stage's name ("head", "whole",
+        "qat") that returns them.
+    options: fields of `Config`, the options of the command.
+
+    Raises ValueError for unusable data or settings.
     """
     return pipeline.train(TASK, data, callbacks, options)
 
 
 def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Model:
-    """Return the classifier, with the weights that the config names.
+    """Return the classifier with the configured weights.
 
-    Raises ValueError where the config asks for a temperature and the model takes none.
+    Raises ValueError if a temperature is configured and the model does not support it.
     """
     model = kzoo.get_model(config.model)(
         config.alpha,
@@ -95,7 +100,7 @@ def build(config: Any, dataset: Any, *, activation: str = "softmax") -> keras.Mo
         norm_momentum=NORM_MOMENTUM,
     )
     if activation == "softmax" and config.temperature:
-        logits_layer(model)  # refuses now, not after the training
+        logits_layer(model)  # raises now, not after training
     return model
 
 
@@ -144,12 +149,12 @@ class Stages(TransferStages):
         )
 
     def head(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
-        """Train the new layers on what the frozen rest makes of the images, computed once."""
+        """Train the new layers on the outputs of the frozen rest, computed once."""
         new = net.loaded_weights.new
         body, head = split_at(net, "head_wide" if "head_wide" in new else "head_dropout")
         seen = {}
         for name in ("train", "val"):
-            once = name == "train"  # seen whole here, and cut out of a larger one later
+            once = name == "train"  # not kept in memory: later stages use larger images
             plain = self.batches(name, keep=not once, class_weight=self.balance() if once else None)
             file = self.run.checkpoints / f"features-{name}.npy"
             seen[name] = plain.replaced(features(body, plain, file))
@@ -162,7 +167,7 @@ class Stages(TransferStages):
         return net, history
 
     def teacher(self) -> keras.Model | None:
-        """Return the larger model that teaches this one; None without."""
+        """Return the configured teacher model; None if there is none."""
         config = self.run.config
         if config.teacher is None:
             return None
@@ -171,10 +176,10 @@ class Stages(TransferStages):
     def whole(
         self, net: keras.Model, stage: Stage, fit: Any, *, teacher: keras.Model | None = None
     ) -> tuple[keras.Model, list[Row]]:
-        """Train the whole network on augmented images, by a teacher too where there is one.
+        """Train the whole network on augmented images, with a teacher if there is one.
 
-        Pretrained batch normalization keeps its statistics: a batch of 32 knows less than ImageNet,
-        and weights from a .tflite file come without the statistics of their own activations.
+        Pretrained batch norms stay frozen: statistics of ImageNet are better than those of batches
+        of 32 images, and weights from a .tflite file have none.
         """
         config, size = self.run.config, self.train_size
         if self.train_scale != 1 and self.why_full_size:
@@ -212,14 +217,14 @@ class Stages(TransferStages):
 
     @property
     def why_full_size(self) -> str | None:
-        """Why the whole network trains at --size whatever the scale; None where it does not."""
+        """The reason why train_scale is not applied, as text; None if it is."""
         if not self.pretrained:
             return "without pretrained weights, batch norms learn the statistics of this size"
         return None
 
     @property
     def train_size(self) -> Size:
-        """Size of the training images of the whole network, in multiples of 16 px, or --size."""
+        """Size of training images in the stage "whole": a multiple of 16 px, or --size."""
         size = self.run.config.size
         if self.train_scale == 1 or self.why_full_size:
             return size
@@ -239,7 +244,7 @@ class Stages(TransferStages):
         return balanced(self.run.dataset.train.targets, len(self.run.dataset.labels))
 
     def augmented(self, **options: Any) -> Batches:
-        """Return the training images, changed in every epoch; `options` as of `Batches`."""
+        """Return the augmented training images; `options` as in `Batches`."""
         config = self.run.config
         name: Any = config.augment or ("mixed" if self.pretrained else "light")  # or an Augment
         augment = AUGMENTS.get(name, name)
@@ -247,9 +252,9 @@ class Stages(TransferStages):
         return self.batches("train", augment=augment, **{"size": config.size} | options)
 
     def batches(self, name: str, *, keep: bool = True, **options: Any) -> Batches:
-        """Return the images of a split as the net sees them; `options` as of `Batches`.
+        """Return the images of a split as model inputs; `options` as in `Batches`.
 
-        keep: whether they stay in memory when they are decoded, as far as it goes.
+        keep: whether decoded images stay in memory, as far as it suffices.
         """
         config, split = self.run.config, getattr(self.run.dataset, name)
         size = scaled(options["size"], MARGIN) if "augment" in options else config.size
@@ -263,11 +268,11 @@ class Stages(TransferStages):
 
 
 def of_any_size(net: keras.Model, size: Size) -> keras.Model | None:
-    """Return a copy of the network, with its padding and scaling, that takes images of any size.
+    """Return a copy of the model that takes images of any size; None if it cannot take `size`.
 
-    Return None where it takes none of that size: V4's hybrids attend to maps of a fixed size.
-    It learns on smaller images than it is validated on: where crops show things larger, that is
-    the size that they have in whole images (https://arxiv.org/abs/1906.06423).
+    V4's hybrids, with attention on maps of fixed size, cannot. Training uses smaller images than
+    validation because objects look larger in crops than in whole images
+    (https://arxiv.org/abs/1906.06423).
     """
     image = keras.Input((None, None, 3), name="image")
     try:
@@ -280,7 +285,7 @@ def of_any_size(net: keras.Model, size: Size) -> keras.Model | None:
 
 
 def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int) -> np.ndarray:
-    """Return 1 for each image of a batch whose class is right, else 0."""
+    """Return for each image of a batch whether its class is right, (n,) bool."""
     return outputs.argmax(1) == val.targets[val.batch(i)]
 
 
@@ -295,7 +300,7 @@ def compare_classes(run: Run, model: keras.Model, split: Split, *, layers: int) 
 
 
 def float_copy(run: Run, model: keras.Model) -> keras.Model:
-    """Return the trained model in float32, with the temperature that the config asks for."""
+    """Return the trained model in float32, with a fitted temperature if configured."""
     model = copy_in_float32(model)
     if run.settings.get("temperature"):
         found = infer(run, model, run.dataset.val)
@@ -317,7 +322,7 @@ def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> 
 
 
 def tfmot_file(run: Run) -> tuple[Path, list[Row]]:
-    """Let tfmot make the int8 file, in one process for all; return (it, history)."""
+    """Train the int8 file with tfmot, in one process for all; return (file, history)."""
     made: tuple[Path, list[Row]] = (run.int8, [])
     if distribute.first():
         made = train_by_tfmot(run.folder, run.config, run.dataset)
@@ -329,7 +334,7 @@ FILES: dict[str, Callable[[Run], Any]] = {"kzoo": nothing, "tfmot": tfmot_file} 
 
 
 def tfmot_work(folder: str | Path) -> None:
-    """Do the work of `train_by_tfmot`, in the process that it starts."""
+    """Run the job of `train_by_tfmot`; called in the process that it starts."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     folder = Path(folder)
     place = folder / "checkpoint" / "tfmot"

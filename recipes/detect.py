@@ -41,25 +41,30 @@ from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.weights.saved_model import load_model
 
-NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .97
+NORM_MOMENTUM = 0.9  # a run on a few hundred images has too few steps for .97
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 1e-4
-MARGIN = 1.25  # training images are kept this much larger than the net sees them
-EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1, the least at any
-MOST_OBJECTS = 100  # of one image
+MARGIN = 1.25  # size of decoded training images / input size of the model
+EXTRAS, LEAST_EXTRA = (512, 256, 256, 128), 16  # channels at alpha 1; minimum at any alpha
+MOST_OBJECTS = 100  # per image; more are not trained on
 
 
 def detect(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> BoxResults:
-    """`kzoo detect` as a function; `options` are the fields of `Config`.
+    """Train a detector, quantize it and return the results, as `kzoo detect` does.
 
-    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
-    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
-    make no sense.
+        results = kzoo.recipes.detect("photos", model="mobilenet_v3_small", epochs=20)
+
+    data: as of the command.
+    callbacks: Keras callbacks for every stage, or a function of the stage's name ("head", "whole",
+        "qat") that returns them.
+    options: fields of `Config`, the options of the command.
+
+    Raises ValueError for unusable data or settings.
     """
     return pipeline.train(TASK, data, callbacks, options)
 
 
 def build(config: Config, dataset: BoxDataset) -> Detector:
-    """Return the detector, with the weights that the config names; show what its anchors reach."""
+    """Return the detector with the configured weights; show how well its anchors match."""
     detector = assembled(config, dataset)
     report = anchor_report(detector.anchors, dataset.train, dataset.labels, config.size)
     progress.show(str(report))
@@ -72,9 +77,9 @@ def build(config: Config, dataset: BoxDataset) -> Detector:
 
 
 def assembled(config: Config, dataset: BoxDataset) -> Detector:
-    """Return the detector, with the anchors and the weights that the config names.
+    """Return the detector with the configured anchors and weights.
 
-    Anchors are fitted to the data but where the weights are a detector's, whose heads know their
+    Anchors are fitted to the data, unless the weights include a detector's head, which needs its
     own: those of the model in a .keras file, else the published ones.
     """
     fit = {"levels": levels_for(dataset.train), "anchors": fitted(dataset.train, config.size)}
@@ -94,7 +99,10 @@ def assembled(config: Config, dataset: BoxDataset) -> Detector:
 
 
 def loaded(config: Config, dataset: BoxDataset, **maps: Any) -> tuple[Detector, tuple[str, ...]]:
-    """Return (the detector with these `levels` and `anchors`, layers that its file has not)."""
+    """Return (detector, names of layers that its weight file lacks).
+
+    `maps` are the arguments `levels` and `anchors` of `kzoo.SSDLite`.
+    """
     backbone = kzoo.get_model(config.model)(
         config.alpha,
         input_shape=(*height_width(config.size), 3),
@@ -133,10 +141,10 @@ class Stages(TransferStages):
         )  # fmt: skip
 
     def whole(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
-        """Train the whole network. Pretrained batch normalization keeps its statistics.
+        """Train the whole network with frozen pretrained batch norms.
 
-        Trained along from the statistics of these images, as a segmenter's, a V3-Small was at
-        mAP .36 on 237 photos where with these it was at .64 (after 28 epochs of 40).
+        With batch norms recalibrated and trained, as in segmentation, V3-Small had mAP .36 instead
+        of .64 after 28 of 40 epochs on 237 photos.
         """
         for layer in detector.layers:
             pretrained = self.run.config.weights != "none" and layer.name.startswith("row")
@@ -148,7 +156,7 @@ class Stages(TransferStages):
         return detector, history
 
     def fit(self, detector: Detector, stage: Stage, fit: Any) -> tuple[Detector, list[Row]]:
-        """Train on augmented images, and measure mAP after each epoch."""
+        """Train on augmented images; measure mAP after each epoch."""
         config, dataset = self.run.config, self.run.dataset
         augment = dataclasses.replace(SCALE_JITTER[config.scale_jitter], flip=config.flip)
         if not config.crop:
@@ -164,7 +172,7 @@ class Stages(TransferStages):
         )
 
     def batches(self, examples: Sequence[Example], **options: Any) -> BoxBatches:
-        """Return images and boxes as the net sees them; `options` as of `BoxBatches`."""
+        """Return images and boxes as model inputs and targets; `options` as in `BoxBatches`."""
         config, dataset = self.run.config, self.run.dataset
         every = (*dataset.train, *dataset.val)
         most = min(max(len(example.labels) for example in every), MOST_OBJECTS)
@@ -177,7 +185,7 @@ class Stages(TransferStages):
             detector.predict(val, verbose=0), detector.anchor_boxes, activation=detector.activation
         )
         score = score_boxes(val.examples, found, self.run.dataset.labels)
-        # nan, where no image has an object, ranks nothing.
+        # nan (no image has an object) cannot be ranked.
         figures = {
             "val_map": float(np.nan_to_num(score.map)),
             "val_map50": float(np.nan_to_num(score.map50)),
@@ -197,14 +205,14 @@ def image_paths(examples: Sequence[Example]) -> list[Source]:
 
 
 def annotated(examples: Sequence[Example]) -> Iterator[bytes]:
-    """Yield each image's boxes, to a ten thousandth of its sides, and their classes."""
+    """Yield the bytes of each image's boxes, rounded to 1e-4 of its sides, and classes."""
     for example in examples:
         rows = np.column_stack([np.round(1e4 * example.boxes), example.labels])
         yield rows.astype("<i4").tobytes()
 
 
 def image_quality(detector: Detector, outputs: Any, val: BoxBatches, i: int) -> np.ndarray:
-    """Return the mAP of each image of a batch alone; nan where there is nothing to find."""
+    """Return the mAP of each single image of a batch (n,); nan without objects."""
     found = detections(outputs, detector.anchor_boxes, activation=detector.activation)
     examples = [val.examples[j] for j in val.batch(i)]
     labels = [str(label) for label in range(detector.classes)]
@@ -216,7 +224,7 @@ def infer(
     run: Run, model: keras.Model | Path, examples: Sequence[Example], *,
     tiles: tuple[int, int] | None = None,
 ) -> list[Detections]:  # fmt: skip
-    """Return what is found in the images of a split, boxes in [0, 1]; with `tiles` in those too."""
+    """Return the detections in the images of a split, boxes in [0, 1]; `tiles`: also in tiles."""
     detector, paths = load_detector(model), image_paths(examples)
     if tiles:
         return [detector.in_tiles(path, tiles) for path in paths]

@@ -1,11 +1,11 @@
-"""One run by several processes: data parallel over all of their devices, by Keras on JAX.
+"""Data-parallel training over the devices of several processes, by Keras on JAX.
 
     KERAS_BACKEND=jax kzoo classify PHOTOS --distribute a:1234,b:1234 --rank 0     on host a
     KERAS_BACKEND=jax kzoo classify PHOTOS --distribute a:1234,b:1234 --rank 1     on host b
 
-Every process reads its own rows of every batch; gradients and batch statistics are those of the
-whole batch, which is as large as on one machine, and so is the learning rate. The process of rank 0
-writes the run's folder, which all must see. Alone, everything here does nothing.
+Every process reads its share of every batch; gradients and batch statistics are those of the whole
+batch. Batch size and learning rate are the same as on one machine. The process of rank 0 writes the
+run folder, which must be on a shared disk. In a single process all functions here do nothing.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ import numpy as np
 from kzoo.recipes import progress
 
 AUTO = "auto"
-JOIN_SECONDS = 300  # for all processes to be there
-HEARTBEAT_SECONDS = 30  # silence after which a process is taken for dead, and the others end
-END_SECONDS = 10  # for the others to say goodbye
-# What Keras reads itself: https://keras.io/api/distribution/
+JOIN_SECONDS = 300  # timeout until all processes have connected
+HEARTBEAT_SECONDS = 30  # timeout after which a process counts as dead, and the others exit
+END_SECONDS = 10  # timeout of the shutdown
+# Environment variables of Keras: https://keras.io/api/distribution/
 ADDRESSES, COUNT, RANK = (
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
 )
@@ -32,9 +32,9 @@ SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", 
 
 
 def check(distribute: str | None, rank: int | None, batch: int) -> None:
-    """Raise ValueError for settings that make no sense, before anything is started.
+    """Raise ValueError for invalid settings, before anything is started.
 
-    `batch` is the number of images of a step.
+    batch: images per step.
     """
     if distribute is None:
         if rank is not None:
@@ -76,9 +76,10 @@ def uneven(batch: int, devices: int) -> str:
 def joined(
     distribute: str | None, rank: int | None = None, *, batch: int | None = None
 ) -> Iterator[None]:
-    """All processes of a run, from its beginning to its end; `batch`: images of a step.
+    """Connect the processes of a run for the duration of the block.
 
-    Where another one is lost, this process ends with a message: JAX allows nothing else.
+    batch: images per step, to check that devices share it evenly. If another process is lost, this
+    one exits with a message: JAX cannot continue.
     """
     global team
     if distribute is None:
@@ -88,7 +89,7 @@ def joined(
 
     where = job(distribute, rank)
     if where is not None:
-        # It takes SIGTERM for a notice that nobody here asks for, and the process would live on.
+        # This service would catch SIGTERM, so that the process would not end.
         jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
@@ -123,7 +124,7 @@ Address = dict[str, Any]  # arguments of jax.distributed.initialize
 
 
 def job(distribute: str, rank: int | None) -> Address | None:
-    """How jax.distributed.initialize finds the others; None where there are none."""
+    """Return the arguments of jax.distributed.initialize; None for a single process."""
     if distribute != AUTO:
         addresses = distribute.split(",")
         return located(addresses[0], len(addresses), int(rank or 0))
@@ -143,9 +144,9 @@ def located(coordinator: str, count: int, rank: int) -> Address | None:
 
 
 def leave(error: Exception) -> NoReturn:
-    """Say what happened and end this process at once, which the others notice.
+    """Print the error and exit at once, which the other processes notice.
 
-    Python's own way out would wait for them, and JAX abort with a page of C++.
+    A regular exit would wait for them, and JAX would abort with a long C++ trace.
     """
     lost = any(word in str(error) for word in ("Gloo", "NCCL", "oordination"))
     if lost:
@@ -168,7 +169,7 @@ def first_line(error: Exception) -> str:
 
 
 def process() -> int:
-    """The rank of this process."""
+    """Return the rank of this process."""
     return team.data_shard_id if team else 0
 
 
@@ -177,18 +178,18 @@ def processes() -> int:
 
 
 def devices() -> int:
-    """Of all processes."""
+    """Return the number of devices of all processes."""
     return team.num_model_replicas if team else 1
 
 
 def first() -> bool:
-    """Whether this process is the one that writes."""
+    """Return whether this process has rank 0, which writes files."""
     return process() == 0
 
 
 @contextlib.contextmanager
 def scope() -> Iterator[None]:
-    """In it models are loaded and trained over all devices."""
+    """A block in which models are loaded and trained over all devices."""
     if team is None:
         yield
         return
@@ -199,7 +200,7 @@ def scope() -> Iterator[None]:
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
-    """In it this process makes and saves models for itself, the others not being there."""
+    """A block in which this process creates and saves models without the other processes."""
     outer = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -209,7 +210,7 @@ def apart() -> Iterator[None]:
 
 
 def agreed(value: int) -> int:
-    """What rank 0 says, in all processes: none goes on before all are here."""
+    """Return the value that rank 0 passed, in all processes; waits for all of them."""
     if processes() == 1:
         return value
     from jax.experimental import multihost_utils
@@ -218,5 +219,5 @@ def agreed(value: int) -> int:
 
 
 def together() -> None:
-    """Waits until all processes are here."""
+    """Wait until all processes have called this function."""
     agreed(0)

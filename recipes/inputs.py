@@ -20,13 +20,13 @@ NO_IMAGES = "Name a folder with images, a CSV file, or a packed folder."
 
 
 def require_local(name: str | Path) -> None:
-    """Raise ValueError for a URL in place of a file or folder."""
+    """Raise ValueError if the name of a file or folder is a URL."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(name)):
         raise ValueError(f"{name} is a URL: download it, then name the file or folder.")
 
 
 def require_data(data: str | Path) -> None:
-    """Raise ValueError where there are no data, or an empty folder."""
+    """Raise ValueError if data do not exist or are an empty folder."""
     require_local(data)
     path = Path(data)
     if not path.exists():
@@ -36,7 +36,7 @@ def require_data(data: str | Path) -> None:
 
 
 def existing(data: str | Path, wanted: str) -> Path:
-    """Return the path of data. Raises ValueError, which names what is `wanted`, for none."""
+    """Return the path of data; raise ValueError, which says what is `wanted`, if missing."""
     path = Path(data)
     if not path.exists():
         raise ValueError(f"There is no {data}. Name {wanted}.")
@@ -44,7 +44,7 @@ def existing(data: str | Path, wanted: str) -> Path:
 
 
 def tiles_given(text: str | None) -> tuple[int, int] | None:
-    """Return (rows, columns) of --tiles ROWSxCOLUMNS. Raises ValueError for anything else."""
+    """Return (rows, columns) of --tiles ROWSxCOLUMNS; raise ValueError for other text."""
     if text is None:
         return None
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
@@ -56,7 +56,7 @@ def tiles_given(text: str | None) -> tuple[int, int] | None:
 def size_given(size: Any, least: int = LEAST_SIDE) -> Size:
     """Return a model's input size: a side, (height, width), or --size SIDE or WIDTHxHEIGHT as text.
 
-    Raises ValueError for anything else, and for a side under `least` px.
+    Raises ValueError for anything else, and for a side below `least` px.
     """
     sides = size if isinstance(size, tuple | list) else (size, size)
     if isinstance(size, str):
@@ -74,7 +74,7 @@ def size_given(size: Any, least: int = LEAST_SIDE) -> Size:
 
 
 def require_file(file: str | Path) -> None:
-    """Raise ValueError where there is no such file, or a folder in its place."""
+    """Raise ValueError if a file does not exist or is a folder."""
     if Path(file).is_dir():
         run = f", such as {Path(file) / FILE}" if (Path(file) / FILE).is_file() else ""
         raise ValueError(f"{file} is a folder: name a file in it{run}.")
@@ -83,7 +83,7 @@ def require_file(file: str | Path) -> None:
 
 
 def require_run(folder: str | Path) -> None:
-    """Raise ValueError where there is no run of kzoo."""
+    """Raise ValueError if a folder is not a kzoo run folder."""
     path = Path(folder)
     if not path.exists():
         raise ValueError(f"There is no folder {str(folder)!r}: name the folder of a kzoo run.")
@@ -94,7 +94,7 @@ def require_run(folder: str | Path) -> None:
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Return the settings of a run. Raises ValueError where there is no run."""
+    """Return the settings of a run; raise ValueError if there is no run."""
     require_run(folder)
     file = Path(folder) / "config.json"
     try:
@@ -109,7 +109,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def require_same_task(first: str | Path, second: str | Path) -> None:
-    """Raise ValueError where two runs are of different tasks."""
+    """Raise ValueError if two runs are of different tasks."""
     tasks = [read_config(folder).get("task") for folder in (first, second)]
     if tasks[0] != tasks[1]:
         raise ValueError(
@@ -119,9 +119,9 @@ def require_same_task(first: str | Path, second: str | Path) -> None:
 
 
 def require_ended(folder: str | Path, *files: str) -> None:
-    """Raise ValueError where there is no run, or it lacks one of its files: not ended yet.
+    """Raise ValueError if there is no run, or `files` of it (by default both models) are missing.
 
-    The message says where it stopped.
+    The message says where the run stopped.
     """
     require_run(folder)
     if all((Path(folder) / name).is_file() for name in files or (MODEL, FILE)):
@@ -133,7 +133,7 @@ def require_ended(folder: str | Path, *files: str) -> None:
 
 
 def stopped(checkpoints: Path) -> str:
-    """Return where a run stopped, by its checkpoints: "stopped in stage 2 (whole), epoch 3"."""
+    """Return where a run stopped, from its checkpoints: "stopped in stage 2 (whole), epoch 3"."""
     listed = checkpoints / STAGES
     stages = json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []
     kept = [path for path in checkpoints.glob("*") if CHECKPOINT.fullmatch(path.name)]
@@ -145,16 +145,16 @@ def stopped(checkpoints: Path) -> str:
     stage = known.get(name, f"stage {name}")
     if any(checkpoints.glob(f"[0-9]-{name}.keras")):
         return f"stopped after {stage}"
-    # Without steps the epoch that the name counts from 0 was finished.
+    # The name counts epochs from 0; without steps that epoch was finished.
     return f"stopped in {stage}, epoch {int(epoch) + (1 if steps else 2)}"
 
 
 def require_model(
     model: str | Path, suffixes: tuple[str, ...] = (".keras",), names: Collection[str] = ()
 ) -> None:
-    """Raise ValueError where there is neither a run of kzoo nor a model file of that name.
+    """Raise ValueError unless `model` is a finished run or a file with one of the suffixes.
 
-    names: what it may be besides, with the nearest of which a wrong word is answered.
+    names: other allowed values, from which the message suggests the nearest one.
     """
     path, kinds = Path(model), " or ".join(suffixes)
     if str(model) in names:
@@ -172,7 +172,7 @@ def require_model(
 
 
 def require_tfmot() -> None:
-    """Raise ValueError where tfmot is not installed: before the float stages, not after them."""
+    """Raise ValueError if tfmot is not installed, before training begins."""
     if importlib.util.find_spec("tensorflow_model_optimization") is None:
         raise ValueError(
             "qat_engine='tfmot' needs tensorflow-model-optimization: pip install 'kzoo[tfmot]'. "
@@ -181,7 +181,7 @@ def require_tfmot() -> None:
 
 
 def require_tensorboard() -> None:
-    """Raise ValueError where tensorboard is not installed, which TensorFlow's summaries need."""
+    """Raise ValueError if tensorboard is not installed, which TensorFlow's summaries need."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ValueError(
             "tensorboard=... needs TensorBoard: pip install 'kzoo[tensorboard]'. history.json in "
@@ -190,7 +190,7 @@ def require_tensorboard() -> None:
 
 
 def require_keras_cv() -> None:
-    """Raise ValueError where keras-cv is not installed: before training, not after it."""
+    """Raise ValueError if keras-cv is not installed, before training begins."""
     if importlib.util.find_spec("keras_cv") is None:
         raise ValueError(
             "keras_cv_metrics needs keras-cv: pip install 'kzoo[keras-cv]'. kzoo's own mAP is "

@@ -1,4 +1,4 @@
-"""The models' names and sizes as a table, which is read without building or importing them."""
+"""Names and sizes of the models from a table, read without importing or building them."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ STORED = (1.0, 224)  # (alpha, size in px) of FILE
 
 @dataclasses.dataclass(frozen=True)
 class ModelSize:
-    """A model at some width and input size."""
+    """The size of a model at some alpha and input size."""
 
     model: str
     parameters: int  # trainable, with a classifier of 1,000 classes
@@ -33,8 +33,8 @@ def stored_sizes() -> tuple[ModelSize, ...]:
 
 
 def known_models() -> tuple[str, ...]:
-    """Return the names of kzoo's models, and of those that a program has registered itself."""
-    registry = sys.modules.get("kzoo.registry")  # what is not imported has registered nothing
+    """Return the names of kzoo's models, and of models that a program has registered."""
+    registry = sys.modules.get("kzoo.registry")  # if not imported, nothing is registered
     return tuple(dict.fromkeys([s.model for s in stored_sizes()] + list(
         registry.MODELS if registry else ()
     )))  # fmt: skip
@@ -43,7 +43,7 @@ def known_models() -> tuple[str, ...]:
 def built_sizes(alpha: float, size: Size) -> Iterator[ModelSize]:
     """Yield every model's size at a width multiplier and an input size in px.
 
-    The models are built, which takes a second or more each.
+    Builds the models, which takes a second or more each.
     """
     import kzoo  # imports Keras when it is asked for a model
 

@@ -50,22 +50,27 @@ EPSILON = 1e-7
 
 
 def multilabel(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> LabelResults:
-    """`kzoo multilabel` as a function; `options` are the fields of `Config`.
+    """Train a multi-label classifier, quantize it, return the results, as `kzoo multilabel` does.
 
-    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
-    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
-    make no sense.
+        results = kzoo.recipes.multilabel("photos.csv", model="mobilenet_v3_small")
+
+    data: as of the command.
+    callbacks: Keras callbacks for every stage, or a function of the stage's name ("head", "whole",
+        "qat") that returns them.
+    options: fields of `Config`, the options of the command.
+
+    Raises ValueError for unusable data or settings.
     """
     return pipeline.train(TASK, data, callbacks, options)
 
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class LabelLoss(keras.losses.Loss):
-    """Cross-entropy of each label's probability, on average over labels and images.
+    """The mean over labels and images of the asymmetric loss of probabilities (N, labels).
 
-    -w y (1 - p)^focus_yes log p - (1 - y) q^focus_no log(1 - q), with q = max(p - margin, 0): the
-    asymmetric loss of https://arxiv.org/abs/2009.14119, equation 5 to 7, and with zeros binary
-    cross-entropy. `weights` (labels,) are w, of the images that have a label.
+    -w y (1 - p)^focus_yes log p - (1 - y) q^focus_no log(1 - q), with q = max(p - margin, 0):
+    https://arxiv.org/abs/2009.14119, equations 5 to 7. With the defaults it is binary
+    cross-entropy. `weights` (labels,) are w, the weight of positives.
     """
 
     def __init__(
@@ -128,20 +133,20 @@ class Stages(ClassifierStages):
         )
 
     def balance(self) -> None:  # type: ignore[override]
-        """Return no weights of images: the loss weighs labels."""
+        """Return no class weights, since the loss has weights of labels."""
 
 
 def label_weights(targets: np.ndarray) -> np.ndarray:
-    """Return (labels,) how much more the images that have a label weigh than those that do not.
+    """Return the weight of positives of each label (labels,), in [1, LARGEST_WEIGHT].
 
-    They are the root of how many times fewer they are, from 1 to LARGEST_WEIGHT.
+    It is sqrt(number of negatives / number of positives).
     """
     have = targets.sum(axis=0)
     return np.sqrt((len(targets) - have) / np.maximum(1, have)).clip(1, LARGEST_WEIGHT)
 
 
 def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int) -> np.ndarray:
-    """Return 1 less the mean squared error of each image's probabilities."""
+    """Return 1 minus the mean squared error of each image's probabilities (n,)."""
     return 1 - np.square(outputs - val.targets[val.batch(i)]).mean(axis=1)
 
 
@@ -161,7 +166,7 @@ def compare_labels(run: Run, model: keras.Model, split: Split, *, layers: int) -
 
 
 def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:
-    """Convert the model, and choose the file's thresholds by its own answers."""
+    """Convert the model; choose the thresholds on the file's own validation predictions."""
     from kzoo.tflite.metadata.writing import add_metadata  # needs flatbuffers: with TensorFlow
 
     labels, val = run.dataset.labels, run.dataset.val

@@ -1,4 +1,4 @@
-"""What a model says of images, in numbers and in words."""
+"""Predictions of images as values and as text, and models as functions of pixels."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ DRAWN = "predicted"  # the folder beside a model's file that drawings go to
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Something that a model found on an image."""
+    """A predicted class, object or region of an image."""
 
     label: str
     score: float  # in [0, 1]: probability, score of the object, or share of the image
@@ -30,7 +30,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image; `problem` says why it could not be read, else it is ""."""
+    """The prediction for one image; `problem` says why it could not be read, or is ""."""
 
     image: Path
     found: tuple[Found, ...] = ()  # the best first
@@ -49,7 +49,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """A model of some task, ready to be asked."""
+    """A loaded model of some task."""
 
     size: Size  # of the images that it takes
     run: Callable[[Sequence[Path], np.ndarray], list[Prediction]]
@@ -57,7 +57,7 @@ class Predictor:
 
 
 def require_names(classes: int, labels: Sequence[str]) -> None:
-    """Raise ValueError where a model's classes are not all named: which is missing is not known."""
+    """Raise ValueError unless there is a label for each of a model's classes."""
     if classes != len(labels):
         raise ValueError(
             f"The model gives {classes} scores, and its labels name {len(labels)} classes: name "
@@ -66,14 +66,14 @@ def require_names(classes: int, labels: Sequence[str]) -> None:
 
 
 def label_of(labels: Sequence[str] | None, index: Any) -> str:
-    """Return the name of a class, or its number where it has none."""
+    """Return the name of a class, or "class INDEX" if it has none."""
     index = int(index)
     return labels[index] if labels and index < len(labels) else f"class {index}"
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelModel:
-    """`model(images)`: the outputs for images (N, H, W, 3) uint8 of its size."""
+    """`model(images)` returns the outputs for images (N, H, W, 3) uint8 of its input size."""
 
     run: Callable[[np.ndarray], Any]
     size: Size
@@ -83,9 +83,9 @@ class PixelModel:
 
 
 def open_model(model: keras.Model | Path) -> PixelModel:
-    """Return a model, or that of a .keras or .tflite file, as a function of pixels.
+    """Return a Keras model, or that of a .keras or .tflite file, as a function of pixels.
 
-    A .tflite file that takes floats is given what its metadata say, or pixels in [0, 255].
+    A float input of a .tflite file gets pixels normalized by its metadata, else in [0, 255].
     """
     if isinstance(model, Path) and model.suffix == ".keras":
         model = load_model(model)

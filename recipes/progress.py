@@ -1,7 +1,7 @@
-"""What a person sees while a command works: lines of text, and bars where there is a terminal.
+"""Progress output of commands: lines of text, and progress bars on a terminal.
 
-Everything goes to standard output. Where that is no terminal, there are no bars, and lines stay
-plain. Under `quiet` nothing is written.
+Everything goes to standard output. If that is not a terminal, there are no bars, and lines are
+plain. Inside `quiet` nothing is written.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 @contextlib.contextmanager
 def quiet(on: bool = True) -> Iterator[None]:
-    """Within it nothing is written, if `on`."""
+    """A block in which nothing is written, if `on`."""
     before = console.quiet
     console.quiet = before or on
     try:
@@ -34,28 +34,28 @@ def quiet(on: bool = True) -> Iterator[None]:
 
 
 def show(line: str, style: str | None = None) -> None:
-    """Write a line; `style` (as of rich: "bold", "red") counts on a terminal only."""
+    """Write a line; `style` (of rich: "bold", "red") is used on a terminal only."""
     console.print(line, style=style)
 
 
 class Bar:
-    """A bar that `bar` has opened."""
+    """A progress bar, created by `bar`."""
 
     def __init__(self, progress: Progress | None, description: str, total: float | None):
         self.progress = progress
         self.task = progress.add_task(description, total=total) if progress else None
 
     def advance(self, steps: float = 1, *, description: str | None = None) -> None:
-        """Move on by so many steps; `description` says what comes now."""
+        """Advance by `steps`; `description` replaces the text."""
         if self.progress and self.task is not None:
             self.progress.update(self.task, advance=steps, description=description)
 
 
 @contextlib.contextmanager
 def bar(description: str, total: float | None) -> Iterator[Bar]:
-    """A bar of `total` steps on a terminal, gone when the block ends; elsewhere nothing.
+    """Show a progress bar of `total` steps during the block, on a terminal only.
 
-    With a total of None it shows the time alone.
+    With a total of None it shows only the time.
     """
     if console.quiet or not console.is_terminal:
         yield Bar(None, description, total)
@@ -69,9 +69,9 @@ def bar(description: str, total: float | None) -> Iterator[Bar]:
 
 
 def track(items: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
-    """The `items` one after the other, with a bar of how many have been taken.
+    """Yield the items, with a progress bar.
 
-    `total` is how many there are, by default `len(items)` where they have one.
+    total: their number, by default `len(items)` if they have a length.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)

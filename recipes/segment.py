@@ -57,25 +57,30 @@ COMPARED_AT_ONCE = 8
 RECALIBRATION_IMAGES = 16  # whose statistics pretrained batch norms get
 NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 3e-5
-MARGIN = 1.25  # training images are kept this much larger than the net sees them
-MOST_WEIGHT = 10.0  # of a class, against one that covers as much as the median one
-STRETCH = 0.2  # of training images, one side against the other
+MARGIN = 1.25  # size of decoded training images / input size of the model
+MOST_WEIGHT = 10.0  # limit of a class's weight; a class of median area has 1
+STRETCH = 0.2  # largest change of the aspect ratio of training images
 
 
 def segment(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> MaskResults:
-    """`kzoo segment` as a function; `options` are the fields of `Config`.
+    """Train a segmenter, quantize it and return the results, as `kzoo segment` does.
 
-    callbacks: Keras callbacks of every stage, or a function of the stage's name ("head", "whole",
-    "qat") that returns them. Returns what it reached. Raises ValueError for data or settings that
-    make no sense.
+        results = kzoo.recipes.segment("photos", model="mobilenet_v3_small", epochs=20)
+
+    data: as of the command.
+    callbacks: Keras callbacks for every stage, or a function of the stage's name ("head", "whole",
+        "qat") that returns them.
+    options: fields of `Config`, the options of the command.
+
+    Raises ValueError for unusable data or settings.
     """
     return pipeline.train(TASK, data, callbacks, options)
 
 
 def build(config: Config, dataset: MaskDataset) -> keras.Model:
-    """Return the segmenter, with the weights that the config names.
+    """Return the segmenter with the configured weights.
 
-    Its head reads fine features, but where the weights are a segmenter's that has none of these.
+    Its head uses `fine` features unless the weights are a segmenter's without them.
     """
     if config.weights == "voc":
         return assembled(config, dataset, fine=False)
@@ -125,7 +130,7 @@ class Stages(TransferStages):
         )
 
     def whole(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
-        """Train the whole network, pretrained batch norms with the statistics of these images."""
+        """Train the whole network, with pretrained batch norms recalibrated on these images."""
         unfreeze(net)
         config, paths = self.run.config, self.run.train
         if config.weights != "none":
@@ -138,8 +143,8 @@ class Stages(TransferStages):
         train, seed = self.train, self.run.config.seed
         return fit(net, stage, lambda epoch: train.shuffled(seed, epoch), self.val)
 
-    # The stages share these and the decoded images in them: TensorFlow keeps every data set that
-    # it has read until the process ends.
+    # Shared by the stages, with their decoded images: TensorFlow keeps every data set that it has
+    # read until the process ends.
 
     @cached_property
     def train(self) -> MaskBatches:
@@ -165,20 +170,20 @@ class Stages(TransferStages):
         )
 
     def batches(self, pairs: Sequence[Pair], **options: Any) -> MaskBatches:
-        """Return images and masks as the net sees them; `options` as of `MaskBatches`."""
+        """Return images and masks as model inputs and targets; `options` as in `MaskBatches`."""
         config = self.run.config
         return MaskBatches(pairs, config.size, batch_size=config.step, **options)
 
 
 def class_weights(pixels: np.ndarray) -> list[float]:
-    """Return the root of the median share over each class's own: rare classes count for more."""
+    """Return sqrt(median pixel count / pixel count) of each class, at most `MOST_WEIGHT`."""
     median = np.median(pixels[pixels > 0])
     weights = np.sqrt(median / np.maximum(pixels, 1)).clip(max=MOST_WEIGHT)
     return np.where(pixels > 0, weights, 0).tolist()
 
 
 def image_quality(model: keras.Model, outputs: np.ndarray, val: MaskBatches, i: int) -> np.ndarray:
-    """Return the mean IoU of each image of a batch alone, at the size that the net sees."""
+    """Return the mean IoU of each single image of a batch (n,), at the model's input size."""
     classes, (_, masks) = outputs.shape[-1], val[i]
     found = [mask_at(output, mask.shape) for output, mask in zip(outputs, masks, strict=True)]
     return np.array([iou(mask, one, classes) for mask, one in zip(masks, found, strict=True)])
@@ -198,7 +203,7 @@ def image_paths(pairs: Sequence[Pair]) -> list[Source]:
 def compare_masks(
     run: Run, model: keras.Model, pairs: Sequence[Pair], *, layers: int
 ) -> Comparison | None:
-    """Return how far the file's logits are from the model's; None where it gives something else."""
+    """Return the comparison of the file's and the model's logits; None if the file has none."""
     if OUTPUTS[run.settings["output"]] != OUTPUTS["logits"]:
         return None
     each = 4 * math.prod(model.output_shape[1:])
@@ -209,7 +214,7 @@ def compare_masks(
 
 
 def write_file(run: Run, int8: keras.Model, progress: Callable[[str], None]) -> Path:
-    """Write the .tflite file, which gives logits, scores or masks."""
+    """Write the .tflite file with the configured output: logits, scores or mask."""
     activation, in_app = OUTPUTS[run.settings["output"]]
     if activation:
         scores = keras.layers.Activation(activation, name="scores")(int8.output)

@@ -57,17 +57,18 @@ def android(
     run: str | Path, out: str | Path | None = None, *, package: str | None = None,
     max_results: int | None = None, tiles: tuple[int, int] | None = None,
 ) -> Path:  # fmt: skip
-    """Write the app to the folder `out` (by default RUN/android) and return it.
+    """Write an Android app with a run's model to the folder `out` and return the folder.
 
-    package: the app's name to Android, such as "com.example.flowers"; by default com.example and
-        the run's name.
-    max_results: how many classes or boxes it shows; by default 3 classes, 20 boxes,
-        and all labels of a multi-label model.
-    tiles: (rows, columns) of a photo that a detector looks at besides the whole of it, for small
-        things on large photos. What the camera sees is looked at as a whole.
+    run: a finished run's folder.
+    out: by default RUN/android.
+    package: the app's package name; by default com.example.NAME with the run's name.
+    max_results: number of classes or boxes that the app shows; by default 3 classes, 20 boxes, and
+        all labels of a multi-label model.
+    tiles: (rows, columns), for detectors: also use tiles of photos, for small objects; not for the
+        camera.
 
-    Raises ValueError for what is no run, for a folder that holds other files than such an app, for
-    a name that is no package, and for a file whose input or outputs the app does not read.
+    Raises ValueError if there is no finished run, if the folder has other files, for an invalid
+    package name, and for a file whose input or outputs the app does not support.
     """
     run = Path(run)
     config = without_paths(read_config(run))
@@ -285,10 +286,10 @@ def results_of(run: Path) -> dict[str, Any]:
 
 
 def threshold(predictions: Path, classes: int) -> float:
-    """The lowest score from which on SURE of the int8 model's answers are right.
+    """Return the lowest score above which the share SURE of int8 predictions is right.
 
-    By predictions.csv of the run, on its validation images. Twice the score of chance without it,
-    and where there is no such score.
+    From predictions.csv of the run. Without it, or if there is no such score, twice the score of
+    chance.
     """
     chance = min(0.5, 2 / max(1, classes))
     if not predictions.is_file():

@@ -1,4 +1,4 @@
-"""Two finished runs of one task side by side: `kzoo compare RUN1 RUN2`."""
+"""Comparison of two finished runs of the same task: `kzoo compare RUN1 RUN2`."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ SURE = 2.0  # standard errors from which on a difference is more than chance
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure of both runs; None where one of them does not have it."""
+    """A figure of both runs; None if a run does not have it."""
 
     split: str  # "val" or "test"
     model: str  # "float" or "int8"
@@ -27,7 +27,7 @@ class Figure:
 
     @property
     def difference(self) -> float | None:
-        """The second less the first."""
+        """The second minus the first."""
         if self.first is None or self.second is None:
             return None
         return self.second - self.first
@@ -39,12 +39,12 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """What two models reach on the same images, image by image."""
+    """The mean difference of two models over the same images."""
 
     split: str
     model: str
     images: int
-    difference: float  # mean over images of how much better the second is
+    difference: float  # mean over images of the second's score minus the first's
     standard_error: float
 
     @property
@@ -63,7 +63,7 @@ class Paired:
 
 @dataclasses.dataclass(frozen=True)
 class RunComparison:
-    """Two runs side by side."""
+    """The result of `compare_runs`. `str` of it is a verdict and tables."""
 
     first: Path
     second: Path
@@ -74,7 +74,7 @@ class RunComparison:
 
     @property
     def verdict(self) -> str:
-        """Which run is better, in a sentence, by test images where there are some."""
+        """A sentence that says which run is better, on test images if there are any."""
         for split in (TEST, VAL):
             found = [one for one in self.paired if (one.split, one.model) == (split, INT8)]
             if found:
@@ -121,11 +121,10 @@ def four_digits(value: float | None, sign: str = "") -> str:
 
 
 def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
-    """Return two finished runs of one task side by side, by the figures that they kept.
+    """Return a comparison of the stored results of two finished runs of the same task.
 
-    Where both keep their answers by image, the differences on the images that both were scored on
-    come with their standard errors. Raises ValueError where one has not ended or they are of
-    different tasks.
+    For tasks that store predictions by image, the mean difference on common images has a standard
+    error. Raises ValueError if a run is not finished or their tasks differ.
     """
     one, two = Path(first), Path(second)
     for folder in (one, two):

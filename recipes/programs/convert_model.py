@@ -1,4 +1,4 @@
-"""`kzoo convert`: a run or a .keras file to a .tflite file, calibrated and checked on images."""
+"""`kzoo convert`: convert a run or .keras file to a .tflite file, and check it on images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,21 +28,21 @@ from kzoo.tflite.inspect.verify import LEAST_AGREEMENT, verify_draft
 from kzoo.weights.saved_model import load_model
 
 MOST_IMAGES = 256
-TRAINED_ON = 1024  # images of a run, in int8
-LEAST_SQNR_DB = 6.0  # of nets with several outputs, boxes among them: noise of half the amplitude
+TRAINED_ON = 1024  # images of a run for quantization-aware training
+LEAST_SQNR_DB = 6.0  # of models with several outputs, such as detectors
 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """A file that `kzoo convert` has written."""
+    """The result of `convert_file`."""
 
     audit: Audit
-    comparison: Comparison | None  # with the model; None where there were no images
+    comparison: Comparison | None  # with the model; None without images
     remarks: tuple[str, ...] = ()  # on the calibration images
 
     @property
     def verdict(self) -> str:
-        """What was written and how good it is, in a sentence, and what to do next."""
+        """Sentences that say what was written, how good it is, and what to do next."""
         size = sum(self.audit.bytes.values())
         written = f"{self.audit.path} is written, {size:,} bytes."
         if self.comparison is None:
@@ -61,16 +61,20 @@ def convert_file(
     batch_size: int = 1, about: Metadata | None = None, postprocess: bool = False,
     target: str = "cpu", keep_float: Sequence[str] = (),
 ) -> Converted:  # fmt: skip
-    """Convert `model`, compare the file with it, and return what was found.
+    """Convert `model` to the .tflite file `out`, compare the two, and return audit and comparison.
 
-    `calibration` and `check` are folders of images, of which some are taken; without `check` the
-    file is compared on those of `calibration`. Of a run's folder the float model is converted, by
-    default on the images that it was trained and validated on. `labels` is a file of names, by
-    default labels.txt beside the model. With `postprocess` a detector's file ends in the objects
-    found: it is compared before the operator that finds them is put behind it. Raises RejectedFile
-    (a ValueError) where the two agree on less than `agreement` of the images: the file is then
-    called NAME.rejected.tflite, and one that `out` was before stays. The layers `keep_float` stay
-    in float in an int8 file.
+    model: a run folder, whose float model is converted, or a .keras file.
+    calibration: folder of images to calibrate on; default: the run's training images.
+    check: folder of images to compare on; default: the run's validation images, or `calibration`.
+    agreement: share of images, in [0, 1], on which file and model must agree.
+    labels: file of class names; default: labels.txt beside the model.
+    size: input size in px, for models of open size: a side or (height, width).
+    about: further metadata.
+    postprocess: add TFLite_Detection_PostProcess to a detector's file, after the comparison.
+    scheme, io, batch_size, target, keep_float: as in `kzoo.tflite.convert`.
+
+    Raises RejectedFile (a ValueError) if the file misses `agreement`: it is then renamed to
+    NAME.rejected.tflite, and an older file `out` stays. Raises ValueError for unusable arguments.
     """
     run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
     model = run.model if run else Path(model)
@@ -119,10 +123,11 @@ def convert_within_budget(
 ) -> Search:  # fmt: skip
     """Write the first int8 file of a run or .keras file that loses at most `max_drop` points.
 
-    Of a run of `kzoo classify` points of accuracy on its validation images; its own int8 file is
-    tried after calibration, and training in int8 where the run had none (--qat-epochs 0). Else
-    answers that change on the images of `check`, by default those of `calibration`. Raises
-    ValueError where none holds, with what was tried.
+    For a run of `kzoo classify` these are points of accuracy on its validation images; its own
+    int8 file is tried after calibration, and then quantization-aware training if the run had none
+    (--qat-epochs 0). Otherwise they are changed predictions on the images of `check`, by default
+    those of `calibration`. See `kzoo.tflite.convert_within`. Raises ValueError, with a table of
+    all attempts, if no file is within the limit.
     """
     run = open_finished(Path(model), MODEL) if Path(model).is_dir() else None
     source = run.model if run else Path(model)
@@ -140,7 +145,7 @@ def convert_within_budget(
     if run and run.int8.is_file():
         trained = {"the run's own file": run.int8}
     training = None
-    if run and not run.settings.get("qat_epochs"):  # its own file is of calibration alone
+    if run and not run.settings.get("qat_epochs"):  # its own file is only calibrated
         seed = run.settings["seed"]
         training = partial(for_calibration, run.train, size, seed=seed, count=TRAINED_ON)
     if images is None or seen is None:
@@ -156,9 +161,9 @@ def convert_within_budget(
 
 
 def sample(folder: Path, size: Size | None, model: Path) -> np.ndarray:
-    """Return up to MOST_IMAGES readable images below a folder, spread over its file names.
+    """Return up to MOST_IMAGES readable images below a folder, evenly spaced by file name.
 
-    They are resized as `model`'s weights were measured, where it is a published net's file.
+    For a published model they are resized as in the evaluation of its weights.
     """
     if size is None:
         raise ValueError("The model has no fixed input size: pass --size.")

@@ -20,7 +20,7 @@ PER_CLASS = {"train": 300, "val": 40}
 
 
 def polygon(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
-    """A regular polygon of radius 1; with `inner` < 1 a star."""
+    """Return the corners of a regular polygon of radius 1; with `inner` < 1 of a star."""
     n = corners * (2 if inner < 1 else 1)
     radii = [1.0 if i % 2 == 0 else inner for i in range(n)]
     angles = [2 * math.pi * i / n for i in range(n)]
@@ -41,7 +41,7 @@ SHAPES = {
 
 
 def draw(shape: str, rng: np.random.Generator) -> Image.Image:
-    """One image of a shape: any colour, size, place and turn, on a mottled ground."""
+    """Return an image of a shape of random colour, size, position and angle, on random ground."""
     mottle = rng.integers(0, 256, (6, 6, 3), dtype="uint8")
     image = Image.fromarray(mottle).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     image = Image.blend(image, Image.new("RGB", image.size, tuple(rng.integers(0, 256, 3))), 0.7)
@@ -59,7 +59,7 @@ def draw(shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_images(folder: Path, seed: int = 0) -> Path:
-    """Write train/ and val/ with one folder per shape; the folder appears when all are in it."""
+    """Write train/ and val/ with one folder per shape, atomically; return the folder."""
     if folder.exists():
         return folder
     rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def draw_images(folder: Path, seed: int = 0) -> Path:
 
 
 def demo(out: str | Path = "runs/demo", *, epochs: int = 12, seed: int = 0) -> ClassResults:
-    """Draw the images, train, convert, verify; return what the run reached."""
+    """Draw images, then train, convert and verify a classifier; return its results."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     images = draw_images(out / "images", seed)

@@ -1,4 +1,4 @@
-"""What a model reaches on labelled images that it was not trained on, whatever made it."""
+"""`evaluate_on`: metrics of any model on labelled images, for `kzoo evaluate`."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ SHOWN_ISSUES = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What models reach on a data set."""
+    """Metrics of models on a data set."""
 
     data: Path
     task: Task
@@ -28,10 +28,10 @@ class Measured:
     images: int
     issues: tuple[Issue, ...]
     scores: Mapping[str, Any]  # by file
-    trained_on: int = 0  # of the images: those that the run of these files was trained on
+    trained_on: int = 0  # number of these images that the model's run was trained on
 
     def as_json(self) -> dict[str, Any]:
-        """Return task, data, counts of images, issues, and the figures of each file."""
+        """Return task, data, numbers of images, issues, and the figures of each file."""
         return {
             "task": self.task.name,
             "data": self.data,
@@ -64,15 +64,15 @@ def evaluate_on(
     model: str | Path, data: str | Path, *, format: str | None = None,
     void: str | int | None = None, tiles: tuple[int, int] | None = None,
 ) -> Measured:  # fmt: skip
-    """Return what a model reaches on labelled images: on those given as test, else on all.
+    """Return the metrics of a model on labelled images: the test split if there is one, else all.
 
     model: a run folder, whose float model and int8 file are both measured, or a .keras or .tflite
-        file. Its classes are those of labels.txt beside it, else of its metadata.
-    data, format, void: as of the command that trains such a model.
-    tiles: (rows, columns) that a detector is measured with besides; its scores have them in the
-        file's name, such as "model.tflite in 2x2 tiles".
+        file. Class names are those in its metadata, else of labels.txt beside it.
+    data, format, void: as in the command that trains such a model.
+    tiles: (rows, columns), for detectors: also measure with tiles, under names such as
+        "model.tflite in 2x2 tiles".
 
-    Raises ValueError for a model without names of classes, and for data without labels of these.
+    Raises ValueError for a model without class names, and for data with other classes.
     """
     path, data = Path(model), Path(data)
     files = [path]
@@ -106,11 +106,8 @@ def evaluate_on(
 
 
 def trained_on(task: Task, folder: Path, data: Path, sources: Sequence[Source]) -> int:
-    """Return how many images of a run's own `data` are those that it was trained on.
-
-    0 where `folder` is no run, or one on other data.
-    """
-    with contextlib.suppress(ValueError):  # no config.json; data that are unusable by now
+    """Return how many of the images a run was trained on; 0 unless it is a run on `data`."""
+    with contextlib.suppress(ValueError):  # no config.json, or data that became unusable
         config = read_config(folder)
         if Path(config.get("data") or "").resolve() == data.resolve():
             train = set(task.sources(task.read_dataset(data, config).train))
@@ -119,7 +116,7 @@ def trained_on(task: Task, folder: Path, data: Path, sources: Sequence[Source]) 
 
 
 def classes_of(file: Path) -> tuple[str, ...]:
-    """Return the names of a model's classes. Raises ValueError where nothing gives them."""
+    """Return the class names of a model; raise ValueError if there are none."""
     labels = labels_of(file)
     if not labels:
         raise ValueError(

@@ -35,33 +35,33 @@ FLOATS_PER_PARAMETER = 4  # the weight, its gradient, and Adam's two moments
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What it takes. Rates are images a second of all devices together."""
+    """The estimated time and memory of a training run."""
 
     ask: Ask
     parameters: int
     macs: int  # of an image
-    outputs: int  # numbers that the layers give out for an image in training
-    rate: float  # images a second that a device trains on
-    reading: float  # images a second that a core reads, decodes and augments
-    kb: float  # of an image's file
+    outputs: int  # elements of all layers' outputs for one training image
+    rate: float  # training images per second of one device
+    reading: float  # images per second that one core reads, decodes and augments
+    kb: float  # kB of an image file
 
     @property
     def train_size(self) -> Size:
-        """Size of the images that it is trained on."""
+        """Size of the training images in px."""
         return PLANNED[self.ask.task].train_size(self.ask)
 
     @property
     def exchanged(self) -> float:
-        """Seconds that an update's gradients take between the devices, in a ring.
+        """Seconds per update for a ring all-reduce of the gradients between the devices.
 
-        Every device sends and receives 2 (D - 1) / D of them: https://arxiv.org/abs/1802.05799.
+        Each device sends and receives 2 (D - 1) / D of them: https://arxiv.org/abs/1802.05799.
         """
         count = self.ask.devices
         return 2 * (count - 1) / count * 4 * self.parameters / (self.ask.network * 1e9 / 8)
 
     @property
     def rates(self) -> dict[str, float]:
-        """Images a second that each part could do."""
+        """Images per second of each part of the training, for all devices together."""
         ask = self.ask
         training = ask.batch_size / (ask.devices * self.rate) + self.exchanged
         return {
@@ -80,14 +80,14 @@ class Plan:
 
     @property
     def memory(self) -> float:
-        """GB of a device: weights, gradients, Adam's moments, and a step's activations."""
+        """GB on each device: weights, gradients, Adam's moments and a step's activations."""
         each = self.ask.batch_size // (self.ask.devices * self.ask.accumulate)
         activations = each * self.outputs * BYTES[self.ask.precision]
         return (4 * FLOATS_PER_PARAMETER * self.parameters + activations) / 1e9
 
     @property
     def verdict(self) -> str:
-        """How long it takes and what slows it down, in a sentence."""
+        """A sentence with the duration and the bottleneck."""
         return (
             f"About {self.hours:,.1f} hours for the whole network; {self.slowest} is the "
             f"bottleneck, at {self.rates[self.slowest]:,.0f} images/s."
@@ -120,7 +120,10 @@ class Plan:
 
 
 def plan(ask: Ask) -> Plan:
-    """Return what a run takes: the net is built, and what is not given is measured."""
+    """Return the estimate for a training run.
+
+    ask: its options. The model is built, and speeds that are not given are measured here.
+    """
     trained = dataclasses.replace(ask, size=PLANNED[ask.task].train_size(ask))
     reading, kb = reading_speed(trained)
     return Plan(

@@ -1,4 +1,4 @@
-"""What a trained model says about images."""
+"""`predict`: predictions of a trained model for images."""
 
 import contextlib
 import dataclasses
@@ -21,22 +21,26 @@ from kzoo.tflite.runtime.trial import trial
 from kzoo.weights.readers.flatbuffer import read_tflite
 from kzoo.weights.saved_model import load_model
 
-BATCH = 32  # images that the model is given at once
+BATCH = 32  # images
 
 
 def predict(
     model: str | Path, images: Sequence[str | Path], *, top: int | None = None, alpha: float = 1.0,
     weights: str | None = None, tiles: tuple[int, int] | None = None,
 ) -> Iterator[Prediction]:  # fmt: skip
-    """Yield what the model says of each image, or why it cannot be read.
+    """Yield a `Prediction` for each image, which says so if the image cannot be read.
 
-    model: what `model_file` takes; `alpha` and `weights` say which of the published nets. Its task
-        is that of the run it stands in, else what its outputs tell. Its classes are named by the
-        labels in a .tflite file, else by those of its run. A .tflite file that takes floats is
-        given what its metadata say, pixels in [0, 255] without them.
-    images: what `image_files` takes. top: how many classes or objects to name of an image;
-        by default 3, of a multi-label model all that it finds.
-    tiles: (rows, columns) of a photo that a detector looks at besides the whole of it.
+        for prediction in kzoo.recipes.predict("runs/photos", ["holiday.jpg", "more/*.jpg"]):
+            print(prediction)
+
+    model: a run folder, a .keras or .tflite file, or a published model by name, with `alpha` and
+        `weights`. The task is that of its run, else recognized by its outputs. Class names are
+        those in a .tflite file, else those of its run.
+    images: files, folders, patterns, or "-" for a list on standard input.
+    top: number of classes or objects per image; by default 3, or all labels of a multi-label model.
+    tiles: (rows, columns), for detectors: also run on tiles of each image, for small objects.
+
+    Raises ValueError for a missing or unusable model, empty folders, and tiles in other tasks.
     """
     if top is not None and top < 1:
         raise ValueError(f"top must be at least 1. Received: {top}")
@@ -61,24 +65,24 @@ def predict(
 
 
 def told(prediction: Prediction) -> Prediction:
-    """Return it with the remark on an image of several frames."""
+    """Return the prediction with a remark if its image has several frames."""
     return dataclasses.replace(prediction, remark=frames_remark(prediction.image))
 
 
 def require_runs(file: Path) -> None:
-    """Raise ValueError where a .tflite file would end the process that runs it.
+    """Raise ValueError if a .tflite file would crash the process that runs it.
 
-    It is run in a process of its own first, unless a run of kzoo has written it, which has done so.
+    It is run in a separate process first, unless it is in a run folder, where that was done.
     """
     if file.suffix == ".tflite" and not (file.parent / "config.json").is_file():
-        read_tflite(file)  # what is no such file is told in other words
+        read_tflite(file)  # has a better message for other files
         trial(file)
 
 
 def model_file(model: str | Path, *, alpha: float = 1.0, weights: str | None = None) -> Path:
-    """Return the file that is asked: of a run folder its int8 file, else the file itself.
+    """Return the model's file: the int8 file of a run folder, or the file itself.
 
-    A published net by name is made first. Raises ValueError where there is none of these.
+    A published model by name is created first. Raises ValueError if there is no such model.
     """
     file = Path(model)
     if not file.exists() and str(model) in (*kzoo.list_models(), *HEADS):
@@ -95,11 +99,13 @@ def model_file(model: str | Path, *, alpha: float = 1.0, weights: str | None = N
 
 
 def image_files(words: Sequence[str | Path], *, leave_out: Path | None = None) -> list[Path]:
-    """Return the images that are meant, each once, in the order given.
+    """Return the image files, each once, in the order given.
 
-    A word is a file, a folder (all images below it), a pattern such as photos/*.jpg, or - for one
-    of these per line of standard input. Of a folder's images those in `leave_out`, what an earlier
-    call drew, are left out. Raises ValueError where a folder or pattern holds none.
+    words: files, folders (all images below them), patterns such as photos/*.jpg, or "-" for one of
+        these per line of standard input.
+    leave_out: a folder of drawings of earlier calls, to skip.
+
+    Raises ValueError for a folder or pattern without images.
     """
     drawn = leave_out.resolve() if leave_out else None
     found: dict[Path, None] = {}
@@ -128,7 +134,7 @@ def image_files(words: Sequence[str | Path], *, leave_out: Path | None = None) -
 
 
 def task_of(file: Path) -> Task:
-    """Return the task of the run that the file is of; of any other file what its outputs tell."""
+    """Return the task of a file's run; for other files the task recognized by its outputs."""
     with contextlib.suppress(ValueError):  # no config.json, or another program's
         return get_task(read_config(file.parent).get("task", ""))
     tasks = [get_task(name) for name in list_tasks()]

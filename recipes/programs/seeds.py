@@ -1,4 +1,4 @@
-"""A run repeated with several seeds, and how far its figures spread."""
+"""`over_seeds`: repeat a run with several seeds; mean and standard deviation of its figures."""
 
 import dataclasses
 import statistics
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class SeedResults:
-    """What a run reached with each seed. `spreads`: {"val float accuracy": Spread, ...}."""
+    """The results of a run with each seed. `spreads`: {"val float accuracy": Spread, ...}."""
 
     folder: Path
     runs: tuple[RunResults, ...]
@@ -53,10 +53,10 @@ def over_seeds(
 ) -> SeedResults:
     """Run a recipe with several seeds, from `seed` on, in folders OUT/seed-S; write seeds.json.
 
-    recipe: `classify`, `detect` or `segment`, whose options are `options`.
+    recipe: `classify`, `detect` or `segment`; options: its options.
 
-    If it is killed, the same call resumes it. If the data have no split, it changes with the seed.
-    Raises ValueError for fewer than two seeds and if OUT holds a run.
+    Interrupted, the same call resumes. If the data have no split, it changes with the seed. Raises
+    ValueError for fewer than two seeds and if OUT has a single run.
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2. Received: {seeds}")

@@ -46,10 +46,15 @@ def serve(
     model: str | Path, images: Sequence[str | Path] = (), *, port: int = 8000,
     cache: str | Path | None = None,
 ) -> http.server.ThreadingHTTPServer:  # fmt: skip
-    """A server on 127.0.0.1 for a run folder or .tflite file; `serve_forever()` starts it.
+    """Return a server on 127.0.0.1 whose page runs a model; `serve_forever()` starts it.
 
-    `images` are shown when the page opens. `port` 0 takes a free one. Raises ValueError where
-    there is no model, no such port, or LiteRT.js cannot be had.
+    model: a run folder or .tflite file.
+    images: files to show when the page opens.
+    port: 0 selects a free one.
+    cache: folder for LiteRT.js; default: ~/.cache/kzoo.
+
+    Raises ValueError if there is no model, the port is not available, or LiteRT.js cannot be
+    downloaded.
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be in 0 to 65535, 0 for a free one. Received: {port}")
@@ -77,7 +82,7 @@ def serve(
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers many at once, and says nothing of those who go away or never finish."""
+    """A threading server that does not report connections that are aborted or time out."""
 
     request_queue_size = 128  # connections that wait to be taken
 

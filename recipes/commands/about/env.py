@@ -1,4 +1,4 @@
-"""`kzoo env`: what a report of a problem should tell of the machine."""
+"""`kzoo env`: versions and hardware, for bug reports."""
 
 import dataclasses
 import importlib.metadata

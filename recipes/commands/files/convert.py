@@ -63,9 +63,9 @@ class ConvertOptions(JsonOptions):
         "layers to keep in float in an int8 file (kzoo sensitivity prints their names)", ()
     )
     max_drop: float | None = option(
-        "most points that int8 may lose: of accuracy for a run of kzoo classify, otherwise of "
-        "answers that stay the same. Tries calibration, more equalization, layers in float and "
-        "the run's own training, and keeps the first that meets the limit", None,
+        "largest drop of int8 in percentage points: of accuracy for a run of kzoo classify, else "
+        "of predictions equal to the float model's. Tries calibration, more equalization, layers "
+        "in float and the run's own training, and keeps the first within the limit", None,
     )  # fmt: skip
     pareto: str | None = option(
         "folder for the Pareto-optimal files in drop and time; tries everything (--max-drop)",

@@ -1,4 +1,4 @@
-"""`kzoo sensitivity`: which layers of a run's model lose most in int8."""
+"""`kzoo sensitivity`: the layers of a run's model that lose most accuracy in int8."""
 
 import dataclasses
 from pathlib import Path

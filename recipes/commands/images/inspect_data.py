@@ -1,4 +1,4 @@
-"""`kzoo inspect`: what kzoo understood of a data set, before training on it."""
+"""`kzoo inspect`: statistics, issues and advice for a data set before training."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""`kzoo plan`: what a training run will take."""
+"""`kzoo plan`: estimate time and memory of a training run."""
 
 from typing import Any
 

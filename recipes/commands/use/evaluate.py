@@ -1,4 +1,4 @@
-"""`kzoo evaluate`: what a model reaches on labelled images."""
+"""`kzoo evaluate`: metrics of a model on labelled images."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""`kzoo predict`: what a model says of images."""
+"""`kzoo predict`: predictions of a model for images."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ class PredictOptions(JsonOptions):
     alpha: float = option("width multiplier of a published model", 1.0)
     weights: str | None = option("weights of a published model (default: its usual ones)", None)
     tiles: str | None = option(
-        "ROWSxCOLUMNS: detectors also look at each photo in tiles, for small objects on large "
+        "ROWSxCOLUMNS: also run a detector on tiles of each photo, for small objects in large "
         "photos; 2x2 takes five times as long", None,
     )  # fmt: skip
     csv: bool = option("print CSV with a header: a row for each class or object found", False)
