@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from kzoo.lazy import import_on_demand
-from kzoo.saved_classes import tell_keras
+from kzoo.saved_classes import register_stand_ins
 
 if TYPE_CHECKING:
     from kzoo.api import *  # noqa: F403
@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # pyproject.toml reads it here
 
 import_on_demand(__name__)
-tell_keras()
+register_stand_ins()

@@ -11,7 +11,7 @@ Tensor = Any  # a KerasTensor: (N, H, W, C), or (N, C, H, W) under "channels_fir
 
 
 def channel_axis() -> int:
-    """1 under Keras' "channels_first" image data format, else -1."""
+    """Return 1 under Keras' "channels_first" image data format, else -1."""
     return 1 if keras.config.image_data_format() == "channels_first" else -1
 
 

@@ -75,7 +75,7 @@ class AfterKeras(importlib.abc.MetaPathFinder):
         return spec
 
 
-def tell_keras() -> None:
+def register_stand_ins() -> None:
     """Make Keras know the classes, now or when it is imported."""
     if "keras" in sys.modules:
         enter(sys.modules["keras"])

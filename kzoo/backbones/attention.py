@@ -10,7 +10,9 @@ from kzoo.preprocessing import Tensor, channel_axis, channels
 
 @dataclasses.dataclass(frozen=True)
 class MultiQuery:
-    """Every place of the map asks all others; the heads share one set of keys and values. Added.
+    """Multi-query attention between all positions of a map, with a residual connection.
+
+    All heads share one set of keys and values.
 
     Source: https://arxiv.org/abs/2404.10518, section 5.
     """
@@ -56,13 +58,13 @@ class MultiQuery:
         return net.depthwise(x, self.kernel, self.shrink, name=f"{name}_down")
 
     def flat(self, x: Tensor, name: str) -> Tensor:
-        """(N, H, W, heads * width) -> (N, H W heads, width)."""
+        """Reshape (N, H, W, heads * width) to (N, H W heads, width)."""
         if channel_axis() == 1:
             x = layers.Permute((2, 3, 1), name=f"{name}_last")(x)
         return layers.Reshape((-1, self.width), name=f"{name}_flat")(x)
 
     def map(self, x: Tensor, like: Tensor, name: str) -> Tensor:
-        """The way back, to the height and width of `like`."""
+        """Reshape (N, H W heads, width) to a map with the height and width of `like`."""
         height, width = like.shape[2:] if channel_axis() == 1 else like.shape[1:-1]
         x = layers.Reshape((height, width, self.heads * self.width), name=name)(x)
         return layers.Permute((3, 1, 2), name=f"{name}_first")(x) if channel_axis() == 1 else x

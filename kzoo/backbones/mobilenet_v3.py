@@ -50,12 +50,12 @@ SMALL: tuple[Row, ...] = (
 
 
 def minimalist(row: Row) -> Row:
-    """The row without squeeze-excite, hard-swish and 5 x 5 kernels (the paper's repository)."""
+    """Return a row without squeeze-excite, hard-swish and 5 x 5 kernels (paper's repository)."""
     return change(row, act=RE, se=None, kernel=min(3, getattr(row, "kernel", 3)))
 
 
 def halve_tail(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """Half the channels in the rows at stride 32, as SSDLite has them (section 6.3)."""
+    """Return the rows with half the channels at stride 32, for SSDLite (section 6.3)."""
     return tuple(
         change(row, out=row.out // 2) if isinstance(row, Bneck) and stride == 32 else row
         for row, stride in zip(rows, strides(rows), strict=True)
@@ -66,7 +66,7 @@ def mobilenet_v3(
     name: str, rows: tuple[Row, ...], wide: int, alpha: float, minimalistic: bool,
     reduced_tail: bool, options: Options,
 ) -> keras.Model:  # fmt: skip
-    """Either size: its table, mapped to the variant asked for, and the head of Figure 5."""
+    """Return a MobileNetV3 of either size in a variant, with the head of Figure 5."""
     act = HS
     if minimalistic:
         rows, act, name = tuple(map(minimalist, rows)), RE, f"{name}_minimalistic"

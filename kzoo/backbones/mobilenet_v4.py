@@ -179,13 +179,13 @@ HYBRID_LARGE: tuple[Row, ...] = (
 def mobilenet_v4(
     name: str, rows: tuple[Row, ...], alpha: float, options: Options, act: str = "relu"
 ) -> keras.Model:
-    """Any of the five: all activations are `act`."""
+    """Return a MobileNetV4 of these rows, with `act` as all activations."""
     rows = tuple(change(row, act=act) for row in rows)
     return build(name, rows, Head(1280, act, norm=True), alpha, **options)
 
 
 def scaled(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """The rows with a learned scale on each residual, nearly 0 at first."""
+    """Return the rows with a learned layer scale on each residual, initially `LAYER_SCALE`."""
     return tuple(change(row, layer_scale=LAYER_SCALE) for row in rows)
 
 

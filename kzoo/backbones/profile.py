@@ -20,22 +20,22 @@ Shape = tuple[int, ...]  # without the batch
 
 
 def convolution(layer: Any, output: Shape) -> int:
-    """Every output element reads one kernel of (*window, channels in)."""
+    """Return output elements x kernel elements (*window, channels in)."""
     return math.prod(output) * math.prod(layer.kernel.shape[:-1])
 
 
 def depthwise(layer: Any, output: Shape) -> int:
-    """Every output element reads one window of a channel; kernels are (*window, C, multiplier)."""
+    """Return output elements x window elements; kernels are (*window, C, multiplier)."""
     return math.prod(output) * math.prod(layer.kernel.shape[:-2])
 
 
 def transposed(layer: Any, output: Shape) -> int:
-    """Every input element is multiplied with one kernel of (*window, channels out)."""
+    """Return input elements x kernel elements (*window, channels out)."""
     return math.prod(layer.input.shape[1:]) * math.prod(layer.kernel.shape[:-1])
 
 
 def product(layer: Any, output: Shape) -> int:
-    """Every output element reads one vector of each factor."""
+    """Return output elements x length of the contracted axis."""
     axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
     return math.prod(output) * layer.input[0].shape[axis]
 
@@ -101,7 +101,7 @@ class Profile:
         return sum(layer.macs for layer in self.layers)
 
     def __str__(self) -> str:
-        """One line for each row of the architecture's table, or for each layer of other models."""
+        """Return a table by row of the architecture, or by layer for other models."""
         lines = [("", "output", "parameters", "folded", "MACs / M")]
         for label, group in itertools.groupby(self.layers, lambda layer: table_row(layer.name)):
             row = tuple(group)
@@ -124,7 +124,7 @@ class Profile:
 
 
 def table_row(layer_name: str) -> str:
-    """row13_expand_bn -> row13, head_logits -> head; other names stay."""
+    """Return the row of a layer: row13_expand_bn -> row13, head_logits -> head; else its name."""
     row = re.match(r"(.*/)?([a-z]+\d+|head)(?=_)", layer_name)
     return row[0] if row else layer_name
 

@@ -1,9 +1,9 @@
-"""The vocabulary of an architecture table: rows that build themselves.
+"""The rows of architecture tables: dataclasses that build their layers.
 
 A row is a frozen dataclass whose fields are the columns of a paper's table. `row(x, net, name)`
 takes a feature map `x` (N, H, W, C), the `Net` that all rows share and a name prefix, and returns
-the next feature map. Its last layer is called `{name}_out`: heads find their taps by these names.
-A new kind of row is a new class with that call; CONTRIBUTING.md lists what else may have to know.
+the next feature map. Its last layer is called `{name}_out`: heads find features by these names. A
+new kind of row is a new class with that call; CONTRIBUTING.md lists what else may need a change.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from kzoo.preprocessing import Tensor, channel_axis, channels
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """What every row of one net shares: width multiplier, padding and batch normalization.
+    """The settings that all rows of a net share: alpha, padding and batch normalization.
 
     `padding` is "same" (TensorFlow and Keras: the odd pixel of a stride-2 convolution is added at
     the bottom and the right) or "symmetric" (PyTorch: kernel // 2 on each side). It belongs to the
@@ -30,12 +30,12 @@ class Net:
     norm_epsilon: float = 1e-3
 
     def round(self, channels: float, multiple: int = 8) -> int:
-        """Nearest `multiple`, at least 8, never more than 10 % below (TF-slim's rule)."""
+        """Return the nearest `multiple`, at least 8 and at least 90 % (TF-slim's rule)."""
         rounded = max(8, int(channels + multiple / 2) // multiple * multiple)
         return rounded + multiple if rounded < 0.9 * channels else rounded
 
     def width(self, channels: float, *, whole: bool = False, multiple: int = 8) -> int:
-        """Channels of the table, scaled by alpha (cut to a `whole` number) and rounded."""
+        """Return channels of the table scaled by alpha (truncated if `whole`) and rounded."""
         scaled = channels * self.alpha
         return self.round(int(scaled) if whole else scaled, multiple)
 
@@ -43,7 +43,7 @@ class Net:
         return layers.Activation(act, name=name)(x) if act else x
 
     def norm_act(self, x: Tensor, act: str | None, prefix: str, out: str | None) -> Tensor:
-        """Batch norm, then `act`; the last of the two is called `out` if that is given."""
+        """Apply batch norm, then `act`; the last of the two layers is called `out` if given."""
         x = layers.BatchNormalization(
             axis=channel_axis(),
             momentum=self.norm_momentum,
@@ -53,7 +53,7 @@ class Net:
         return self.activate(x, act, out or f"{prefix}_act")
 
     def pad(self, x: Tensor, kernel: int, stride: int, name: str) -> tuple[Tensor, str]:
-        """(`x`, padded where Keras' "same" would not do; the `padding` of the layer to come)."""
+        """Return (`x`, padded if needed for "symmetric"; the `padding` of the next layer)."""
         if self.padding == "same" or stride == 1:
             return x, "same"  # at stride 1, dilated or not, both conventions pad alike
         return layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
@@ -62,7 +62,7 @@ class Net:
         self, x: Tensor, out: int, kernel: int = 1, stride: int = 1, act: str | None = None, *,
         name: str, last: str | None = None,
     ) -> Tensor:  # fmt: skip
-        """Convolution without bias, batch norm, activation; the last layer is called `last`."""
+        """Apply convolution without bias, batch norm, activation; the last is called `last`."""
         x, padding = self.pad(x, kernel, stride, name)
         x = layers.Conv2D(out, kernel, stride, padding=padding, use_bias=False, name=name)(x)
         return self.norm_act(x, act, name, last)
@@ -71,7 +71,7 @@ class Net:
         self, x: Tensor, kernel: int, stride: int = 1, act: str | None = None, *,
         dilation: int = 1, name: str,
     ) -> Tensor:  # fmt: skip
-        """Depthwise convolution without bias, batch norm, activation."""
+        """Apply depthwise convolution without bias, batch norm, activation."""
         x, padding = self.pad(x, kernel, stride, name)
         x = layers.DepthwiseConv2D(
             kernel, stride, padding=padding, dilation_rate=dilation, use_bias=False, name=name
@@ -79,7 +79,7 @@ class Net:
         return self.norm_act(x, act, name, None)
 
     def scale(self, x: Tensor, value: float | None, name: str) -> Tensor:
-        """Each channel times a learned factor that starts at `value`; None leaves `x` alone."""
+        """Multiply each channel by a learned factor, initially `value`; None returns `x`."""
         if value is None:
             return x
         start = keras.initializers.Constant(value)
@@ -95,7 +95,7 @@ class Row(Protocol):
 
 
 def change(row: Row, **columns: Any) -> Row:
-    """`row` with other values in these columns, in so far as it has them."""
+    """Return `row` with other values in those of these columns that it has."""
     own = {field.name for field in dataclasses.fields(row)}
     return dataclasses.replace(row, **{key: columns[key] for key in own & columns.keys()})
 

@@ -119,7 +119,7 @@ class Pair:
 
 
 def sums_of(found: Any, wanted: Any, seen: Range) -> np.ndarray:
-    """(3, C): of what is above, of values that are seen, of values; over all axes but the last."""
+    """Return sums per channel (3, C): of errors within `seen`, of values there, of all values."""
     axes = tuple(range(len(wanted.shape) - 1))
     difference = found - wanted
     count = float(np.prod([wanted.shape[axis] for axis in axes]))

@@ -15,7 +15,7 @@ from keras import layers
 
 
 def unused(name: str, taken: Container[str]) -> str:
-    """Return `name`, numbered if it is taken: a layer may be called twice, another like a part."""
+    """Return `name`, with a number if it is taken (a layer called twice, or one of that name)."""
     numbered = (f"{name}_{i}" for i in itertools.count(1))
     return name if name not in taken else next(new for new in numbered if new not in taken)
 
@@ -136,9 +136,9 @@ class Plain(Op):
     grid: str
 
     def keeps_channels(self, before: Op) -> bool:
-        """Whether the last axis of the output is that of the input, which `before` computes.
+        """Return whether output and input, which `before` computes, have the same last axis.
 
-        Flattened, permuted or reshaped, as ShuffleNet shuffles them, channels are others.
+        Flatten, Permute and Reshape may change it, as in ShuffleNet's channel shuffle.
         """
         if isinstance(self.layer, layers.Permute):
             return self.layer.dims[-1] == len(self.layer.dims)

@@ -100,7 +100,7 @@ class SegmentationLoss(keras.losses.Loss):
 
 
 def may_equal(given: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
-    """Whether two shapes may be the same; None is any length."""
+    """Return whether two shapes may be equal, where None is any length."""
     return len(given) == len(wanted) and all(
         None in (a, b) or a == b for a, b in zip(given, wanted, strict=True)
     )

@@ -57,7 +57,7 @@ def fetch(
         return there
     folder = folder or cache_folder()
     kept = folder / row.file
-    tried = [missing(place / row.file, row) for place in [mirror_folder()] if place]
+    tried = [missing_message(place / row.file, row) for place in [mirror_folder()] if place]
     urls = [*(f"{url}/{row.file}" for url in [mirror_url()] if url), row.url]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def fetch(
                 shutil.copyfile(there, part)
                 return named(part, kept, row)
             for url in urls:
-                reason = take(url, part, kept, row, progress or show)
+                reason = try_download(url, part, kept, row, progress or show)
                 if reason is None:
                     return kept
                 tried.append(reason if url == row.url else f"{url}: {reason}")
@@ -80,10 +80,10 @@ def fetch(
             f"{row.file} (from {row.url}) into a folder that {MIRROR} names."
         ) from error
     wrong = any(WRONG in line for line in tried)
-    raise (ValueError if wrong else ConnectionError)(nowhere(row, tried, folder))
+    raise (ValueError if wrong else ConnectionError)(failure_message(row, tried, folder))
 
 
-def take(
+def try_download(
     url: str, part: pathlib.Path, kept: pathlib.Path, row: PublishedWeights, progress: Progress
 ) -> str | None:
     """Download a file, check it and rename it; return why that failed, or None."""
@@ -103,7 +103,7 @@ def take(
     raise AssertionError
 
 
-def nowhere(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> str:
+def failure_message(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> str:
     """Return the error message for a file that could not be downloaded."""
     return (
         f"The weights {row} could not be downloaded ({'; '.join(tried)}). Download {row.url} by "
@@ -113,7 +113,7 @@ def nowhere(row: PublishedWeights, tried: list[str], folder: pathlib.Path) -> st
     )
 
 
-def missing(file: pathlib.Path, row: PublishedWeights) -> str:
+def missing_message(file: pathlib.Path, row: PublishedWeights) -> str:
     return f"{file}: {fault(file, row) if file.is_file() else 'no such file'} ({MIRROR})"
 
 

@@ -26,7 +26,7 @@ def open_checkpoint(
     include_top: bool,
     sides: Sequence[int | None],
 ) -> Checkpoint:
-    """What `weights` means for a backbone: a file, or the published one of that name."""
+    """Return the checkpoint of `weights` for a backbone: a file, or a published one by name."""
     if not is_name(weights):
         return read_checkpoint(weights)
     row = published(str(weights), model_name, alpha, include_top=include_top, sides=sides)

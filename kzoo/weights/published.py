@@ -120,7 +120,7 @@ def keras_row(
 
 
 def keras_applications() -> Iterator[PublishedWeights]:
-    """The files of keras.applications, by the names that it builds."""
+    """Yield the files of keras.applications, with the names that it uses."""
     for top, ending in ((True, ""), (False, "_no_top")):
         for alpha, figures in V1_TOP1.items():
             for size, metric in figures.items():
@@ -221,7 +221,10 @@ TIMM_RESULTS = (
 def timm(
     tag: str, resolution: int, metric: float, crop_pct: float, preprocessing: Scaling = "torch"
 ) -> Callable[[str, float], PublishedWeights]:
-    """A row, but for the model, of timm's "mobilenetv4_conv_small.e2400_r224_in1k"."""
+    """Return a function (model, alpha) -> row for a timm tag.
+
+    A tag is, for example, "mobilenetv4_conv_small.e2400_r224_in1k".
+    """
     architecture, _, recipe = tag.partition(".")
     tf = architecture.startswith("tf_")  # converted from TensorFlow: so are padding and epsilon
     recipe = "tf" if tf else recipe.removesuffix("_in1k")

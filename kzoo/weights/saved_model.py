@@ -41,7 +41,7 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"There is no model file {str(file)!r}.")
-    with told_of(file):
+    with errors_naming(file):
         config = saved_config(file)
         if not compile and isinstance(config, dict):
             config = config | {"compile_config": None}  # Keras ignores it too
@@ -54,7 +54,7 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.
 
 
 @contextlib.contextmanager
-def told_of(file: Path) -> Iterator[None]:
+def errors_naming(file: Path) -> Iterator[None]:
     """Convert exceptions that readers raise for a damaged file to a ValueError that names it."""
     try:
         yield

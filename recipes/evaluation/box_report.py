@@ -26,7 +26,7 @@ from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_err
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import gallery, jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import plain_text
-from kzoo.recipes.evaluation.results import RunResults, Told
+from kzoo.recipes.evaluation.results import RunResults, SummaryFigures
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 
 GALLERY = 12  # number of images shown, three times each
@@ -40,7 +40,7 @@ GREY, BLUE, GREEN = "#9aa5b8", "#2458d3", "#1b7f4b"
 class BoxResults(RunResults):
     """Results of a detection run on its validation images; precisions in [0, 1]."""
 
-    told: ClassVar[Told] = (("map", "mAP"), ("map50", "mAP50"))
+    summary_figures: ClassVar[SummaryFigures] = (("map", "mAP"), ("map50", "mAP50"))
     float_map: float
     float_map50: float
     int8_map: float

@@ -15,7 +15,7 @@ from kzoo.recipes.evaluation.drawings import clear_class, fitting, overlay, pale
 from kzoo.recipes.evaluation.evaluate import Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import jpeg, number, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion
-from kzoo.recipes.evaluation.results import RunResults, Told
+from kzoo.recipes.evaluation.results import RunResults, SummaryFigures
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.segmentation.masks import MaskScores, mean, score_masks
 
@@ -28,7 +28,7 @@ SIDE = 240  # px of the longer side of a drawn image
 class MaskResults(RunResults):
     """Results of a segmentation run on its validation images; figures in [0, 1]."""
 
-    told: ClassVar[Told] = (("mean_iou", "mean IoU"),)
+    summary_figures: ClassVar[SummaryFigures] = (("mean_iou", "mean IoU"),)
     float_iou: float
     int8_iou: float
     agreement: float  # share of pixels with the same class in float and int8

@@ -16,7 +16,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.int8 import WEIGHTS
 
 R = TypeVar("R", bound="RunResults")
-Told = tuple[tuple[str, str], ...]
+SummaryFigures = tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class RunResults:
     """
 
     # (key, display name) of the figures in a summary.
-    told: ClassVar[Told] = ()
+    summary_figures: ClassVar[SummaryFigures] = ()
     folder: Path
     val: Mapping[str, Any]
     test: Mapping[str, Any] | None = None  # None if the data have no test split
@@ -66,10 +66,11 @@ class RunResults:
         return f"on the {count}test images: {self.both_models(self.test)}"
 
     def both_models(self, figures: Mapping[str, Any]) -> str:
-        """Return the figures in `told` of the float and the int8 model, as text."""
+        """Return the figures in `summary_figures` of the float and the int8 model, as text."""
         exact, int8 = figures[FLOAT], figures[INT8]
         return "; ".join(
-            f"{name} {three(exact[key])} float, {three(int8[key])} int8" for key, name in self.told
+            f"{name} {three(exact[key])} float, {three(int8[key])} int8"
+            for key, name in self.summary_figures
         )
 
     def __str__(self) -> str:

@@ -152,7 +152,7 @@ def require_readable(found: Audit) -> None:
 
 
 def template_of(found: Audit) -> str:
-    """Which of android_app/tasks reads the outputs."""
+    """Return the name of the template in android_app/tasks that reads the file's outputs."""
     if isinstance(metadata_of(found).outputs, DetectionOutputs):
         return "ObjectDetectorOp"
     if metadata_of(found).thresholds:
@@ -161,7 +161,7 @@ def template_of(found: Audit) -> str:
 
 
 def model_words(found: Audit) -> dict[str, str]:
-    """What Model.kt and the README say of the file."""
+    """Return the template values of Model.kt and the README for the file."""
     outputs, port = metadata_of(found).outputs, found.inputs[0]
     names = [end.name for end in found.outputs]
     if isinstance(outputs, BoxOutputs):
@@ -197,7 +197,7 @@ def model_words(found: Audit) -> dict[str, str]:
 def result_words(
     found: Audit, predictions: Path, classes: int, max_results: int | None
 ) -> dict[str, str]:
-    """What Task.kt says of the outputs."""
+    """Return the template values of Task.kt for the file's outputs."""
     task, outputs = task_of(found), metadata_of(found).outputs
     words = {"MAX_RESULTS": str(max_results or min(5, classes))}
     if task == "ImageClassifier" and metadata_of(found).thresholds:
@@ -230,37 +230,37 @@ def result_words(
 
 
 def metadata_of(found: Audit) -> Metadata:
-    """The file's metadata, empty where it has none."""
+    """Return the file's metadata, empty if it has none."""
     return found.metadata or Metadata()
 
 
 def filled(template: Path, words: Mapping[str, str]) -> str:
-    """A file of android_app/ with its words replaced."""
+    """Return a template of android_app/ with its @WORDS@ replaced."""
     text = template.read_text(encoding="utf-8")
     return re.sub(r"@([A-Z_]+)@", lambda match: words[match[1]], text)
 
 
 def resource_text(text: str) -> str:
-    """Return a text as Android's string resources have it: quotes, @ and ? mean things there."""
+    """Return a text escaped for Android's string resources, where quotes, @ and ? are special."""
     quoted = re.sub(r"[\\\\'\"]|^[@?]", lambda found: f"\\{found[0]}", text)
     return escape(quoted)
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings as they may be handed on: file names, without the folders they are in."""
+    """Return a run's settings without folders of this machine: paths become file names."""
     kept = {key: value for key, value in config.items() if key not in ("labels", "out")}
     return {k: last_part(v) if isinstance(v, str) else v for k, v in kept.items()}
 
 
 def last_part(text: str) -> str:
-    """Return the name at the end of a path, of this system or of Windows; other texts unchanged."""
+    """Return the last part of a path, of this system or of Windows; other texts unchanged."""
     return re.split(r"[/\\]", text.rstrip("/\\"))[-1] if re.search(r"[/\\]", text) else text
 
 
 def described(
     found: Audit, title: str, labels: list[str], config: dict[str, Any], results: dict[str, Any]
 ) -> bytes:
-    """The file with the run's metadata; its description of the outputs stays."""
+    """Return the file with the run's metadata added; its description of outputs stays."""
     from kzoo.tflite.metadata.writing import add_metadata
 
     if found.metadata is None and is_mask(found):
@@ -276,7 +276,7 @@ def described(
 
 
 def results_of(run: Path) -> dict[str, Any]:
-    """Return a run's results.json as it may be handed on; {} without one."""
+    """Return a run's results.json without folders of this machine; {} without one."""
     file = run / "results.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if "command" in (made := found.get("made") or {}):  # it names the folder of the images

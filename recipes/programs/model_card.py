@@ -10,7 +10,7 @@ from kzoo.weights.published import PUBLISHED
 
 
 def is_mask(found: Audit) -> bool:
-    """Whether the file ends in its mask: one byte for each pixel (`end_in_mask`)."""
+    """Return whether the file's output is a mask: one byte for each pixel (`end_in_mask`)."""
     first = found.outputs[0]
     return len(found.outputs) == 1 and first.dtype == "uint8" and len(first.shape) == 3
 
@@ -29,7 +29,7 @@ def task_of(found: Audit) -> str:
 def card(
     found: Audit, title: str, labels: list[str], config: dict[str, Any], results: dict[str, Any]
 ) -> str:
-    """A model card: https://arxiv.org/abs/1810.03993, as far as a run knows."""
+    """Return a model card (https://arxiv.org/abs/1810.03993) from what is known of a run."""
     content = found.path.read_bytes()
     about = found.metadata or Metadata()
     lines = [

@@ -60,11 +60,11 @@ def predict(
                 problems[path] = Prediction(path, problem=str(error))
         stacked = np.stack(list(arrays.values())) if arrays else None
         found = predictor.run(list(arrays), stacked) if stacked is not None else []
-        answers = {one.image: told(one) for one in found} | problems
+        answers = {one.image: with_frames_remark(one) for one in found} | problems
         yield from (answers[path] for path in some)
 
 
-def told(prediction: Prediction) -> Prediction:
+def with_frames_remark(prediction: Prediction) -> Prediction:
     """Return the prediction with a remark if its image has several frames."""
     return dataclasses.replace(prediction, remark=frames_remark(prediction.image))
 

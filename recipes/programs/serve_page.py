@@ -129,7 +129,7 @@ def handler(routes: dict[str, tuple[bytes, str]], packages: Path) -> type:
 
 
 def package_file(packages: Path, path: str) -> tuple[bytes, str] | None:
-    """A file of LiteRT.js by its address /npm/..., if it is one."""
+    """Return a file of LiteRT.js by its path /npm/..., if there is one."""
     if not path.startswith("/npm/"):
         return None
     try:
@@ -142,7 +142,7 @@ def package_file(packages: Path, path: str) -> tuple[bytes, str] | None:
 
 
 def about(found: Audit, images: Sequence[str | Path]) -> dict[str, Any]:
-    """What the page needs to know of the file."""
+    """Return what the page needs to know about the file."""
     metadata = found.metadata
     labels = labels_of(found.path) or []
     kinds = {2: "ImageClassifier", 3: "ImageSegmenter", 4: "ImageSegmenter"}  # 3: a mask
@@ -184,7 +184,7 @@ def default_cache() -> Path:
 
 
 def litert_js(cache: Path) -> Path:
-    """The folder of npm packages with LiteRT.js; fetched by npm if it is not there yet."""
+    """Return the folder of npm packages with LiteRT.js; npm downloads it if it is missing."""
     folder = cache / f"litertjs-{VERSION}"
     packages = folder / "node_modules"
     if (packages / "@litertjs" / "core" / "package.json").is_file():

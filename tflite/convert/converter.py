@@ -174,7 +174,7 @@ def lower(
 ) -> bytes:  # fmt: skip
     """Return the bytes of the .tflite file; runs under the TensorFlow backend."""
     from kzoo.tflite.convert.finish import finish  # needs flatbuffers, which comes with TensorFlow
-    from kzoo.tflite.metadata.writing import add_metadata, told_by_ports
+    from kzoo.tflite.metadata.writing import add_metadata, kind_by_shapes
 
     model = functional(model)
     shape = image_shape(model, request.image_size)
@@ -239,7 +239,7 @@ def lower(
     if request.postprocess and metadata and isinstance(metadata.outputs, BoxOutputs):
         content = with_postprocess(content, metadata.outputs, request.postprocess)
         metadata = dataclasses.replace(metadata, outputs=DetectionOutputs())
-    if metadata is None and request.labels and told_by_ports(read_tflite(content).graphs[0]):
+    if metadata is None and request.labels and kind_by_shapes(read_tflite(content).graphs[0]):
         metadata = Metadata()
     if metadata is None:
         return content

@@ -36,11 +36,11 @@ def finish(
         )
     remove_fences(model)
     if outputs == "int8":
-        ends = as_stored(model, ends)
+        ends = without_final_dequantize(model, ends)
     else:
-        scores_in_float(model)
+        compute_scores_in_float(model)
     if io != "float32" and graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32:
-        take_bytes(model, io)
+        set_input_dtype(model, io)
         if io == "uint8" and through_float:
             float_first(model)
     names = {int(graph.inputs[0]): input_name, **dict(zip(ends, output_names, strict=True))}
@@ -95,7 +95,7 @@ def remove_fences(model: Any) -> None:
         graph.outputs = np.where(graph.outputs == after, before, graph.outputs)
 
 
-def as_stored(model: Any, ends: list[int]) -> list[int]:
+def without_final_dequantize(model: Any, ends: list[int]) -> list[int]:
     """Remove the DEQUANTIZE at the end of outputs; return the new output tensors."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -111,7 +111,7 @@ def as_stored(model: Any, ends: list[int]) -> list[int]:
     return [inner[end] if end in gone else end for end in ends]
 
 
-def scores_in_float(model: Any) -> None:
+def compute_scores_in_float(model: Any) -> None:
     """Move the DEQUANTIZE after SOFTMAX in front of it: int8 probabilities have steps of 1/256.
 
     A STRIDED_SLICE, which removes a detector's background, may lie between them. The same holds for
@@ -157,7 +157,7 @@ def scores_in_float(model: Any) -> None:
         graph.operators = order
 
 
-def take_bytes(model: Any, io: str) -> None:
+def set_input_dtype(model: Any, io: str) -> None:
     """Change the float32 input to `io`, uint8 or int8. Raises ValueError without a QUANTIZE."""
     from ai_edge_litert import schema_py_generated as schema
 

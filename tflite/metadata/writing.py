@@ -85,7 +85,7 @@ def packed(content: bytes, metadata: Metadata) -> bytes:
     """Return the metadata as a flatbuffer."""
     file = read_tflite(content)
     graph = file.graphs[0]
-    kind = metadata.outputs or told_by_ports(graph)
+    kind = metadata.outputs or kind_by_shapes(graph)
     if kind is None:
         shapes = [graph.tensors[i].shape for i in (*graph.inputs, *graph.outputs)]
         raise ValueError(
@@ -107,7 +107,7 @@ def packed(content: bytes, metadata: Metadata) -> bytes:
     return flat(model, IDENTIFIER)
 
 
-def told_by_ports(graph: TfliteGraph) -> Outputs | None:
+def kind_by_shapes(graph: TfliteGraph) -> Outputs | None:
     """Return the kind of model by the shapes of input and outputs; None if unknown."""
     image, *more = (graph.tensors[i].shape for i in graph.inputs)
     outputs = [graph.tensors[i].shape for i in graph.outputs]

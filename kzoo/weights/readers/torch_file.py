@@ -141,7 +141,7 @@ def arrays(state: Any, data: Callable[[Storage], bytes]) -> Arrays:
 
 
 def read_zip(data: bytes) -> Arrays:
-    """The format of PyTorch 1.6 and later."""
+    """Read the format of PyTorch 1.6 and later."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         names = archive.namelist()

@@ -52,7 +52,7 @@ def run(options: PredictOptions) -> Any:
     found, unread, tiles = [], [], tiles_given(options.tiles)
 
     def readable() -> Iterator[Any]:
-        """The predictions; what cannot be read is told on stderr."""
+        """Yield the predictions; report images that cannot be read on stderr."""
         for prediction in predict(file, options.images, top=options.top, tiles=tiles):
             if prediction.problem:
                 unread.append(prediction)

@@ -26,7 +26,7 @@ from kzoo.recipes.evaluation.classification.temperature import at_temperature, f
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion, plain_text
-from kzoo.recipes.evaluation.results import RunResults, Told
+from kzoo.recipes.evaluation.results import RunResults, SummaryFigures
 from kzoo.recipes.inputs import read_config
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
@@ -56,7 +56,7 @@ ODD = (
 class ClassResults(RunResults):
     """Results of a classification run on its validation images; accuracies in [0, 1]."""
 
-    told: ClassVar[Told] = (("accuracy", "accuracy"),)
+    summary_figures: ClassVar[SummaryFigures] = (("accuracy", "accuracy"),)
     float_accuracy: float
     int8_accuracy: float
     agreement: float

@@ -29,7 +29,7 @@ from kzoo.recipes.evaluation.classification.label_metrics import (
 from kzoo.recipes.evaluation.evaluate import Evaluation
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
 from kzoo.recipes.evaluation.plots import plain_text
-from kzoo.recipes.evaluation.results import RunResults, Told
+from kzoo.recipes.evaluation.results import RunResults, SummaryFigures
 from kzoo.recipes.prediction import (
     Found,
     Prediction,
@@ -86,7 +86,10 @@ def label_predictor(file: Path, top: int) -> Predictor:
 class LabelResults(RunResults):
     """Results of a multi-label run on its validation images; figures in [0, 1]."""
 
-    told: ClassVar[Told] = (("map", "mAP"), ("micro_f1", "F1 of all decisions"))
+    summary_figures: ClassVar[SummaryFigures] = (
+        ("map", "mAP"),
+        ("micro_f1", "F1 of all decisions"),
+    )
     float_map: float
     int8_map: float
     float_micro_f1: float
