@@ -78,6 +78,7 @@ def close(offset: Any, wanted: Any) -> bool:
 
 # Of images after the model's Rescaling: the least span, and the largest absolute value.
 DARKEST, BRIGHTEST = 0.05, 20.0
+MARGIN = 64  # how far pixels may lie beyond [0, 255], as resized by a sharpening filter
 
 
 def check_range(model: keras.Model, low: float, high: float, what: str = "The images") -> None:
@@ -93,7 +94,8 @@ def check_range(model: keras.Model, low: float, high: float, what: str = "The im
         return
     ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
     span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
-    if span < DARKEST or most > BRIGHTEST:
+    centred = np.allclose(offset, -127.5 * scale, rtol=0.02)  # of [0, 255]
+    if span < DARKEST or most > BRIGHTEST or (centred and (low < -MARGIN or high > 255 + MARGIN)):
         raise ValueError(
             f"{what} are in [{low:g}, {high:g}], and the model begins with "
             f"Rescaling({np.ravel(scale)[0]:.6g}), which makes [{ends.min():.3g}, "

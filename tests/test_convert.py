@@ -508,6 +508,9 @@ def test_an_error_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch):
         ({"batch_size": 0, "scheme": "float32"}, r"batch_size must be a whole number >= 1"),
         ({"labels": ["a", "b"], "scheme": "float32"}, r"6 classes, but there are 2 labels"),
         ({"labels": ["a\nb"] * 6, "scheme": "float32"}, r"one line of text"),
+        ({"labels": "labels", "scheme": "float32"}, r"must be a list .* Received: str 'labels'"),
+        ({"labels": {"cat": 0, "dog": 1}}, r"must be a list of class names.* Received: dict"),
+        ({"calibration": iter([np.zeros((4, 8, 8, 3))])}, r"Of batches make one, np.concatenate"),
         ({"image_size": (96, 96), "scheme": "float32"}, r"does not fit the model's input"),
     ],
 )
@@ -517,11 +520,20 @@ def test_arguments_that_make_no_sense(arguments, message, tiny, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_quantized_model_as_a_layer_is_refused(quantized_tiny, tmp_path):
+    image = keras.Input(quantized_tiny.input_shape[1:])
+    model = keras.Model(image, keras.layers.Softmax()(quantized_tiny(image)))
+    with pytest.raises(ValueError, match=r"int8 ranges within.*Continue its graph instead"):
+        convert(model, tmp_path / "a.tflite")
+
+
 def test_paths_that_are_not_there(tiny, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         convert(tiny, tmp_path / "none" / "a.tflite", scheme="float32")
     with pytest.raises(FileNotFoundError, match="no model file"):
         convert(tmp_path / "none.keras", tmp_path / "a.tflite", scheme="float32")
+    with pytest.raises(ValueError, match=r"is a folder.* A SavedModel is not read"):
+        convert(tmp_path, tmp_path / "a.tflite", scheme="float32")
     with pytest.raises(ValueError, match=r"must be named NAME.tflite. Received: .*model.keras"):
         convert(tiny, tmp_path / "model.keras", scheme="float32")
 

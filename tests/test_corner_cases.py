@@ -14,6 +14,7 @@ from kzoo.detection.detector import Detector
 from kzoo.detection.tiles import merged
 from kzoo.preprocessing import check_range
 from kzoo.quantization.calibration import batched
+from kzoo.quantization.rules.translate import function_of
 from kzoo.recipes.training.frozen_norms import without_frozen_norms
 from kzoo.tflite import Runner
 from kzoo.tflite.convert.converter import labels_file
@@ -84,6 +85,29 @@ def test_elu_of_another_slope_is_refused():
     x = keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match="no int8 form for 'elu"):
         kzoo.quantize(keras.Model(x, elu(x)), calibration=IMAGES)
+
+
+def swish(x):
+    """Another one than Keras'."""
+    return x * keras.ops.sigmoid(1.702 * x)
+
+
+def test_an_activation_is_known_by_its_values():
+    """Not by its name; so is TensorFlow's, or a lambda."""
+
+    def name(function):
+        return function_of(layers.Activation(function))
+
+    assert name(lambda x: keras.ops.minimum(keras.ops.relu(x), 6.0)) == "relu6"
+    assert name(lambda x: keras.ops.exp(x) / keras.ops.sum(keras.ops.exp(x))) == "?"
+    assert name(lambda x: x * keras.ops.clip(x + 3, 0, 6) / 6) == "hard_silu"
+    assert name(lambda x: keras.ops.softmax(x, axis=-1)) == "softmax"
+    assert name(lambda x: keras.ops.minimum(keras.ops.relu(x), 20.0)) == "?"
+    assert name("gelu") == "gelu"
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, layers.Activation(swish, name="act")(convolution()(x)))
+    with pytest.raises(ValueError, match=r"no int8 form for 'act' \(Activation with .* swish"):
+        kzoo.quantize(model, calibration=IMAGES)
 
 
 def test_pixels_scaled_by_a_negative_number():

@@ -200,6 +200,7 @@ def scaled_net() -> keras.Model:
     ("images", "message"),
     [
         (np.random.default_rng(0).random((4, 16, 16, 3)), r"are in \[.*another range than"),
+        (np.random.default_rng(0).uniform(-128, 127, (4, 16, 16, 3)), "another range than"),
         (np.zeros((4, 16, 16, 3)), "only the value 0, so activations have no"),
         (np.full((4, 16, 16, 3), 200), "only the value 200"),
         (np.ones((4, 16, 8, 3)), r"shape \(N, 16, 16, 3\). Received: .* \(4, 16, 8, 3\)"),

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kzoo.quantization.graph import Graph, Input, Op, Opaque, unused
-from kzoo.quantization.rules.translate import LAYERS, OPERATORS
+from kzoo.quantization.rules.translate import FUNCTIONS, LAYERS, OPERATORS, function_of
 
 # Layers to keep in float: names, layer classes, or patterns that match whole names.
 Kept = Collection[str | type | re.Pattern[str]]
@@ -154,8 +154,11 @@ def unsupported(op: Any) -> str:
     """Return the error message for a layer without an int8 form."""
     names = sorted(layer.__name__ for layer in LAYERS)
     known = ", ".join(name for name in names if not name.startswith("Random"))
+    settings = "these settings"
+    if hasattr(op, "activation") and function_of(op) not in ("linear", *FUNCTIONS):
+        settings = f"activation {getattr(op.activation, '__name__', op.activation)}"
     return (
-        f"quantize() has no int8 form for {op.name!r} ({type(op).__name__} with these settings). "
+        f"quantize() has no int8 form for {op.name!r} ({type(op).__name__} with {settings}). "
         f'Keep it in float with keep_float=["{op.name}"], or replace it by layers from this list: '
         f"{known}, and Keras's augmentation layers."
     )

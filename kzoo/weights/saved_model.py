@@ -39,6 +39,11 @@ def load_model(path: str | os.PathLike[str], *, compile: bool = False) -> keras.
     that is damaged or has no Keras model. No code in the file is run.
     """
     file = Path(path)
+    if file.is_dir():
+        raise ValueError(
+            f"{str(file)!r} is a folder, and no .keras or .h5 file. A SavedModel is not read: save "
+            "the model as .keras."
+        )
     if not file.is_file():
         raise FileNotFoundError(f"There is no model file {str(file)!r}.")
     with errors_naming(file):

@@ -9,7 +9,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +100,11 @@ def convert(
     The file is written whole or not at all. Raises ValueError for arguments that do not fit and if
     the model cannot be converted, FileNotFoundError if the folder of `out` does not exist.
     """
+    if isinstance(labels, str | Mapping):
+        raise ValueError(
+            "labels must be a list of class names, in the order of the model's outputs. Received: "
+            f"{type(labels).__name__} {labels!r}"
+        )
     lines = None if labels is None else tuple(labels)
     settings = PostProcess() if postprocess == "op" else postprocess
     request = requested(
@@ -184,6 +189,12 @@ def lower(
     is_keras = isinstance(model, keras.Model)
     body = copy_in_float32(model) if is_keras else model
     ranged = has_ranges(body)
+    inner = next((x.name for x in body.layers if isinstance(x, keras.Model)), None)
+    if ranged and inner:
+        raise ValueError(
+            f"{model.name!r} has a model with int8 ranges within, {inner!r}, as a layer. Continue "
+            "its graph instead: keras.Model(quantized.input, layer(quantized.output))."
+        )
     if ranged and request.scheme != "int8":
         raise ValueError(
             'The model holds int8 ranges (kzoo.quantize): convert it with scheme="int8", or the '

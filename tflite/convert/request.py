@@ -141,6 +141,12 @@ def calibration_set(
             "that are like those the model will see; or a model that kzoo.quantize gave its ranges."
         )
     images = np.asarray(calibration)
+    if images.dtype == object:
+        raise ValueError(
+            f"calibration must be an array (N, H, W, C). Received: {type(calibration).__name__}. "
+            "Of batches make one, np.concatenate([images for images, labels in dataset]), or give "
+            "them to kzoo.quantize and convert the model that it returns."
+        )
     if images.shape[1:] != shape or not len(images) or images.dtype.kind not in "uif":
         raise ValueError(
             f"calibration must be numbers of shape (N, {', '.join(map(str, shape))}). "

@@ -25,9 +25,31 @@ def then(ops: tuple[Op, ...], function: str, name: str) -> Found:
 
 
 def function_of(layer: Any) -> str:
-    """Return the name of a layer's activation function; "?" if Keras has no name for it."""
-    name = keras.activations.serialize(layer.activation)
-    return name if isinstance(name, str) else "?"
+    """Return Keras' name of a layer's activation function; "?" if it is none that is known.
+
+    Another function than Keras' own, such as tf.nn.softmax or a lambda, is known by its values:
+    a person's own `swish` may be another.
+    """
+    function = layer.activation
+    own = str(getattr(function, "__name__", "?"))
+    if getattr(keras.activations, own, None) is function:
+        return own
+    names = ("linear", *FUNCTIONS)
+    return next((name for name in names if agree(function, keras.activations.get(name))), "?")
+
+
+NEAR = np.linspace(-8, 8, 65, dtype=np.float32)
+COMPARED = np.stack([NEAR, np.sign(NEAR) * 10 ** np.abs(NEAR)])  # where functions are compared
+
+
+def agree(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> bool:
+    """Whether two functions have the same values."""
+    try:
+        y, z = (keras.ops.convert_to_numpy(f(keras.ops.convert_to_tensor(COMPARED)))
+                for f in (one, other))  # fmt: skip
+    except Exception:  # of whatever function that is
+        return False
+    return y.shape == z.shape and np.allclose(y, z, rtol=1e-3, atol=1e-5)
 
 
 # From Keras' names of activation functions to those of `Activation`.
