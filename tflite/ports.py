@@ -58,7 +58,8 @@ def by_name(
         outputs = dict(zip(wanted, outputs, strict=True))
     if set(outputs) != set(wanted):
         raise ValueError(
-            f"The model's outputs are {sorted(outputs)}, the file's are {sorted(wanted)}."
+            f"The model's outputs are {sorted(outputs)}, the file's are {sorted(wanted)}. Pass the "
+            "model that the file was converted from."
         )
     return {name: np.asarray(outputs[name]) for name in wanted}
 

@@ -230,7 +230,8 @@ def image_shape(model: keras.Model, input_shape: tuple[int, ...] | None) -> Shap
     own = [tuple(tensor.shape[1:]) for tensor in getattr(model, "inputs", None) or ()]
     if len(own) != 1:
         raise ValueError(
-            f"profile() reads functional models with one input. {model.name!r} has {len(own)}."
+            f"profile() reads functional models with one input. {model.name!r} has {len(own)}: "
+            "build it with keras.Model(image, outputs)."
         )
     shape = tuple(input_shape or own[0])
     if None in shape:

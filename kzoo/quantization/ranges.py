@@ -124,7 +124,8 @@ class Histogram:
         low, high = ends
         if not np.isfinite(high - low):
             raise ValueError(
-                "The model computes values that are not finite on the calibration set."
+                "The model computes values that are not finite on the calibration set: its "
+                "training diverged, or the images are not in its input range."
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         while self.limit < max(-self.low, self.high):

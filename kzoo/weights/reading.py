@@ -59,7 +59,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"({type(error).__name__}: {error})."
         ) from error
     if not checkpoint.units:
-        raise ValueError(f"weights={str(path)!r} holds no convolution.")
+        raise ValueError(
+            f"weights={str(path)!r} holds no convolution: it is not the weights of an image model."
+        )
     named = [row for row in PUBLISHED if (row.file, row.reader) == (file.name, checkpoint.kind)]
     return dataclasses.replace(checkpoint, **named[0].traits) if named else checkpoint
 

@@ -128,7 +128,10 @@ def output_names(model: keras.Model, labels: tuple[str, ...] | None) -> list[str
     first = model.outputs[0].shape
     classes = first[-1] if len(model.outputs) == 1 and len(first) in (2, 4) else None
     if labels is not None and classes not in (None, 1, len(labels)):
-        raise ValueError(f"The model has {classes} classes, but there are {len(labels)} labels.")
+        raise ValueError(
+            f"The model has {classes} classes, but there are {len(labels)} labels: give one for "
+            "each class, in the model's order."
+        )
     return names
 
 

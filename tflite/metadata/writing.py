@@ -153,7 +153,8 @@ def feature(name: str, about: str) -> dict[int, Any]:
 def check_labels(metadata: Metadata, classes: int) -> None:
     if metadata.labels and len(metadata.labels) != classes:
         raise ValueError(
-            f"The model has {classes} classes, but there are {len(metadata.labels)} labels."
+            f"The model has {classes} classes, but there are {len(metadata.labels)} labels: give "
+            "one for each class, in the model's order."
         )
 
 
@@ -184,7 +185,8 @@ def thresholds(metadata: Metadata, classes: int) -> tuple[dict[int, Any], list[d
         return {}, []
     if len(metadata.thresholds) != classes:
         raise ValueError(
-            f"The model has {classes} labels, but there are {len(metadata.thresholds)} thresholds."
+            f"The model has {classes} labels, but there are {len(metadata.thresholds)} thresholds: "
+            "give one for each label."
         )
     calibration = {0: INVERSE_LOGISTIC, 1: np.float32(UNDER_THRESHOLD)}
     units = [
@@ -267,6 +269,7 @@ def names_of_outputs(file: TfliteModel, wanted: Sequence[str]) -> dict[str, int]
     found = names(file)[1]
     if sorted(found) != sorted(wanted):
         raise ValueError(
-            f"The file's outputs are {sorted(found)}, the metadata name {sorted(wanted)}"
+            f"The file's outputs are {sorted(found)}, the metadata name {sorted(wanted)}: give the "
+            "file's names, BoxOutputs(boxes=..., scores=...) or DetectionOutputs(order=...)."
         )
     return found

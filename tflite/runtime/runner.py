@@ -40,7 +40,10 @@ class Runner:
         file = read_tflite(self.path)
         graph = file.graphs[0]
         if found := list(risks(graph)):
-            raise ValueError(f"{self.path} can kill the process that runs it: {', '.join(found)}.")
+            raise ValueError(
+                f"{self.path} can kill the process that runs it: {', '.join(found)}. Convert the "
+                "model again, with ranges from kzoo.quantize."
+            )
         inputs, outputs = names(file)
         if len(inputs) != 1:
             raise ValueError(
@@ -119,7 +122,10 @@ class Runner:
         """
         outputs = self.on_pixels(stretch(image, self.input.shape[1:3]))
         if isinstance(outputs, dict):
-            raise ValueError(f"{self.path} has {len(outputs)} outputs: it is not a segmenter.")
+            raise ValueError(
+                f"{self.path} has {len(outputs)} outputs: it is not a segmenter. Call "
+                "Runner(path)(images) for its raw outputs."
+            )
         return mask_at(outputs[0], np.shape(image)[:2])
 
     def invoke(self) -> None:
