@@ -1,11 +1,11 @@
 """mAP of finished detectors in int8, by what their ranges are chosen by.
 
-    python tests/bench/detect_int8.py RUN... [--work FOLDER] [--record]
+    python tests/bench/detect_int8.py RUN... [--work FOLDER] [--name NAME]
 
 RUN are folders of `kzoo detect`, with their data where they were. Files are scored by the
 interpreter on the validation images; 256 training images calibrate, as in the recipe, one draw.
-What is in the work folder already is not measured again; --record writes
-tests/bench/results/detect_int8.csv of all that is there. Cost: a minute of CPU a file.
+What is in the work folder already is not measured again; --name writes
+tests/bench/results/NAME.csv of all that is there. Cost: a minute of CPU a file.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES))
     parser.add_argument("--work", type=Path, default=Path("detect_int8"))
-    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--name", help="of the table of results (default: printed only)")
     options = parser.parse_args()
     options.work.mkdir(exist_ok=True)
     rows = []
@@ -55,16 +55,16 @@ def main() -> None:
             if not kept.is_file():
                 kept.write_text(json.dumps(measured(run, choice, kept.with_suffix(".tflite"))))
             rows.append(row(run, choice, *json.loads(kept.read_text())))
-    if options.record:
-        record("detect_int8", rows)
+    if options.name:
+        record(options.name, rows)
     else:
         print(*rows, sep="\n")
 
 
 def row(run: Run, model: str, found: float, found50: float) -> dict:
     images = len(run.dataset.val)
-    return {"set": Path(run.settings["data"]).name, "images": images, "model": model,
-            "map": found, "map50": found50}  # fmt: skip
+    return {"set": Path(run.settings["data"]).name, "run": run.folder.name, "images": images,
+            "model": model, "map": found, "map50": found50}  # fmt: skip
 
 
 def measured(run: Run, choice: str, file: Path) -> tuple[float, float]:
