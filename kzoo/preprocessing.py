@@ -78,7 +78,7 @@ def close(offset: Any, wanted: Any) -> bool:
 
 # Of images after the model's Rescaling: the least span, and the largest absolute value.
 DARKEST, BRIGHTEST = 0.05, 20.0
-MARGIN = 64  # how far pixels may lie beyond [0, 255], as resized by a sharpening filter
+MARGIN = 64  # allowed distance of pixels from [0, 255], which sharpening filters exceed
 
 
 def check_range(model: keras.Model, low: float, high: float, what: str = "The images") -> None:
@@ -94,7 +94,7 @@ def check_range(model: keras.Model, low: float, high: float, what: str = "The im
         return
     ends = np.stack(np.broadcast_arrays(low * scale + offset, high * scale + offset))
     span, most = np.abs(ends[1] - ends[0]).max(), np.abs(ends).max()
-    centred = np.allclose(offset, -127.5 * scale, rtol=0.02)  # of [0, 255]
+    centred = np.allclose(offset, -127.5 * scale, rtol=0.02)  # maps [0, 255] to [-x, x]
     if span < DARKEST or most > BRIGHTEST or (centred and (low < -MARGIN or high > 255 + MARGIN)):
         raise ValueError(
             f"{what} are in [{low:g}, {high:g}], and the model begins with "

@@ -24,8 +24,8 @@ LINEAR["TRANSPOSE_CONV"] = Operands(2, 1, 3)  # input 0 is the output's shape
 PRODUCT = dict.fromkeys(LINEAR, (0.0, 2.0**8)) | {"MUL": (2.0**-16, 2.0**8)}  # s1 s2 / s_out
 RATIO = {"ADD": (2.0**-10, 2.0**8)}  # each s_in / s_out
 LEVELS = {"int8": (-128, 127), "uint8": (0, 255)}
-# Of an activation. In 634 int8 files of sound networks the largest was 1,910; two detectors whose
-# training had diverged had 47,000 and 3.9e6.
+# Largest plausible activation. In 634 int8 files of sound networks the largest was 1,910; two
+# detectors whose training had diverged had 47,000 and 3.9e6.
 LARGEST_SOUND = 1e4
 
 
@@ -48,7 +48,7 @@ def risks(graph: TfliteGraph) -> Iterator[str]:
 
 
 def largest_value(graph: TfliteGraph) -> float:
-    """Return the largest magnitude that 8-bit outputs of operators can have; 0 without any."""
+    """Return the largest magnitude in the ranges of 8-bit activations; 0 without any."""
     outputs = (graph.tensors[i] for op in graph.operators for i in op.outputs if i >= 0)
     return max(
         (
@@ -67,7 +67,7 @@ def remedy(largest: float) -> str:
 
 
 def divergence(largest: float) -> str:
-    """Return what a `largest_value` says that no sound network has; "" for any other."""
+    """Return a remark if `largest_value` shows that training diverged; else ""."""
     if largest <= LARGEST_SOUND:
         return ""
     return (

@@ -71,22 +71,22 @@ class Detector(keras.Model):
         self.box_loss_tracker = keras.metrics.Mean(name="box_loss")
 
     def fit(self, x: Any = None, y: Any = None, *more: Any, **options: Any) -> Any:
-        """Train as any Keras model. Raises ValueError for arrays `y` that are no targets."""
+        """Train like any Keras model; raise ValueError for arrays `y` that are not targets."""
         self.check_arrays(y)
         return super().fit(x, y, *more, **options)
 
     def evaluate(self, x: Any = None, y: Any = None, *more: Any, **options: Any) -> Any:
-        """Return the losses as any Keras model. Raises ValueError as `fit`."""
+        """Return the losses like any Keras model; raise ValueError as `fit` does."""
         self.check_arrays(y)
         return super().evaluate(x, y, *more, **options)
 
     def check_arrays(self, y: Any) -> None:
-        """Raise ValueError for arrays of boxes in pixels, or of labels of no class.
+        """Raise ValueError for boxes in px and for labels out of range, in NumPy arrays.
 
-        Within compiled code they go unnoticed, or end in an index that is out of range.
+        Compiled code would not notice them, or fail with an index out of range.
         """
         if not isinstance(y, Mapping) or not all(isinstance(v, np.ndarray) for v in y.values()):
-            return  # batches, of which nothing is known before they come
+            return  # an iterable of batches cannot be checked in advance
         check_shapes(y)
         labels, boxes = y["labels"], y["boxes"]
         own = boxes[labels >= 0]

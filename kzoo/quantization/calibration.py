@@ -37,7 +37,7 @@ def check_calibration(model: keras.Model, batches: Iterator[np.ndarray]) -> None
 def check_shape(model: keras.Model, batch: np.ndarray) -> None:
     """Raise ValueError for a batch of another shape than the model's input."""
     inputs: list[Any] = getattr(model, "inputs", None) or []
-    if len(inputs) != 1:  # or none, of a subclassed model: refused where the model is read
+    if len(inputs) != 1:  # several, or a subclassed model: `check_inputs` and `read` raise
         return
     shape = inputs[0].shape[1:]
     if batch.ndim == len(shape) + 1 and all(

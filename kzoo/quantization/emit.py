@@ -120,7 +120,7 @@ def join(op: Join, inputs: list[Any], plan: Plan | None) -> Any:
 
 def copied(op: Plain | Opaque, inputs: list[Any], plan: Plan | None) -> Any:
     own = {"name": op.name, "dtype": "float32"}
-    if isinstance(op.layer, layers.Lambda):  # which Keras makes from no config
+    if isinstance(op.layer, layers.Lambda):  # Keras does not rebuild it from its config
         given = ("_output_shape", "mask", "arguments")
         shape, mask, arguments = (getattr(op.layer, key) for key in given)
         layer = layers.Lambda(op.layer.function, shape, mask, arguments, **own)

@@ -111,7 +111,7 @@ def quantize(
         graph = correct(graph, plan, first(calibration, images_for(graph)))
         plan = ranges_.with_limits(graph, plan)
     quantized = emit(graph, plan, name=model.name)
-    # A model class of its own, such as Detector, has a method that wraps another graph.
+    # A subclass such as Detector has a method `like` that wraps another graph.
     like = getattr(model, "like", None)
     return like(quantized.input, quantized.output) if like else quantized
 

@@ -15,8 +15,8 @@ from kzoo.quantization.read import Kept
 from kzoo.quantization.simulate import Run
 from kzoo.quantization.variants import Variant, outputs
 
-ALIKE = 1e-4  # of outputs, by which those of one image may differ from the mean of all
-TINY = 1e-30  # power of outputs that do not differ at all
+ALIKE = 1e-4  # largest relative deviation of outputs from their mean that counts as constant
+TINY = 1e-30  # lower bound of the signal's power
 HARMLESS_DB = 30.0  # noise power a thousandth of the signal's
 ORDER = (
     "By what each layer alone costs the outputs. kzoo compare orders layers otherwise, by the\n"

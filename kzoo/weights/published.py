@@ -236,7 +236,7 @@ def timm(
     )  # fmt: skip
 
 
-# (model, alpha): tag, resolution, top-1, share of the image that is left of the middle.
+# (model, alpha): tag, resolution, top-1, crop_pct.
 TIMM = {
     ("mobilenet_v1", 1.0): (timm("mobilenetv1_100.ra4_e3600_r224_in1k", 224, 75.388, 0.875, "tf"),),
     ("mobilenet_v1", 1.25): (timm("mobilenetv1_125.ra4_e3600_r224_in1k", 224, 76.92, 0.9, "tf"),),

@@ -39,7 +39,7 @@ ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
 def for_calibration(
     paths: Sequence[Source], size: Size, *, seed: int, count: int = CALIBRATION_IMAGES
 ) -> np.ndarray:
-    """Return `count` random training images, (N, H, W, 3) uint8."""
+    """Return up to `count` random training images, (N, H, W, 3) uint8."""
     chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
     images = Images([paths[i] for i in chosen], size, keep=False)
     return np.stack(list(track(images, "reading calibration images")))

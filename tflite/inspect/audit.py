@@ -51,7 +51,7 @@ class Audit:
     per_channel: tuple[int, int]  # number of (per-channel quantized, all quantized) weights
     metadata: Metadata | None
     risks: tuple[str, ...]  # operators whose scales are outside XNNPACK's limits
-    largest: float  # magnitude that an 8-bit activation can have; 0 where there are none
+    largest: float  # largest magnitude in the ranges of 8-bit activations; 0 without any
     run: Trial | None  # None if it was not run, or failed
     failure: str | None  # why it could not be run
     targets: tuple[Verdict, ...]  # by the targets' published operator lists, see `targets`

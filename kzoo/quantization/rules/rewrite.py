@@ -30,7 +30,7 @@ class Rewrite:
         return op if isinstance(op, kind) and self.users[name] == 1 else None
 
     def unused(self, name: str) -> str:
-        """Return a name for a new operation: a layer of the model may be called x_gate too."""
+        """Return an unused name for a new operation, since a layer may be called x_gate too."""
         new = unused(name, self.names)
         self.names.add(new)
         return new

@@ -25,10 +25,10 @@ def then(ops: tuple[Op, ...], function: str, name: str) -> Found:
 
 
 def function_of(layer: Any) -> str:
-    """Return Keras' name of a layer's activation function; "?" if it is none that is known.
+    """Return Keras' name of a layer's activation function; "?" if it is unknown.
 
-    Another function than Keras' own, such as tf.nn.softmax or a lambda, is known by its values:
-    a person's own `swish` may be another.
+    A function that is not Keras' own, such as tf.nn.softmax or a lambda, is recognized by its
+    values, since its name (a user's `swish`) may mislead.
     """
     function = layer.activation
     own = str(getattr(function, "__name__", "?"))
@@ -39,15 +39,15 @@ def function_of(layer: Any) -> str:
 
 
 NEAR = np.linspace(-8, 8, 65, dtype=np.float32)
-COMPARED = np.stack([NEAR, np.sign(NEAR) * 10 ** np.abs(NEAR)])  # where functions are compared
+COMPARED = np.stack([NEAR, np.sign(NEAR) * 10 ** np.abs(NEAR)])  # arguments to compare functions
 
 
 def agree(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> bool:
-    """Whether two functions have the same values."""
+    """Return whether two functions have the same values at `COMPARED`."""
     try:
         y, z = (keras.ops.convert_to_numpy(f(keras.ops.convert_to_tensor(COMPARED)))
                 for f in (one, other))  # fmt: skip
-    except Exception:  # of whatever function that is
+    except Exception:  # a user's function may raise anything
         return False
     return y.shape == z.shape and np.allclose(y, z, rtol=1e-3, atol=1e-5)
 
