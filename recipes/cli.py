@@ -29,7 +29,7 @@ GROUPS = {
     "About kzoo": (list_models, weights, env),
 }
 BACKENDS = ("tensorflow", "jax", "torch")
-# What kzoo can be installed without, and the extra of pyproject.toml that brings it.
+# Optional packages, and the extra of pyproject.toml that installs each.
 EXTRAS = {name: name for name in BACKENDS} | {
     "ai_edge_litert": "tensorflow", "PIL": "recipes", "matplotlib": "recipes", "rich": "recipes",
     "pycocotools": "recipes", "yaml": "recipes", "defusedxml": "recipes", "imagehash": "recipes",
@@ -39,29 +39,29 @@ COMMANDS = {file.COMMAND.name: file.COMMAND for files in GROUPS.values() for fil
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command and return the exit code.
 
-    Returns 0; 1 after one line on stderr that says what was wrong; 2 for wrong usage.
+    0; 1 after an error, which is one line on stderr; 2 for wrong usage.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
         command, options = parse(words)
-    except SystemExit as done:  # argparse has printed help, or what was wrong
+    except SystemExit as done:  # argparse has printed help or an error
         return int(done.code or 0)
-    if arguments is not None:  # called by a program, whose stderr is its own matter
+    if arguments is not None:  # called by a program: its stderr is not redirected
         return run(command, options, traceback)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that is not in UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return on_terminal(command, options, traceback)
-    except KeyboardInterrupt:  # a second one, while the first is dealt with
+    except KeyboardInterrupt:  # a second one, while the first is handled
         return 128 + signal.SIGINT
 
 
 def on_terminal(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
-    """Run a command whose stdout and stderr are a person's. Returns the exit code."""
+    """Run a command on a user's terminal; return the exit code."""
     with own_terminal() as remarks:
         try:
             if limit_gb() is None:
@@ -72,16 +72,16 @@ def on_terminal(command: Command, options: Mapping[str, Any], traceback: bool) -
             if code == -signal.SIGTERM:
                 print("kzoo: stopped. The same command resumes a training.", file=sys.stderr)
                 return 128 + signal.SIGTERM
-            if code < 0:  # of the parent alone: the child is gone
+            if code < 0:  # only in the parent: the child was killed
                 print(remarks() * traceback + f"kzoo: {advice(limit_gb())}", file=sys.stderr)
             return code if code >= 0 else 1
         except Exception:
-            print(remarks(), file=sys.stderr, end="")  # a library may have said why
+            print(remarks(), file=sys.stderr, end="")  # libraries' output may explain the error
             raise
 
 
 def run(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
-    """Run a command and print its result, or what was wrong. Returns the exit code."""
+    """Run a command and print its result or its error; return the exit code."""
     try:
         result = command.run(command.options(**options))
         if result is not None:
@@ -102,7 +102,7 @@ def run(command: Command, options: Mapping[str, Any], traceback: bool) -> int:
 
 
 def message(error: Exception) -> str | None:
-    """Return what to say of an error that a person can mend; None where the code is wrong."""
+    """Return the message of an error that the user can fix; None for a bug."""
     if out_of_memory(error):
         return advice(limit_gb())
     if isinstance(error, OSError) and error.errno in TO_DO:
@@ -124,7 +124,7 @@ TO_DO = {
     errno.EDQUOT: ROOM,
 }
 
-NO_MEMORY = (  # as the frameworks put it, and oneDNN
+NO_MEMORY = (  # messages of the frameworks and oneDNN
     "RESOURCE_EXHAUSTED", "ResourceExhausted", "can't allocate memory", "out of memory",
     "bad_alloc", "Unable to allocate", "could not create a primitive", "Cannot allocate memory",
     "failed to map segment", "can't start new thread",
@@ -138,7 +138,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def to_install(package: str) -> str:
-    """Return what to say where a package of `EXTRAS` is not installed."""
+    """Return the message for a package of `EXTRAS` that is not installed."""
     extra = EXTRAS[package]
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     other = f", or set KERAS_BACKEND={installed[0]}" if package in BACKENDS and installed else ""
@@ -146,9 +146,9 @@ def to_install(package: str) -> str:
 
 
 def parse(words: Sequence[str]) -> tuple[Command, dict[str, Any]]:
-    """Return the command that the words name, and the options that they give it.
+    """Return (command, options) from the words of a command line.
 
-    Raises SystemExit after help (0) and wrong usage (2), which it has printed.
+    Raises SystemExit after printing help (0) or a usage error (2).
     """
     parser = Parser(prog="kzoo", usage="kzoo COMMAND ...", description=overview(),
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip

@@ -45,7 +45,7 @@ from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.tflite import Comparison, Metadata, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 
-LARGEST_WEIGHT = 10.0  # of the images that have a rare label
+LARGEST_WEIGHT = 10.0  # limit of the weight of a rare label's positives
 EPSILON = 1e-7
 
 
@@ -100,7 +100,7 @@ class LabelLoss(keras.losses.Loss):
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
-# By `Config.loss`; numbers of the asymmetric one as its authors set them.
+# By `Config.loss`; the asymmetric loss has its authors' settings.
 LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
     "bce": lambda weights: LabelLoss(weights=weights),
     "asymmetric": lambda weights: LabelLoss(weights=weights, focus_no=4.0, margin=0.05),
@@ -110,7 +110,7 @@ LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
 class Stages(ClassifierStages):
     """The stages of a classifier's run, with the loss and metric of label sets."""
 
-    normalizes_kernels, train_scale = False, 1.0  # neither was measured here
+    normalizes_kernels, train_scale = False, 1.0  # not measured for multi-label models
 
     def all(self) -> list[TrainingStage]:
         return TransferStages.all(self)

@@ -44,18 +44,18 @@ HEADS: dict[str, Callable[..., keras.Model]] = {
     "deeplabv3": kzoo.DeepLabV3,
     "deeplabv3+": partial(kzoo.DeepLabV3, decoder=True),
 }
-# What the file gives: (activation in it, activation that an app applies to what it gives).
+# Outputs of the file: (activation in the file, activation that an app applies to its output).
 InApp = Literal["none", "softmax"] | None
 OUTPUTS: dict[str, tuple[str | None, InApp]] = {
     "logits": (None, "softmax"),
     "scores": ("softmax", "none"),
     "mask": (None, None),
 }
-COMPARED_IMAGES = 32  # at the most, as far as their logits, at full resolution, go into
+COMPARED_IMAGES = 32  # at most; fewer if their full-size logits exceed COMPARED_BYTES
 COMPARED_BYTES = 64 << 20
 COMPARED_AT_ONCE = 8
-RECALIBRATION_IMAGES = 16  # whose statistics pretrained batch norms get
-NORM_MOMENTUM = 0.9  # a run on some hundred images has too few steps for .99
+RECALIBRATION_IMAGES = 16  # to recalibrate pretrained batch norms
+NORM_MOMENTUM = 0.9  # a run on a few hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 2e-3, 3e-5
 MARGIN = 1.25  # size of decoded training images / input size of the model
 MOST_WEIGHT = 10.0  # limit of a class's weight; a class of median area has 1

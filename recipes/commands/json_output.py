@@ -8,17 +8,17 @@ from typing import Any
 
 
 def json_text(result: Any) -> str:
-    """Return a command's result as JSON: of a dataclass its fields, of an array its values."""
+    """Return a command's result as JSON: dataclasses as objects, arrays as lists."""
     return json.dumps(plain(result), indent=1, ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
-    """Return a value in the types that JSON has; what is not a finite number becomes None."""
+    """Return a value converted to JSON's types; infinite numbers and nan become None."""
     if hasattr(value, "as_json"):
         return plain(value.as_json())
     if dataclasses.is_dataclass(value):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        verdict = getattr(value, "verdict", None)  # in words, of those that have one
+        verdict = getattr(value, "verdict", None)  # a property of some results
         return {"verdict": verdict} | fields if verdict else fields
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}

@@ -1,7 +1,7 @@
-"""A command under a limit of its address space (`ulimit -v`).
+"""Running a command under a limit of its address space (`ulimit -v`).
 
-Where memory cannot be had, C++ aborts the process. So the command runs in a child, and the parent
-says what happened.
+If an allocation fails, C++ aborts the process. So the command runs in a child process, and the
+parent prints an error.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 ARENA_MAX, ARENAS = -8, 1  # of mallopt (glibc's malloc.h); each arena reserves 64 MB or more
-DEATH_SIGNAL = 1  # of prctl (linux/prctl.h): what a child gets when its parent has ended
-TENSORFLOW_GB = 2.0  # of address space, before there is a model
-STILL_S = 120.0  # after an allocation has failed, TensorFlow may wait for a lock for ever
+DEATH_SIGNAL = 1  # of prctl (linux/prctl.h): PR_SET_PDEATHSIG
+TENSORFLOW_GB = 2.0  # address space of TensorFlow without a model
+STILL_S = 120.0  # timeout: after a failed allocation TensorFlow may wait for a lock forever
 
 
 def limit_gb() -> float | None:
-    """Return the limit of this process's address space in GB; None where there is none."""
+    """Return the limit of this process's address space in GB; None without a limit."""
     if resource is None or not hasattr(os, "fork"):
         return None
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
@@ -33,15 +33,16 @@ def limit_gb() -> float | None:
 
 
 def in_child(act: Callable[[], int], *, always_computes: bool = False) -> int:
-    """Return what `act` returns in a child process, or -signal where a signal ended it.
+    """Run `act` in a child process; return its exit code, or -signal if a signal ended it.
 
-    Returns twice, as fork does: in the child too. What the child's libraries write where they crash
-    goes to file descriptor 2. Ctrl-C reaches both; SIGTERM is passed on. A child that
-    `always_computes` is killed after `STILL_S` seconds in which it slept.
+    Like fork, it returns in the child, too. Tracebacks of crashes go to file descriptor 2. Ctrl-C
+    reaches both processes; SIGTERM is passed on to the child.
+
+    always_computes: kill the child after `STILL_S` seconds without CPU time.
     """
     child = os.fork()
     if child == 0:
-        with contextlib.suppress(AttributeError, OSError):  # elsewhere than on Linux with glibc
+        with contextlib.suppress(AttributeError, OSError):  # not Linux with glibc
             ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
             ctypes.CDLL(None).mallopt(ARENA_MAX, ARENAS)
         faulthandler.enable(2)
@@ -58,7 +59,7 @@ def in_child(act: Callable[[], int], *, always_computes: bool = False) -> int:
 
 
 def ended(child: int, still_s: float, look_s: float = 0.1) -> int:
-    """Wait for a child; return its exit code. Kill it once it has slept for `still_s` seconds."""
+    """Wait for a child and return its exit code; kill it after sleeping for `still_s` seconds."""
     if still_s == float("inf"):
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     before, since = None, time.monotonic()
@@ -75,8 +76,7 @@ def ended(child: int, still_s: float, look_s: float = 0.1) -> int:
 
 
 def sleeping_after(process: int) -> int | None:
-    """Return the CPU time (ticks) of a process that sleeps; None where it runs, is stopped, waits
-    for a disk, or where the system does not say (proc(5), stat)."""
+    """Return the CPU time (ticks) of a sleeping process; None for other states (proc(5), stat)."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
     except OSError:
@@ -86,7 +86,7 @@ def sleeping_after(process: int) -> int | None:
 
 
 def advice(limit: float | None) -> str:
-    """Return what to do where memory ran out under a limit, or under none."""
+    """Return the error message for memory that ran out, with a limit in GB or without."""
     tight = (
         f" The address space of this process is limited to {limit:.1f} GB (ulimit -v), of which "
         f"TensorFlow alone takes {TENSORFLOW_GB:g}." if limit else ""

@@ -1,8 +1,8 @@
-"""A program's terminal for the program alone, without what the libraries remark.
+"""Suppression of the libraries' output on the terminal.
 
-TensorFlow and LiteRT write to file descriptor 2 from C++, some of it before any environment
-variable or logger can stop it. So that descriptor leads into a file while a command runs, and
-`sys.stderr`, where kzoo's own messages and progress go, to where it led before.
+TensorFlow and LiteRT write to file descriptor 2 from C++, partly before any environment variable or
+logger can stop them. So that descriptor is redirected to a file while a command runs, and
+`sys.stderr`, which kzoo's own messages use, to the original stderr.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def own_terminal() -> Iterator[Callable[[], str]]:
-    """Keep what libraries write to stderr in this block; yields a function that returns it.
+    """Capture what libraries write to stderr in this block; yield a function that returns it.
 
-    Child processes inherit the descriptor, and are quiet too. Where C++ ends the process, Python
-    still prints the signal and where it was.
+    Child processes inherit the redirection. If C++ aborts the process, Python still prints the
+    signal and a traceback.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # so that little has to be kept
-    logging.disable(logging.WARNING)  # retracing, lowering: of TensorFlow's and JAX' loggers
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # to capture less
+    logging.disable(logging.WARNING)  # TensorFlow and JAX warn of retracing and lowering
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of libraries; kzoo tells by errors and reports
+        warnings.simplefilter("ignore")  # of libraries; kzoo uses errors and reports
     sys.stderr.flush()
     before, python = os.dup(2), sys.stderr
     with (

@@ -1,4 +1,4 @@
-"""What a training run will take, before it is begun: `kzoo plan`.
+"""`kzoo plan`: estimate time and memory of a training run.
 
     kzoo plan --model mobilenet_v3_large --images 1000000 --devices 8 --data packed
 
@@ -143,14 +143,14 @@ def cost(ask: Ask) -> tuple[int, int]:
 
 
 def outputs(ask: Ask) -> int:
-    """Return how many numbers the layers of the net give out for an image."""
+    """Return the number of elements of all layers' outputs for one image."""
     layers = PLANNED[ask.task].build(ask).layers
     given = [output for layer in layers for output in keras.tree.flatten(layer.output)]
     return sum(int(np.prod(output.shape[1:])) for output in given)
 
 
 def compiled(ask: Ask) -> keras.Model:
-    """Return the net, ready to train."""
+    """Return the compiled model."""
     task = PLANNED[ask.task]
     keras.config.set_dtype_policy(ask.precision)
     try:
@@ -162,7 +162,7 @@ def compiled(ask: Ask) -> keras.Model:
 
 
 def training_speed(ask: Ask) -> float:
-    """Return images a second of this machine's device, after the first step."""
+    """Return training images per second of this machine's device, without the first step."""
     net = compiled(ask)
     each = ask.batch_size // (ask.devices * ask.accumulate)
     images = np.random.default_rng(0).uniform(0, 255, (each, *height_width(ask.size), 3))
@@ -171,7 +171,7 @@ def training_speed(ask: Ask) -> float:
 
 
 def fastest(act: Callable[[], Any]) -> float:
-    """Return seconds of the quickest of some times: what else a machine does makes it slower."""
+    """Return the least time of several runs in seconds, which other load affects least."""
     act()
     taken = []
     for _ in range(MEASURED_STEPS):
@@ -182,7 +182,7 @@ def fastest(act: Callable[[], Any]) -> float:
 
 
 def reading_speed(ask: Ask) -> tuple[float, float]:
-    """Return (images a second that one thread reads and augments, kB of a file)."""
+    """Return (images per second that one thread reads and augments, kB of a file)."""
     if ask.data is None:
         drawn = [Drawn(i) for i in range(MEASURED_IMAGES)]
         taken = fastest(lambda: read_images(drawn, ask.size)[0])
@@ -202,7 +202,7 @@ def content(source: Source) -> bytes:
 
 
 class Drawn:
-    """A JPEG file of noise as coarse as photos are, read as a packed image is."""
+    """A JPEG of noise with the spatial frequencies of photos, read like a packed image."""
 
     def __init__(self, seed: int):
         coarse = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype="uint8")

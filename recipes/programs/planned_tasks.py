@@ -1,4 +1,4 @@
-"""The net of each task as `kzoo plan` builds, trains and feeds it."""
+"""Models and inputs of each task for the measurements of `kzoo plan`."""
 
 import dataclasses
 import types
@@ -29,7 +29,7 @@ Targets = Any  # as `keras.Model.train_on_batch` takes them
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTask:
-    """A task's net, untrained, and what a step takes beside it."""
+    """A task's untrained model, and the inputs and settings of a training step."""
 
     build: Callable[[PlanConfig], keras.Model]
     loss: Callable[[], Any]  # as `keras.Model.compile` takes it
@@ -66,7 +66,7 @@ def segmenter(ask: PlanConfig) -> keras.Model:
 
 
 def named(classes: int) -> Any:
-    """Return what stands for a dataset of so many classes where a net is built."""
+    """Return a stand-in for a dataset with this number of classes, to build a model."""
     return types.SimpleNamespace(labels=tuple(f"class {i}" for i in range(classes)))
 
 

@@ -1,4 +1,4 @@
-"""Published nets by name, as folders that `kzoo predict` and `kzoo convert` take.
+"""Published models by name, as folders for `kzoo predict` and `kzoo convert`.
 
 runs/NAME holds model.keras, labels.txt and weights.json, which says what was loaded and how images
 are to be resized.
@@ -49,7 +49,7 @@ HEADS: dict[str, tuple[str, str, Callable[[int, str], keras.Model]]] = {
 def published_model(
     name: str, *, alpha: float = 1.0, weights: str | None = None, size: Size | None = None
 ) -> Path:
-    """Return the model.keras of a published net, made in runs/ where it is not there yet.
+    """Return the model.keras of a published model, which is created in runs/ if missing.
 
     name: of `kzoo.list_models()`, or ssdlite320, lraspp or deeplabv3.
     weights: "imagenet" and the like; None for the usual ones. size: of the square image, in px;
@@ -86,7 +86,7 @@ def published_model(
 
 
 def image_reader(file: Path) -> Callable[[Path, Size], np.ndarray]:
-    """Return what reads an image for a model's file as (height, width, 3) uint8.
+    """Return a function that reads an image for a model's file as (height, width, 3) uint8.
 
     As the weights were measured, where weights.json beside it says so, else stretched to the size.
     """
@@ -101,7 +101,7 @@ def image_reader(file: Path) -> Callable[[Path, Size], np.ndarray]:
 
 
 def cropped(image: Image.Image, side: int, row: PublishedWeights) -> np.ndarray:
-    """Return the middle of an image as (side, side, 3) uint8, as torchvision and timm evaluate.
+    """Return the centre crop of an image, (side, side, 3) uint8, as torchvision and timm do.
 
     The shorter side becomes `side / crop_pct`, cut to a whole number.
     """

@@ -1,4 +1,4 @@
-"""`kzoo serve RUN`: a page on this machine that runs the run's .tflite on images and the camera.
+"""`kzoo serve RUN`: a local page that runs the run's .tflite on images and the camera.
 
 What the phone will show, before any Android work: the browser runs the file with LiteRT.js, which
 npm puts into a cache folder on first use. The page loads nothing from anywhere else.
@@ -92,7 +92,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def handler(routes: dict[str, tuple[bytes, str]], packages: Path) -> type:
-    """Answers from memory, and with LiteRT.js' files; nothing else, and to this machine only."""
+    """Return the request handler: it serves `routes` and LiteRT.js, to this machine only."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = CLIENT_TIMEOUT_S
@@ -123,7 +123,7 @@ def handler(routes: dict[str, tuple[bytes, str]], packages: Path) -> type:
                 self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing: the page tells what happens."""
+            """Log nothing: the page shows errors."""
 
     return Handler
 

@@ -1,4 +1,4 @@
-"""`kzoo weights`: the published weight files: listed, fetched, checked and found."""
+"""`kzoo weights`: list, fetch, check and locate published weight files."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class WeightsOptions(JsonOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A published file, and the path at which it lies here, unchecked; None where it does not."""
+    """A published file and its local path, not checked; None if it is not on this machine."""
 
     weights: PublishedWeights
     path: Path | None
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class WeightsTable:
-    """Published files, with their figures and where they lie."""
+    """Published files with their figures and local paths."""
 
     entries: tuple[Entry, ...]
     without: str = "There are none. kzoo weights lists what there is."  # what to say without files
@@ -94,7 +94,7 @@ def listed(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
 
 
 def got(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
-    """Fetch files; those that are here already are only checked. All are tried before it fails."""
+    """Fetch files and check existing ones; errors are raised after all have been tried."""
     rows = rows_named(names)
     from kzoo.weights.download import fetch  # imports Keras
 
@@ -118,7 +118,7 @@ def got(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
 
 
 def verified(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
-    """Check the files that are here; ValueError where one is damaged."""
+    """Check the files on this machine; raise ValueError if one is damaged."""
     rows = rows_named(names) if names else PUBLISHED
     entries = [Entry(row, path) for row in rows if (path := here(row))]
     if faults := faults_of(entries):
@@ -135,7 +135,7 @@ def verified(names: Sequence[str], options: WeightsOptions) -> WeightsTable:
 
 
 def faults_of(entries: Sequence[Entry]) -> list[str]:
-    """Return what is wrong with files that are here, a line for each that is damaged."""
+    """Return a line for each damaged file on this machine."""
     if not entries:
         return []
     from kzoo.weights.download import fault  # imports Keras
@@ -144,7 +144,7 @@ def faults_of(entries: Sequence[Entry]) -> list[str]:
 
 
 def path(names: Sequence[str], options: WeightsOptions) -> str:
-    """Return where files lie, a line each; ValueError where one is not here."""
+    """Return the local paths of files, one per line; raise ValueError if one is missing."""
     found = verified(names, options).entries if names else ()
     return "\n".join(str(entry.path) for entry in found) or str(cache_folder())
 
@@ -157,7 +157,7 @@ def here(row: PublishedWeights) -> Path | None:
 
 
 def rows_named(names: Sequence[str]) -> list[PublishedWeights]:
-    """Return the rows that names of files, models, weights or "all" mean; ValueError for others."""
+    """Return the rows for names of files, models, weights or "all"; raise ValueError for others."""
     found: dict[str, PublishedWeights] = {}
     for name in names:
         rows = [row for row in PUBLISHED if name in ("all", row.file, row.model, row.name)]

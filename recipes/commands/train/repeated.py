@@ -1,4 +1,4 @@
-"""What the commands that train have in common: their data are looked at, and --seeds."""
+"""The common part of the training commands: a check of the data, and --seeds."""
 
 import dataclasses
 import importlib
@@ -16,7 +16,7 @@ def training_command(config: Any, about: str, example: str) -> Command:
     options = dataclasses.make_dataclass(config.__name__, [seeds], bases=(config,), frozen=True)
 
     def run(options: Any) -> Any:
-        """Return what the recipe reached; its spread where there are several seeds."""
+        """Return the results of the recipe, or their spread for several seeds."""
         require_data(options.data)
         at_least(options, {"seeds": 1})
         module = importlib.import_module(f"kzoo.recipes.{config.task}")  # imports Keras
