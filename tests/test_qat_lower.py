@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 from qat_nets import NETS, images, net, randomized
 
+import kzoo
 from kzoo.quantization.emit import emit
 from kzoo.quantization.graph import Activation, Affine, Linear
 from kzoo.quantization.lower import lower
@@ -135,6 +136,20 @@ def test_a_model_within_a_model_and_batch_norms_of_all_kinds():
     _, other = lowered(model)
     y, z = model.predict_on_batch(x), other.predict_on_batch(x)
     np.testing.assert_allclose(y, z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["hard_swish", "relu"])
+def test_factors_pass_no_border_of_a_value(activation):
+    """A border of 3 stays 3: six times larger before it, it would not be."""
+    model = tower(
+        layers.Conv2D(8, 1, activation=activation),
+        layers.Resizing(24, 16, pad_to_aspect_ratio=True, fill_value=3.0),
+        layers.DepthwiseConv2D(3),
+    )
+    x = np.random.default_rng(0).normal(0, 2, (2, 16, 16, 8)).astype("float32")
+    assert difference(model, lowered(model)[1], x) < 1e-5
+    int8 = kzoo.quantize(model, calibration=x, bias_correction=False)
+    assert difference(model, int8, x) < 0.1
 
 
 def test_a_hard_swish_that_nothing_linear_follows_is_divided_again():

@@ -135,11 +135,18 @@ class Plain(Op):
     layer: keras.layers.Layer
     grid: str
 
+    @property
+    def fills(self) -> bool:
+        """Whether it pads with a value other than 0, which no factor passes through."""
+        return getattr(self.layer, "pad_to_aspect_ratio", False) and self.layer.fill_value != 0
+
     def keeps_channels(self, before: Op) -> bool:
         """Return whether output and input, which `before` computes, have the same last axis.
 
         Flatten, Permute and Reshape may change it, as in ShuffleNet's channel shuffle.
         """
+        if self.fills:
+            return False
         if isinstance(self.layer, layers.Permute):
             return self.layer.dims[-1] == len(self.layer.dims)
         if isinstance(self.layer, layers.Flatten | layers.Reshape):

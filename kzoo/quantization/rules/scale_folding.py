@@ -60,7 +60,9 @@ def propagate_gains(graph: Graph) -> Graph:
 def homogeneous(op: Op) -> bool:
     """Return whether f(a * x) = a * f(x) for a > 0."""
     relu = isinstance(op, Activation) and op.function == "relu"
-    return relu or isinstance(op, Plain) or (isinstance(op, Join) and op.gain == 1)
+    return (
+        relu or (isinstance(op, Plain) and not op.fills) or (isinstance(op, Join) and op.gain == 1)
+    )
 
 
 def scale_to_largest_gain(op: Op, run: Rewrite, gain: dict[str, float]) -> None:
