@@ -246,8 +246,7 @@ class Stages(TransferStages):
     def augmented(self, **options: Any) -> Batches:
         """Return the augmented training images; `options` as in `Batches`."""
         config = self.run.config
-        name: Any = config.augment or ("mixed" if self.pretrained else "light")  # or an Augment
-        augment = AUGMENTS.get(name, name)
+        augment = AUGMENTS.get(config.augment, config.augment)
         augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
         return self.batches("train", augment=augment, **{"size": config.size} | options)
 

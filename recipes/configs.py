@@ -25,7 +25,7 @@ SIZE = "input size of the model in px: one side, or WIDTHxHEIGHT such as 320x240
 DAMAGED = ("refuse", "skip")
 ENGINES = ("kzoo", "tfmot")
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
-AUGMENTS = ("none", "light", "mixed", "strong")
+AUGMENTS = ("none", "light", "strong")
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
 CLASS_LOSSES = ("hnm", "focal")
 ANCHORS = ("auto", "published")
@@ -168,10 +168,9 @@ class ClassifyConfig(RunConfig):
         "side of the training images of the whole network / --size, rounded to 16 px; below 1 "
         "because objects look larger in crops than in whole images", 0.86, before=1.0,
     )  # fmt: skip
-    augment: str | None = option(
-        f"strength of augmentation: {', '.join(AUGMENTS)}; in Python also an Augment (default: "
-        "mixed, and light with --weights none)",
-        None, choices=AUGMENTS, instead="Augment", before="light",
+    augment: str = option(
+        f"strength of augmentation: {', '.join(AUGMENTS)}; in Python also an Augment",
+        "light", choices=AUGMENTS, instead="Augment", before="light",
     )  # fmt: skip
     teacher: str | None = option(
         "run folder or .keras file of a larger model of the same classes, used as teacher", None

@@ -196,8 +196,7 @@ def test_other_classes_are(labels):
 
 def test_augment_is_a_name_or_an_augment():
     assert ClassifyConfig("photos", augment=Augment(turn=3)).augment.turn == 3
-    allowed = "none, light, mixed, strong"
-    with pytest.raises(ValueError, match=rf"augment must be one of {allowed}.*'storng'"):
+    with pytest.raises(ValueError, match=r"augment must be one of none, light, strong.*'storng'"):
         ClassifyConfig("photos", augment="storng")
     with pytest.raises(ValueError, match=r"augment must be one of none.*Received: 3"):
         ClassifyConfig("photos", augment=3)

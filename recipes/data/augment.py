@@ -96,12 +96,12 @@ class Augment:
         return np.clip(out, 0, 255, out=out)
 
 
-MIXED = Augment(mixing=Mixing(mixup=0.2, cutmix=1.0, share=0.5))
 AUGMENTS = {
     "none": Augment(zoom=0, stretch=0, turn=0, flip=False, colour=0),
     "light": Augment(),
-    "mixed": MIXED,
-    "strong": dataclasses.replace(MIXED, zoom=0.4, filters=1, erase=0.25),
+    "strong": Augment(
+        zoom=0.4, filters=1, erase=0.25, mixing=Mixing(mixup=0.2, cutmix=1.0, share=0.5)
+    ),
 }
 
 
