@@ -132,6 +132,14 @@ def test_labels_of_an_editor_that_marks_its_files(tmp_path):
         read_labels(tmp_path / "labels.txt")
 
 
+def test_labels_with_empty_lines(tmp_path):
+    (tmp_path / "labels.txt").write_bytes(b"cat\r\ndog\r\n \r\n")
+    assert read_labels(tmp_path / "labels.txt") == ["cat", "dog"]
+    (tmp_path / "labels.txt").write_bytes(b"cat\n\ndog\n")
+    with pytest.raises(ValueError, match=r"labels.txt, line 2 is empty: each line names a class"):
+        read_labels(tmp_path / "labels.txt")
+
+
 @pytest.mark.parametrize(("text", "reason"), [("{", "is damaged"), ("[]", "not written by kzoo")])
 def test_a_config_that_is_damaged_or_another_s(text, reason, tmp_path):
     (tmp_path / "config.json").write_text(text)

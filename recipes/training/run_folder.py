@@ -203,8 +203,20 @@ def labels_of(file: Path) -> list[str] | None:
 
 
 def read_labels(file: Path) -> list[str]:
-    """Return class names, one per line; raise ValueError if the file is not UTF-8."""
+    """Return class names, one per line; empty lines at the end are left out.
+
+    Raises ValueError if the file is not UTF-8, or has an empty line before a name.
+    """
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        names = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not in UTF-8 ({error.reason}): save it as UTF-8.") from error
+    while names and not names[-1].strip():
+        names.pop()
+    for number, name in enumerate(names, 1):
+        if not name.strip():
+            raise ValueError(
+                f"{file}, line {number} is empty: each line names a class, in the order of the "
+                "model's outputs."
+            )
+    return names
