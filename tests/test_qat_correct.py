@@ -58,7 +58,7 @@ def test_the_change_is_that_of_least_squares(strides):
     op = linear(np.zeros((1, 1, 3, 2), np.float32), strides=strides)
     x = rng.normal(2, 1, (5, 4, 4, 3)).astype("float32")
     y = rng.normal(size=(5, 4 // strides, 4 // strides, 2)).astype("float32")
-    sums = Sums(op)
+    sums = Sums(op, (-np.inf, np.inf))
     for i in (0, 3):
         sums.add(x[i : i + 3], y[i : i + 3])
     seen = x[:, ::strides, ::strides].reshape(-1, 3)
@@ -71,6 +71,16 @@ def test_the_change_is_that_of_least_squares(strides):
     assert left == pytest.approx(np.square(rest).sum(axis=0)[0], rel=1e-4)
     small = np.full((3, 2), 1e-9)  # steps of weights that round nothing
     assert moments.error(change, small - change) == pytest.approx(np.square(rest).sum(), rel=1e-4)
+
+
+def test_errors_of_what_a_relu6_cuts_off_count_for_nothing():
+    """Of outputs 50, -3 and 4 where 40, -9 and 3 are computed, ReLU6 lets one error of 1 pass."""
+    op = linear(np.eye(3, dtype=np.float32)[None, None])
+    sums = Sums(op, (0.0, 6.0))
+    sums.add(np.array([[[[40.0, -9.0, 3.0]]]]), np.array([[[[50.0, -3.0, 4.0]]]]))
+    _, _, residuals, _, _, squares = sums.sums
+    assert residuals.tolist() == [0.0, 0.0, 1.0]
+    assert squares == 1.0
 
 
 def test_rounding_coarser_weights_counts():
