@@ -264,8 +264,13 @@ def browser(file: Path, task: str, images: np.ndarray, cache: Path | None) -> fl
     finally:
         server.shutdown()
         server.server_close()
-    values, labels = Runner(file)(images), read_metadata(file).labels
-    if task == "classify":
+    metadata, values = read_metadata(file), Runner(file)(images)
+    labels = metadata.labels
+    if metadata.thresholds:  # several labels, or none
+        above = [np.flatnonzero(b >= metadata.thresholds) for b in values]
+        same = [{name for name, _ in rows} == {labels[i] for i in found}
+                for rows, found in zip(shown, above, strict=True)]  # fmt: skip
+    elif task == "classify":
         same = [rows[0][0] == labels[b.argmax()] for rows, b in zip(shown, values, strict=True)]
     elif task == "segment":
         same = [1 - sum(abs(np.mean(b.argmax(-1) == labels.index(name)) - share)
