@@ -11,7 +11,7 @@ A cell is the share of images with the same top class, of pixels with the same c
 found with their class, their score to .02 and their place to 2 px; "-" is a refusal, told below.
 
 With LiteRT 2.3, MediaPipe 1.2.2, tflite-micro 0.dev20261023, LiteRT.js 2.5.3 in Chromium 156: 1.000
-everywhere but .996 of MediaPipe's boxes of the int8 detector, .988 behind the PostProcess operator,
+everywhere but .992 to .996 of MediaPipe's boxes,
 and .97 of tflite-micro's pixels in an int8 segmenter. MediaPipe and LiteRT.js refuse int8 inputs;
 tflite-micro refuses float16, dynamic and float32 files with a CAST from bytes.
 """
