@@ -66,8 +66,10 @@ def on_terminal(command: Command, options: Mapping[str, Any], traceback: bool) -
         try:
             if limit_gb() is None:
                 return run(command, options, traceback)
+            # One of several processes also waits for the others.
+            always_computes = command in TRAIN and not options.get("distribute")
             code = in_child(
-                lambda: run(command, options, traceback), always_computes=command in TRAIN
+                lambda: run(command, options, traceback), always_computes=always_computes
             )
             if code == -signal.SIGTERM:
                 print("kzoo: stopped. The same command resumes a training.", file=sys.stderr)
