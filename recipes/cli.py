@@ -20,15 +20,16 @@ from kzoo.recipes.commands.train import classify, demo, detect, multilabel, plan
 from kzoo.recipes.commands.use import android, evaluate, predict, serve
 from kzoo.recipes.options import Command, add_flags, did_you_mean, from_flags
 
-TRAIN = (demo, classify, multilabel, detect, segment, plan)
 GROUPS = {
-    "Train on your own images": TRAIN,
+    "Train on your own images": (demo, classify, multilabel, detect, segment, plan),
     "Prepare images": (inspect_data, pack),
     "Use a trained model": (predict, evaluate, serve, android),
     "Create and check .tflite files": (convert, audit, compare, sensitivity, benchmark),
     "About kzoo": (list_models, weights, env),
 }
 BACKENDS = ("tensorflow", "jax", "torch")
+# How a process ends whose libraries cannot allocate memory.
+FAILED_ALLOCATIONS = {signal.SIGABRT, signal.SIGSEGV}
 # Optional packages, and the extra of pyproject.toml that installs each.
 EXTRAS = {name: name for name in BACKENDS} | {
     "ai_edge_litert": "tensorflow", "PIL": "recipes", "matplotlib": "recipes", "rich": "recipes",
@@ -66,16 +67,16 @@ def on_terminal(command: Command, options: Mapping[str, Any], traceback: bool) -
         try:
             if limit_gb() is None:
                 return run(command, options, traceback)
-            # One of several processes also waits for the others.
-            always_computes = command in TRAIN and not options.get("distribute")
-            code = in_child(
-                lambda: run(command, options, traceback), always_computes=always_computes
-            )
+            code = in_child(lambda: run(command, options, traceback))
             if code == -signal.SIGTERM:
                 print("kzoo: stopped. The same command resumes a training.", file=sys.stderr)
                 return 128 + signal.SIGTERM
             if code < 0:  # only in the parent: the child was killed
-                print(remarks() * traceback + f"kzoo: {advice(limit_gb())}", file=sys.stderr)
+                said = advice(limit_gb())
+                if -code not in FAILED_ALLOCATIONS:
+                    name = signal.Signals(-code).name
+                    said = f"the command was ended by {name}. The same command resumes a training."
+                print(remarks() * traceback + f"kzoo: {said}", file=sys.stderr)
             return code if code >= 0 else 1
         except Exception:
             print(remarks(), file=sys.stderr, end="")  # libraries' output may explain the error

@@ -68,8 +68,9 @@ def require_memory(model: keras.Model, batch_size: int, size: Size) -> None:
     way = f"--batch-size {1 << fits.bit_length() - 1} fits" if fits > 0 else "no batch size fits"
     raise ValueError(
         f"Training on {batch_size} images of {size_text(size)} px a step takes about "
-        f"{(fixed + batch_size * each) / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {way}; a "
-        "smaller --size or --alpha takes less."
+        f"{(fixed + batch_size * each) / 1e9:.1f} GB, and {max(free, 0) / 1e9:.1f} GB are free "
+        f"within the machine, its container and `ulimit -v`: {way}; a smaller --size or --alpha "
+        "takes less."
     )
 
 

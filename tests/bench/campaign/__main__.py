@@ -81,13 +81,26 @@ def summed(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[], metavar="PART")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=600, help="for each part, about")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        choices=[[], *PARTS],
+        default=[],
+        metavar="PART",
+        help=f"{', '.join(PARTS)} (default: all)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    parser.add_argument(
+        "--seconds", type=float, default=600, help="for each part, about (default: 600)"
+    )
     parser.add_argument("--count", type=int, help="cases of each part, at the most")
-    parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND",
-                        help="of kill, disk, memory and together: the commands to try; the rows of "
-                        "the others stay")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="COMMAND",
+        help="of kill, disk, memory and together: the commands to try; the rows of the others stay",
+    )
     parser.add_argument("--add", action="store_true",
                         help="to the rows that the same commit has of other seeds")  # fmt: skip
     parser.add_argument("--samples", type=Path, help="folder of model files to change, for `files`")
