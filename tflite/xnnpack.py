@@ -6,9 +6,15 @@ https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/delegates/
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from kzoo.weights.readers.flatbuffer import TfliteGraph, TfliteOperator, TfliteTensor
+from kzoo.weights.readers.flatbuffer import (
+    TfliteGraph,
+    TfliteOperator,
+    TfliteTensor,
+    read_tflite,
+)
 
 
 class Operands(NamedTuple):
@@ -74,6 +80,11 @@ def divergence(largest: float) -> str:
         f"Its activations reach {largest:.2g}, those of sound networks 2,000 at the most. Most "
         "likely its training diverged: train it again with a lower learning rate."
     )
+
+
+def divergence_of(file: Path) -> str:
+    """Return the remark of `divergence` on a .tflite file; else ""."""
+    return divergence(largest_value(read_tflite(file).graphs[0]))
 
 
 def operands(graph: TfliteGraph, op: TfliteOperator) -> list[TfliteTensor]:

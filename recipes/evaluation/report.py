@@ -21,8 +21,7 @@ from kzoo.recipes.evaluation.results import RunResults, write_results
 from kzoo.recipes.inputs import read_config
 from kzoo.recipes.task import FLOAT, INT8, Run
 from kzoo.recipes.training.checkpoints import Row
-from kzoo.tflite.xnnpack import divergence, largest_value
-from kzoo.weights.readers.flatbuffer import read_tflite
+from kzoo.tflite.xnnpack import divergence_of
 
 KINDS = {FLOAT: "float32, Keras", INT8: "int8, TFLite"}
 MEASURED = (
@@ -73,7 +72,7 @@ def results_section(run: Run, evaluation: Evaluation, results: RunResults) -> st
 
 def doubt(file: Path) -> str:
     """Return HTML: that training diverged, where the activations of a run's int8 file say so."""
-    found = divergence(largest_value(read_tflite(file).graphs[0]))
+    found = divergence_of(file)
     return paragraph(found) if found else ""
 
 

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from kzoo.tflite.inspect.compare import USABLE_DB, Comparison, compare
-from kzoo.tflite.xnnpack import divergence, largest_value
-from kzoo.weights.readers.flatbuffer import read_tflite
+from kzoo.tflite.xnnpack import divergence_of
 
 # Sound int8 files of trained nets reached .88 to 1.0, broken ones (biases that overflowed, clipped
 # ranges) .10 to .5.
@@ -106,7 +105,7 @@ def verify_draft(
         before = f" The {name.name} of before stays." if name.exists() else ""
         worst = ", ".join(layer.name for layer in found.layers[:3])
         where = f" Most noise comes in at {worst}." if worst else ""
-        diverged = divergence(largest_value(read_tflite(aside).graphs[0]))
+        diverged = divergence_of(aside)
         advice = f" {diverged}" if diverged else (
             f"{where} More and more varied calibration images may help, layers named in "
             "keep_float (kzoo sensitivity RUN says which), or training it quantized "

@@ -43,7 +43,7 @@ def read_cvat(tree: Tree, issues: list[Issue]) -> Found:
         for number, image in enumerate(root.findall("image"), 1):
             try:
                 records.append(record_of(file, image, left))
-                subset = (image.get("subset") or "").strip()
+                subset = subset_of(image)
                 unknown[subset] += folded(subset) not in NO_SUBSET and not split_of(subset)
             except ValueError as error:
                 name = image.get("name") or f"image {number}"
@@ -84,7 +84,11 @@ def record_of(file: Path, image: Element, left: Counter[str]) -> Record:
         if found is None:
             raise ValueError(f"a {item.tag} without a label or without its numbers")
         objects.append(found)
-    return Record(file, name, tuple(objects), size, split_of((image.get("subset") or "").strip()))
+    return Record(file, name, tuple(objects), size, split_of(subset_of(image)))
+
+
+def subset_of(image: Element) -> str:
+    return (image.get("subset") or "").strip()
 
 
 Size = tuple[float, float] | None
