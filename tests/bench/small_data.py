@@ -117,6 +117,14 @@ VARIANTS = {
     "normalized, 24 epochs, mixing": dataclasses.replace(
         NORMALIZED, epochs=2.0, augment=Augment(mixing=BOTH)
     ),
+    "normalized, 32 epochs": dataclasses.replace(NORMALIZED, epochs=8 / 3),
+    "normalized, 32 epochs, mixing": dataclasses.replace(
+        NORMALIZED, epochs=8 / 3, augment=Augment(mixing=BOTH)
+    ),
+    "normalized, 48 epochs": dataclasses.replace(NORMALIZED, epochs=4.0),
+    "normalized, 48 epochs, mixing": dataclasses.replace(
+        NORMALIZED, epochs=4.0, augment=Augment(mixing=BOTH)
+    ),
 }
 
 
