@@ -24,6 +24,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SIZE = "input size of the model in px: one side, or WIDTHxHEIGHT such as 320x240"
 DAMAGED = ("refuse", "skip")
 ENGINES = ("kzoo", "tfmot")
+QAT = ("auto", "always")
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
 AUGMENTS = ("none", "light", "strong")
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "cvat", "labelme", "createml")
@@ -46,8 +47,12 @@ class RunConfig(Options):
     weights: str = option("a name (kzoo weights), none, or the path of a weights file", "imagenet")
     head_epochs: int = option("epochs of the new head, the rest frozen", 4)
     epochs: int = option("epochs of the whole network", 40)
+    qat: str = option(
+        "auto (quantization-aware training only if calibration alone loses more than chance on the "
+        "validation images) or always", "auto", choices=QAT, before="always",
+    )  # fmt: skip
     qat_epochs: int = option(
-        "epochs of quantization-aware training, with the float model as teacher", 6
+        "epochs of quantization-aware training, with the float model as teacher; 0: none", 6
     )
     batch_size: int = option("images per step", 16)
     learning_rate: float = option("highest learning rate of the whole network", 1e-3)
@@ -236,7 +241,7 @@ class DetectConfig(RunConfig):
         choices=ANCHORS, before="published",
     )  # fmt: skip
     epochs: int = option("epochs of the whole network", 60)
-    qat_epochs: int = option("epochs of quantization-aware training, kept if it helps", 8)
+    qat_epochs: int = option("epochs of quantization-aware training; 0: none", 8)
     batch_size: int = option("images per step", 8)
     learning_rate: float = option("highest learning rate of the whole network", 5e-4)
     ema: float = option(
@@ -295,7 +300,6 @@ class SegmentConfig(RunConfig):
     lovasz: float = option("weight of the Lovasz loss: the IoU itself", 0.0, before=0.0)
     balance: bool = option("give rare classes more weight in cross-entropy and focal loss", True)
     head_epochs: int = option("epochs of the new head, the rest frozen", 3)
-    qat_epochs: int = option("epochs of quantization-aware training", 6)
     batch_size: int = option("images per step", 4)
     zoom: float = option("training crops show at least 1 - ZOOM of each side", 0.35)
     shrink: float = option(

@@ -144,7 +144,8 @@ def quantize(
     for one, path, display in stages:
         trainer = partial(
             fit_int8, folder=this.checkpoints, teacher=model, display=display,
-            image_quality=this.task.image_quality, callbacks=callbacks,
+            image_quality=this.task.image_quality, always=this.config.qat == "always",
+            callbacks=callbacks,
         )  # fmt: skip
         int8, rows = finished_stage(
             path, partial(one.train, int8, one.stage, trainer), display=display

@@ -20,7 +20,18 @@ from kzoo.recipes.training.teacher import load_teacher
 from kzoo.tflite import Runner, audit
 
 QUICK = ["--model", "mobilenet_v3_small", "--alpha", "0.35", "--size", "48", "--weights", "none"]
-QUICK += ["--epochs", "3", "--batch-size", "16", "--learning-rate", "0.003", "--qat-epochs", "1"]
+QUICK += [
+    "--epochs",
+    "3",
+    "--batch-size",
+    "16",
+    "--learning-rate",
+    "0.003",
+    "--qat-epochs",
+    "1",
+    "--qat",
+    "always",
+]
 
 
 @pytest.fixture(scope="module")

@@ -254,7 +254,7 @@ def images_of(tiles: Path) -> np.ndarray:
 
 QUICK = ["--model", "mobilenet_v3_small_minimalistic", "--alpha", "0.5", "--size", "64"]
 QUICK += ["--weights", "none", "--no-flip", "--no-crop", "--batch-size", "8"]
-QUICK += ["--epochs", "8", "--qat-epochs", "1", "--learning-rate", "0.008"]
+QUICK += ["--epochs", "8", "--qat-epochs", "1", "--qat", "always", "--learning-rate", "0.008"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from test_fit import STAGE, data, net, run
 import kzoo
 from kzoo.recipes.classify import image_quality
 from kzoo.recipes.task import get_task
-from kzoo.recipes.training.int8 import choose, divergence, fit_int8
+from kzoo.recipes.training.int8 import calibration_suffices, choose, divergence, fit_int8
 
 QAT = dataclasses.replace(STAGE, name="qat", epochs=2)
 
@@ -23,7 +23,7 @@ def trained(model, teacher, folder):
     train, val = data(), data(seed=1)
     model, rows = fit_int8(
         model, QAT, lambda epoch: train.shuffled(0, epoch), val, folder, teacher=teacher,
-        image_quality=image_quality,
+        image_quality=image_quality, always=True,
     )  # fmt: skip
     assert rows[0]["chosen"] in ("ptq", "qat")
     assert [(row["stage"], row["epoch"]) for row in rows] == [("ptq", 0), ("qat", 0), ("qat", 1)]
@@ -93,15 +93,16 @@ class Judged:
 
 
 class OneBatch:
-    """Four images, fewer than a batch has."""
+    """A batch of images, by default fewer than it could have."""
 
-    batch_size = 6
+    def __init__(self, images=4, batch_size=6):
+        self.images, self.batch_size = images, batch_size
 
     def __len__(self):
         return 1
 
     def __getitem__(self, i):
-        return (np.zeros((4, 2)),)
+        return (np.zeros((self.images, 2)),)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,46 @@ def test_which_weights_are_kept_by_hand(before, after, chosen, reason):
     np.testing.assert_array_equal(taught.outputs[:, 0], qualities)  # as it was
 
 
+@pytest.mark.parametrize(
+    ("int8", "reason"),
+    [
+        # The float model's quality is 1 for each image. 4 images lost of 100: .04, error .0197.
+        ([0] * 4 + [1] * 96, None),
+        # 2 lost and 1 gained of 100: .01, error .0173.
+        ([0, 0, 2] + [1] * 97, r"loses 0\.0100 on average over 100 .* standard error of 0\.0174"),
+        ([2, 2, 0] + [1] * 97, r"gains 0\.0100"),
+        # All agree: one in 100 might not, which is told from chance, and one in 49 is not.
+        ([1] * 100, r"loses nothing on average over 100 .* standard error of 0\.0100"),
+        ([1] * 49, None),
+        # Images without a quality do not count.
+        ([1] * 60 + [np.nan] * 40, "over 60 validation images"),
+        ([np.nan] * 100, None),
+    ],
+)
+def test_calibration_that_loses_no_more_than_chance_is_enough(int8, reason):
+    taught = Judged(np.array(int8, float)[:, None])
+    taught.teacher = Judged(np.ones((len(int8), 1)))
+    batches = OneBatch(len(int8), len(int8))
+    found = calibration_suffices(taught, batches, lambda net, outputs, batches, i: outputs[:, 0])
+    assert (found and found.chosen) == (reason and "ptq")
+    assert found is None or re.search(reason, found.reason), found.reason
+
+
+@pytest.mark.backend
+def test_training_is_left_out_where_calibration_is_enough(tmp_path):
+    model, _ = run(tmp_path / "float")
+    before = [np.array(w) for w in model.get_weights()]
+    int8, rows = fit_int8(
+        model, QAT, lambda epoch: data().shuffled(0, epoch), data(60, seed=1), tmp_path,
+        teacher=model,
+        image_quality=image_quality,
+    )  # fmt: skip
+    assert [row["stage"] for row in rows] == ["ptq"]
+    assert rows[0]["chosen"] == "ptq"
+    assert "--qat always trains" in rows[0]["reason"]
+    assert all(map(np.array_equal, before, int8.get_weights()))
+
+
 @pytest.mark.parametrize("name", ["classify", "detect", "segment"])
 def test_every_task_chooses_by_its_images(name):
     assert get_task(name).image_quality is not None
@@ -138,7 +179,7 @@ def test_without_a_measure_of_images_the_nearer_one_is_kept():
     taught = Judged(np.full((4, 1), 2.0))
     found = choose(taught, [np.ones((4, 1))], OneBatch(), None)
     assert str(found) == (
-        "the weights from before quantization-aware training are kept: these are nearer to the "
+        "the weights of calibration alone are kept: these are nearer to the "
         "float model (divergence 1 against 4)"
     )
 

@@ -219,7 +219,18 @@ def test_thresholds_travel_in_the_file(tmp_path):
 # A run
 
 QUICK = ["--model", "mobilenet_v1", "--alpha", "0.25", "--size", "32", "--weights", "none"]
-QUICK += ["--epochs", "10", "--batch-size", "8", "--learning-rate", "0.01", "--qat-epochs", "1"]
+QUICK += [
+    "--epochs",
+    "10",
+    "--batch-size",
+    "8",
+    "--learning-rate",
+    "0.01",
+    "--qat-epochs",
+    "1",
+    "--qat",
+    "always",
+]
 
 
 def draw(folder: Path) -> Path:

@@ -80,7 +80,11 @@ LIMITS = {
 def test_a_killed_run_ends_as_it_would_have(name, killed, capsys, monkeypatch):
     monkeypatch.setattr("kzoo.recipes.data.augment.OPENCV", False)  # Pillow changed its images
     run = killed(name)
-    since = {"normalize_kernels": False, "train_scale": 1.0}  # options whose defaults differ
+    since = {
+        "normalize_kernels": False,
+        "train_scale": 1.0,
+        "qat": "always",
+    }  # options whose defaults differ
     results = kzoo.recipes.classify("images", **SETTINGS, **since, out=str(run))
     assert "resuming at epoch" in capsys.readouterr().out
     found, expected = (

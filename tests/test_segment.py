@@ -38,7 +38,7 @@ from kzoo.tflite.convert.mask_output import end_in_mask
 LABELS = ("background", "circle", "cross")
 QUICK = ["--model", "mobilenet_v3_small_minimalistic", "--alpha", "0.5", "--weights", "none"]
 QUICK += ["--head", "deeplabv3+", "--filters", "24", "--size", "64", "--batch-size", "8"]
-QUICK += ["--epochs", "14", "--qat-epochs", "1", "--learning-rate", "0.004"]
+QUICK += ["--epochs", "14", "--qat-epochs", "1", "--qat", "always", "--learning-rate", "0.004"]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import mask_scenes  # noqa: E402
 from kzoo.recipes import classify, detect, segment  # noqa: E402
 from kzoo.recipes.programs import demo  # noqa: E402
 
-SMALL = {"weights": "none", "head_epochs": 0, "qat_epochs": 1, "quiet": True}
+SMALL = {"weights": "none", "head_epochs": 0, "qat_epochs": 1, "qat": "always", "quiet": True}
 CLASSES = functools.partial(
     classify, alpha=0.35, size=64, epochs=5, learning_rate=3e-3, **SMALL | {"qat_epochs": 0}
 )

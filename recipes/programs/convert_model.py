@@ -14,9 +14,11 @@ from kzoo.recipes import progress
 from kzoo.recipes.data.images import BadImageError, Images
 from kzoo.recipes.data.layout import images_below
 from kzoo.recipes.evaluation.finished_runs import open_finished
+from kzoo.recipes.evaluation.results import has_ended, read_results
 from kzoo.recipes.inputs import MODEL
 from kzoo.recipes.programs.published_model import image_reader
-from kzoo.recipes.training.int8 import for_calibration
+from kzoo.recipes.task import Run
+from kzoo.recipes.training.int8 import PTQ, for_calibration
 from kzoo.recipes.training.run_folder import labels_of, read_labels
 from kzoo.sizes import Size, height_width, simplest
 from kzoo.tflite import Audit, Bounds, Comparison, Metadata, Search, audit, convert_within
@@ -124,8 +126,8 @@ def convert_within_budget(
     """Write the first int8 file of a run or .keras file that loses at most `max_drop` points.
 
     For a run of `kzoo classify` these are points of accuracy on its validation images; its own
-    int8 file is tried after calibration, and then quantization-aware training if the run had none
-    (--qat-epochs 0). Otherwise they are changed predictions on the images of `check`, by default
+    int8 file is tried after calibration, and then quantization-aware training unless that file has
+    its weights. Otherwise they are changed predictions on the images of `check`, by default
     those of `calibration`. See `kzoo.tflite.convert_within`. Raises ValueError, with a table of
     all attempts, if no file is within the limit.
     """
@@ -145,7 +147,7 @@ def convert_within_budget(
     if run and run.int8.is_file():
         trained = {"the run's own file": run.int8}
     training = None
-    if run and not run.settings.get("qat_epochs"):  # its own file is only calibrated
+    if run and is_calibrated_alone(run):
         seed = run.settings["seed"]
         training = partial(for_calibration, run.train, size, seed=seed, count=TRAINED_ON)
     if images is None or seen is None:
@@ -158,6 +160,13 @@ def convert_within_budget(
     if found.chosen is None:
         raise ValueError(str(found))
     return found
+
+
+def is_calibrated_alone(run: Run) -> bool:
+    """Return whether the run has no int8 file with weights of quantization-aware training."""
+    if not (has_ended(run) and run.settings.get("qat_epochs")):
+        return True
+    return bool(read_results(run.folder, run.task.report.Results).chosen == PTQ)
 
 
 def sample(folder: Path, size: Size | None, model: Path) -> np.ndarray:

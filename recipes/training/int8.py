@@ -14,6 +14,7 @@ from kzoo.recipes import distributed as distribute
 from kzoo.recipes.data.augment import Epoch
 from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.progress import track
+from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay
 from kzoo.recipes.training.stage import Stage
@@ -30,7 +31,8 @@ from kzoo.tflite.xnnpack import LARGEST_SOUND
 
 CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
-WEIGHTS = {QAT: "of quantization-aware training", PTQ: "from before quantization-aware training"}
+WEIGHTS = {QAT: "of quantization-aware training", PTQ: "of calibration alone"}
+LARGEST_ERROR = 0.02  # standard error of a mean quality up to which calibration may be enough
 # (int8 model, its outputs for a batch, batches, index of the batch) -> (n,): the quality of the
 # prediction for each image, larger is better; nan if an image has none.
 ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
@@ -75,13 +77,15 @@ def fit_int8(
     measure: Measure = no_figures,
     display: StageDisplay | None = None,
     image_quality: ImageQuality | None = None,
+    always: bool = False,
     callbacks: Callable[[str], CallbackList] = no_callbacks,
 ) -> tuple[keras.Model, list[Row]]:
     """Train an int8 model with the float model `teacher` as `training.stages.fit` does.
 
-    Calibration alone often loses nothing, so that training cannot improve it: `choose` decides
-    between the trained and the given weights. The first row of the history is of the given model,
-    in the stage "ptq", and has "chosen" and "reason"; the rows of training have "distillation_loss"
+    Calibration alone often loses nothing, and training costs twice an epoch of the float model:
+    unless `always`, it is left out where `calibration_suffices`. After it, `choose` decides between
+    the trained and the given weights. The first row of the history is of the given model, in the
+    stage "ptq", and has "chosen" and "reason"; the rows of training have "distillation_loss"
     instead of "loss".
     """
     display = display or StageDisplay(stage)
@@ -92,6 +96,15 @@ def fit_int8(
     values = {f"val_{name}": float(value) for name, value in found.items()} | dict(measure(model))
     untrained: Row = {"stage": "ptq", "epoch": 0, **values, "seconds": 0.0}
     display.before_training(untrained)
+    if not (always or checkpoints.agreed(folder, stage.name)):
+        enough = None
+        if distribute.first():  # one process decides for all
+            enough = calibration_suffices(undistributed(taught), val, image_quality)
+        if distribute.agreed(enough is not None):
+            if enough:
+                display.show(f": {enough}")
+                untrained |= dataclasses.asdict(enough)
+            return model, [untrained]
     taught, rows = fit(
         taught, stage, train, val, folder, measure=lambda m: measure(m.student), display=display,
         callbacks=callbacks, compiled=True,
@@ -120,6 +133,45 @@ class Choice:
         return f"the weights {WEIGHTS[self.chosen]} are kept: {self.reason}"
 
 
+def calibration_suffices(
+    taught: Any, val: Epoch, image_quality: ImageQuality | None
+) -> Choice | None:
+    """Return the choice of the weights as they are if they lose no more than chance, else None.
+
+    They do if the mean loss of quality against the float model over the validation images is
+    within its standard error, and this error is small enough to tell, at most LARGEST_ERROR.
+    `taught` is a result of `kzoo.distill`.
+    """
+    if image_quality is None:
+        return None
+    losses = [np.zeros(0)]
+    for i in range(len(val)):
+        images = val[i][0]
+        of_float, of_int8 = (
+            image_quality(model, predictions(model, images, val.batch_size), val, i)
+            for model in (taught.teacher, taught.student)
+        )
+        losses.append(np.asarray(of_float, float) - of_int8)
+    n, loss, error = mean_and_error(np.concatenate(losses))
+    error = max(error, 1 / n) if n else np.inf  # a few images that all agree prove little
+    if loss > error or error > LARGEST_ERROR:
+        return None
+    lost = f"loses {loss:.4f}" if loss > 0 else f"gains {-loss:.4f}" if loss else "loses nothing"
+    return Choice(
+        PTQ,
+        f"calibration {lost} on average over {n} validation images, within the standard error of "
+        f"{error:.4f}, so that training was left out (--qat always trains)",
+    )
+
+
+def mean_and_error(values: np.ndarray) -> tuple[int, float, float]:
+    """Return (number, mean, standard error of the mean) of the values that are finite."""
+    values = values[np.isfinite(values)]
+    n = len(values)
+    error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    return n, float(values.mean()) if n else 0.0, error
+
+
 def choose(
     taught: Any, before: Sequence[np.ndarray], val: Epoch, image_quality: ImageQuality | None
 ) -> Choice:
@@ -135,11 +187,7 @@ def choose(
     weights = {QAT: after, PTQ: before}
     (trained, far_trained), (untrained, far_untrained) = judged(taught, weights, val, image_quality)
     taught.student.set_weights(after)
-    differences = trained - untrained
-    differences = differences[np.isfinite(differences)]
-    n = len(differences)
-    mean = float(differences.mean()) if n else 0.0
-    error = float(differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    n, mean, error = mean_and_error(trained - untrained)
     if abs(mean) > error:
         return Choice(
             QAT if mean > 0 else PTQ,
