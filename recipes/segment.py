@@ -20,8 +20,8 @@ from kzoo.recipes import pipeline
 from kzoo.recipes.configs import SegmentConfig as Config
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.images import Images, Source
-from kzoo.recipes.data.mask_batches import MaskBatches
 from kzoo.recipes.data.mask_dataset import MaskDataset, read_masks, read_test
+from kzoo.recipes.data.masks.batches import MaskBatches
 from kzoo.recipes.data.masks.pairs import Pair
 from kzoo.recipes.data.packing import pack_masks
 from kzoo.recipes.evaluation.mask_report import REPORT, MaskResults, score_pairs

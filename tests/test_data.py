@@ -14,7 +14,6 @@ from kzoo.recipes.data.images import (
     Images,
     decode,
     decoded_once,
-    frames_remark,
     look_at,
     read_image,
     upright_size,
@@ -106,9 +105,17 @@ class TestReadImage:
         frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
         file = tmp_path / f"a.{suffix}"
         frames[0].save(file, save_all=True, append_images=frames[1:])
-        assert look_at(file).remark == frames_remark(file) == "holds 3 frames: the first is read"
+        assert look_at(file).remark == "holds 3 frames: the first is read"
         frames[0].save(file)
-        assert (look_at(file).remark, frames_remark(file)) == (None, "")
+        assert look_at(file).remark is None
+
+    def test_says_all_that_is_odd_about_it(self, tmp_path):
+        pages = [Image.fromarray(np.full((16, 16), 1000, "uint16")) for _ in range(2)]
+        pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
+        assert look_at(tmp_path / "a.tiff").remark == (
+            "holds values to 1000 in 16 bits or more: read as 10 bits; "
+            "holds 2 frames: the first is read"
+        )
 
     def test_smaller_pages_of_a_tiff_are_its_thumbnails(self, tmp_path):
         pages = [Image.new("RGB", (side, side)) for side in (64, 32, 16)]

@@ -12,8 +12,8 @@ from pycocotools import mask as coco
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.formats.mask_layout import VOC_LABELS
 from kzoo.recipes.data.images import upright_size
-from kzoo.recipes.data.mask_batches import MaskBatches
 from kzoo.recipes.data.mask_dataset import read_masks, read_test
+from kzoo.recipes.data.masks.batches import MaskBatches
 from kzoo.recipes.data.masks.drawn import area_of
 from kzoo.recipes.data.masks.pairs import Masked, full_mask
 from kzoo.recipes.evaluation.drawings import palette, write_mask

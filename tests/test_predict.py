@@ -133,6 +133,19 @@ def test_as_a_function_in_batches(model, photos, monkeypatch):
         list(predict("mobilenet_v9", [photos]))
 
 
+def test_an_image_is_opened_once(model, photos, monkeypatch):
+    first, *others = (Image.new("RGB", (20, 30), colour) for colour in ("red", "green", "blue"))
+    first.save(photos / "a.png", save_all=True, append_images=others)
+    opened = []
+    monkeypatch.setattr(
+        "kzoo.recipes.data.images.open_image",
+        lambda file: opened.append(Path(file.name).name) or Image.open(file),
+    )
+    found = list(predict(model, [photos]))
+    assert opened == ["a.png", "b.png", "c.png"]
+    assert [one.remark for one in found] == ["holds 3 frames: the first is read", "", ""]
+
+
 def test_predictions_in_words():
     path = Path("a.jpg")
     cat = Found("cat", 0.97, (1.2, 2.0, 30.0, 40.0))

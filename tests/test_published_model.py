@@ -77,10 +77,10 @@ def test_images_are_resized_as_the_weights_were_measured(tmp_path):
     row = dataclasses.replace(PUBLISHED[-1], crop_pct=0.75, interpolation="bicubic")
     assert cropped(Image.fromarray(pixels), 48, row).min() == 255  # at its own size
     (tmp_path / "weights.json").write_text(json.dumps(dataclasses.asdict(row)))
-    found = image_reader(tmp_path / "model.keras")(tmp_path / "photo.png", 24)
+    found = image_reader(tmp_path / "model.keras")(tmp_path / "photo.png", 24)[0]
     assert found.shape == (24, 24, 3)
     assert found[2:-2, 2:-2].min() == 255
-    stretched = image_reader(tmp_path / "other" / "model.keras")(tmp_path / "photo.png", 24)
+    stretched = image_reader(tmp_path / "other" / "model.keras")(tmp_path / "photo.png", 24)[0]
     assert stretched.min() == 0
 
 

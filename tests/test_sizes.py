@@ -19,8 +19,8 @@ from kzoo.recipes.data.augment import Augment, warp
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import Example, read_boxes
 from kzoo.recipes.data.images import Images, read_image
-from kzoo.recipes.data.mask_batches import MaskBatches
 from kzoo.recipes.data.mask_dataset import read_masks
+from kzoo.recipes.data.masks.batches import MaskBatches
 from kzoo.recipes.evaluation.drawings import draw_boxes
 from kzoo.recipes.inputs import size_given
 from kzoo.recipes.inspection.aspect import aspect_remark

@@ -19,7 +19,7 @@ from PIL import Image
 
 from kzoo.recipes.data.box_dataset import CROWD, DIFFICULT, NO_BOXES, Example
 from kzoo.recipes.data.class_dataset import Split
-from kzoo.recipes.data.images import Source, check_pixels, open_image, to_rgb, upright
+from kzoo.recipes.data.images import Source, check_pixels, open_image
 from kzoo.recipes.data.masks.pairs import Pair, full_mask
 from kzoo.recipes.data.packed import (
     SPLITS,
@@ -31,6 +31,7 @@ from kzoo.recipes.data.packed import (
     packed_record,
     read_index,
 )
+from kzoo.recipes.data.pixels import to_rgb, upright
 from kzoo.recipes.data.text import Issue
 from kzoo.recipes.progress import track
 from kzoo.recipes.task import get_task

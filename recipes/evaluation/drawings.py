@@ -9,15 +9,7 @@ from PIL import Image, ImageDraw
 
 from kzoo.detection.detections import Detections
 from kzoo.files import replacing
-from kzoo.recipes.data.images import (
-    Source,
-    check_pixels,
-    opened,
-    read_image,
-    to_rgb,
-    upright,
-    upright_size,
-)
+from kzoo.recipes.data.images import Source, open_upright, read_image, upright_size
 from kzoo.recipes.evaluation.box_metrics import BoxErrors
 from kzoo.recipes.prediction import label_of
 from kzoo.segmentation.masks import VOID
@@ -33,9 +25,7 @@ COLOURS = ("#e6194b", "#2458d3", "#f58231", "#911eb4", "#008080", "#9a6324", "#d
 
 def read_upright(path: Source) -> Image.Image:
     """Return an image in its original size, rotated by its EXIF orientation."""
-    with opened(path) as image:
-        check_pixels(image)
-        return to_rgb(upright(image))
+    return open_upright(path)[0]
 
 
 def fitting(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -176,13 +176,13 @@ def sample(folder: Path, size: Size | None, model: Path) -> np.ndarray:
     """
     if size is None:
         raise ValueError("The model has no fixed input size: pass --size.")
-    read_image = image_reader(model)
+    read = image_reader(model)
     paths = images_below(folder) if folder.is_dir() else []
     count = min(MOST_IMAGES, len(paths))
     images = []
     for path in (paths[i * len(paths) // count] for i in range(count)):
         try:
-            images.append(read_image(path, size))
+            images.append(read(path, size)[0])
         except BadImageError:
             continue
     if not images:

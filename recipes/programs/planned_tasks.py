@@ -16,7 +16,7 @@ from kzoo.recipes.configs import ClassifyConfig, DetectConfig, PlanConfig, Segme
 from kzoo.recipes.data.augment import Augment, Batches, Epoch
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.images import Images, Source
-from kzoo.recipes.data.mask_batches import MaskBatches
+from kzoo.recipes.data.masks.batches import MaskBatches
 from kzoo.recipes.detect import MARGIN as DETECT_MARGIN
 from kzoo.recipes.detect import loaded
 from kzoo.recipes.segment import MARGIN as SEGMENT_MARGIN

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import kzoo
-from kzoo.recipes.data.images import BadImageError, frames_remark
+from kzoo.recipes.data.images import BadImageError
 from kzoo.recipes.data.layout import images_below
 from kzoo.recipes.inputs import FILE, read_config, require_ended, require_local
 from kzoo.recipes.options import did_you_mean
@@ -52,21 +52,18 @@ def predict(
     predictor = task.predict(file, top or task.most_named, **({"tiles": tiles} if tiles else {}))
     for start in range(0, len(paths), BATCH):
         some = paths[start : start + BATCH]
-        arrays, problems = {}, {}
+        arrays, remarks, problems = {}, {}, {}
         for path in some:
             try:
-                arrays[path] = read(path, predictor.size)
+                arrays[path], look = read(path, predictor.size)
+                remarks[path] = look.remark or ""
             except BadImageError as error:
                 problems[path] = Prediction(path, problem=str(error))
         stacked = np.stack(list(arrays.values())) if arrays else None
         found = predictor.run(list(arrays), stacked) if stacked is not None else []
-        answers = {one.image: with_frames_remark(one) for one in found} | problems
+        told = (dataclasses.replace(one, remark=remarks[one.image]) for one in found)
+        answers = {one.image: one for one in told} | problems
         yield from (answers[path] for path in some)
-
-
-def with_frames_remark(prediction: Prediction) -> Prediction:
-    """Return the prediction with a remark if its image has several frames."""
-    return dataclasses.replace(prediction, remark=frames_remark(prediction.image))
 
 
 def require_runs(file: Path) -> None:

@@ -17,8 +17,7 @@ from PIL import Image
 import kzoo
 from kzoo.arguments import is_whole
 from kzoo.files import save_model, write_json, write_text
-from kzoo.recipes.data.images import read_image
-from kzoo.recipes.evaluation.drawings import read_upright
+from kzoo.recipes.data.images import Look, decode, open_upright
 from kzoo.sizes import Size, height_width, size_text
 from kzoo.weights.labels import labels_of
 from kzoo.weights.named import published, published_head
@@ -85,19 +84,24 @@ def published_model(
     return file
 
 
-def image_reader(file: Path) -> Callable[[Path, Size], np.ndarray]:
-    """Return a function that reads an image for a model's file as (height, width, 3) uint8.
+def image_reader(file: Path) -> Callable[[Path, Size], tuple[np.ndarray, Look]]:
+    """Return a function that reads an image for a model's file, opening it once.
 
-    As the weights were measured, where weights.json beside it says so, else stretched to the size.
+    It returns (height, width, 3) uint8 and what opening has shown. Images are resized as the
+    weights were measured, where weights.json beside the file says so, else stretched to the size.
     """
     row_file = file.with_name(ROW_FILE)
     if not row_file.is_file():
-        return read_image
+        return decode
     row = PublishedWeights(**json.loads(row_file.read_text(encoding="utf-8")))
     if row.crop_pct is None:
-        return read_image
-    # Published nets take squares.
-    return lambda path, size: cropped(read_upright(path), height_width(size)[0], row)
+        return decode
+
+    def read(path: Path, size: Size) -> tuple[np.ndarray, Look]:
+        image, look = open_upright(path)
+        return cropped(image, height_width(size)[0], row), look  # published nets take squares
+
+    return read
 
 
 def cropped(image: Image.Image, side: int, row: PublishedWeights) -> np.ndarray:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kzoo.recipes.data.formats.records import Matched, Record
-from kzoo.recipes.data.images import TURNED, Look
+from kzoo.recipes.data.images import Look
+from kzoo.recipes.data.pixels import TURNED
 from kzoo.recipes.data.text import Issue
 
 Size = tuple[float, float]  # (H, W)

@@ -12,7 +12,8 @@ from PIL import Image
 from kzoo.recipes.data.formats.frames import SHARES, Frame, alike, stored_size
 from kzoo.recipes.data.formats.outlines import Size, covered, fault, run_lengths, scaled
 from kzoo.recipes.data.formats.records import Matched
-from kzoo.recipes.data.images import TRANSPOSED, Look
+from kzoo.recipes.data.images import Look
+from kzoo.recipes.data.pixels import TRANSPOSED
 from kzoo.recipes.data.text import numbers
 from kzoo.segmentation.masks import VOID
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kzoo.recipes.data.images import BadImageError, of_frames, opened, turned
+from kzoo.recipes.data.images import opened
 from kzoo.recipes.data.masks.coding import GREY, Coding, Values
 from kzoo.recipes.data.masks.names import MOST_COLOURS
+from kzoo.recipes.data.pixels import BadImageError, of_frames, turned
 
 LOSSY = ("JPEG", "MPO", "AVIF", "HEIF", "JPEG2000")  # formats that blur class ids
 MOST_VALUES = 4096  # of a mask; more are a photo

@@ -10,12 +10,13 @@ import numpy as np
 from kzoo.recipes.data.formats.frames import stored_size, tell_unsure
 from kzoo.recipes.data.formats.mask_layout import mask_names
 from kzoo.recipes.data.formats.records import Matched
-from kzoo.recipes.data.images import READERS, TURNED, Look, Source, look_at
+from kzoo.recipes.data.images import READERS, Look, Source, look_at
 from kzoo.recipes.data.layout import Tree, folded
 from kzoo.recipes.data.masks.coding import GREY, Values, decide, fault_of
 from kzoo.recipes.data.masks.files import BadMaskError, MaskFile, look_at_mask
 from kzoo.recipes.data.masks.names import Names, Void, without
 from kzoo.recipes.data.masks.pairs import BACKGROUND, Pair, Seen
+from kzoo.recipes.data.pixels import TURNED
 from kzoo.recipes.data.text import Issue
 from kzoo.recipes.progress import track
 from kzoo.segmentation.masks import VOID
