@@ -120,11 +120,13 @@ BAD = {
     ),
     "beyond the classes": (
         lambda d: mask(d / "masks" / "0.png", np.full(SIZE, 7, "uint8")),
-        "0.png: holds class id 7, and ids go to 1: left out",
+        "0.png: holds class id 7, and ids go to 1. Name it in the list of classes, or pass "
+        "--void 7: left out",
     ),
     "with 16 bits, beyond": (
         lambda d: mask(d / "masks" / "0.png", np.full(SIZE, 26001, "uint16")),
-        "0.png: holds class id 26001, and ids go to 1: left out",
+        "0.png: holds class id 26001, and ids go to 1. Name it in the list of classes, or pass "
+        "--void 26001: left out",
     ),
     "all void": (
         lambda d: mask(d / "masks" / "0.png", np.full(SIZE, 255, "uint8")),

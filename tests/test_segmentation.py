@@ -314,6 +314,33 @@ def test_masks_of_another_shape_are_refused(shape):
 
 
 @pytest.mark.backend
+@pytest.mark.parametrize("wrong", [2, 200, -1, 0.5])
+@pytest.mark.parametrize("what", [SegmentationLoss(), MeanIoU(2), PixelAccuracy()])
+def test_ids_beyond_the_classes_are_refused(what, wrong):
+    """JAX took them for pixels without a loss."""
+    targets = np.array([[[0, 1, wrong, 255]]])
+    logits = np.zeros((1, 1, 4, 2), "float32")
+    with pytest.raises(ValueError, match=rf"class ids from 0 to 1, .*Received: {wrong}\. Build"):
+        what(targets, logits)
+
+
+@pytest.mark.backend
+def test_ids_beyond_the_classes_stop_a_training():
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(image))
+    model.compile("sgd", SegmentationLoss(dice=1), jit_compile=keras.backend.backend() == "jax")
+    before = model.get_weights()
+    images, masks = np.ones((2, 4, 4, 3), "float32"), np.full((2, 4, 4), 2)
+    if keras.backend.backend() == "jax":  # compiled: values are unknown
+        assert np.isnan(model.fit(images, masks, verbose=0).history["loss"][0])
+    else:
+        with pytest.raises(Exception, match=r"from 0 to 1|valid range of \[0, 2\)"):
+            model.fit(images, masks, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.backend
 def test_lovasz_of_masks_is_the_jaccard_loss():
     """At probabilities of 0 and 1 it is 1 - IoU."""
     rng = np.random.default_rng(0)

@@ -31,7 +31,9 @@ class SegmentationLoss(keras.losses.Loss):
     class_weights: one per class; cross-entropy and focal loss are means weighted by them.
     void: the label of pixels that are ignored. A batch of only void pixels has loss 0.
 
-    Raises ValueError for negative weights, all terms 0, and class_weights of another length.
+    Raises ValueError for negative weights, all terms 0, class_weights of another length, and
+    targets that are neither class ids nor void. In compiled steps, where values are unknown, the
+    loss of such targets is NaN (JAX, XLA), or TensorFlow's cross-entropy raises.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class SegmentationLoss(keras.losses.Loss):
                 f"Masks must be class ids of shape {wanted}, as large as the model's output. "
                 f"Received: shape {given}"
             )
+        wrong = has_wrong_ids(y_true, classes, self.void)
         labels = ops.cast(ops.reshape(y_true, ops.shape(logits)[:-1]), "int32")
         counts = ops.not_equal(labels, self.void)
         labels = ops.where(counts, labels, 0)
@@ -92,7 +95,7 @@ class SegmentationLoss(keras.losses.Loss):
         if self.terms["focal"]:
             hard = (1.0 - ops.exp(-entropy)) ** self.gamma
             total += self.terms["focal"] * weighted_mean(hard * entropy, weights)
-        return total
+        return ops.where(wrong, float("nan"), total)
 
     def get_config(self) -> dict[str, Any]:
         own = {"gamma": self.gamma, "class_weights": self.class_weights, "void": self.void}
@@ -104,6 +107,29 @@ def may_equal(given: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> 
     return len(given) == len(wanted) and all(
         None in (a, b) or a == b for a, b in zip(given, wanted, strict=True)
     )
+
+
+def has_wrong_ids(targets: Any, classes: int, void: int) -> Any:
+    """Return whether a target is neither a class id nor void, as a boolean scalar.
+
+    Raises ValueError if one is, where values are known: not while a step is compiled.
+    """
+    ids = ops.cast(targets, "float32")
+    is_class = (ids >= 0) & (ids < classes) & (ids == ops.floor(ids))
+    fits = is_class | (ids == void)
+    wrong = ops.logical_not(ops.all(fits))
+    try:
+        known = bool(ops.convert_to_numpy(wrong))
+    except (NotImplementedError, TypeError):  # TensorFlow's and JAX's of a traced value
+        return wrong
+    if known:
+        first = ops.convert_to_numpy(ids)[~ops.convert_to_numpy(fits)][0]
+        raise ValueError(
+            f"Masks must hold whole class ids from 0 to {classes - 1}, as the model has {classes} "
+            f"classes, or {void} for pixels to ignore. Received: {first:g}. Build the model with "
+            "more classes, or set such pixels to the void value."
+        )
+    return wrong
 
 
 def overlap_loss(labels: Any, logits: Any, counts: Any) -> Any:
@@ -145,7 +171,11 @@ def weighted_mean(values: Any, weights: Any) -> Any:
 
 @register
 class MeanIoU(keras.metrics.MeanIoU):
-    """keras.metrics.MeanIoU of logits (N, H, W, classes), ignoring void pixels."""
+    """keras.metrics.MeanIoU of logits (N, H, W, classes), ignoring void pixels.
+
+    Raises ValueError for targets that are neither class ids nor void. In compiled steps they are
+    not counted.
+    """
 
     def __init__(
         self, classes: int, *, void: int = VOID, name: str = "mean_iou", dtype: Any = "float32"
@@ -154,6 +184,7 @@ class MeanIoU(keras.metrics.MeanIoU):
         super().__init__(classes, name, dtype, ignore_class=void, sparse_y_pred=False)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        has_wrong_ids(y_true, self.num_classes, self.ignore_class)
         with warnings.catch_warnings():
             # keras 3.15 requests int64 indices, and JAX warns that it truncates them to int32.
             warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
@@ -166,13 +197,18 @@ class MeanIoU(keras.metrics.MeanIoU):
 
 @register
 class PixelAccuracy(keras.metrics.SparseCategoricalAccuracy):
-    """The share of correctly classified pixels, ignoring void pixels."""
+    """The share of correctly classified pixels, ignoring void pixels.
+
+    Raises ValueError for targets that are neither class ids nor void. In compiled steps they count
+    as wrong answers.
+    """
 
     def __init__(self, *, void: int = VOID, name: str = "pixel_accuracy", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.void = void
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        has_wrong_ids(y_true, y_pred.shape[-1], self.void)
         y_true = ops.reshape(ops.convert_to_tensor(y_true), ops.shape(y_pred)[:-1])
         counts = ops.cast(ops.not_equal(y_true, self.void), "float32")
         return super().update_state(y_true, y_pred, counts)

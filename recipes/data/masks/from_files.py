@@ -75,6 +75,8 @@ def of_files(
                 reason = f"holds nothing but {void_value}"
             elif max(counts) >= most:
                 reason = f"holds class id {max(counts)}, and ids go to {most - 1}"
+                if labels:
+                    reason += f". Name it in the list of classes, or pass --void {max(counts)}"
         if reason is not None:
             issues.append(Issue(source, f"{reason}: left out"))
         if reason is not None or coding is None:
