@@ -32,9 +32,9 @@ USABLE, GOOD, USABLE_DB, GOOD_DB = 0.8, 0.95, 6.0, 15.0
 FAR, OFTEN = 1.5, 0.05
 GRADES = (
     "it is no good file. Next: kzoo sensitivity names the layers that lose most; more varied "
-    "calibration images or training it quantized (--qat-epochs) help.",
+    "calibration images or training it quantized (--qat always) help.",
     "it is usable and loses something. Next: kzoo sensitivity names the layers that lose most; "
-    "training it quantized (--qat-epochs) may win it back.",
+    "training it quantized (--qat always) may win it back.",
     "it is a good file. Next: kzoo benchmark, kzoo android.",
 )
 ORDER = (
