@@ -126,3 +126,38 @@ def test_inverted_masks_are_told(tmp_path):
     told = "class 1 lies around class 0"
     assert told in reasons(read_masks(masked(tmp_path / "a", [mask] * 4)))
     assert told not in reasons(read_masks(masked(tmp_path / "b", [255 - mask] * 4)))
+
+
+XML = (
+    "<annotation><filename>{}</filename><object><name>{}</name><bndbox><xmin>5</xmin>"
+    "<ymin>5</ymin><xmax>30</xmax><ymax>30</ymax></bndbox></object></annotation>"
+)
+
+
+def test_a_png_beside_a_jpeg_of_its_name(tmp_path):
+    """Of VOC's 0.png beside 0.jpg the boxes went to 0.jpg."""
+    for name in ("0.jpg", "0.png", "1.jpg", "2.jpg", "3.jpg"):
+        image(tmp_path / name)
+    for i in range(4):
+        text(tmp_path / f"{i}.txt", f"{i % 2} .5 .5 .2 .2")
+    found = read_boxes(tmp_path)
+    assert "0.png: stands beside 0.jpg and is taken for its mask" in reasons(found)
+    assert {e.path.name for e in (*found.train, *found.val)} == {f"{i}.jpg" for i in range(4)}
+    for i in range(4):
+        (tmp_path / f"{i}.txt").unlink()
+        text(tmp_path / f"{i}.xml", XML.format("0.png" if i == 0 else f"{i}.jpg", "ab"[i % 2]))
+    found = read_boxes(tmp_path)
+    assert "0.jpg: has no annotation: left out" in reasons(found)
+    assert "0.png" in {e.path.name for e in (*found.train, *found.val)}
+
+
+def test_two_images_that_an_annotation_may_mean(tmp_path):
+    for name in ("0.jpg", "0.bmp", "1.jpg", "2.jpg"):
+        image(tmp_path / "images" / name)
+    for i in range(3):
+        text(tmp_path / "labels" / f"{i}.txt", f"{i % 2} .5 .5 .2 .2")
+    both = "its image '0' may be images/0.bmp or images/0.jpg: left out"
+    assert both in reasons(read_boxes(tmp_path))
+    masks = masked(tmp_path / "masks", [np.eye(48, 64, dtype="uint8")] * 3)
+    image(tmp_path / "masks" / "images" / "0.bmp")
+    assert both in reasons(read_masks(masks))

@@ -128,3 +128,22 @@ def test_the_column_of_label_studios_choices(folder):
     assert read_label_sets(file).labels == ("cat", "dog")
     with pytest.raises(ValueError, match="several take kzoo multilabel"):
         read_dataset(file)
+
+
+@pytest.mark.parametrize(
+    ("read", "head", "row"),
+    [
+        (read_dataset, "file,label", "{}"),
+        (read_label_sets, "file,labels", "{}"),
+        (read_boxes, "file,label,xmin,ymin,xmax,ymax", "{},1,1,20,20"),
+    ],
+)
+def test_labels_that_say_that_there_is_none(read, head, row, folder):
+    """As str() of pandas' missing values: nan was a class."""
+    for word in ("nan", "NaN", "<NA>", "null"):
+        cells = [row.format(label) for label in ("a", "b", word)]
+        with pytest.raises(ValueError, match=rf"4 rows have the label '{word}' \(lines 4, 7, 10, "):
+            read(table(folder, head, cells))
+    found = read(table(folder, head, [row.format(label) for label in ("a", "b", "None")]))
+    assert found.labels == ("None", "a", "b")  # may be a class
+    assert "4 rows have the label 'None' (lines 4, 7, 10, ...). If" in found.issues[0].reason

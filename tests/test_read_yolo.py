@@ -58,3 +58,33 @@ def test_classes_whose_names_cannot_be_told(names, message, tmp_path):
     """Of lines that count from 1, cats were called dogs; of a text, all were class 0."""
     with pytest.raises(ValueError, match=message):
         read_boxes(yolo(tmp_path, [f"{1 + i % 2} .5 .5 .2 .2" for i in range(6)], names))
+
+
+CORNERS = [(0.1, 0.1, 0.5, 0.4), (0.6, 0.5, 0.9, 0.9), (0.3, 0.2, 0.8, 0.3), (0.05, 0.6, 0.3, 1)]
+
+
+@pytest.mark.parametrize("form", ["two corners", "corner, width and height", "centre"])
+def test_what_four_numbers_are(form, tmp_path):
+    """Corners were read as centres: boxes of other places and sizes, cut off at the edge."""
+    boxes = CORNERS if form != "corner, width and height" else [
+        (0, 0.1, 0.5, 0.3), (0.1, 0.5, 0.8, 0.4), (0.3, 0.2, 0.5, 0.1), (0.05, 0.6, 0.3, 0.4)
+    ]  # fmt: skip
+    if form == "centre":
+        boxes = [((a + c) / 2, (b + d) / 2, c - a, d - b) for a, b, c, d in CORNERS]
+    dataset = read_boxes(yolo(tmp_path, [f"0 {' '.join(map(str, box))}" for box in boxes]))
+    for example in (*dataset.train, *dataset.val):
+        a, b, c, d = boxes[int(example.path.stem)]
+        if form == "corner, width and height":
+            c, d = a + c, b + d
+        if form == "centre":
+            a, b, c, d = CORNERS[int(example.path.stem)]
+        np.testing.assert_allclose(example.boxes, [[b, a, d, c]], atol=1e-6)
+    told = [issue.reason for issue in dataset.issues if "read as" in issue.reason]
+    assert [reason.partition("read as ")[2] for reason in told] == [form] * (form != "centre")
+
+
+def test_a_few_boxes_outside_are_cut_off_not_read_otherwise(tmp_path):
+    """Two of twelve: sloppy borders, and every box would fit as two corners."""
+    lines = ["0 .05 .1 .5 .5"] * 2 + ["0 .3 .3 .5 .5"] * 10
+    dataset = read_boxes(yolo(tmp_path, lines))
+    assert not [issue for issue in dataset.issues if "read as" in issue.reason]

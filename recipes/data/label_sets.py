@@ -35,7 +35,7 @@ from kzoo.recipes.data.splits import (
     versions,
     with_val_to_draw,
 )
-from kzoo.recipes.data.text import Issue, Table, and_issues
+from kzoo.recipes.data.text import Issue, Table, and_issues, check_labels
 from kzoo.recipes.inputs import existing
 
 LABEL_SETS = (
@@ -253,6 +253,9 @@ def table_rows(tree: Tree, issues: list[Issue]) -> tuple[tuple[str, ...], list[R
         if places is None:
             issues.append(Issue(table.file, "has no columns of files and labels: left out"))
             continue
+        if places.of_sets is not None:
+            advice = "leave the cell empty for an image without labels"
+            check_labels(table, places.of_sets, issues, advice)
         by_name = source_split(tree, table.file, many=True)
         own = [
             dataclasses.replace(r, split=r.split or by_name) for r in rows_of(table, named, places)

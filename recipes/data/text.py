@@ -25,6 +25,8 @@ MARKS = {  # the longer ones first: UTF-32 begins as UTF-16 does
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 SEPARATORS = (",", ";", "\t", "|")
+MISSING = ("nan", "<na>", "#n/a", "null")  # how pandas, Excel and databases write no value
+MAYBE_MISSING = ("none", "na", "n/a")  # Python's None and others, which may be classes too
 MOST_DEPTH = 100  # levels of brackets in a YAML file
 Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -189,6 +191,21 @@ class Table:
                 f"{len(self.columns)}. Put a cell that holds a separator in quotes."
             )
         return self
+
+
+def check_labels(table: Table, column: int, issues: list[Issue], advice: str) -> None:
+    """Raise ValueError for labels that are a missing value in words; tell of what may be one."""
+    for words in (MISSING, MAYBE_MISSING):
+        rows = [(line, row[column]) for line, row in table.rows if row[column].lower() in words]
+        if not rows:
+            continue
+        lines = ", ".join(str(line) for line, _ in rows[:3]) + (", ..." if rows[3:] else "")
+        what = f"{len(rows)} rows have the label {rows[0][1]!r} (lines {lines})"
+        if words is MISSING:
+            raise ValueError(
+                f"{table.file}: {what}, which is how programs write a missing value. {advice}."
+            )
+        issues.append(Issue(table.file, f"{what}. If that is no class: {advice}"))
 
 
 def read_table(file: Path, issues: list[Issue] | None = None) -> Table:

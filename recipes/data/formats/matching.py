@@ -1,14 +1,15 @@
 """Which format annotations are in, and which image each record is of."""
 
 import dataclasses
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.data.formats.mask_layout import divided
 from kzoo.recipes.data.formats.records import Matched, Record
 from kzoo.recipes.data.formats.unread import unread_export
 from kzoo.recipes.data.image_index import Asked, ImageIndex
-from kzoo.recipes.data.layout import Tree
+from kzoo.recipes.data.images import SUFFIXES
+from kzoo.recipes.data.layout import Tree, folded, parts_of
 from kzoo.recipes.data.splits import GUARD, Given, assigned, only_train, read_lists, source_split
 from kzoo.recipes.data.text import Issue
 
@@ -35,6 +36,29 @@ def recognized(tree: Tree, data: Path, issues: list[Issue], *, outlines: bool = 
     return fitting[0]
 
 
+def images_meant(tree: Tree, records: list[Record], issues: list[Issue]) -> list[Path]:
+    """Return the images that annotations may mean, which masks are not.
+
+    0.png beside 0.jpg may be its mask or an image: it is an image where an annotation names it.
+    """
+    images, masks = divided(tree)
+    if not images:
+        return tree.images
+    names = [folded((parts_of(record.image) or ("",))[-1]) for record in records]
+    photos = {path.with_suffix(""): path for path in images}
+    beside = [path for path in masks if path.with_suffix("") in photos]
+    unnamed = [path for path in beside if folded(path.name) not in names]
+    if unnamed and not all(PurePosixPath(name).suffix in SUFFIXES for name in names):
+        photo = photos[unnamed[0].with_suffix("")].name
+        reason = (
+            f"stands beside {photo} and is taken for its mask: annotations called "
+            f"{unnamed[0].stem!r} are read as of {photo} ({len(unnamed)} in all). Rename it if it "
+            "is an image of its own"
+        )
+        issues.append(Issue(unnamed[0], reason))
+    return images + [path for path in beside if path not in unnamed]
+
+
 def matched(
     records: list[Record], tree: Tree, issues: list[Issue], *, image_set: str = "Main"
 ) -> tuple[list[Matched], bool]:  # fmt: skip
@@ -43,7 +67,7 @@ def matched(
     And whether all that is given, with what has no image, is to train on (`only_train`).
     Of records of one image the first counts, for the split that keeps most from training on it.
     """
-    index = ImageIndex(tree, divided(tree)[0] or tree.images)
+    index = ImageIndex(tree, images_meant(tree, records, issues))
     asked = []
     for record in records:
         split = record.split or source_split(tree, record.source, many=not record.own)

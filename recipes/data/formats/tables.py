@@ -14,7 +14,7 @@ from kzoo.recipes.data.formats.records import Box, Found, Object, Record
 from kzoo.recipes.data.formats.unread import export_advice, program_of
 from kzoo.recipes.data.images import SUFFIXES
 from kzoo.recipes.data.layout import SPLITS, Tree, folded, split_of, words_of
-from kzoo.recipes.data.text import Issue, Table, columns_of, decimals, read_table
+from kzoo.recipes.data.text import Issue, Table, check_labels, columns_of, decimals, read_table
 
 COLUMNS = {
     "file": (
@@ -45,6 +45,7 @@ NEEDED = ("file", "label", "ymin", "xmin", "ymax", "xmax")
 SIDES = ("file", "label", "y", "x", "h", "w")
 LISTED = ("file", "label", "box")
 SEVERAL = '{"choices":'  # begins a cell of several labels of Label Studio's
+NO_OBJECT = "name its class, or leave label and box empty where there is no object"
 SUFFIXES_OF_TABLES = (".csv", ".tsv")
 
 
@@ -148,6 +149,7 @@ def read_boxes(tree: Tree, issues: list[Issue]) -> Found:
         known = {columns.get(what) for what in (*kind, "split")}
         plain = {i for i, name in enumerate(table.columns) if not may_count(name)}
         tell_unused(table, known | plain, issues)
+        check_labels(table, columns["label"], issues, NO_OBJECT)
         for number, cells in table.even().rows:
             values = {what: cells[column] for what, column in columns.items()}
             values["label"] = names.get(values["label"], values["label"])
@@ -260,6 +262,7 @@ def class_rows(tree: Tree, issues: list[Issue]) -> list[Row]:
     for table, named in tables_of_labels(tree, issues):
         columns = class_columns(table, named)
         if columns:
+            check_labels(table, columns["label"], issues, "name its class or remove the row")
             rows += rows_of(table, columns)
             tell_unused(table, map(columns.get, ("file", "label", "split")), issues)
         elif hot := one_hot(table, named):

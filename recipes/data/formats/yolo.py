@@ -7,6 +7,7 @@ and the corners of an outline (7, 9, ...), class x y w h and keypoints of 2 or 3
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ NAMES = ("classes.txt", "obj.names", "labels.txt", "class.names", "predefined_cl
 YAMLS = ("data", "dataset")  # of several that do not agree, these count
 MOST_CLASSES = 100_000  # the number of a class beyond says that a file is of something else
 FARTHEST = 2.0  # coordinates are shares of the image's sides; a few reach outside of it
+Values = tuple[float, ...]
+# What the four numbers of a box may be, as (x_min, y_min, x_max, y_max): YOLO's are the first.
+READINGS: dict[str, Callable[[Values], Values]] = {
+    "centre, width and height": lambda v: (
+        v[0] - v[2] / 2, v[1] - v[3] / 2, v[0] + v[2] / 2, v[1] + v[3] / 2),
+    "two corners": lambda v: v,
+    "corner, width and height": lambda v: (v[0], v[1], v[0] + v[2], v[1] + v[3]),
+}  # fmt: skip
+ROUNDING = 0.02  # share of a side that boxes may reach outside
+LEAST_TOLD, MANY = 3, 0.2  # boxes outside, and their share, that speak against YOLO's own reading
+SURE = 0.99  # share of the boxes that the right reading puts inside
 VISIBLE = (0.0, 1.0, 2.0)  # what the third number of a keypoint may be
 
 
@@ -60,6 +72,13 @@ def read_yolo(tree: Tree, issues: list[Issue]) -> Found:
     lines = [line for own in files.values() for line in own]
     kinds = kinds_of(lines, given.keypoints)
     tell_kinds(lines, kinds, tree, issues)
+    usual, reading = next(iter(READINGS)), reading_of(lines, kinds)
+    if reading != usual:
+        reason = (
+            f"boxes are {reading}, as they lie inside the images so and not as YOLO's {usual}: "
+            f"read as {reading}"
+        )
+        issues.append(Issue(tree.root, reason))
     used = {line.label for line in lines}
     names = given.names
     if not names:
@@ -83,7 +102,8 @@ def read_yolo(tree: Tree, issues: list[Issue]) -> Found:
     records = []
     for file, own in files.items():
         objects = tuple(
-            object_of(line, names.get(line.label, f"class {line.label}"), kinds) for line in own
+            object_of(line, names.get(line.label, f"class {line.label}"), kinds, reading)
+            for line in own
         )
         records.append(Record(file, "", objects, (1, 1), own=True))
     return tuple(dict.fromkeys(names[i] for i in sorted(names))), records
@@ -174,12 +194,29 @@ def tell_kinds(lines: list[Line], kinds: dict[int, str], tree: Tree, issues: lis
         issues.append(Issue(tree.root, reason))
 
 
-def object_of(line: Line, label: str, kinds: dict[int, str]) -> Object:
+def reading_of(lines: list[Line], kinds: dict[int, str]) -> str:
+    """Return what the numbers of boxes are: YOLO's own, or the one other reading that fits."""
+    boxes = [line.values[:4] for line in lines if kinds[len(line.values)].startswith("box")]
+    inside = {name: sum(lies_inside(read(box)) for box in boxes) for name, read in READINGS.items()}
+    usual, *others = READINGS
+    fitting = [name for name in others if inside[name] >= SURE * len(boxes)]
+    outside = len(boxes) - inside[usual]
+    certain = len(fitting) == 1 and outside >= max(LEAST_TOLD, MANY * len(boxes))
+    return fitting[0] if certain else usual
+
+
+def lies_inside(box: Values) -> bool:
+    """Return whether (x_min, y_min, x_max, y_max) is a box on an image, but for rounding."""
+    x0, y0, x1, y1 = box
+    return x0 <= x1 and y0 <= y1 and min(x0, y0) >= -ROUNDING and max(x1, y1) <= 1 + ROUNDING
+
+
+def object_of(line: Line, label: str, kinds: dict[int, str], reading: str) -> Object:
     if kinds[len(line.values)].startswith("outline"):
         corners = list(line.values[: len(line.values) // 2 * 2])
         return Object(label, None, (corners,), name=f"line {line.number}")
-    x, y, w, h = line.values[:4]
-    return Object(label, (y - h / 2, x - w / 2, y + h / 2, x + w / 2), name=f"line {line.number}")
+    x0, y0, x1, y1 = READINGS[reading](line.values[:4])
+    return Object(label, (y0, x0, y1, x1), name=f"line {line.number}")
 
 
 # Names of classes
