@@ -3,7 +3,8 @@
     uv run python tests/docs_pages.py         rewrites README.md and docs/*.md where they are stale
 
 A table of figures stands between `<!-- table: NAME.csv -->` and `<!-- end -->` and holds the rows
-of tests/bench/results/NAME.csv; `<!-- commands -->`, `<!-- models -->` and `<!-- cards -->` are
+of tests/bench/results/NAME.csv, with `<!-- table: NAME.csv, COLUMN=VALUE -->` those with that value
+in the column; `<!-- commands -->`, `<!-- models -->` and `<!-- cards -->` are
 filled likewise. The text around them is written by hand. tests/test_pages.py fails where a page is
 stale.
 """
@@ -19,7 +20,9 @@ RESULTS = ROOT / "tests" / "bench" / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SOURCES = ("seed", "commit", "machine", "command")  # columns that tell where figures come from
 BLOCK = re.compile(
-    r"<!-- (table: (?P<name>\w+)\.csv|commands|models|cards) -->\n.*?<!-- end -->", re.S
+    r"<!-- (table: (?P<name>\w+)\.csv(, (?P<column>\w+)=(?P<value>\w+))?|commands|models|cards) "
+    r"-->\n.*?<!-- end -->",
+    re.S,
 )
 
 
@@ -29,13 +32,16 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
 
 
-def figures(name: str) -> str:
-    """Return a file of results as a table, and below it the commands that made it."""
+def figures(name: str, column: str | None = None, value: str | None = None) -> str:
+    """Return a file of results as a table, and below it the commands that made it.
+
+    column, value: only the rows with that value in the column, which is left out.
+    """
     with (RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = [column for column in rows[0] if column not in SOURCES]
-    head = [column.replace("_", " ") for column in columns]
-    table = markdown([head, *([row[column] for column in columns] for row in rows)])
+        rows = [row for row in csv.DictReader(file) if column is None or row[column] == value]
+    columns = [name for name in rows[0] if name not in (*SOURCES, column)]
+    head = [name.replace("_", " ") for name in columns]
+    table = markdown([head, *([row[name] for name in columns] for row in rows)])
     sources = dict.fromkeys(
         f"`{row['command']}` (commit {row['commit']}, seed {row['seed']}, {row['machine']})"
         for row in rows
@@ -98,7 +104,8 @@ def rendered(text: str) -> str:
     """Return a page with its blocks filled anew."""
 
     def fill(block: re.Match[str]) -> str:
-        inside = figures(block["name"]) if block["name"] else FILLED[block[1]]()
+        where = block["name"], block["column"], block["value"]
+        inside = figures(*where) if block["name"] else FILLED[block[1]]()
         return f"<!-- {block[1]} -->\n\n{inside}\n<!-- end -->"
 
     return BLOCK.sub(fill, text)
