@@ -33,8 +33,8 @@ CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
 WEIGHTS = {QAT: "of quantization-aware training", PTQ: "of calibration alone"}
 LARGEST_ERROR = 0.02  # standard error of a mean quality up to which calibration may be enough
-# (int8 model, its outputs for a batch, batches, index of the batch) -> (n,): the quality of the
-# prediction for each image, larger is better; nan if an image has none.
+# (int8 model, outputs of it or of its float model for a batch, batches, index of the batch) -> (n,):
+# the quality of the prediction for each image, larger is better; nan if an image has none.
 ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
 
 
@@ -147,8 +147,8 @@ def calibration_suffices(
     losses = [np.zeros(0)]
     for i in range(len(val)):
         images = val[i][0]
-        of_float, of_int8 = (
-            image_quality(model, predictions(model, images, val.batch_size), val, i)
+        of_float, of_int8 = (  # a plain model computes as the teacher: the student has the anchors
+            image_quality(taught.student, predictions(model, images, val.batch_size), val, i)
             for model in (taught.teacher, taught.student)
         )
         losses.append(np.asarray(of_float, float) - of_int8)
