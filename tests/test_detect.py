@@ -28,6 +28,7 @@ from kzoo.recipes.evaluation.detect_files import load_detector
 from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_errors
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.run_folder import begin_run
+from kzoo.recipes.training.int8 import calibration_suffices
 from kzoo.recipes.training.stages import fit
 from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
@@ -431,6 +432,10 @@ def test_the_quality_of_an_image_is_its_own_map(scenes, tmp_path):
             logits[row, k, 1 + label] = 20
     found = image_quality(detector, {"boxes": boxes, "logits": logits}, val, 0)
     np.testing.assert_allclose(found, [1, 1, 0], atol=1e-6)
+    taught = kzoo.distill(detector, detector)  # the teacher is a plain model, without anchors
+    enough = calibration_suffices(taught, stages.batches(examples * 20), image_quality)
+    assert enough is not None
+    assert enough.reason.startswith("calibration loses nothing on average over 60")
 
 
 def test_a_run_begun_with_the_defaults_of_before_goes_on_with_them(tmp_path):

@@ -33,8 +33,8 @@ CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
 WEIGHTS = {QAT: "of quantization-aware training", PTQ: "of calibration alone"}
 LARGEST_ERROR = 0.02  # standard error of a mean quality up to which calibration may be enough
-# (int8 model, outputs of it or of its float model for a batch, batches, index of the batch) -> (n,):
-# the quality of the prediction for each image, larger is better; nan if an image has none.
+# (int8 model, outputs for a batch, of it or of its float model, batches, index of the batch) ->
+# (n,): the quality of the prediction for each image, larger is better; nan if an image has none.
 ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
 
 
