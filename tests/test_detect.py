@@ -27,8 +27,8 @@ from kzoo.recipes.evaluation.box_report import truth
 from kzoo.recipes.evaluation.detect_files import load_detector
 from kzoo.recipes.evaluation.drawings import ERROR_COLOURS, draw_boxes, draw_errors
 from kzoo.recipes.task import Run
-from kzoo.recipes.training.run_folder import begin_run
 from kzoo.recipes.training.int8 import calibration_suffices
+from kzoo.recipes.training.run_folder import begin_run
 from kzoo.recipes.training.stages import fit
 from kzoo.tflite import Runner, audit, convert
 from kzoo.tflite.convert.postprocess import PostProcess, add_postprocess
