@@ -85,3 +85,22 @@ print(json.dumps([found[0] for found in cases.isolated(function, range(10))]))
     ]  # fmt: skip
     assert found[6].startswith("took 1")
     assert found[7:] == ["answer", "KeyError: 'of the case before', after others only", "answer"]
+
+
+def test_commands_that_a_part_does_not_have():
+    """`places --only pack` was a TypeError of `cases`."""
+    program = """
+import json, sys
+sys.path[:1] = json.loads(sys.argv[1])
+from campaign.__main__ import why_not_only
+for part, command in (("places", "pack"), ("kill", "pakc"), ("kill", "pack")):
+    print(why_not_only(part, [command]))
+"""
+    command = [sys.executable, "-c", program, json.dumps([str(BENCH), str(BENCH.parent)])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"KERAS_BACKEND": "numpy"}
+    )
+    first, second, third = done.stdout.splitlines()[-3:]
+    assert first == "--only chooses commands, and places has none to choose from: leave it out"
+    assert second.startswith("kill does not try 'pakc': --only takes ")
+    assert third == "None"

@@ -4,15 +4,16 @@
     python tests/bench/campaign files serve           some
     python tests/bench/campaign kill --seconds 600 --count 60 --seed 1
 
-Each part is a file in this folder and prints its faults with what repeats them. Rows go into
-tests/bench/results/campaign.csv, where those of parts that were not run stay as they are, and from
-there into docs/reliability.md (tests/docs_pages.py).
+Each part is a file in this folder and prints its faults with what repeats them. With --write rows
+go into tests/bench/results/campaign.csv, where those of parts that were not run stay as they are,
+and from there into docs/reliability.md (tests/docs_pages.py).
 """
 
 # ruff: noqa: E402  (the folders of the benches and tests are entered first)
 import argparse
 import csv
 import importlib
+import inspect
 import os
 import sys
 import time
@@ -79,6 +80,18 @@ def summed(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     return list(found.values())
 
 
+def why_not_only(part: str, only: Sequence[str]) -> str | None:
+    """Return why `--only` cannot be given for a part, or None."""
+    cases = importlib.import_module(f"campaign.{part}").cases
+    loads = inspect.signature(cases).parameters.get("loads")
+    if loads is None:
+        return f"--only chooses commands, and {part} has none to choose from: leave it out"
+    unknown = [name for name in only if loads.default and name not in loads.default]
+    if unknown:
+        return f"{part} does not try {unknown[0]!r}: --only takes {', '.join(loads.default)}"
+    return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
@@ -101,14 +114,20 @@ def main() -> int:
         metavar="COMMAND",
         help="of kill, disk, memory and together: the commands to try; the rows of the others stay",
     )
-    parser.add_argument("--add", action="store_true",
-                        help="to the rows that the same commit has of other seeds")  # fmt: skip
+    parser.add_argument("--write", action="store_true", help="replace the part's rows in the table")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="write, adding to what the same commit has of other seeds",
+    )
     parser.add_argument("--samples", type=Path, help="folder of model files to change, for `files`")
-    parser.add_argument("--dry", action="store_true", help="print, and leave the table alone")
     given = parser.parse_args()
     parts = given.parts or list(PARTS)
     if COMPUTES.isdisjoint(parts):  # Keras on NumPy is there in a third of the time
         os.environ.setdefault("KERAS_BACKEND", "numpy")
+    for part in parts if given.only else ():
+        if reason := why_not_only(part, given.only):
+            parser.error(reason)
     failed = False
     for part in parts:
         start = time.monotonic()
@@ -134,7 +153,7 @@ def main() -> int:
         for row in found:
             print("  ".join(f"{key} {value}" for key, value in row.items() if value != ""))
         print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
-        if not given.dry:
+        if given.write or given.add:
             write([row | about for row in found], part, given.only, add=given.add)
     return int(failed)
 
