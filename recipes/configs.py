@@ -322,14 +322,6 @@ class SegmentConfig(RunConfig):
             )
 
 
-# Of `kzoo plan`: (size in px, classes, images per update) where none is given.
-PLANNED = {"classify": (224, 1000, 32), "detect": (320, 20, 16), "segment": (256, 20, 4)}
-
-
-def of_tasks(place: int) -> str:
-    return ", ".join(f"{values[place]} to {task}" for task, values in PLANNED.items())
-
-
 @dataclasses.dataclass(frozen=True)
 class MultilabelConfig(RunConfig):
     """The options of a multi-label run; every field is a flag of `kzoo multilabel`."""
@@ -357,6 +349,14 @@ class MultilabelConfig(RunConfig):
         1, before=1,
     )  # fmt: skip
     patience: int = option("epochs without improvement before a stage ends", 10)
+
+
+# Of `kzoo plan`: (size in px, classes, images per update) where none is given.
+PLANNED = {"classify": (224, 1000, 32), "detect": (320, 20, 16), "segment": (256, 20, 4)}
+
+
+def of_tasks(place: int) -> str:
+    return ", ".join(f"{values[place]} to {task}" for task, values in PLANNED.items())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from qat_nets import images, net, randomized
 
 import kzoo
 from kzoo.qat import FakeQuant, sensitivity
-from kzoo.tflite.convert.request import image_shape
+from kzoo.tflite.convert.request import image_shape, output_names
 
 pytestmark = pytest.mark.backend
 
@@ -250,3 +250,44 @@ def test_a_model_that_keras_has_quantized_is_refused():
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3))
     with pytest.raises(ValueError, match=r"was quantized by Keras' own quantize\(\)"):
         kzoo.quantize(net, calibration=images)
+
+
+def named_ends(x) -> dict:
+    """Outputs whose last int8 operation is none of a layer's own name."""
+    inner = keras.Sequential([keras.Input(x.shape[1:]), layers.Dense(2, "softmax")], name="inner")
+    conv = layers.Conv2D(2, 1, name="conv")(x)
+    return {
+        "scores": layers.Conv2D(2, 1, activation="softmax", name="scores")(x),
+        "clipped": layers.Conv2D(2, 1, activation="relu", name="clipped")(x),
+        "norm": layers.BatchNormalization(name="norm")(conv),
+        "inner": inner(x),
+        "swish": layers.Activation("hard_swish", name="swish")(x),
+    }
+
+
+@pytest.mark.parametrize("name", ["scores", "clipped", "norm", "inner", "swish"])
+def test_an_output_keeps_its_name(name):
+    """Of a Dense layer "scores" with a softmax it was "scores_act", in the file too."""
+    image = keras.Input((8, 8, 3))
+    model = randomized(keras.Model(image, named_ends(layers.Conv2D(4, 3)(image))[name]))
+    quantized = kzoo.quantize(
+        model, calibration=images(4, size=8), ranges="mse", bias_correction=False
+    )
+    assert model.output_names == [name]
+    assert output_names(quantized, None) == [name]
+
+
+def test_saved_weights_hold_the_ranges(tmp_path):
+    """Weights of another calibration bring its ranges, input scales and limits with them."""
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="hard_swish")(image)
+    model = randomized(keras.Model(image, layers.Conv2D(2, 1)(x)))
+    bright, dark = (
+        kzoo.quantize(model, calibration=x, ranges="mse", bias_correction=False)
+        for x in (images(4, size=8), images(4, size=8) / 8)
+    )
+    x = images(4, size=8, seed=1)
+    assert (bright.predict_on_batch(x) != dark.predict_on_batch(x)).any()
+    bright.save_weights(tmp_path / "bright.weights.h5")
+    dark.load_weights(tmp_path / "bright.weights.h5")
+    np.testing.assert_array_equal(bright.predict_on_batch(x), dark.predict_on_batch(x))

@@ -1,6 +1,6 @@
 """`emit`: build a `keras.Model` from a `Graph`, in float or, with a `Plan`, fake-quantized."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from kzoo.quantization.graph import (
     Op,
     Opaque,
     Plain,
+    unused,
 )
 from kzoo.quantization.layers import (
     FakeQuant,
@@ -42,22 +43,52 @@ ACTIVATIONS: dict[str, Callable[..., keras.layers.Layer]] = {
 }
 
 
-def emit(graph: Graph, plan: Plan | None = None, *, name: str) -> keras.Model:
-    """Return the Keras model that computes a graph."""
-    inputs, tensors = tensors_of(graph, plan)
+def emit(
+    graph: Graph, plan: Plan | None = None, *, name: str, output_names: Sequence[str] = ()
+) -> keras.Model:
+    """Return the Keras model that computes a graph.
+
+    output_names: of the model that the graph was read from. An output's last layer has its name,
+        or a `FakeQuant` with "_quant" after it.
+    """
+    inputs, tensors = tensors_of(graph, plan, layer_names(graph, output_names))
     pick = keras.tree.map_structure
     return keras.Model(
         pick(inputs.__getitem__, graph.inputs), pick(tensors.__getitem__, graph.outputs), name=name
     )
 
 
-def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the inputs and every operation's output, as Keras tensors."""
+def layer_names(graph: Graph, output_names: Sequence[str]) -> dict[str, str]:
+    """Return the name of each operation's layer: its own, but for outputs.
+
+    A Dense layer "scores" with a softmax was read as two operations, "scores" and "scores_act". The
+    second one is the output, so that it is "scores", and the first one "scores_raw".
+    """
+    names = {name: name for name in graph.ops}
+    for op, wanted in zip(keras.tree.flatten(graph.outputs), output_names, strict=False):
+        if wanted != op and not isinstance(graph.ops[op], Input):
+            if wanted in graph.ops:
+                names[wanted] = unused(f"{wanted}_raw", graph.ops)
+            names[op] = wanted
+    return names
+
+
+def tensors_of(
+    graph: Graph, plan: Plan | None, names: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the inputs and every operation's output, as Keras tensors.
+
+    names: of the operations' layers.
+    """
     images: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
     fake_quants: dict[str, FakeQuant] = {}
     in_float: set[str] = set()  # operations that the file computes in float
     run = Rewrite(graph)  # for names that no layer has
+    run.names.update(names.values())
+    # Of a range that an output shares with other operations: it has the output's name.
+    ends = {plan.grids[op]: names[op] for op in keras.tree.flatten(graph.outputs)
+            if op in plan.fake_quants} if plan else {}  # fmt: skip
     for op in graph.ops.values():
         if isinstance(op, Input):
             dtype = "float32" if "float" in op.tensor.dtype else op.tensor.dtype
@@ -67,7 +98,7 @@ def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[st
                 name = run.unused("preprocessing")
                 y = layers.Rescaling(op.scale, -op.zero * op.scale, name=name)(y)
         else:
-            y = EMIT[type(op)](op, [tensors[name] for name in op.inputs], plan)
+            y = EMIT[type(op)](op, [tensors[name] for name in op.inputs], plan, names[op.name])
         # An activation fused into an operation that stays in float is float too.
         if is_float(op) or in_float.intersection(op.inputs) - (
             plan.grids.keys() if plan else set()
@@ -77,18 +108,19 @@ def tensors_of(graph: Graph, plan: Plan | None) -> tuple[dict[str, Any], dict[st
             key = plan.grids[op.name]
             if key not in fake_quants:
                 low, high = plan.ranges[key]
-                fake_quants[key] = FakeQuant(low, high, name=run.unused(f"{key}_quant"))
+                called = ends.get(key, names.get(key, key))
+                fake_quants[key] = FakeQuant(low, high, name=run.unused(f"{called}_quant"))
             fake_quants[key].after_float |= op.name in in_float
             y = fake_quants[key](y)
         tensors[op.name] = y
     return images, tensors
 
 
-def linear(op: Linear, inputs: list[Any], plan: Plan | None) -> Any:
+def linear(op: Linear, inputs: list[Any], plan: Plan | None, name: str) -> Any:
     """Return the Keras layer of a linear operation, with its weights."""
     quantized = plan and not is_float(op)
     layer = (QUANTIZED[op.layer] if quantized else op.layer)(
-        **op.config, name=op.name, dtype="float32"
+        **op.config, name=name, dtype="float32"
     )
     y = layer(inputs[0])
     layer.kernel.assign(op.keras_kernel)
@@ -99,27 +131,27 @@ def linear(op: Linear, inputs: list[Any], plan: Plan | None) -> Any:
     return y
 
 
-def activation(op: Activation, inputs: list[Any], plan: Plan | None) -> Any:
+def activation(op: Activation, inputs: list[Any], plan: Plan | None, name: str) -> Any:
     if plan and op.function == "unit":
         return inputs[0]  # its range clips
     if op.function in ACTIVATIONS:
-        return ACTIVATIONS[op.function](name=op.name)(inputs[0])
-    return layers.Activation(op.function, name=op.name, dtype="float32")(inputs[0])
+        return ACTIVATIONS[op.function](name=name)(inputs[0])
+    return layers.Activation(op.function, name=name, dtype="float32")(inputs[0])
 
 
-def affine(op: Affine, inputs: list[Any], plan: Plan | None) -> Any:
+def affine(op: Affine, inputs: list[Any], plan: Plan | None, name: str) -> Any:
     scale, offset = (
         v.tolist() if isinstance(v, np.ndarray) else float(v) for v in (op.scale, op.offset)
     )
-    return layers.Rescaling(scale, offset, name=op.name)(inputs[0])
+    return layers.Rescaling(scale, offset, name=name)(inputs[0])
 
 
-def join(op: Join, inputs: list[Any], plan: Plan | None) -> Any:
-    return op.layer(**op.config, name=op.name, dtype="float32")(inputs)
+def join(op: Join, inputs: list[Any], plan: Plan | None, name: str) -> Any:
+    return op.layer(**op.config, name=name, dtype="float32")(inputs)
 
 
-def copied(op: Plain | Opaque, inputs: list[Any], plan: Plan | None) -> Any:
-    own = {"name": op.name, "dtype": "float32"}
+def copied(op: Plain | Opaque, inputs: list[Any], plan: Plan | None, name: str) -> Any:
+    own = {"name": name, "dtype": "float32"}
     if isinstance(op.layer, layers.Lambda):  # Keras does not rebuild it from its config
         given = ("_output_shape", "mask", "arguments")
         shape, mask, arguments = (getattr(op.layer, key) for key in given)

@@ -21,7 +21,7 @@ from kzoo.quantization.graph import Graph
 from kzoo.quantization.layers import FakeQuant
 from kzoo.quantization.lower import HARD_SWISH, lower
 from kzoo.quantization.output_ranges import CHOOSING, JUDGING, refine
-from kzoo.quantization.read import Kept, read
+from kzoo.quantization.read import Kept, functional, read
 from kzoo.quantization.simulate import observe
 
 RANKED = 16  # images that choose the activations to equalize, by their quantization noise
@@ -110,7 +110,8 @@ def quantize(
     if bias_correction:
         graph = correct(graph, plan, first(calibration, images_for(graph)))
         plan = ranges_.with_limits(graph, plan)
-    quantized = emit(graph, plan, name=model.name)
+    names = functional(model).output_names
+    quantized = emit(graph, plan, name=model.name, output_names=names)
     # A subclass such as Detector has a method `like` that wraps another graph.
     like = getattr(model, "like", None)
     return like(quantized.input, quantized.output) if like else quantized
