@@ -108,6 +108,14 @@ def read_json(file: Path, issues: list[Issue] | None = None) -> Any:
         ) from None
 
 
+def label_in(value: Any) -> str:
+    """Return a label in JSON as text. Raises ValueError for null, NaN and nothing."""
+    label = "" if value is None or value != value else str(value).strip()
+    if not label:
+        raise ValueError(f"a label is missing: it says {json.dumps(value)}")
+    return label
+
+
 def read_yaml(file: Path, issues: list[Issue] | None = None) -> Any:
     """Return what a YAML file holds, every scalar as the text that is written.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kzoo.recipes.data.formats.records import Found, Object, Record
 from kzoo.recipes.data.layout import Tree
-from kzoo.recipes.data.text import Issue, numbers, read_json
+from kzoo.recipes.data.text import Issue, label_in, numbers, read_json
 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 LEAST_TOLD, SURE = 3, 0.9  # objects, and their share, that tell what bbox holds
@@ -108,7 +108,7 @@ def categories_of(file: Path, content: dict[str, Any]) -> dict[int, str]:
     """Return {id: name}. Raises ValueError for an id of two categories."""
     found: dict[int, str] = {}
     for category in content["categories"]:
-        key, name = int(category["id"]), str(category["name"]).strip()
+        key, name = int(category["id"]), label_in(category["name"])
         if found.setdefault(key, name) != name:
             raise ValueError(
                 f"{file}: category id {key} is {found[key]!r} and {name!r}. Give each its own id."

@@ -6,7 +6,7 @@ from typing import Any
 from kzoo.recipes.data.formats.records import Found, Object, Record, head_of, labels_of
 from kzoo.recipes.data.formats.unread import program_of
 from kzoo.recipes.data.layout import Tree
-from kzoo.recipes.data.text import Issue, numbers, read_json
+from kzoo.recipes.data.text import Issue, label_in, numbers, read_json
 
 NAMES = ("image", "imagefilename", "filename")
 LISTS = ("annotations", "annotation", "objects")
@@ -45,5 +45,5 @@ def record_of(file: Path, item: dict[str, Any]) -> Record:
             raise ValueError(f"coordinates are x, y, width and height, not {place}")
         x, y, w, h = values
         box = (y - h / 2, x - w / 2, y + h / 2, x + w / 2)
-        objects.append(Object(str(entry["label"]).strip(), box))
+        objects.append(Object(label_in(entry["label"]), box))
     return Record(file, name, tuple(objects), None)

@@ -13,7 +13,7 @@ from PIL import Image
 from kzoo.recipes.data.formats.outlines import circle, runs_of
 from kzoo.recipes.data.formats.records import Found, Object, Record, head_of, labels_of
 from kzoo.recipes.data.layout import Tree
-from kzoo.recipes.data.text import Issue, numbers, read_json
+from kzoo.recipes.data.text import Issue, label_in, numbers, read_json
 
 IGNORED = "__ignore__"  # LabelMe's label of what is none of the classes
 
@@ -59,7 +59,7 @@ def record_of(file: Path, content: dict[str, Any], left: Counter[str]) -> Record
         if kind not in SHAPES:
             left[kind] += 1
             continue
-        item = SHAPES[kind](str(shape["label"]).strip(), points, shape, size)
+        item = SHAPES[kind](label_in(shape["label"]), points, shape, size)
         if item is None:
             raise ValueError(f"shape {number}, a {kind}, has {len(points)} points")
         objects.append(dataclasses.replace(item, crowd=item.label == IGNORED))
