@@ -1,8 +1,10 @@
 """Sizes of images in px: one number is a square's side, a pair (height, width), as in Keras."""
 
 import math
+from typing import Literal
 
 Size = int | tuple[int, int]
+Tiles = tuple[int, int] | Literal["auto"]  # (rows, columns), or as many as help on each image
 
 
 def height_width(size: Size) -> tuple[int, int]:
@@ -33,3 +35,8 @@ def size_text(size: Size) -> str:
     """Return a size as --size takes it: 320 for a square, else WIDTHxHEIGHT, such as 320x240."""
     height, width = height_width(size)
     return str(height) if height == width else f"{width}x{height}"
+
+
+def tiles_text(tiles: Tiles) -> str:
+    """Return tiles as --tiles takes them: auto, or ROWSxCOLUMNS, such as 2x2."""
+    return tiles if isinstance(tiles, str) else f"{tiles[0]}x{tiles[1]}"

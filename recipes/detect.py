@@ -36,7 +36,7 @@ from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norm
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TransferStages
 from kzoo.recipes.training.user_callbacks import Callbacks
-from kzoo.sizes import height_width
+from kzoo.sizes import Tiles, height_width
 from kzoo.tflite import Comparison, compare, convert
 from kzoo.tflite.convert.prepare import copy_in_float32
 from kzoo.weights.saved_model import load_model
@@ -222,7 +222,7 @@ def image_quality(detector: Detector, outputs: Any, val: BoxBatches, i: int) -> 
 
 def infer(
     run: Run, model: keras.Model | Path, examples: Sequence[Example], *,
-    tiles: tuple[int, int] | None = None,
+    tiles: Tiles | None = None,
 ) -> list[Detections]:  # fmt: skip
     """Return the detections in the images of a split, boxes in [0, 1]; `tiles`: also in tiles."""
     detector, paths = load_detector(model), image_paths(examples)

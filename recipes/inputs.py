@@ -10,7 +10,7 @@ from typing import Any
 
 from kzoo.arguments import is_whole
 from kzoo.recipes.options import did_you_mean
-from kzoo.sizes import Size, simplest
+from kzoo.sizes import Size, Tiles, simplest
 
 MODEL, FILE = "model.keras", "model.tflite"  # of a run
 STAGES = "stages.json"  # in checkpoint/ of a run: the names of its stages
@@ -43,12 +43,14 @@ def existing(data: str | Path, wanted: str) -> Path:
     return path
 
 
-def tiles_given(text: str | None) -> tuple[int, int] | None:
-    """Return (rows, columns) of --tiles ROWSxCOLUMNS; raise ValueError for other text."""
+def tiles_given(text: str | None) -> Tiles | None:
+    """Return "auto" or (rows, columns) of --tiles ROWSxCOLUMNS; raise ValueError for other text."""
     if text is None:
         return None
+    if text == "auto":
+        return "auto"
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
-        raise ValueError(f"--tiles must be ROWSxCOLUMNS, such as 2x2. Received: {text!r}")
+        raise ValueError(f"--tiles must be auto or ROWSxCOLUMNS, such as 2x2. Received: {text!r}")
     rows, columns = map(int, text.split("x"))
     return rows, columns
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from kzoo.recipes.prediction import Predictor
-from kzoo.sizes import Size, height_width, simplest
+from kzoo.sizes import Size, Tiles, height_width, simplest, tiles_text
 
 Figures = dict[str, Any]  # the part of a score that results.json has
 FLOAT, INT8 = "float", "int8"  # names of a run's two models in results.json and reports
@@ -96,7 +96,7 @@ class Task:
     report: Report
     predict: Callable[[Path, int], Predictor]  # (file, largest number of results per image)
     most_named: int = 3  # default of that number
-    tiles: bool = False  # whether `predict` and `infer` take tiles=(rows, columns) of large photos
+    tiles: bool = False  # whether `predict` and `infer` take tiles= of large photos
     recognizes: Callable[[Sequence[int]], bool]  # numbers of axes of a file's outputs -> is it one?
     recognizes_file: Callable[[Path], bool] = no_file  # by a file's content; asked first
     pack: Callable[[Any, Any], None] | None = None  # (dataset, Packer): write a packed folder
@@ -110,17 +110,17 @@ class Task:
         return self.read(data, **chosen)
 
 
-def require_tiles(task: Task, tiles: tuple[int, int] | None) -> None:
+def require_tiles(task: Task, tiles: Tiles | None) -> None:
     """Raise ValueError for tiles in a task that does not support them."""
     if tiles and not task.tiles:
         raise ValueError(f"Tiles are for detectors. This is a model of the task {task.name!r}.")
 
 
-def looks_of(name: str, tiles: tuple[int, int] | None) -> dict[str, dict[str, Any]]:
+def looks_of(name: str, tiles: Tiles | None) -> dict[str, dict[str, Any]]:
     """Return {name of the result: options of `Task.infer`}: whole images, then also `tiles`."""
     if tiles is None:
         return {name: {}}
-    return {name: {}, f"{name} in {tiles[0]}x{tiles[1]} tiles": {"tiles": tiles}}
+    return {name: {}, f"{name} in {tiles_text(tiles)} tiles": {"tiles": tiles}}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -226,6 +226,9 @@ def test_a_detector_with_its_anchors_or_its_operator(run, operator):
     activity = (tiled / KOTLIN / "MainActivity.kt").read_text()
     assert "inTiles(bitmap, 2, 3, 7, model::run)" in activity
     assert "fun inTiles(" in (tiled / KOTLIN / "Tiles.kt").read_text()
+    android(run, tiled, tiles="auto", max_results=7)
+    activity = (tiled / KOTLIN / "MainActivity.kt").read_text()
+    assert "inAutoTiles(bitmap, 32.000, 7, model::run)" in activity
     check_sources(android(run, tiled))
     assert not (tiled / KOTLIN / "Tiles.kt").exists()
 

@@ -11,8 +11,9 @@ from test_ssdlite import small, taught
 from kzoo.detection.boxes import iou
 from kzoo.detection.detections import Detections
 from kzoo.detection.detector import at_own_size
-from kzoo.detection.tiles import tiles_of
+from kzoo.detection.tiles import tiles_of, total_score
 from kzoo.recipes.cli import main
+from kzoo.sizes import Tiles
 
 SIZE = 64  # px that the detector below sees
 
@@ -46,7 +47,7 @@ def photo(*squares: tuple[int, int, int, int]) -> np.ndarray:
     return image
 
 
-def found(image: np.ndarray, tiles: tuple[int, int] | None) -> dict[int, list[float]]:
+def found(image: np.ndarray, tiles: Tiles | None) -> dict[int, list[float]]:
     (one,) = at_own_size(bright_squares, [image], (SIZE, SIZE), tiles, {})
     assert len(set(one.labels.tolist())) == len(one)  # no object twice
     return {label: box.tolist() for box, label, _ in one}
@@ -82,6 +83,38 @@ def test_objects_of_all_sizes_at_once():
     np.testing.assert_allclose(boxes[2], [195, 20, 215, 40], atol=4)
 
 
+@pytest.mark.parametrize(
+    ("squares", "taken"),
+    [
+        # The model sees 64 of 400 x 600 px, its smallest object 4 px: 25 px high and 38 px wide in
+        # the whole image, 14 x 21 in 2 x 2 tiles, 10 x 14 in 3 x 3, 7.4 x 11 in 4 x 4.
+        ([(100, 150, 250, 1), (20, 400, 100, 0)], None),
+        ([(40, 40, 30, 0), (40, 500, 30, 1)], (2, 2)),
+        ([(40, 40, 30, 0), (40, 500, 30, 1), (330, 40, 17, 2)], (3, 3)),
+        ([], None),
+    ],
+)
+def test_auto_takes_as_many_tiles_as_find_more(squares, taken):
+    """The detector's scores are 1, so that the sums are counts of objects."""
+    image = photo(*squares)
+    assert found(image, "auto") == found(image, taken)
+    assert taken is None or found(image, "auto") != found(image, None)
+
+
+def test_auto_does_not_count_parts_of_what_the_whole_image_shows():
+    """The first box is a ninth of the known one, the second .8 of it, the third half outside."""
+    boxes = np.array([[0, 0, 33, 33], [0, 0, 80, 100], [20, 80, 60, 120]], float)
+    tiles = Detections(boxes, np.array([0, 0, 0]), np.array([0.9, 0.8, 0.5]))
+    known = np.array([[0, 0, 100, 100]], float)
+    assert total_score(tiles, known[:0]) == pytest.approx(2.2)
+    assert total_score(tiles, known) == pytest.approx(0.8 + 0.5)
+
+
+def test_auto_leaves_images_no_larger_than_the_input_alone():
+    image = photo((40, 40, 30, 0), (40, 500, 30, 1))[::6, ::6]  # 67 x 100 px for 64 x 64
+    assert found(image, "auto") == found(image, None) != found(image, (2, 2))
+
+
 @pytest.mark.parametrize("tiles", [2, (2,), (0, 2), (2, 1.5), "2x2"])
 def test_tiles_that_make_no_sense(tiles):
     with pytest.raises(ValueError, match=r"tiles must be \(rows, columns\).*Received: tiles="):
@@ -90,6 +123,7 @@ def test_tiles_that_make_no_sense(tiles):
 
 def test_predict_and_evaluate_look_at_tiles(tmp_path, capsys):
     """A scene that a detector has learnt, five times as large, is one tile of a photo."""
+    keras.utils.set_random_seed(0)
     model = small()
     images, truth = taught(model)
     model.save(tmp_path / "model.keras")
@@ -124,7 +158,8 @@ def test_predict_and_evaluate_look_at_tiles(tmp_path, capsys):
 )
 def test_tiles_that_are_no_pair(words, capsys):
     assert main([*words, "--tiles", "0x2"]) == 1
-    assert "--tiles must be ROWSxCOLUMNS, such as 2x2. Received: '0x2'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--tiles must be auto or ROWSxCOLUMNS, such as 2x2. Received: '0x2'" in told
 
 
 def test_tiles_are_for_one_run(capsys):
@@ -134,7 +169,8 @@ def test_tiles_are_for_one_run(capsys):
 
 def test_tiles_that_predict_cannot_use(tmp_path, capsys):
     assert main(["predict", "model.keras", "1.jpg", "--tiles", "2"]) == 1
-    assert "--tiles must be ROWSxCOLUMNS, such as 2x2. Received: '2'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--tiles must be auto or ROWSxCOLUMNS, such as 2x2. Received: '2'" in told
     image = keras.Input((32, 32, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(image)
     keras.Model(image, keras.layers.Dense(3)(pooled)).save(tmp_path / "model.keras")

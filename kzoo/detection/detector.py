@@ -1,7 +1,7 @@
 """`Detector`: a functional model that predicts boxes and classes at anchors, with its own loss."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,8 +13,9 @@ from kzoo.detection.anchors import Anchors
 from kzoo.detection.boxes import match
 from kzoo.detection.detections import OLD_NAMES, Detections, detections
 from kzoo.detection.losses import BOX_LOSSES, LOSSES, anchor_weights
-from kzoo.detection.tiles import check_tiles, merged, tiles_of
+from kzoo.detection.tiles import Find, check_tiles, detect_in_tiles
 from kzoo.preprocessing import stretch
+from kzoo.sizes import Tiles
 
 LEAST_WEIGHT = 0.003  # added in `differences` to an anchor's weight, its object score in [0, 1]
 
@@ -141,7 +142,7 @@ class Detector(keras.Model):
     @renamed(pictures="images", **OLD_NAMES)
     def detect(
         self, images: np.ndarray | Sequence[np.ndarray], *, score_threshold: float = 0.4,
-        tiles: tuple[int, int] | None = None, **options: Any,
+        tiles: Tiles | None = None, **options: Any,
     ) -> list[Detections]:  # fmt: skip
         """Return the objects in images of any sizes, one `Detections` each, boxes in image px.
 
@@ -149,7 +150,9 @@ class Detector(keras.Model):
             resized to the model's input size.
         score_threshold: in [0, 1]; boxes with lower scores are dropped.
         tiles: (rows, columns) of overlapping tiles to run the model on in addition to the whole
-            image, for small objects in large photos; (2, 2) takes five times as long. None: off.
+            image, for small objects in large photos; (2, 2) takes five times as long. "auto" takes
+            2 x 2, 3 x 3 ... tiles of images larger than the input, as long as they find more. None:
+            off.
         options: further arguments of `kzoo.detections`.
         """
 
@@ -236,16 +239,16 @@ def check_shapes(y: Any) -> None:
 
 
 def at_own_size(
-    find: Callable[[np.ndarray], list[Detections]],
+    find: Find,
     images: np.ndarray | Sequence[np.ndarray],
     size: tuple[int, ...],
-    tiles: tuple[int, int] | None,
+    tiles: Tiles | None,
     options: Mapping[str, Any],
 ) -> list[Detections]:
     """Return the detections of `find` on images resized to `size`, boxes in px of each image.
 
-    With `tiles`, (rows, columns), `find` runs on each whole image and on its tiles, and their
-    detections are merged under the same `options` of `kzoo.detections` that `find` uses.
+    With `tiles`, `find` runs on each whole image and on its tiles, and their detections are merged
+    under the same `options` of `kzoo.detections` that `find` uses.
     """
     if tiles is None:
         stretched = [stretch(image, size) for image in images]
@@ -253,11 +256,5 @@ def at_own_size(
         return [one.scaled(*p.shape[:2]) for one, p in zip(found, images, strict=True)]
     shared = ("iou_threshold", "max_detections", "class_agnostic")
     limits = {key: options[key] for key in shared if key in options}
-    results, grid = [], check_tiles(tiles)
-    for image in images:
-        (height, width), parts = image.shape[:2], tiles_of(image.shape[:2], grid)
-        looks = [image, *(tile.cut(image) for tile in parts)]
-        whole, *found = find(np.stack([stretch(look, size) for look in looks]))
-        placed = [t.whole(f, (height, width)) for t, f in zip(parts, found, strict=True)]
-        results.append(merged([whole.scaled(height, width), *placed], **limits))
-    return results
+    grid, input_size = check_tiles(tiles), (int(size[0]), int(size[1]))
+    return [detect_in_tiles(find, image, input_size, grid, limits) for image in images]

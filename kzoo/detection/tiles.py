@@ -2,14 +2,24 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kzoo.arguments import is_whole, require
-from kzoo.detection.boxes import nms
+from kzoo.detection.boxes import area, nms
 from kzoo.detection.detections import Detections
+from kzoo.preprocessing import stretch
+from kzoo.sizes import Size, Tiles, height_width, mean_side
+
+Find = Callable[[np.ndarray], list[Detections]]  # of images (N, H, W, 3); boxes in [0, 1]
+AUTO = "auto"
+# Of tiles="auto", chosen by tests/bench/detect_tiles.py:
+SURE = 0.4  # lowest score of detections that count
+GAIN = 1.1  # least ratio of the sums of scores for which more tiles are taken
+PART, LARGER = 0.7, 2.0  # share of a box within another of LARGER times its area: a part of it
+MOST_ALONG = 8  # tiles along a side
 
 OVERLAP = 0.2  # share of a tile's side: smaller objects lie whole in one of two neighbours
 EDGE = 0.02  # share of a tile's side: a box that ends this near to an inner edge counts as cut off
@@ -44,11 +54,13 @@ class Tile:
         return Detections(boxes[keep], found.labels[keep], found.scores[keep])
 
 
-def check_tiles(tiles: Any) -> tuple[int, int]:
-    """Return (rows, columns); raise ValueError unless `tiles` is a pair of whole numbers >= 1."""
+def check_tiles(tiles: Any) -> Tiles:
+    """Return `tiles`; raise ValueError unless they are "auto" or two whole numbers >= 1."""
+    if isinstance(tiles, str) and tiles == AUTO:
+        return AUTO
     pair = isinstance(tiles, tuple | list) and len(tiles) == 2
     fits = pair and all(is_whole(n) and n >= 1 for n in tiles)
-    require("tiles", tiles, fits, "(rows, columns), whole numbers >= 1, such as (2, 2)")
+    require("tiles", tiles, fits, '(rows, columns), whole numbers >= 1, such as (2, 2), or "auto"')
     return int(tiles[0]), int(tiles[1])
 
 
@@ -86,3 +98,57 @@ def merged(
         keep += own[nms(boxes[own], scores[own], threshold=iou_threshold)].tolist()
     order = sorted(keep, key=lambda i: -scores[i])[:max_detections]
     return Detections(boxes[order], labels[order], scores[order])
+
+
+def detect_in_tiles(
+    find: Find, image: np.ndarray, size: Size, tiles: Tiles, limits: Mapping[str, Any]
+) -> Detections:
+    """Return the detections in an image (H, W, 3) and its tiles, merged; boxes in px.
+
+    find: returns the detections of each of several images of `size`, boxes in [0, 1].
+    tiles: (rows, columns), or "auto" as in `detect_in_auto_tiles`.
+    limits: options of `merged`.
+    """
+    if isinstance(tiles, str):
+        return detect_in_auto_tiles(find, image, size, limits)
+    looks = [(1, 1), tiles]
+    return merged([one for grid in looks for one in look(find, image, size, grid)], **limits)
+
+
+def look(find: Find, image: np.ndarray, size: Size, grid: tuple[int, int]) -> list[Detections]:
+    """Return the detections of each of rows x columns tiles, boxes in px of the image."""
+    parts, whole = tiles_of(image.shape[:2], grid), image.shape[:2]
+    found = find(np.stack([stretch(part.cut(image), height_width(size)) for part in parts]))
+    return [part.whole(one, whole) for part, one in zip(parts, found, strict=True)]
+
+
+def detect_in_auto_tiles(
+    find: Find, image: np.ndarray, size: Size, limits: Mapping[str, Any]
+) -> Detections:
+    """Return the detections in an image, in 2 x 2 tiles too, in 3 x 3 ..., as long as that helps.
+
+    More tiles help if the scores of the detections in tiles, summed, are `GAIN` times those before.
+    Parts of objects that are found in the whole image do not count. A tile has no fewer pixels than
+    the model sees, about.
+    """
+    whole = look(find, image, size, (1, 1))
+    (best,), most = whole, total_score(whole[0], [])
+    along = round(mean_side(image.shape[:2]) / mean_side(size))
+    for n in range(2, min(along, MOST_ALONG) + 1):
+        parts = look(find, image, size, (n, n))
+        total = total_score(merged(parts, **limits), whole[0].above(SURE).boxes)
+        if total <= GAIN * most:
+            break
+        best, most = merged([*whole, *parts], **limits), total
+    return best
+
+
+def total_score(found: Detections, known: np.ndarray) -> float:
+    """Return the sum of the scores >= `SURE`, without the parts of the `known` boxes (N, 4)."""
+    sure = found.above(SURE)
+    if not len(sure) or not len(known):
+        return float(sure.scores.sum())
+    own, known = sure.boxes[:, None], known[None]
+    sides = np.minimum(own[..., 2:], known[..., 2:]) - np.maximum(own[..., :2], known[..., :2])
+    parts = (sides.clip(0).prod(-1) > PART * area(own)) & (area(known) > LARGER * area(own))
+    return float(sure.scores[~parts.any(axis=1)].sum())

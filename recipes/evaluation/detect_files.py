@@ -16,7 +16,7 @@ from kzoo.recipes.data.images import Source
 from kzoo.recipes.evaluation.drawings import draw_boxes, read_upright
 from kzoo.recipes.prediction import DRAWN, Found, Prediction, Predictor, label_of
 from kzoo.recipes.training.run_folder import labels_of
-from kzoo.sizes import Size, height_width, simplest
+from kzoo.sizes import Size, Tiles, height_width, simplest
 from kzoo.tflite import Runner
 from kzoo.tflite.runtime.find_objects import finding
 from kzoo.weights.saved_model import load_model
@@ -32,8 +32,8 @@ class LoadedDetector:
     def __call__(self, images: np.ndarray) -> list[Detections]:
         return self.run(images)
 
-    def in_tiles(self, source: Source, tiles: tuple[int, int]) -> Detections:
-        """Return the detections in an image and its (rows, columns) tiles, boxes in [0, 1]."""
+    def in_tiles(self, source: Source, tiles: Tiles) -> Detections:
+        """Return the detections in an image and its tiles, boxes in [0, 1]."""
         photo = np.asarray(read_upright(source))
         (found,) = at_own_size(self.run, [photo], height_width(self.size), tiles, {})
         return found.scaled(1 / photo.shape[0], 1 / photo.shape[1])
@@ -66,10 +66,10 @@ def load_detector(model: keras.Model | Path, **options) -> LoadedDetector:
 SHOWN = 0.4  # lowest score of detections to report and draw
 
 
-def object_predictor(file: Path, top: int, *, tiles: tuple[int, int] | None = None) -> Predictor:
+def object_predictor(file: Path, top: int, *, tiles: Tiles | None = None) -> Predictor:
     """Return a predictor of the `top` objects in images, by the detector in a file.
 
-    It also draws them into a folder beside `file`. With `tiles`, (rows, columns), it runs on tiles
+    It also draws them into a folder beside `file`. With `tiles` it runs on tiles
     of each image in full resolution, too.
     """
     detector = load_detector(file, score_threshold=SHOWN)

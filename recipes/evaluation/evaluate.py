@@ -8,6 +8,7 @@ import keras
 
 from kzoo.recipes import progress
 from kzoo.recipes.task import FLOAT, INT8, Run, looks_of, require_tiles
+from kzoo.sizes import Tiles
 from kzoo.tflite import Comparison
 from kzoo.weights.saved_model import load_model
 
@@ -65,13 +66,14 @@ class Evaluation:
 
 def evaluate(
     run: Run, model: keras.Model | None = None, *, layers: int = 0,
-    tiles: tuple[int, int] | None = None,
+    tiles: Tiles | None = None,
 ) -> Evaluation:  # fmt: skip
     """Return the evaluation of a run's float model and int8 file.
 
     model: the float model, if it is loaded already.
     layers: as in `kzoo.tflite.compare`.
-    tiles: (rows, columns), for detectors: also evaluate with tiles, under names that contain them.
+    tiles: (rows, columns) or "auto", for detectors: also evaluate with tiles, under names that
+        contain them.
 
     Raises ValueError for tiles in other tasks.
     """

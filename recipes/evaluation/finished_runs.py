@@ -10,6 +10,7 @@ from kzoo.recipes.inputs import read_config, require_ended
 from kzoo.recipes.task import Run, get_task
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.run_folder import check_images, fingerprint
+from kzoo.sizes import Tiles
 from kzoo.weights.saved_model import load_model
 
 COMPARED = 8  # images for the comparison of each layer
@@ -36,10 +37,10 @@ def open_finished(folder: Path, *files: str) -> Run:
     return run
 
 
-def compare_run(folder: Path, *, tiles: tuple[int, int] | None = None) -> Evaluation:
+def compare_run(folder: Path, *, tiles: Tiles | None = None) -> Evaluation:
     """Return the evaluation of a run's float model and int8 file, with noise by layer.
 
-    tiles: (rows, columns), for detectors: also evaluate with tiles.
+    tiles: (rows, columns) or "auto", for detectors: also evaluate with tiles.
     """
     return evaluate(open_finished(folder), layers=COMPARED, tiles=tiles)
 

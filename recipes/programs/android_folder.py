@@ -29,6 +29,7 @@ from kzoo.files import replacing, write_text
 from kzoo.recipes.inputs import FILE, read_config, require_ended
 from kzoo.recipes.programs.model_card import card, is_mask, task_of
 from kzoo.recipes.training.run_folder import labels_of
+from kzoo.sizes import Tiles, mean_side
 from kzoo.tflite import Audit, BoxOutputs, DetectionOutputs, Metadata, audit
 
 SURE = 0.95  # share of answers above the threshold that shall be right
@@ -55,7 +56,7 @@ WORDS_OF_JAVA = frozenset(
 
 def android(
     run: str | Path, out: str | Path | None = None, *, package: str | None = None,
-    max_results: int | None = None, tiles: tuple[int, int] | None = None,
+    max_results: int | None = None, tiles: Tiles | None = None,
 ) -> Path:  # fmt: skip
     """Write an Android app with a run's model to the folder `out` and return the folder.
 
@@ -64,8 +65,8 @@ def android(
     package: the app's package name; by default com.example.NAME with the run's name.
     max_results: number of classes or boxes that the app shows; by default 3 classes, 20 boxes, and
         all labels of a multi-label model.
-    tiles: (rows, columns), for detectors: also use tiles of photos, for small objects; not for the
-        camera.
+    tiles: (rows, columns) or "auto", for detectors: also use tiles of photos, for small objects;
+        not for the camera.
 
     Raises ValueError if there is no finished run, if the folder has other files, for an invalid
     package name, and for a file whose input or outputs the app does not support.
@@ -116,8 +117,12 @@ def android(
     }
     words["PHOTO"] = "model.run(bitmap)"
     if tiles:
-        rows, columns = check_tiles(tiles)
-        words["PHOTO"] = f"inTiles(bitmap, {rows}, {columns}, {words['MAX_RESULTS']}, model::run)"
+        grid, most = check_tiles(tiles), words["MAX_RESULTS"]
+        if isinstance(grid, str):
+            side = mean_side((int(words["HEIGHT"]), int(words["WIDTH"])))
+            words["PHOTO"] = f"inAutoTiles(bitmap, {side:.3f}, {most}, model::run)"
+        else:
+            words["PHOTO"] = f"inTiles(bitmap, {grid[0]}, {grid[1]}, {most}, model::run)"
     sources = folder / SOURCES / Path(*name.split("."))
     tasks = {"Task.kt": f"{template_of(found)}.kt"} | ({"Tiles.kt": "Tiles.kt"} if tiles else {})
     files = {sources / place: APP / "tasks" / template for place, template in tasks.items()}

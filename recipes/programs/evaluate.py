@@ -12,6 +12,7 @@ from kzoo.recipes.inputs import FILE, MODEL, read_config, require_model
 from kzoo.recipes.programs.predict_images import require_runs, task_of
 from kzoo.recipes.task import Run, Task, looks_of, require_tiles
 from kzoo.recipes.training.run_folder import labels_of
+from kzoo.sizes import Tiles
 from kzoo.tflite import Runner
 from kzoo.weights.saved_model import load_model
 
@@ -62,14 +63,14 @@ class Measured:
 
 def evaluate_on(
     model: str | Path, data: str | Path, *, format: str | None = None,
-    void: str | int | None = None, tiles: tuple[int, int] | None = None,
+    void: str | int | None = None, tiles: Tiles | None = None,
 ) -> Measured:  # fmt: skip
     """Return the metrics of a model on labelled images: the test split if there is one, else all.
 
     model: a run folder, whose float model and int8 file are both measured, or a .keras or .tflite
         file. Class names are those in its metadata, else of labels.txt beside it.
     data, format, void: as in the command that trains such a model.
-    tiles: (rows, columns), for detectors: also measure with tiles, under names such as
+    tiles: (rows, columns) or "auto", for detectors: also measure with tiles, under names such as
         "model.tflite in 2x2 tiles".
 
     Raises ValueError for a model without class names, and for data with other classes.

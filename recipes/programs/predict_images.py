@@ -17,6 +17,7 @@ from kzoo.recipes.options import did_you_mean
 from kzoo.recipes.prediction import DRAWN, Prediction
 from kzoo.recipes.programs.published_model import HEADS, image_reader, published_model
 from kzoo.recipes.task import Task, get_task, list_tasks, require_tiles
+from kzoo.sizes import Tiles
 from kzoo.tflite.runtime.trial import trial
 from kzoo.weights.readers.flatbuffer import read_tflite
 from kzoo.weights.saved_model import load_model
@@ -26,7 +27,7 @@ BATCH = 32  # images
 
 def predict(
     model: str | Path, images: Sequence[str | Path], *, top: int | None = None, alpha: float = 1.0,
-    weights: str | None = None, tiles: tuple[int, int] | None = None,
+    weights: str | None = None, tiles: Tiles | None = None,
 ) -> Iterator[Prediction]:  # fmt: skip
     """Yield a `Prediction` for each image, which says so if the image cannot be read.
 
@@ -38,7 +39,8 @@ def predict(
         those in a .tflite file, else those of its run.
     images: files, folders, patterns, or "-" for a list on standard input.
     top: number of classes or objects per image; by default 3, or all labels of a multi-label model.
-    tiles: (rows, columns), for detectors: also run on tiles of each image, for small objects.
+    tiles: (rows, columns) or "auto", for detectors: also run on tiles of each image, for small
+        objects.
 
     Raises ValueError for a missing or unusable model, empty folders, and tiles in other tasks.
     """

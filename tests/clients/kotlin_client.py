@@ -40,7 +40,9 @@ from zoo_files import WIDE, detector, segmenter, stripes, zoo_files  # noqa: E40
 
 import kzoo  # noqa: E402
 from kzoo.detection.detector import at_own_size  # noqa: E402
+from kzoo.detection.tiles import AUTO  # noqa: E402
 from kzoo.recipes.programs.android_folder import DETECTION_THRESHOLD, SOURCES, android  # noqa: E402
+from kzoo.sizes import tiles_text  # noqa: E402
 from kzoo.tflite import BoxOutputs, Metadata, Runner, SegmenterOutput, audit, convert  # noqa: E402
 
 COMPILER = "kotlin-compiler@2.4.20"
@@ -172,7 +174,7 @@ def resampling(classes: Path, jars: Path, folder: Path) -> int:
 def tiling(classes: Path, jars: Path, folder: Path) -> int:
     """How many objects Tiles.kt finds as kzoo does. Raises where one is more than 1 px off."""
     random, told = np.random.default_rng(0), 0
-    for tiles in ((1, 1), (2, 2), (3, 2)):
+    for tiles in ((1, 1), (2, 2), (3, 2), AUTO):
         photos, names = [], []
         for i in range(20):
             height, width = random.integers(150, 600, 2)
@@ -185,9 +187,8 @@ def tiling(classes: Path, jars: Path, folder: Path) -> int:
             order = np.dstack([image[..., ::-1], np.full((height, width), 255, np.uint8)])
             names.append(folder / f"tiles{i}.argb")
             names[-1].write_bytes(np.array([width, height], "<i4").tobytes() + order.tobytes())
-        page = java(
-            check_class(classes, "CheckTilesKt"), [*tiles, *names], [classes, *stdlib(jars)]
-        )
+        words, own = [tiles_text(tiles), *names], [classes, *stdlib(jars)]
+        page = java(check_class(classes, "CheckTilesKt"), words, own)
         lines = [line.split("\t") for line in page.splitlines()]
         looked = at_own_size(bright_squares, photos, (64, 64), tiles, {})
         for name, image, wanted in zip(names, photos, looked, strict=True):

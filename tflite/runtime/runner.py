@@ -13,6 +13,7 @@ from kzoo.detection.detections import OLD_NAMES, Detections
 from kzoo.detection.detector import at_own_size
 from kzoo.preprocessing import stretch
 from kzoo.segmentation.masks import mask_at
+from kzoo.sizes import Tiles
 from kzoo.tflite.metadata.reading import Values, read_metadata
 from kzoo.tflite.ports import Port, dequantize, from_pixels, names, port
 from kzoo.tflite.runtime.find_objects import finding
@@ -100,7 +101,7 @@ class Runner:
     @renamed(pictures="images", **OLD_NAMES)
     def detect(
         self, images: Sequence[np.ndarray], *, score_threshold: float = 0.4,
-        tiles: tuple[int, int] | None = None, **options: Any,
+        tiles: Tiles | None = None, **options: Any,
     ) -> list[Detections]:  # fmt: skip
         """Return the objects in images (H, W, C) of any sizes, one `Detections` each, boxes in px.
 

@@ -16,7 +16,8 @@ class CompareOptions(JsonOptions):
         "one run folder, to compare its float model and int8 file; or two, to compare the runs"
     )
     tiles: str | None = option(
-        "ROWSxCOLUMNS: also measure a detector with tiles, as in kzoo predict --tiles", None,
+        "ROWSxCOLUMNS or auto: also measure a detector with tiles, as in kzoo predict --tiles",
+        None,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

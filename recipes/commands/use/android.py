@@ -19,7 +19,8 @@ class AndroidOptions(Options):
         "classes or boxes that the app shows (default: 3 classes, 20 boxes, all labels)", None
     )
     tiles: str | None = option(
-        "ROWSxCOLUMNS: a detector's app also uses tiles for photos, as in kzoo predict --tiles",
+        "ROWSxCOLUMNS or auto: a detector's app also uses tiles for photos, as in kzoo predict "
+        "--tiles",
         None,
     )  # fmt: skip
 

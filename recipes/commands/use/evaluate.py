@@ -23,7 +23,8 @@ class EvaluateOptions(JsonOptions):
         "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
     tiles: str | None = option(
-        "ROWSxCOLUMNS: also measure a detector with tiles, as in kzoo predict --tiles", None,
+        "ROWSxCOLUMNS or auto: also measure a detector with tiles, as in kzoo predict --tiles",
+        None,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

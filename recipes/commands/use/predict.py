@@ -33,7 +33,7 @@ class PredictOptions(JsonOptions):
     weights: str | None = option("weights of a published model (default: its usual ones)", None)
     tiles: str | None = option(
         "ROWSxCOLUMNS: also run a detector on tiles of each photo, for small objects in large "
-        "photos; 2x2 takes five times as long", None,
+        "photos; 2x2 takes five times as long. auto: as many as find more on each photo", None,
     )  # fmt: skip
     csv: bool = option("print CSV with a header: a row for each class or object found", False)
 

@@ -5,10 +5,18 @@ import android.graphics.RectF
 import kotlin.math.max
 import kotlin.math.min
 import kotlin.math.round
+import kotlin.math.sqrt
 
 private const val SHARED = 0.2 // of a tile's side with the next tile
 private const val EDGE = 0.02 // of a tile's side: a box that ends as near to a seam is cut off
 private const val OVERLAP = 0.55f // from which on the less sure of two boxes is left out
+
+// Of inAutoTiles, as in kzoo.detection.tiles:
+private const val SURE = 0.4f // lowest score that counts
+private const val GAIN = 1.1 // least ratio of the sums of scores for which more tiles are taken
+private const val PART = 0.7f // share of a box within another of LARGER times its area: a part
+private const val LARGER = 2f
+private const val MOST_ALONG = 8 // tiles along a side
 
 /** A tile along one side: the pixels that it has, and where the centres lie that it keeps. */
 private class Span(val from: Int, val to: Int, val first: Double, val last: Double) {
@@ -29,14 +37,52 @@ private class Span(val from: Int, val to: Int, val first: Double, val last: Doub
 fun inTiles(
     photo: Bitmap, rows: Int, columns: Int, most: Int, look: (Bitmap) -> Found,
 ): Found {
-    val found = look(photo).things.map(::within).toMutableList()
-    for (down in spans(photo.height, rows)) {
-        for (across in spans(photo.width, columns)) {
+    val whole = look(photo).things.map(::within)
+    return Found(merged(whole + onTiles(photo, rows, columns, look), most))
+}
+
+/**
+ * What [look] finds on a photo, and on 2 x 2, 3 x 3 ... tiles of it as long as they find more: as
+ * `kzoo predict --tiles auto` does. [side] is the mean side of the model's input in pixels.
+ */
+fun inAutoTiles(photo: Bitmap, side: Double, most: Int, look: (Bitmap) -> Found): Found {
+    val whole = look(photo).things.map(::within)
+    val known = whole.filter { it.score >= SURE }
+    var best = whole
+    var sum = totalScore(whole, emptyList())
+    val along = round(sqrt(photo.width.toDouble() * photo.height) / side).toInt()
+    for (n in 2..min(along, MOST_ALONG)) {
+        val parts = onTiles(photo, n, n, look)
+        val total = totalScore(merged(parts, most), known)
+        if (total <= GAIN * sum) break
+        best = merged(whole + parts, most)
+        sum = total
+    }
+    return Found(best)
+}
+
+/** The sum of the scores of at least [SURE], without parts of what is [known]. */
+private fun totalScore(things: List<Thing>, known: List<Thing>): Double =
+    things.filter { it.score >= SURE && known.none { whole -> isPart(it.box!!, whole.box!!) } }
+        .sumOf { it.score.toDouble() }
+
+private fun isPart(box: RectF, whole: RectF): Boolean =
+    shared(box, whole) > PART * area(box) && area(whole) > LARGER * area(box)
+
+/** What [look] finds on each tile, with boxes in shares of the photo. */
+private fun onTiles(
+    photo: Bitmap, rows: Int, columns: Int, look: (Bitmap) -> Found,
+): List<Thing> =
+    spans(photo.height, rows).flatMap { down ->
+        spans(photo.width, columns).flatMap { across ->
             val tile =
                 Bitmap.createBitmap(photo, across.from, down.from, across.length, down.length)
-            found += look(tile).things.mapNotNull { placed(within(it), photo, down, across) }
+            look(tile).things.mapNotNull { placed(within(it), photo, down, across) }
         }
     }
+
+/** The surest [most] things, each only once. */
+private fun merged(found: List<Thing>, most: Int): List<Thing> {
     val kept = mutableListOf<Thing>()
     for (one in found.sortedByDescending { it.score }) {
         if (kept.size == most) break
@@ -44,7 +90,7 @@ fun inTiles(
             kept += one
         }
     }
-    return Found(kept)
+    return kept
 }
 
 /** A thing with its box as far as it lies on the image. */
@@ -87,9 +133,13 @@ private fun placed(thing: Thing, photo: Bitmap, down: Span, across: Span): Thing
     )
 }
 
-private fun overlap(a: RectF, b: RectF): Float {
+private fun overlap(a: RectF, b: RectF): Float =
+    shared(a, b).let { it / (area(a) + area(b) - it) }
+
+private fun shared(a: RectF, b: RectF): Float {
     val width = max(0f, min(a.right, b.right) - max(a.left, b.left))
     val height = max(0f, min(a.bottom, b.bottom) - max(a.top, b.top))
-    val shared = width * height
-    return shared / (a.width() * a.height() + b.width() * b.height() - shared)
+    return width * height
 }
+
+private fun area(box: RectF): Float = box.width() * box.height()
