@@ -30,7 +30,7 @@ from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import StageDisplay, stage_displays
 from kzoo.recipes.training.int8 import divergence, fit_int8, for_calibration
-from kzoo.recipes.training.memory import require_memory
+from kzoo.recipes.training.memory import release_freed_memory, require_memory
 from kzoo.recipes.training.run_folder import open_run, working_on
 from kzoo.recipes.training.stages import TrainingStage, finished_stage, fit, unfreeze
 from kzoo.recipes.training.user_callbacks import Callbacks, checked_callbacks, with_tensorboard
@@ -124,6 +124,7 @@ def train_float(
             path, partial(one.train, model, one.stage, trainer), display=display
         )
         history += rows
+        release_freed_memory()  # of the model before: nothing refers to it now
     keras.config.set_dtype_policy("float32")  # quantization and the file need float32
     model = this.task.float_copy(this, model)
     unfreeze(model)  # for further training by the user
@@ -151,6 +152,7 @@ def quantize(
             path, partial(one.train, int8, one.stage, trainer), display=display
         )
         history += rows
+        release_freed_memory()
     return int8, history
 
 
@@ -159,6 +161,7 @@ def calibrated(this: Run, model: keras.Model) -> keras.Model:
     images = for_calibration(this.train, this.size, seed=this.config.seed)
     with progress.bar("calibrating and quantizing", None):
         int8 = kzoo.quantize(model, calibration=images, keep_float=this.config.keep_float)
+    release_freed_memory()
     if remark := divergence(int8, this.config.learning_rate):
         progress.show(remark)
     return int8

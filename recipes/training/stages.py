@@ -24,7 +24,7 @@ from kzoo.recipes.task import Run
 from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.display import Advance, StageDisplay
-from kzoo.recipes.training.memory import KeepFreedMemory, release_freed_memory
+from kzoo.recipes.training.memory import KeepFreedMemory
 from kzoo.recipes.training.optimizer import Adam
 from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.recipes.training.user_callbacks import CallbackList, StageCallbacks, no_callbacks
@@ -299,7 +299,6 @@ def finished_stage(
     record = path.with_suffix(".json")
     if not distribute.agreed(path.exists()):
         model, history = train()
-        release_freed_memory()
         if distribute.first():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(record, history)
