@@ -19,7 +19,7 @@ from kzoo.quantization.read import names_of
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import progress
 from kzoo.recipes.data.augmentation.mirroring import why_not_mirrored
-from kzoo.recipes.data.images import decoded_once
+from kzoo.recipes.data.images import decoded_once, forget_training_images
 from kzoo.recipes.evaluation.evaluate import evaluate
 from kzoo.recipes.evaluation.report import write_report
 from kzoo.recipes.evaluation.results import has_ended, read_results
@@ -83,6 +83,8 @@ def carry_out(this: Run, model: keras.Model, theirs: Callbacks) -> Any:
     model, history = train_float(this, model, in_float, theirs)
     in_int8 = [one for one in stages if one[0].quantized]
     int8, rows = quantize(this, model, in_int8, theirs)
+    forget_training_images(this.size)
+    release_freed_memory()
     progress.show(last)
     return finish(this, model, int8, history + rows)
 
@@ -141,6 +143,7 @@ def quantize(
     if made:
         return made
     int8 = calibrated(this, model)
+    release_freed_memory()
     history: list[Row] = []
     for one, path, display in stages:
         trainer = partial(
@@ -152,7 +155,6 @@ def quantize(
             path, partial(one.train, int8, one.stage, trainer), display=display
         )
         history += rows
-        release_freed_memory()
     return int8, history
 
 
@@ -161,7 +163,6 @@ def calibrated(this: Run, model: keras.Model) -> keras.Model:
     images = for_calibration(this.train, this.size, seed=this.config.seed)
     with progress.bar("calibrating and quantizing", None):
         int8 = kzoo.quantize(model, calibration=images, keep_float=this.config.keep_float)
-    release_freed_memory()
     if remark := divergence(int8, this.config.learning_rate):
         progress.show(remark)
     return int8

@@ -14,6 +14,7 @@ from kzoo.recipes.data.images import (
     Images,
     decode,
     decoded_once,
+    forget_training_images,
     look_at,
     read_image,
     upright_size,
@@ -332,3 +333,14 @@ def test_images_of_a_size_that_nobody_reads_any_more_make_room(tmp_path, monkeyp
         assert len(larger[:]) == 2
         assert [*kept.images] == [(paths[0], 9), (paths[1], 9)]
         assert kept.bytes == 2 * 9 * 9 * 3
+
+
+def test_training_images_are_freed_although_they_are_still_referred_to(tmp_path):
+    paths = [write_image(tmp_path / f"{i}.png", (i, 0, 0)) for i in range(2)]
+    with decoded_once():
+        val, train = Images(paths[:1], 9), Images(paths, 8)
+        assert (len(val[:]), len(train[:])) == (1, 2)
+        forget_training_images(9)
+        assert [*val.decoded.images] == [(paths[0], 9)]
+        assert val.decoded.bytes == 9 * 9 * 3
+        assert int(train[1][0, 0, 0]) == 1  # read anew

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.formats.mask_layout import VOC_LABELS
-from kzoo.recipes.data.images import upright_size
+from kzoo.recipes.data.images import decoded_once, forget_training_images, upright_size
 from kzoo.recipes.data.mask_dataset import read_masks, read_test
 from kzoo.recipes.data.masks.batches import MaskBatches
 from kzoo.recipes.data.masks.drawn import area_of
@@ -438,6 +438,20 @@ def test_images_and_masks_move_together(tmp_path):
 def test_masks_are_resampled_by_nearest_only(data):
     pairs = read_masks(data).train
     assert np.unique(Masked(pairs, 97)[0][1]).tolist() == [0, 1, 255]
+
+
+def test_masks_are_kept_and_freed_with_their_images(data):
+    pairs = read_masks(data).train
+    with decoded_once():
+        masked, val = Masked(pairs, 40), Masked(pairs[:1], 32)
+        image, mask = masked[0]
+        assert all(one is other for one, other in zip(masked[0], (image, mask), strict=True))
+        kept = masked.images.decoded
+        assert (len(val), kept.bytes) == (1, 40 * 40 * 4)
+        assert val[0][1].shape == (32, 32)
+        forget_training_images(32)
+        assert kept.bytes == 32 * 32 * 4
+        np.testing.assert_array_equal(masked[0][1], mask)
 
 
 def test_a_written_mask_reads_back(tmp_path):

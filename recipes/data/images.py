@@ -64,6 +64,7 @@ CACHE_BYTES = 2 << 30  # decoded images kept in memory, at the most
 READERS = min(16, max(2, os.cpu_count() or 2))  # threads that read images
 
 Source = Path | Record  # where an image is read from
+Key = tuple[Path, Size] | tuple[Path, Size, str]  # of what is kept in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,37 +223,49 @@ def upright_size(path: Source) -> tuple[int, int]:
 class Decoded:
     """Decoded images by (file, size), `CACHE_BYTES` of them at the most.
 
+    Masks are kept by (file of the image, size, "mask").
+
     Where these are reached, sizes that no living `Images` reads any more make room: of a stage of
     training that has ended.
     """
 
     def __init__(self) -> None:
-        self.images: dict[tuple[Path, Size], np.ndarray] = {}
+        self.images: dict[Key, np.ndarray] = {}
         self.bytes = 0
         self.sizes: set[Size] = set()  # of these images
         self.readers: weakref.WeakSet[Images] = weakref.WeakSet()
         self.changing = threading.Lock()
 
-    def keep(self, path: Path, size: Size, image: np.ndarray) -> None:
+    def keep(self, key: Key, image: np.ndarray) -> None:
         with self.changing:
-            if (path, size) in self.images:  # another thread has decoded it too
+            if key in self.images:  # another thread has decoded it too
                 return
             if self.bytes + image.nbytes > CACHE_BYTES:
-                self.forget_unread()
+                self.forget_all_but({reader.size for reader in self.readers})
             if self.bytes + image.nbytes <= CACHE_BYTES:
-                self.images[path, size] = image
+                self.images[key] = image
                 self.bytes += image.nbytes
-                self.sizes.add(size)
+                self.sizes.add(key[1])
 
-    def forget_unread(self) -> None:
-        read = {reader.size for reader in self.readers}
-        if self.sizes - read:
-            self.images = {key: image for key, image in self.images.items() if key[1] in read}
+    def forget_all_but(self, sizes: set[Size]) -> None:
+        if self.sizes - sizes:
+            self.images = {key: image for key, image in self.images.items() if key[1] in sizes}
             self.bytes = sum(image.nbytes for image in self.images.values())
-            self.sizes &= read
+            self.sizes &= sizes
 
 
 shared: list[Decoded] = []  # of the run that is under way
+
+
+def forget_training_images(size: Size) -> None:
+    """Free the images that the run under way has decoded at other sizes than `size`.
+
+    For the time after training: TensorFlow refers to every data set that it has read until the
+    process ends, and so to the images' readers.
+    """
+    for decoded in shared[-1:]:
+        with decoded.changing:
+            decoded.forget_all_but({simplest(*height_width(size))})
 
 
 @contextlib.contextmanager
@@ -293,5 +306,5 @@ class Images(Sequence[Any]):
         if image is None:
             image = read_image(path, self.size)
             if self.keep:
-                self.decoded.keep(path, self.size, image)
+                self.decoded.keep((path, self.size), image)
         return image

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kzoo.old_names import renamed_attribute
-from kzoo.recipes.data.images import CACHE_BYTES, Source, read_image
+from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.masks.drawn import DrawnMask
 from kzoo.recipes.data.masks.files import MaskFile
 from kzoo.recipes.data.packed import Record, Records
@@ -83,23 +83,31 @@ class Masked(Sequence[Any]):
 
     def __init__(self, pairs: Sequence[Pair], size: Size):
         self.pairs, self.size = pairs, size
-        self.kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.images = Images([pair.image for pair in pairs], size)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, i: Any) -> Any:
-        if i not in self.kept:
-            pair = self.pairs[i]
-            mask = Image.fromarray(full_mask(pair))
-            height, width = height_width(self.size)
-            mask = mask.resize((width, height), Image.Resampling.NEAREST)
-            both = read_image(pair.image, self.size), np.asarray(mask)
-            many = (len(self.kept) + 1) * sum(a.nbytes for a in both) > CACHE_BYTES
-            if many or isinstance(pair.mask, PackedMask):  # as `Images`
-                return both
-            self.kept[i] = both
-        return self.kept[i]
+        return self.images[i], self.mask(self.pairs[i])
+
+    def mask(self, pair: Pair) -> np.ndarray:
+        """Return the mask of a pair (H, W), kept in memory with the images."""
+        if not isinstance(pair.image, Path):
+            return resized_mask(pair, self.size)
+        decoded, key = self.images.decoded, (pair.image, self.images.size, "mask")
+        mask = decoded.images.get(key)
+        if mask is None:
+            mask = resized_mask(pair, self.size)
+            decoded.keep(key, mask)
+        return mask
+
+
+def resized_mask(pair: Pair, size: Size) -> np.ndarray:
+    """Return the mask of a pair at `size`, resized by nearest neighbour."""
+    height, width = height_width(size)
+    whole = Image.fromarray(full_mask(pair))
+    return np.asarray(whole.resize((width, height), Image.Resampling.NEAREST))
 
 
 def full_mask(pair: Pair) -> np.ndarray:
