@@ -139,7 +139,7 @@ class Epoch(keras.utils.PyDataset):
 
     def __init__(self, count: int, batch_size: int):
         # Pillow and numpy let other threads run while they work.
-        super().__init__(workers=WORKERS, max_queue_size=max(8, 2 * WORKERS))
+        super().__init__(workers=WORKERS, max_queue_size=2 * WORKERS)
         self.batch_size = batch_size
         self.order: np.ndarray = np.arange(count)
         self.seed: tuple[int, int] = (0, 0)

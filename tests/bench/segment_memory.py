@@ -45,7 +45,7 @@ def main() -> None:
     try:
         segment(
             data, model="mobilenet_v3_small", head=given.head, filters=64, size=320,
-            weights=given.weights, head_epochs=1, epochs=1, qat_epochs=1,
+            weights=given.weights, head_epochs=1, epochs=1, qat_epochs=1, qat="always",
             out=str(given.folder / "memory-run"),
         )  # fmt: skip
     finally:

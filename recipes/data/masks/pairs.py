@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,15 +93,16 @@ class Masked(Sequence[Any]):
         return self.images[i], self.mask(self.pairs[i])
 
     def mask(self, pair: Pair) -> np.ndarray:
-        """Return the mask of a pair (H, W), kept in memory with the images."""
+        """Return the mask of a pair (H, W), kept in memory with the images, compressed."""
         if not isinstance(pair.image, Path):
             return resized_mask(pair, self.size)
         decoded, key = self.images.decoded, (pair.image, self.images.size, "mask")
-        mask = decoded.images.get(key)
-        if mask is None:
+        kept = decoded.images.get(key)
+        if kept is None:
             mask = resized_mask(pair, self.size)
-            decoded.keep(key, mask)
-        return mask
+            decoded.keep(key, np.frombuffer(zlib.compress(mask.tobytes(), 1), "uint8"))
+            return mask
+        return np.frombuffer(zlib.decompress(kept), "uint8").reshape(height_width(self.size))
 
 
 def resized_mask(pair: Pair, size: Size) -> np.ndarray:
