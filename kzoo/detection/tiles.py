@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from kzoo.preprocessing import stretch
 from kzoo.sizes import Size, Tiles, height_width, mean_side
 
 Find = Callable[[np.ndarray], list[Detections]]  # of images (N, H, W, 3); boxes in [0, 1]
-AUTO = "auto"
+AUTO: Final = "auto"
 # Of tiles="auto", chosen by tests/bench/detect_tiles.py:
 SURE = 0.4  # lowest score of detections that count
 GAIN = 1.1  # least ratio of the sums of scores for which more tiles are taken
@@ -132,11 +132,12 @@ def detect_in_auto_tiles(
     the model sees, about.
     """
     whole = look(find, image, size, (1, 1))
-    (best,), most = whole, total_score(whole[0], [])
+    (best,), known = whole, whole[0].above(SURE)
+    most = float(known.scores.sum())
     along = round(mean_side(image.shape[:2]) / mean_side(size))
     for n in range(2, min(along, MOST_ALONG) + 1):
         parts = look(find, image, size, (n, n))
-        total = total_score(merged(parts, **limits), whole[0].above(SURE).boxes)
+        total = total_score(merged(parts, **limits), known.boxes)
         if total <= GAIN * most:
             break
         best, most = merged([*whole, *parts], **limits), total

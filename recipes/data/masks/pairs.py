@@ -102,7 +102,9 @@ class Masked(Sequence[Any]):
             mask = resized_mask(pair, self.size)
             decoded.keep(key, np.frombuffer(zlib.compress(mask.tobytes(), 1), "uint8"))
             return mask
-        return np.frombuffer(zlib.decompress(kept), "uint8").reshape(height_width(self.size))
+        return np.frombuffer(zlib.decompress(kept.tobytes()), "uint8").reshape(
+            height_width(self.size)
+        )
 
 
 def resized_mask(pair: Pair, size: Size) -> np.ndarray:
