@@ -438,3 +438,16 @@ def test_targets_that_are_none(tiny, targets, message):
     side = detector.input_shape[1]
     with pytest.raises(ValueError, match=message):
         detector.fit(np.zeros((2, side, side, 3), "float32"), targets, verbose=0)
+
+
+def test_labels_beyond_the_classes_in_batches():
+    """Focal loss took them for anchors without an object; `fit` sees arrays alone in advance."""
+    detector = small("focal")
+    found = detector(np.zeros((2, 32, 32, 3), "float32"))
+
+    def loss(label: int) -> float:
+        targets = {"boxes": BOXES, "labels": np.where(CLASS < 0, -1, label)}
+        return float(keras.ops.convert_to_numpy(detector.compute_loss(y=targets, y_pred=found)))
+
+    assert np.isnan(loss(2))
+    assert np.isfinite([loss(1), loss(0), loss(-1)]).all()

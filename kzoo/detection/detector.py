@@ -111,7 +111,10 @@ class Detector(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
         training: bool = True,
     ) -> Any:  # fmt: skip
-        """Return box loss plus class loss, summed over the batch / number of positive anchors."""
+        """Return box loss plus class loss, summed over the batch / number of positive anchors.
+
+        NaN for a batch with labels beyond the classes: focal loss, and JAX, would not notice them.
+        """
         if sample_weight is not None:
             raise ValueError(
                 "A detector takes no sample_weight and no class_weight: leave out the "
@@ -135,6 +138,8 @@ class Detector(keras.Model):
         box_losses = BOX_LOSSES[self.box_loss_name](codes, targets, anchors)
         box_loss = ops.sum(weights * ops.where(positive, box_losses, 0.0)) / objects
         class_loss = LOSSES[self.loss_name].loss(logits, found, weights) / objects
+        known = ops.all((labels >= -1) & (labels < self.classes))
+        class_loss = ops.where(known, class_loss, float("nan"))
         self.class_loss_tracker.update_state(class_loss)
         self.box_loss_tracker.update_state(box_loss)
         return sum(self.losses, class_loss + box_loss)  # `losses` are the regularizers'
