@@ -113,10 +113,23 @@ def release_freed_memory() -> bool:
 
 
 class KeepFreedMemory(keras.callbacks.Callback):
-    """Calls `keep_freed_memory` in the first batch: TensorFlow has set its own value by then."""
+    """Calls `keep_freed_memory` in the first batch: TensorFlow has set its own value by then.
+
+    Before the second training batch it releases, once, what tracing the step has left.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = False
 
     def begin(self, batch: int, logs: Any = None) -> None:
         if batch == 0:
             keep_freed_memory()
 
-    on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = begin
+    on_test_batch_begin = on_predict_batch_begin = begin
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.begin(batch)
+        if batch == 1 and not self.released:
+            release_freed_memory()
+            self.released = True

@@ -156,6 +156,7 @@ def fit(
         model.evaluate(val.only(val.order[: val.batch_size]), verbose=0)
     history = checkpoints.read_history(kept) if kept else []
     theirs = StageCallbacks(callbacks(stage.name), model, stage.epochs)
+    memory = KeepFreedMemory()
     for epoch in range(len(history), stage.epochs):
         if history and len(history) - 1 - best_epoch(history, stage) >= stage.patience:
             display.out_of_patience()
@@ -171,7 +172,7 @@ def fit(
                     epochs=epoch + 1,
                     initial_epoch=epoch,
                     shuffle=False,  # it would shuffle batches, independently of the seed
-                    callbacks=[callback, shown, KeepFreedMemory(), theirs],
+                    callbacks=[callback, shown, memory, theirs],
                     verbose=0,
                 )
             values = {key: float(value[-1]) for key, value in fitted.history.items()}
