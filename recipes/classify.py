@@ -46,7 +46,14 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import TrainingStage, TransferStages, balanced, features, split_at
+from kzoo.recipes.training.stages import (
+    TrainingStage,
+    TransferStages,
+    averaged,
+    balanced,
+    features,
+    split_at,
+)
 from kzoo.recipes.training.teacher import WEIGHT, load_teacher
 from kzoo.recipes.training.tfmot_engine import (
     HISTORY,
@@ -122,7 +129,7 @@ class Stages(TransferStages):
         )  # fmt: skip
         whole = self.stage(
             "whole", config.epochs, config.learning_rate, smoothing=smooth, patience=patience,
-            ema=config.ema, title="the whole network",
+            ema=config.ema, title="the whole network", ahead=(self.trainings - 1) * config.epochs,
         )  # fmt: skip
         qat = self.stage(
             "qat", config.qat_epochs, QAT_LEARNING_RATE, title="quantization-aware training", cost=2
@@ -203,9 +210,20 @@ class Stages(TransferStages):
             learning = without_frozen_norms(learning)
         if teacher is not None:
             learning = kzoo.distill(learning, teacher, weight=WEIGHT)
-        learning, history = self.fit(learning, stage, fit, size=size, class_weight=self.balance())
+        balance = self.balance()
+        learning, history = averaged(
+            lambda one, first: self.fit(
+                learning, one, fit, size=size, class_weight=balance, first=first
+            ),
+            learning, stage, self.trainings, self.batches("val"),
+        )  # fmt: skip
         take_weights(net, learning.student if teacher else learning)
         return net, history
+
+    @property
+    def trainings(self) -> int:
+        """Number of trainings of the whole network whose weights are averaged."""
+        return int(self.run.config.soup) if self.pretrained else 1
 
     @property
     def normalizes_kernels(self) -> bool:
@@ -233,11 +251,14 @@ class Stages(TransferStages):
         return simplest(*map(min, sides))
 
     def fit(
-        self, net: keras.Model, stage: Stage, fit: Any, **options: Any
+        self, net: keras.Model, stage: Stage, fit: Any, *, first: int = 0, **options: Any
     ) -> tuple[keras.Model, list[Row]]:
+        """Train on augmented images, in the orders of the epochs from `first` on."""
         train = self.augmented(**options)
         seed = self.run.config.seed
-        return fit(net, stage, lambda epoch: train.shuffled(seed, epoch), self.batches("val"))
+        return fit(
+            net, stage, lambda epoch: train.shuffled(seed, first + epoch), self.batches("val")
+        )
 
     def balance(self) -> np.ndarray:
         """Return class weights that give every class the same share of the loss."""

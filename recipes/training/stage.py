@@ -31,6 +31,7 @@ class Stage:
     ema: float = 0.0
     title: str = ""  # for display; empty: its name
     cost: float = 1.0  # approximate time of an epoch relative to one of the whole network
+    ahead: int = 0  # epochs of trainings of the same kind that follow, for the estimate of time
 
     def schedule(self, steps: int, library: Any = keras) -> Any:
         """Return the learning rate schedule for that many steps; `library`: keras or tf_keras."""
