@@ -345,10 +345,6 @@ class MultilabelConfig(RunConfig):
         f"{', '.join(LABEL_LOSSES)}; the second gives easy negatives little weight", "bce",
         choices=LABEL_LOSSES,
     )  # fmt: skip
-    soup: int = option(
-        "trainings of the whole network from the same pretrained weights, with other orders and "
-        "augmentations, whose weights are averaged (a model soup); 1: one training", 3, before=1,
-    )  # fmt: skip
     augment: str = option(
         f"strength of augmentation: {', '.join(AUGMENTS)}; in Python also an Augment",
         "light", choices=AUGMENTS, instead="Augment",
