@@ -75,6 +75,7 @@ from kzoo.weights.saved_model import load_model
 
 NORM_MOMENTUM = 0.9  # a run on a few hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 3e-5
+SOUP, SMALL = 3, 5000  # trainings that are averaged, up to this number of training images
 MARGIN = 8 / 7  # size of decoded training images / input size of the model
 
 
@@ -223,7 +224,10 @@ class Stages(TransferStages):
     @property
     def trainings(self) -> int:
         """Number of trainings of the whole network whose weights are averaged."""
-        return int(self.run.config.soup) if self.pretrained else 1
+        if not self.pretrained:  # from random weights, their mean would be none of a network
+            return 1
+        default = SOUP if len(self.run.train) <= SMALL else 1
+        return int(self.run.config.soup or default)
 
     @property
     def normalizes_kernels(self) -> bool:

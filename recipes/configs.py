@@ -173,9 +173,10 @@ class ClassifyConfig(RunConfig):
         "side of the training images of the whole network / --size, rounded to 16 px; below 1 "
         "because objects look larger in crops than in whole images", 0.86, before=1.0,
     )  # fmt: skip
-    soup: int = option(
+    soup: int | None = option(
         "trainings of the whole network from the same pretrained weights, with other orders and "
-        "augmentations, whose weights are averaged (a model soup); 1: one training", 3, before=1,
+        "augmentations, whose weights are averaged, a model soup (default: 3 up to 5,000 training "
+        "images, else 1)", None, before=1,
     )  # fmt: skip
     augment: str = option(
         f"strength of augmentation: {', '.join(AUGMENTS)}; in Python also an Augment",
