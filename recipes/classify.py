@@ -85,8 +85,8 @@ def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> 
         results = kzoo.recipes.classify("photos", model="mobilenet_v3_small", epochs=10)
 
     data: as of the command.
-    callbacks: Keras callbacks for every stage, or a function of the stage's name ("head", "whole",
-        "qat") that returns them.
+    callbacks: Keras callbacks for every stage, or a function of the stage's name that returns them:
+        "head", "whole" ("whole_2" and so on in further trainings), "qat".
     options: fields of `Config`, the options of the command.
 
     Raises ValueError for unusable data or settings.
