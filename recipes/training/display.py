@@ -85,7 +85,7 @@ class StageDisplay:
         key = self.stage.metric
         found = f"{metric_name(key)} {row[key]:.3f} {WHERE}"
         if best == len(history) - 1:
-            found += ", the best so far"
+            found += "" if self.stage.last else ", the best so far"
         else:
             found += f" (best {history[best][key]:.3f} in epoch {best + 1})"
         self.show(

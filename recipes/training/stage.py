@@ -14,7 +14,7 @@ class Stage:
     """One stage of a run: Adam with cosine decay from `learning_rate` to 0 after a warm-up.
 
     The best epoch has the highest `metric`, a key of the history, and among equals the lowest
-    validation loss; for the metric "val_loss" it has the lowest.
+    validation loss; for the metric "val_loss" it has the lowest. With `last` it is the last one.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Stage:
     metrics: Sequence[Any] = ()
     metric: str = "val_loss"
     warmup: float = 0.1  # fraction of all steps
+    last: bool = False  # use the last epoch's weights, when the learning rate is 0, not the best's
     patience: int = 10  # epochs without improvement before the stage ends
     accumulate: int = 1  # steps whose gradients are accumulated for one update
     save_every: float = 0.0  # minutes between checkpoints within an epoch; 0: at its end only
@@ -45,6 +46,8 @@ class Stage:
 
     def rank(self, row: Row) -> tuple[float, ...]:
         """Return a sort key that is larger for better epochs."""
+        if self.last:
+            return (row["epoch"],)
         return (-row["val_loss"],) if self.metric == "val_loss" else (
             row[self.metric], -row["val_loss"],
         )  # fmt: skip

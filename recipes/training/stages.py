@@ -214,8 +214,8 @@ def averaged(
     """Train `model` `count` times from its weights; return (model with their mean, history).
 
     `train(stage, epoch)` is one training, in the orders and augmentations of the epochs from that
-    one on. If the mean is much worse on the validation images than each training, the weights of
-    the best one are used.
+    one on. Their last weights count, not those of the best epochs: validation images choose none.
+    If the mean is much worse on these than each training, the weights of the best one are used.
 
     Source: https://arxiv.org/abs/2203.05482 (model soups).
     """
@@ -228,6 +228,7 @@ def averaged(
             stage,
             name=f"{stage.name}_{i + 1}" if i else stage.name,
             title=f"{stage.title or stage.name}, training {i + 1} of {count}",
+            last=True,
             ahead=(count - 1 - i) * stage.epochs,
         )
         trained, rows = train(one, i * stage.epochs)
@@ -238,11 +239,11 @@ def averaged(
     found = model.evaluate(val, return_dict=True, verbose=0)
     figures = {f"val_{name}": float(value) for name, value in found.items()}
     mean: Row = {"stage": "mean", "epoch": 0, **figures, "seconds": 0.0}
-    each, key = [rows[best_epoch(rows, stage)] for rows in histories], stage.metric
+    each, key = [rows[-1] for rows in histories], stage.metric
     lowest, highest = (choice(row[key] for row in each) for choice in (min, max))
     progress.show(
-        f"The mean of {count} trainings: {metric_name(key)} {mean[key]:.3f} {WHERE}; the best "
-        f"epochs of each: {lowest:.3f} to {highest:.3f}"
+        f"The mean of {count} trainings: {metric_name(key)} {mean[key]:.3f} {WHERE}; each alone: "
+        f"{lowest:.3f} to {highest:.3f}"
     )
     if mean[key] < LEAST_OF_MEAN * lowest:
         best = max(range(count), key=lambda i: stage.rank(each[i]))
