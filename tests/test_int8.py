@@ -135,9 +135,14 @@ def test_which_weights_are_kept_by_hand(before, after, chosen, reason):
     [
         # The float model's quality is 1 for each image. 4 images lost of 100: .04, error .0197.
         ([0] * 4 + [1] * 96, None),
-        # 2 lost and 1 gained of 100: .01, error .0173.
-        ([0, 0, 2] + [1] * 97, r"loses 0\.0100 on average over 100 .* standard error of 0\.0174"),
-        ([2, 2, 0] + [1] * 97, r"gains 0\.0100"),
+        # 2 lost and 1 gained of 400: .0025, error .0043.
+        ([0, 0, 2] + [1] * 397, r"loses 0\.0025 on average over 400 .* error of 0\.0043"),
+        ([2, 2, 0] + [1] * 397, r"gains 0\.0025"),
+        # The same of 100: .01, error .0173. That is chance, and it may be a loss of 2 points.
+        ([0, 0, 2] + [1] * 97, None),
+        # 6 lost of 1000: .006, error .0024. That is no chance.
+        ([0] * 6 + [1] * 994, None),
+        ([0] * 3 + [1] * 997, r"loses 0\.0030 .* error of 0\.0017"),
         # All agree: one in 100 might not, which is told from chance, and one in 49 is not.
         ([1] * 100, r"loses nothing on average over 100 .* standard error of 0\.0100"),
         ([1] * 49, None),

@@ -32,7 +32,7 @@ from kzoo.tflite.xnnpack import LARGEST_SOUND
 CALIBRATION_IMAGES = 256
 QAT, PTQ = "qat", "ptq"
 WEIGHTS = {QAT: "of quantization-aware training", PTQ: "of calibration alone"}
-LARGEST_ERROR = 0.02  # standard error of a mean quality up to which calibration may be enough
+LARGEST_LOSS = 0.02  # of the mean quality, its standard error included, that may be chance
 # (int8 model, outputs for a batch, of it or of its float model, batches, index of the batch) ->
 # (n,): the quality of the prediction for each image, larger is better; nan if an image has none.
 ImageQuality = Callable[[keras.Model, Any, Any, int], np.ndarray]
@@ -139,7 +139,7 @@ def calibration_suffices(
     """Return the choice of the weights as they are if they lose no more than chance, else None.
 
     They do if the mean loss of quality against the float model over the validation images is
-    within its standard error, and this error is small enough to tell, at most LARGEST_ERROR.
+    within twice its standard error, and small enough: with the error at most LARGEST_LOSS.
     `taught` is a result of `kzoo.distill`.
     """
     if image_quality is None:
@@ -154,13 +154,13 @@ def calibration_suffices(
         losses.append(np.asarray(of_float, float) - of_int8)
     n, loss, error = mean_and_error(np.concatenate(losses))
     error = max(error, 1 / n) if n else np.inf  # a few images that all agree prove little
-    if loss > error or error > LARGEST_ERROR:
+    if loss > 2 * error or loss + error > LARGEST_LOSS:
         return None
     lost = f"loses {loss:.4f}" if loss > 0 else f"gains {-loss:.4f}" if loss else "loses nothing"
     return Choice(
         PTQ,
-        f"calibration {lost} on average over {n} validation images, within the standard error of "
-        f"{error:.4f}, so that training was left out (--qat always trains)",
+        f"calibration {lost} on average over {n} validation images, within twice the standard "
+        f"error of {error:.4f}, so that training was left out (--qat always trains)",
     )
 
 
