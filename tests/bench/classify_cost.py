@@ -4,10 +4,11 @@
 
 PHOTOS has train/ and val/ with a folder per class. Both train a MobileNetV3-Small at 224 px for as
 many epochs (--head-epochs on frozen features, --epochs of the whole net, --qat-epochs, which kzoo
-leaves out where calibration alone is as good), and write an int8 file. The script is what keras.io's transfer learning guide does: keras.applications,
-tf.data, RandomFlip / RandomRotation / RandomZoom layers, a head on the frozen backbone, all of it
-at a tenth of the rate, TensorFlow's post-training quantization. `--trees` adds other checkouts of
-kzoo, such as the commit before. All in turn, a process each; accuracy by the interpreter on val/.
+leaves out where calibration alone is as good), and write an int8 file. The script is what
+keras.io's transfer learning guide does: keras.applications, tf.data, RandomFlip / RandomRotation /
+RandomZoom layers, a head on the frozen backbone, all of it at a tenth of the rate, TensorFlow's
+post-training quantization. `--trees` adds other checkouts of kzoo, such as the commit before. All
+in turn, a process each; accuracy by the interpreter on val/.
 Without --weights both begin from random ones.
 """
 
