@@ -211,13 +211,16 @@ class Stages(TransferStages):
             learning = without_frozen_norms(learning)
         if teacher is not None:
             learning = kzoo.distill(learning, teacher, weight=WEIGHT)
-        balance = self.balance()
-        learning, history = averaged(
-            lambda one, first: self.fit(
-                learning, one, fit, size=size, class_weight=balance, first=first
-            ),
-            learning, stage, self.trainings, self.batches("val"),
-        )  # fmt: skip
+
+        def train(stage: Stage, first: int) -> tuple[keras.Model, list[Row]]:
+            balance = self.balance()
+            return self.fit(learning, stage, fit, size=size, class_weight=balance, first=first)
+
+        if self.trainings == 1:
+            learning, history = train(stage, 0)
+        else:
+            val = self.batches("val")
+            learning, history = averaged(train, learning, stage, self.trainings, val)
         take_weights(net, learning.student if teacher else learning)
         return net, history
 
@@ -226,8 +229,7 @@ class Stages(TransferStages):
         """Number of trainings of the whole network whose weights are averaged."""
         if not self.pretrained:  # from random weights, their mean would be none of a network
             return 1
-        default = SOUP if len(self.run.train) <= SMALL else 1
-        return int(self.run.config.soup or default)
+        return int(self.run.config.soup or (SOUP if len(self.run.train) <= SMALL else 1))
 
     @property
     def normalizes_kernels(self) -> bool:

@@ -219,8 +219,6 @@ def averaged(
 
     Source: https://arxiv.org/abs/2203.05482 (model soups).
     """
-    if count == 1:
-        return train(stage, 0)
     start, weights, histories = copied(model), [], []  # training may reuse JAX's arrays
     for i in range(count):
         model.set_weights(start)
