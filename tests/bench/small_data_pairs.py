@@ -10,7 +10,6 @@ trained heads and the seed. Writes NAME.csv; its last rows are the means over th
 """
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,9 @@ EPOCHS, SIZE, SCALE = 12, 160, 0.8
 MEASURES = ("validation", "validation loss", "validation loss, calibrated")
 
 
-def trained(
-    trainer: Trainer, whole: keras.Model, name: str, seed: int
-) -> dict[str, dict[str, float]]:
-    """Train once; return what the last weights and their mean reach, in the net `whole`."""
-    how = dataclasses.replace(VARIANTS[name])
+def prepared(trainer: Trainer, name: str, seed: int) -> tuple[keras.Model, Batches, int]:
+    """Return (the compiled network of a variant, its training images, the number of epochs)."""
+    how = VARIANTS[name]
     net = trainer.net(seed, SCALE, how.dropout)
     if how.normalize:
         normalize_kernels(net)
@@ -45,10 +42,18 @@ def trained(
     )  # fmt: skip
     epochs = round(how.epochs * EPOCHS)
     compiled(net, how, epochs * (len(trainer.fit) // how.batch))
+    return net, batches, epochs
+
+
+def trained(
+    trainer: Trainer, whole: keras.Model, name: str, seed: int
+) -> dict[str, dict[str, float]]:
+    """Train once; return what the last weights and their mean reach, in the net `whole`."""
+    net, batches, epochs = prepared(trainer, name, seed)
     mean, step = net.get_weights(), 0
     for epoch in range(epochs):
         shuffled = batches.shuffled(seed, epoch)
-        for i in range(len(shuffled.order) // how.batch):  # whole ones: one shape to trace
+        for i in range(len(shuffled.order) // batches.batch_size):  # whole ones: one shape to trace
             net.train_on_batch(*shuffled[i])
             step += 1
             share = 1 - min(EMA, step / (EARLIEST - 1 + step))

@@ -19,32 +19,18 @@ from typing import Any
 import keras
 import numpy as np
 from record import record
-from small_data import FOLDS, VARIANTS, Trainer, compiled, side
-from small_data_pairs import EPOCHS, SCALE, SIZE
-
-from kzoo.recipes.data.augment import Batches
-from kzoo.recipes.training.transfer import freeze_pretrained
-from kzoo.weights.batch_norm import normalize_kernels
+from small_data import FOLDS, Trainer
+from small_data_pairs import SIZE, prepared
 
 ACCURACY, LOSS = "validation", "validation loss, calibrated"
 
 
 def trained(trainer: Trainer, name: str, number: int) -> list[np.ndarray]:
     """Return the weights after training `number` of a variant."""
-    how = VARIANTS[name]
-    net = trainer.net(0, SCALE, how.dropout)
-    if how.normalize:
-        normalize_kernels(net)
-    freeze_pretrained(net, ())
-    batches = Batches(
-        trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=how.batch,
-        augment=how.augment, size=side(trainer.size, SCALE),
-    )  # fmt: skip
-    epochs = round(how.epochs * EPOCHS)
-    compiled(net, how, epochs * (len(trainer.fit) // how.batch))
+    net, batches, epochs = prepared(trainer, name, 0)
     for epoch in range(epochs):
         shuffled = batches.shuffled(0, number * epochs + epoch)
-        for i in range(len(shuffled.order) // how.batch):  # whole ones: one shape to trace
+        for i in range(len(shuffled.order) // batches.batch_size):  # whole ones: one shape to trace
             net.train_on_batch(*shuffled[i])
     return [np.array(weight) for weight in net.get_weights()]
 
