@@ -46,14 +46,7 @@ from kzoo.recipes.training.checkpoints import Row
 from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.stage import Stage
-from kzoo.recipes.training.stages import (
-    TrainingStage,
-    TransferStages,
-    averaged,
-    balanced,
-    features,
-    split_at,
-)
+from kzoo.recipes.training.stages import TrainingStage, TransferStages, balanced, features, split_at
 from kzoo.recipes.training.teacher import WEIGHT, load_teacher
 from kzoo.recipes.training.tfmot_engine import (
     HISTORY,
@@ -75,7 +68,6 @@ from kzoo.weights.saved_model import load_model
 
 NORM_MOMENTUM = 0.9  # a run on a few hundred images has too few steps for .99
 HEAD_LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 3e-5
-SOUP, SMALL = 3, 5000  # trainings that are averaged, up to this number of training images
 MARGIN = 8 / 7  # size of decoded training images / input size of the model
 
 
@@ -85,8 +77,8 @@ def classify(data: str | Path, *, callbacks: Callbacks = (), **options: Any) -> 
         results = kzoo.recipes.classify("photos", model="mobilenet_v3_small", epochs=10)
 
     data: as of the command.
-    callbacks: Keras callbacks for every stage, or a function of the stage's name that returns them:
-        "head", "whole" ("whole_2" and so on in further trainings), "qat".
+    callbacks: Keras callbacks for every stage, or a function of the stage's name ("head", "whole",
+        "qat") that returns them.
     options: fields of `Config`, the options of the command.
 
     Raises ValueError for unusable data or settings.
@@ -130,7 +122,7 @@ class Stages(TransferStages):
         )  # fmt: skip
         whole = self.stage(
             "whole", config.epochs, config.learning_rate, smoothing=smooth, patience=patience,
-            ema=config.ema, title="the whole network", ahead=(self.trainings - 1) * config.epochs,
+            ema=config.ema, title="the whole network",
         )  # fmt: skip
         qat = self.stage(
             "qat", config.qat_epochs, QAT_LEARNING_RATE, title="quantization-aware training", cost=2
@@ -211,25 +203,9 @@ class Stages(TransferStages):
             learning = without_frozen_norms(learning)
         if teacher is not None:
             learning = kzoo.distill(learning, teacher, weight=WEIGHT)
-
-        def train(stage: Stage, first: int) -> tuple[keras.Model, list[Row]]:
-            balance = self.balance()
-            return self.fit(learning, stage, fit, size=size, class_weight=balance, first=first)
-
-        if self.trainings == 1:
-            learning, history = train(stage, 0)
-        else:
-            val = self.batches("val")
-            learning, history = averaged(train, learning, stage, self.trainings, val)
+        learning, history = self.fit(learning, stage, fit, size=size, class_weight=self.balance())
         take_weights(net, learning.student if teacher else learning)
         return net, history
-
-    @property
-    def trainings(self) -> int:
-        """Number of trainings of the whole network whose weights are averaged."""
-        if not self.pretrained:  # from random weights, their mean would be none of a network
-            return 1
-        return int(self.run.config.soup or (SOUP if len(self.run.train) <= SMALL else 1))
 
     @property
     def normalizes_kernels(self) -> bool:
@@ -257,14 +233,11 @@ class Stages(TransferStages):
         return simplest(*map(min, sides))
 
     def fit(
-        self, net: keras.Model, stage: Stage, fit: Any, *, first: int = 0, **options: Any
+        self, net: keras.Model, stage: Stage, fit: Any, **options: Any
     ) -> tuple[keras.Model, list[Row]]:
-        """Train on augmented images, in the orders of the epochs from `first` on."""
         train = self.augmented(**options)
         seed = self.run.config.seed
-        return fit(
-            net, stage, lambda epoch: train.shuffled(seed, first + epoch), self.batches("val")
-        )
+        return fit(net, stage, lambda epoch: train.shuffled(seed, epoch), self.batches("val"))
 
     def balance(self) -> np.ndarray:
         """Return class weights that give every class the same share of the loss."""

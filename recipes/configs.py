@@ -157,7 +157,7 @@ class ClassifyConfig(RunConfig):
         "folder with one folder per class, or with train/, val/, test/; a CSV; or packed data"
     )
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
-    epochs: int = option("epochs of each training of the whole network", 12)
+    epochs: int = option("epochs of the whole network", 16)
     qat_engine: str = option(
         "library that quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')",
         "kzoo",
@@ -172,11 +172,6 @@ class ClassifyConfig(RunConfig):
     train_scale: float = option(
         "side of the training images of the whole network / --size, rounded to 16 px; below 1 "
         "because objects look larger in crops than in whole images", 0.86, before=1.0,
-    )  # fmt: skip
-    soup: int | None = option(
-        "trainings of the whole network from the same pretrained weights, with other orders and "
-        "augmentations, whose weights are averaged, a model soup (default: 3 up to 5,000 training "
-        "images, else 1)", None, before=1,
     )  # fmt: skip
     augment: str = option(
         f"strength of augmentation: {', '.join(AUGMENTS)}; in Python also an Augment",
@@ -196,8 +191,6 @@ class ClassifyConfig(RunConfig):
         before=False,
     )  # fmt: skip
     patience: int = option("epochs without improvement before a stage ends", 10)
-
-    least: ClassVar[dict[str, float]] = RunConfig.least | {"soup": 1}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -144,12 +144,9 @@ def stopped(checkpoints: Path) -> str:
     last = max(kept, key=lambda path: path.stat().st_mtime)
     name, epoch, steps = CHECKPOINT.fullmatch(last.name).groups()  # type: ignore[union-attr]
     known = {stage: f"stage {i} ({stage})" for i, stage in enumerate(stages, 1)}
-    name, _, training = name.partition("_")
     stage = known.get(name, f"stage {name}")
     if any(checkpoints.glob(f"[0-9]-{name}.keras")):
         return f"stopped after {stage}"
-    if training:
-        stage += f", training {training}"
     # The name counts epochs from 0; without steps that epoch was finished.
     return f"stopped in {stage}, epoch {int(epoch) + (1 if steps else 2)}"
 

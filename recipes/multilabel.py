@@ -110,8 +110,7 @@ LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
 class Stages(ClassifierStages):
     """The stages of a classifier's run, with the loss and metric of label sets."""
 
-    # Not measured for multi-label models:
-    normalizes_kernels, train_scale, trainings = False, 1.0, 1
+    normalizes_kernels, train_scale = False, 1.0  # not measured for multi-label models
 
     def all(self) -> list[TrainingStage]:
         return TransferStages.all(self)

@@ -98,10 +98,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def at_least(config: Any, least: Mapping[str, float]) -> None:
-    """Raise ValueError for a field of `config` below its least value, infinite or nan; not None."""
+    """Raise ValueError for a field of `config` below its least value, infinite or nan."""
     for name, value in least.items():
         given = getattr(config, name)
-        if given is not None and not value <= given < math.inf:
+        if not value <= given < math.inf:
             allowed = "finite" if given == math.inf else f"at least {value}"
             raise ValueError(f"{name} must be {allowed}. Received: {given}")
 

@@ -227,7 +227,7 @@ def test_curves_of_earlier_runs_show_the_loss_they_have():
 
 def test_the_command_that_repeats_a_run(tmp_path):
     settings = {"data": "my photos", "model": "mobilenet_v2", "flip": False, "seed": 0,
-                "keep_float": ["a", "b"], "epochs": 12, "out": "runs/x"}  # fmt: skip
+                "keep_float": ["a", "b"], "epochs": 16, "out": "runs/x"}  # fmt: skip
     run = Run(get_task("classify"), settings, None, tmp_path)
     assert command_of(run, settings) == (
         "kzoo classify 'my photos' --model mobilenet_v2 --no-flip --keep-float a b"

@@ -104,18 +104,6 @@ class TestRun:
         assert (run / "labels.txt").read_text().split() == ["circle", "cross"]
         assert len(json.loads((run / "history.json").read_text())) == 3 + 2  # ptq, qat
 
-    def test_trainings_from_pretrained_weights_are_averaged(self, run, images, tmp_path, capsys):
-        words = [*QUICK, "--weights", str(run / "model.keras"), "--head-epochs", "1", "--soup", "2"]
-        words += ["--epochs", "1", "--qat-epochs", "0", "--out", str(tmp_path / "soup")]
-        assert main(["classify", str(images), *words]) == 0
-        history = json.loads((tmp_path / "soup" / "history.json").read_text())
-        assert [row["stage"] for row in history] == ["head", "whole", "whole_2", "mean"]
-        shown = capsys.readouterr().out
-        assert "the whole network, training 2 of 2, epoch 1/1" in shown
-        assert "The mean of 2 trainings: accuracy" in shown
-        results = json.loads((tmp_path / "soup" / "results.json").read_text())
-        assert results["float_accuracy"] == pytest.approx(history[-1]["val_accuracy"], abs=0.05)
-
     def test_the_file_is_int8_between_bytes_and_scores(self, run):
         found = audit(run / "model.tflite")
         assert not found.float_ops

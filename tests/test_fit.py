@@ -23,7 +23,7 @@ from kzoo.recipes.training.memory import (
     release_freed_memory,
 )
 from kzoo.recipes.training.stage import Stage, best_epoch
-from kzoo.recipes.training.stages import averaged, balanced, finished_stage, fit, split_at
+from kzoo.recipes.training.stages import balanced, finished_stage, fit, split_at
 
 TOY = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
 STAGE = Stage("toy", epochs=4, learning_rate=0.3, **TOY, metric="val_accuracy")
@@ -440,52 +440,3 @@ class TestAugment:
         assert a[0].dtype == np.float32
         assert a[0].min() >= 0
         assert a[0].max() <= 255
-
-
-@pytest.mark.backend
-def test_several_trainings_are_averaged(tmp_path):
-    train, val, orders, ends = data(), data(seed=1), [], []
-
-    def trained(model):
-        start = np.array(model.get_weights()[0])
-
-        def one(stage, first):
-            orders.append(first)
-            np.testing.assert_array_equal(model.get_weights()[0], start)
-            end, rows = fit(
-                model, stage, lambda epoch: train.shuffled(0, first + epoch), val, tmp_path
-            )
-            ends.append([np.array(w) for w in end.get_weights()])
-            return end, rows
-
-        return averaged(one, model, STAGE, 2, val)
-
-    mean, history = trained(net())
-    assert orders == [0, 4]
-    assert [row["stage"] for row in history] == ["toy"] * 4 + ["toy_2"] * 4 + ["mean"]
-    assert not np.array_equal(ends[0][0], ends[1][0])
-    for found, *values in zip(mean.get_weights(), *ends, strict=True):
-        np.testing.assert_allclose(found, np.mean(values, axis=0), rtol=1e-6)
-    accuracy = mean.evaluate(val, return_dict=True, verbose=0)["accuracy"]
-    assert history[-1]["val_accuracy"] == pytest.approx(accuracy)
-    # Killed after both, it reads them from their checkpoints, and gives the same mean.
-    again, _ = trained(net())
-    for found, expected in zip(again.get_weights(), mean.get_weights(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_a_mean_that_is_worse_than_each_training_is_not_used(capsys):
-    model, val = net(), data(seed=1)
-    fitted = [np.array([[0.0, 9, -9], [9.0, -9, -9]]), np.zeros(3)]
-
-    def one(stage, first):
-        """Two nets that answer alike; their mean's answers are all alike."""
-        values = fitted if first == 0 else [-4 * fitted[0], np.array([0.0, 0, 0])]
-        model.set_weights(values)
-        rate = 0.6 if first else 0.9
-        return model, [{"stage": stage.name, "epoch": 0, "val_accuracy": rate, "val_loss": 1.0}]
-
-    kept, history = averaged(one, model, STAGE, 2, val)
-    assert history[-1]["val_accuracy"] < 0.57
-    np.testing.assert_array_equal(kept.get_weights()[0], fitted[0])  # the better one's
-    assert "worse than each of them: training 1 is used alone" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_the_side_of_training_images(side, settings):
     ],
 )
 def test_a_train_scale_that_is_not_used_is_said(reason, settings, monkeypatch, capsys):
-    config = ClassifyConfig("photos", model="mobilenet_v3_small", soup=1, **settings)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", **settings)
     stages = Stages(Run(TASK, vars(config), None, Path("run"), config))
     net = small()
     monkeypatch.setattr(Stages, "fit", lambda self, net, stage, fit, **options: (net, []))
@@ -92,7 +92,7 @@ def test_the_whole_network_learns_on_smaller_images_than_it_is_validated_on():
     """It comes back with its own input size, what it learnt, and its function before that."""
     split = Split((Path("a.jpg"), Path("b.jpg"), Path("c.jpg")), np.array([0, 1, 2]))
     dataset = SimpleNamespace(labels=("x", "y", "z"), train=split, val=split)
-    config = ClassifyConfig("photos", model="mobilenet_v3_small", alpha=0.35, size=64, soup=1)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", alpha=0.35, size=64)
     stages = Stages(Run(TASK, vars(config), dataset, Path("run"), config))
     net, images = small(), np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
     before = net.predict_on_batch(images.astype("float32"))
@@ -153,7 +153,7 @@ def trained_size(net, teacher=None):
     """The size of the images on which the whole network trains, by its batches."""
     split = Split((Path("a.jpg"), Path("b.jpg"), Path("c.jpg")), np.array([0, 1, 2]))
     dataset = SimpleNamespace(labels=("x", "y", "z"), train=split, val=split)
-    config = ClassifyConfig("photos", model="mobilenet_v3_small", size=64, soup=1)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", size=64)
     seen = []
 
     def fit(model, stage, train, val):
@@ -246,21 +246,3 @@ def test_a_stage_begun_with_batch_norms_is_taken_over():
     take_weights(net, trained)
     for a, b in zip(net.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize(
-    ("images", "settings", "trainings"),
-    [
-        (5000, {}, 3),
-        (5001, {}, 1),  # enough data for one network
-        (5001, {"soup": 2}, 2),
-        (9, {"weights": "none", "soup": 2}, 1),  # means of random starts are no networks
-    ],
-)
-def test_how_many_trainings_are_averaged(images, settings, trainings):
-    config = ClassifyConfig("photos", **settings)
-    split = SimpleNamespace(paths=range(images))
-    dataset = SimpleNamespace(train=split)
-    assert Stages(Run(TASK, vars(config), dataset, Path("run"), config)).trainings == trainings
-    with pytest.raises(ValueError, match=r"soup must be at least 1\. Received: 0"):
-        ClassifyConfig("photos", soup=0)

@@ -85,7 +85,7 @@ class StageDisplay:
         key = self.stage.metric
         found = f"{metric_name(key)} {row[key]:.3f} {WHERE}"
         if best == len(history) - 1:
-            found += "" if self.stage.last else ", the best so far"
+            found += ", the best so far"
         else:
             found += f" (best {history[best][key]:.3f} in epoch {best + 1})"
         self.show(
@@ -98,9 +98,9 @@ class StageDisplay:
         # The first epoch includes compilation.
         each = statistics.median(row["seconds"] for row in history[-3:][len(history) > 1 :])
         stage = each * (self.stage.epochs - len(history))
-        run = stage + each * self.stage.ahead + each / self.stage.cost * self.later
+        run = stage + each / self.stage.cost * self.later
         words = [f"{duration(stage)} of the stage"] if stage else []
-        words += [f"about {duration(run)} of the run"] if run > stage else []
+        words += [f"about {duration(run)} of the run"] if self.later else []
         return f"; left {', '.join(words)}" if words else ""
 
     def out_of_patience(self) -> None:
@@ -112,9 +112,7 @@ def stage_displays(stages: Sequence[Stage], *, last: str) -> tuple[list[StageDis
     count = len(stages) + 1
     displays = [
         StageDisplay(
-            stage,
-            f"Stage {i} of {count}",
-            sum((later.epochs + later.ahead) * later.cost for later in stages[i:]),
+            stage, f"Stage {i} of {count}", sum(later.epochs * later.cost for later in stages[i:])
         )
         for i, stage in enumerate(stages, 1)
     ]

@@ -14,7 +14,7 @@ class Stage:
     """One stage of a run: Adam with cosine decay from `learning_rate` to 0 after a warm-up.
 
     The best epoch has the highest `metric`, a key of the history, and among equals the lowest
-    validation loss; for the metric "val_loss" it has the lowest. With `last` it is the last one.
+    validation loss; for the metric "val_loss" it has the lowest.
     """
 
     name: str
@@ -24,7 +24,6 @@ class Stage:
     metrics: Sequence[Any] = ()
     metric: str = "val_loss"
     warmup: float = 0.1  # fraction of all steps
-    last: bool = False  # use the last epoch's weights, when the learning rate is 0, not the best's
     patience: int = 10  # epochs without improvement before the stage ends
     accumulate: int = 1  # steps whose gradients are accumulated for one update
     save_every: float = 0.0  # minutes between checkpoints within an epoch; 0: at its end only
@@ -32,7 +31,6 @@ class Stage:
     ema: float = 0.0
     title: str = ""  # for display; empty: its name
     cost: float = 1.0  # approximate time of an epoch relative to one of the whole network
-    ahead: int = 0  # epochs of trainings of the same kind that follow, for the estimate of time
 
     def schedule(self, steps: int, library: Any = keras) -> Any:
         """Return the learning rate schedule for that many steps; `library`: keras or tf_keras."""
@@ -46,8 +44,6 @@ class Stage:
 
     def rank(self, row: Row) -> tuple[float, ...]:
         """Return a sort key that is larger for better epochs."""
-        if self.last:
-            return (row["epoch"],)
         return (-row["val_loss"],) if self.metric == "val_loss" else (
             row[self.metric], -row["val_loss"],
         )  # fmt: skip

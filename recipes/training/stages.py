@@ -6,7 +6,6 @@ another number of processes.
 """
 
 import dataclasses
-import itertools
 import json
 import tempfile
 import time
@@ -24,14 +23,13 @@ from kzoo.recipes.data.augment import Batches, Epoch
 from kzoo.recipes.task import Run
 from kzoo.recipes.training import checkpoints
 from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.display import WHERE, Advance, StageDisplay, metric_name
+from kzoo.recipes.training.display import Advance, StageDisplay
 from kzoo.recipes.training.memory import KeepFreedMemory
 from kzoo.recipes.training.optimizer import Adam
 from kzoo.recipes.training.stage import Stage, best_epoch
 from kzoo.recipes.training.user_callbacks import CallbackList, StageCallbacks, no_callbacks
 from kzoo.weights.saved_model import load_model
 
-LEAST_OF_MEAN = 0.95  # metric of the mean of several trainings over the lowest of one
 Measure = Callable[[keras.Model], Mapping[str, float]]
 
 
@@ -137,7 +135,7 @@ def fit(
 
     Raises ValueError if the loss becomes nan or infinite.
     """
-    display = dataclasses.replace(display, stage=stage) if display else StageDisplay(stage)
+    display = display or StageDisplay(stage)
     own = (distribute.process(), distribute.processes(), distribute.devices())
     val = val.shared(*own)
     kept = checkpoints.agreed(folder, stage.name)
@@ -202,57 +200,6 @@ def fit(
         with np.load(kept / checkpoints.BEST) as best:
             model.set_weights(list(best.values()))
     return model, history
-
-
-def averaged(
-    train: Callable[[Stage, int], tuple[keras.Model, list[Row]]],
-    model: keras.Model,
-    stage: Stage,
-    count: int,
-    val: Epoch,
-) -> tuple[keras.Model, list[Row]]:
-    """Train `model` `count` times from its weights; return (model with their mean, history).
-
-    `train(stage, epoch)` is one training, in the orders and augmentations of the epochs from that
-    one on. Their last weights count, not those of the best epochs: validation images choose none.
-    If the mean is much worse on these than each training, the weights of the best one are used.
-
-    Source: https://arxiv.org/abs/2203.05482 (model soups).
-    """
-    start, weights, histories = copied(model), [], []  # training may reuse JAX's arrays
-    for i in range(count):
-        model.set_weights(start)
-        one = dataclasses.replace(
-            stage,
-            name=f"{stage.name}_{i + 1}" if i else stage.name,
-            title=f"{stage.title or stage.name}, training {i + 1} of {count}",
-            last=True,
-            ahead=(count - 1 - i) * stage.epochs,
-        )
-        trained, rows = train(one, i * stage.epochs)
-        weights.append(copied(trained))
-        histories.append(rows)
-    model.set_weights([np.mean(values, axis=0) for values in zip(*weights, strict=True)])
-    compile_stage(model, stage, 1)
-    found = model.evaluate(val, return_dict=True, verbose=0)
-    figures = {f"val_{name}": float(value) for name, value in found.items()}
-    mean: Row = {"stage": "mean", "epoch": 0, **figures, "seconds": 0.0}
-    each, key = [rows[-1] for rows in histories], stage.metric
-    lowest, highest = (choice(row[key] for row in each) for choice in (min, max))
-    progress.show(
-        f"The mean of {count} trainings: {metric_name(key)} {mean[key]:.3f} {WHERE}; each alone: "
-        f"{lowest:.3f} to {highest:.3f}"
-    )
-    if mean[key] < LEAST_OF_MEAN * lowest:
-        best = max(range(count), key=lambda i: stage.rank(each[i]))
-        progress.show(f"That is worse than each of them: training {best + 1} is used alone")
-        model.set_weights(weights[best])
-    return model, [*itertools.chain(*histories), mean]
-
-
-def copied(model: keras.Model) -> list[np.ndarray]:
-    """Return copies of the weights."""
-    return [np.array(weight) for weight in model.get_weights()]
 
 
 def require_finite(loss: float, stage: Stage) -> None:

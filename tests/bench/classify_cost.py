@@ -3,12 +3,11 @@
     uv run python tests/bench/classify_cost.py PHOTOS [--weights FILE] [--trees NAME=PATH ...]
 
 PHOTOS has train/ and val/ with a folder per class. Both train a MobileNetV3-Small at 224 px for as
-many epochs (--head-epochs on frozen features, --epochs of the whole net, --qat-epochs, which kzoo
-leaves out where calibration alone is as good), and write an int8 file. The script is what
-keras.io's transfer learning guide does: keras.applications, tf.data, RandomFlip / RandomRotation /
-RandomZoom layers, a head on the frozen backbone, all of it at a tenth of the rate, TensorFlow's
-post-training quantization. `--trees` adds other checkouts of kzoo, such as the commit before. All
-in turn, a process each; accuracy by the interpreter on val/.
+many epochs (--head-epochs on frozen features, --epochs of the whole net, --qat-epochs), and write
+an int8 file. The script is what keras.io's transfer learning guide does: keras.applications,
+tf.data, RandomFlip / RandomRotation / RandomZoom layers, a head on the frozen backbone, all of it
+at a tenth of the rate, TensorFlow's post-training quantization. `--trees` adds other checkouts of
+kzoo, such as the commit before. All in turn, a process each; accuracy by the interpreter on val/.
 Without --weights both begin from random ones.
 """
 
@@ -31,13 +30,11 @@ HERE = str(Path(__file__).parents[2])
 
 def by_kzoo(given: argparse.Namespace, out: Path) -> Path:
     from kzoo.recipes import classify
-    from kzoo.recipes.configs import ClassifyConfig
 
-    several = {"soup": given.soup} if hasattr(ClassifyConfig, "soup") else {}  # not in older trees
     classify(
         str(given.photos), out=str(out), model="mobilenet_v3_small", size=SIZE, quiet=True,
         weights=given.weights or "none", head_epochs=given.head_epochs, epochs=given.epochs,
-        qat_epochs=given.qat_epochs, **several,
+        qat_epochs=given.qat_epochs,
     )  # fmt: skip
     return out / "model.tflite"
 
@@ -129,7 +126,6 @@ def main() -> None:
     parser.add_argument("--head-epochs", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--qat-epochs", type=int, default=6)
-    parser.add_argument("--soup", type=int, default=1, help="trainings of kzoo that are averaged")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--trees", nargs="*", default=[], help="NAME=PATH of other checkouts")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)

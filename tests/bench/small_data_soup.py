@@ -4,8 +4,8 @@
         [--trainings 3]
 
 Each VARIANT of `small_data.py` trains several times on two of three folds of PHOTOS/train, from the
-same ImageNet weights and the same trained head, with other orders and augmentations (`kzoo classify
---soup`), and is measured on the third fold; PHOTOS/val is never looked at. A row has what the
+same ImageNet weights and the same trained head, with other orders and augmentations, and is
+measured on the third fold; PHOTOS/val is never looked at. A row has what the
 trainings reach on average and what the mean of their weights reaches. Writes small_data_soup.csv;
 its last rows are means over the folds, and of the differences the standard error. Cost: 50 s of CPU
 a training.
