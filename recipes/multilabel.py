@@ -146,8 +146,12 @@ def label_weights(targets: np.ndarray) -> np.ndarray:
 
 
 def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int) -> np.ndarray:
-    """Return 1 minus the mean squared error of each image's probabilities (n,)."""
-    return 1 - np.square(outputs - val.targets[val.batch(i)]).mean(axis=1)
+    """Return the share of the labels' variance that each image's probabilities explain (n,).
+
+    1 if they are right, 0 on average for those that know only how frequent each label is.
+    """
+    variance = val.targets.var(axis=0).mean() or 1.0
+    return 1 - np.square(outputs - val.targets[val.batch(i)]).mean(axis=1) / variance
 
 
 def infer(run: Run, model: keras.Model | Path, split: Split) -> Scored:

@@ -146,6 +146,8 @@ def test_which_weights_are_kept_by_hand(before, after, chosen, reason):
         # All agree: one in 100 might not, which is told from chance, and one in 49 is not.
         ([1] * 100, r"loses nothing on average over 100 .* standard error of 0\.0100"),
         ([1] * 49, None),
+        # Each of 150 loses as much, but for a little: no chance, however small.
+        (np.linspace(0.987, 0.989, 150), None),
         # Images without a quality do not count.
         ([1] * 60 + [np.nan] * 40, "over 60 validation images"),
         ([np.nan] * 100, None),

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ from kzoo.recipes.evaluation.classification.label_metrics import (
     score_labels,
 )
 from kzoo.recipes.inspection.inspection import inspect_data
-from kzoo.recipes.multilabel import LOSSES, LabelLoss, label_weights
+from kzoo.recipes.multilabel import LOSSES, LabelLoss, image_quality, label_weights
 from kzoo.recipes.programs.android_folder import android
 from kzoo.recipes.programs.predict_images import task_of
 from kzoo.recipes.programs.serve_page import about
@@ -191,6 +192,17 @@ def test_the_losses_by_hand():
     assert tuple(LOSSES) == LABEL_LOSSES
     targets = np.array([[1, 1], [0, 1], [0, 1], [0, 1], [0, 0]])
     np.testing.assert_allclose(label_weights(targets), [2, 1])
+
+
+def test_the_quality_of_an_image_is_the_share_of_the_variance():
+    """Rare labels: answers of 0 explain nothing, however small their squared error."""
+    targets = np.zeros((100, 40), "float32")
+    targets[np.arange(100), np.arange(100) % 40] = 1
+    val = SimpleNamespace(targets=targets, batch=lambda i: np.arange(100))
+    assert np.mean(image_quality(None, targets, val, 0)) == 1
+    frequent = np.broadcast_to(targets.mean(axis=0), targets.shape)
+    assert np.mean(image_quality(None, frequent, val, 0)) == pytest.approx(0, abs=1e-5)
+    assert np.mean(image_quality(None, 0 * targets, val, 0)) < 0
 
 
 @tensorflow

@@ -277,6 +277,24 @@ def test_an_output_keeps_its_name(name):
     assert output_names(quantized, None) == [name]
 
 
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_outputs_of_one_layer_have_names_of_their_own(activation):
+    """A layer called twice, and a model in the model: Keras names several outputs alike."""
+    image = keras.Input((8, 8, 3))
+    x, shared = layers.Conv2D(4, 3)(image), layers.Conv2D(2, 1, activation=activation, name="head")
+    inner = keras.Input((6, 6, 4))
+    parts = [layers.Conv2D(n, 1, name=f"part{n}")(inner) for n in (1, 2)]
+    ends = [shared(x), shared(layers.ReLU()(x)), *keras.Model(inner, parts, name="parts")(x)]
+    model = randomized(keras.Model(image, ends))
+    quantized = kzoo.quantize(
+        model, calibration=images(4, size=8), ranges="mse", bias_correction=False
+    )
+    names = [name.removesuffix("_quant") for name in quantized.output_names]
+    assert len(set(names)) == 4
+    assert names[0].startswith("head")
+    assert "raw" not in "".join(names)
+
+
 def test_saved_weights_hold_the_ranges(tmp_path):
     """Weights of another calibration bring its ranges, input scales and limits with them."""
     image = keras.Input((8, 8, 3))

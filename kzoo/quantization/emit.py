@@ -62,11 +62,13 @@ def layer_names(graph: Graph, output_names: Sequence[str]) -> dict[str, str]:
     """Return the name of each operation's layer: its own, but for outputs.
 
     A Dense layer "scores" with a softmax was read as two operations, "scores" and "scores_act". The
-    second one is the output, so that it is "scores", and the first one "scores_raw".
+    second one is the output, so that it is "scores", and the first one "scores_raw". A name that
+    two outputs have, of a layer called twice, is given to none.
     """
-    names = {name: name for name in graph.ops}
-    for op, wanted in zip(keras.tree.flatten(graph.outputs), output_names, strict=False):
-        if wanted != op and not isinstance(graph.ops[op], Input):
+    names, ends = {name: name for name in graph.ops}, keras.tree.flatten(graph.outputs)
+    for op, wanted in zip(ends, output_names, strict=False):
+        free = list(output_names).count(wanted) == 1 and wanted not in ends
+        if free and not isinstance(graph.ops[op], Input):
             if wanted in graph.ops:
                 names[wanted] = unused(f"{wanted}_raw", graph.ops)
             names[op] = wanted

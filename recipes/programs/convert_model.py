@@ -14,7 +14,7 @@ from kzoo.recipes import progress
 from kzoo.recipes.data.images import BadImageError, Images
 from kzoo.recipes.data.layout import images_below
 from kzoo.recipes.evaluation.finished_runs import open_finished
-from kzoo.recipes.evaluation.results import has_ended, read_results
+from kzoo.recipes.evaluation.results import read_results
 from kzoo.recipes.inputs import MODEL
 from kzoo.recipes.programs.published_model import image_reader
 from kzoo.recipes.task import Run
@@ -164,7 +164,7 @@ def convert_within_budget(
 
 def is_calibrated_alone(run: Run) -> bool:
     """Return whether the run has no int8 file with weights of quantization-aware training."""
-    if not (has_ended(run) and run.settings.get("qat_epochs")):
+    if not ((run.folder / "results.json").is_file() and run.settings.get("qat_epochs")):
         return True
     return bool(read_results(run.folder, run.task.report.Results).chosen == PTQ)
 

@@ -153,7 +153,7 @@ def calibration_suffices(
         )
         losses.append(np.asarray(of_float, float) - of_int8)
     n, loss, error = mean_and_error(np.concatenate(losses))
-    error = max(error, 1 / n) if n else np.inf  # a few images that all agree prove little
+    error = error or 1 / n  # a few images that all agree prove little
     if loss > 2 * error or loss + error > LARGEST_LOSS:
         return None
     lost = f"loses {loss:.4f}" if loss > 0 else f"gains {-loss:.4f}" if loss else "loses nothing"

@@ -44,7 +44,7 @@ def images_meant(tree: Tree, records: list[Record], issues: list[Issue]) -> list
     images, masks = divided(tree)
     if not images:
         return tree.images
-    names = [folded((parts_of(record.image) or ("",))[-1]) for record in records]
+    names = {folded((parts_of(record.image) or ("",))[-1]) for record in records}
     photos = {path.with_suffix(""): path for path in images}
     beside = [path for path in masks if path.with_suffix("") in photos]
     unnamed = [path for path in beside if folded(path.name) not in names]
