@@ -21,7 +21,7 @@ import numpy as np
 import kzoo
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import pipeline, progress
-from kzoo.recipes.configs import ClassifyConfig as Config
+from kzoo.recipes.configs.image_labels import ClassifyConfig as Config
 from kzoo.recipes.data.augment import AUGMENTS, Batches
 from kzoo.recipes.data.class_dataset import Split, read_dataset, read_test
 from kzoo.recipes.data.images import Images
@@ -182,12 +182,12 @@ class Stages(TransferStages):
         of 32 images, and weights from a .tflite file have none.
         """
         config, size = self.run.config, self.train_size
-        if self.train_scale != 1 and self.why_full_size:
+        if config.train_scale != 1 and self.why_full_size:
             progress.show(
                 f"The whole network trains on images of {size_text(size)} px, not of "
-                f"{self.train_scale:g} of that (train_scale): {self.why_full_size}"
+                f"{config.train_scale:g} of that (train_scale): {self.why_full_size}"
             )
-        if self.normalizes_kernels:
+        if self.pretrained and config.normalize_kernels:
             normalize_kernels(net)
         learning = net
         if size != config.size:
@@ -208,14 +208,6 @@ class Stages(TransferStages):
         return net, history
 
     @property
-    def normalizes_kernels(self) -> bool:
-        return self.pretrained and bool(self.run.config.normalize_kernels)
-
-    @property
-    def train_scale(self) -> float:
-        return self.run.config.train_scale
-
-    @property
     def why_full_size(self) -> str | None:
         """The reason why train_scale is not applied, as text; None if it is."""
         if not self.pretrained:
@@ -225,10 +217,10 @@ class Stages(TransferStages):
     @property
     def train_size(self) -> Size:
         """Size of training images in the stage "whole": a multiple of 16 px, or --size."""
-        size = self.run.config.size
-        if self.train_scale == 1 or self.why_full_size:
+        size, scale = self.run.config.size, self.run.config.train_scale
+        if scale == 1 or self.why_full_size:
             return size
-        smaller = scaled(size, self.train_scale, multiple=16, least=LEAST_SIDE)
+        smaller = scaled(size, scale, multiple=16, least=LEAST_SIDE)
         sides = zip(height_width(size), height_width(smaller), strict=True)
         return simplest(*map(min, sides))
 

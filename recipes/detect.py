@@ -20,7 +20,7 @@ from kzoo.detection.detections import Detections, detections
 from kzoo.detection.detector import Detector
 from kzoo.detection.ssdlite import LEVELS
 from kzoo.recipes import pipeline, progress
-from kzoo.recipes.configs import DetectConfig as Config
+from kzoo.recipes.configs.detect import DetectConfig as Config
 from kzoo.recipes.data.box_batches import SCALE_JITTER, BoxBatches
 from kzoo.recipes.data.box_dataset import BoxDataset, Example, read_boxes, read_test
 from kzoo.recipes.data.images import Images, Source

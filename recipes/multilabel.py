@@ -19,7 +19,7 @@ from kzoo.files import replacing
 from kzoo.recipes import pipeline
 from kzoo.recipes.classify import Stages as ClassifierStages
 from kzoo.recipes.classify import build
-from kzoo.recipes.configs import MultilabelConfig as Config
+from kzoo.recipes.configs.image_labels import MultilabelConfig as Config
 from kzoo.recipes.data.augment import Batches
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.data.images import Images
@@ -109,8 +109,6 @@ LOSSES: dict[str, Callable[[Any], LabelLoss]] = {
 
 class Stages(ClassifierStages):
     """The stages of a classifier's run, with the loss and metric of label sets."""
-
-    normalizes_kernels, train_scale = False, 1.0  # not measured for multi-label models
 
     def all(self) -> list[TrainingStage]:
         return TransferStages.all(self)

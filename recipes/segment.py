@@ -17,7 +17,7 @@ import numpy as np
 
 import kzoo
 from kzoo.recipes import pipeline
-from kzoo.recipes.configs import SegmentConfig as Config
+from kzoo.recipes.configs.segment import SegmentConfig as Config
 from kzoo.recipes.data.augment import Augment
 from kzoo.recipes.data.images import Images, Source
 from kzoo.recipes.data.mask_dataset import MaskDataset, read_masks, read_test

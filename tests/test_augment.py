@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kzoo.recipes import configs, pipeline
-from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.data import augment as augment_module
 from kzoo.recipes.data.augment import AUGMENTS, Augment, Batches, warp
 from kzoo.recipes.data.augmentation import filters as filters_module

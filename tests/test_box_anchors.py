@@ -8,7 +8,7 @@ import pytest
 
 import kzoo
 from kzoo.detection.anchors import Anchors
-from kzoo.recipes.configs import DetectConfig
+from kzoo.recipes.configs.detect import DetectConfig
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
 from kzoo.recipes.detect import assembled, build
 from kzoo.recipes.training.box_anchors import anchor_report, fitted, levels_for

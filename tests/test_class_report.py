@@ -12,7 +12,7 @@ import kzoo
 from kzoo.files import write_json
 from kzoo.recipes.classify import build
 from kzoo.recipes.cli import main
-from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.evaluation.classification.attention import class_maps, shown_on
 from kzoo.recipes.evaluation.classification.class_details import (

@@ -18,10 +18,11 @@ import pytest
 
 import kzoo
 from kzoo.detection.losses import BOX_LOSSES, LOSSES
-from kzoo.recipes import cli, configs
+from kzoo.recipes import cli
 from kzoo.recipes.cli import COMMANDS, main, parse
 from kzoo.recipes.commands.files import benchmark, convert
 from kzoo.recipes.commands.images import pack
+from kzoo.recipes.configs import detect, segment
 from kzoo.recipes.data.box_batches import SCALE_JITTER
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.models import stored_sizes
@@ -382,12 +383,12 @@ def test_every_model_is_stored():
 
 
 def test_choices_are_those_of_the_code_that_takes_them():
-    assert tuple(LOSSES) == configs.CLASS_LOSSES
-    assert tuple(BOX_LOSSES) == configs.BOX_LOSSES
-    assert set(SCALE_JITTER) == set(configs.SCALE_JITTERS)
-    assert tuple(FORMATS) == configs.BOX_FORMATS
-    assert tuple(HEADS) == configs.SEGMENTATION_HEADS
-    assert tuple(OUTPUTS) == configs.SEGMENTATION_OUTPUTS
+    assert tuple(LOSSES) == detect.CLASS_LOSSES
+    assert tuple(BOX_LOSSES) == detect.BOX_LOSSES
+    assert set(SCALE_JITTER) == set(detect.SCALE_JITTERS)
+    assert tuple(FORMATS) == detect.BOX_FORMATS
+    assert tuple(HEADS) == segment.SEGMENTATION_HEADS
+    assert tuple(OUTPUTS) == segment.SEGMENTATION_OUTPUTS
     assert set(list_tasks()) >= set(pack.TASKS)
     assert tuple(RUNTIMES) == benchmark.RUNTIMES
     assert {name: str(scheme) for name, scheme in SCHEMES.items()} == convert.SCHEMES

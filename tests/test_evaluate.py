@@ -10,7 +10,8 @@ from data_sets import LAYOUTS, SCENE, image, text
 from PIL import Image
 
 from kzoo.recipes.cli import main
-from kzoo.recipes.configs import ClassifyConfig, SegmentConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
+from kzoo.recipes.configs.segment import SegmentConfig
 from kzoo.recipes.data import read_boxes, read_dataset, read_masks
 from kzoo.recipes.programs.evaluate import evaluate_on
 from kzoo.recipes.task import get_task

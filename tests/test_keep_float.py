@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kzoo
-from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.options import add_flags, from_flags
 from kzoo.recipes.training.run_folder import open_run
 from kzoo.tflite.convert.converter import lower

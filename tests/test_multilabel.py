@@ -13,7 +13,7 @@ from test_android import check_sources
 
 from kzoo.recipes import multilabel
 from kzoo.recipes.cli import main
-from kzoo.recipes.configs import LABEL_LOSSES
+from kzoo.recipes.configs.image_labels import LABEL_LOSSES
 from kzoo.recipes.data import read_dataset, read_label_sets
 from kzoo.recipes.data.label_sets import drawn_by_label, read_label_sets_test
 from kzoo.recipes.evaluation.classification.label_metrics import (

@@ -14,7 +14,8 @@ from golden import torchvision_lraspp, torchvision_models, torchvision_ssdlite
 from test_weights import KERAS, save_keras_2, save_safetensors, settled
 
 import kzoo
-from kzoo.recipes.configs import DetectConfig, SegmentConfig
+from kzoo.recipes.configs.detect import DetectConfig
+from kzoo.recipes.configs.segment import SegmentConfig
 from kzoo.recipes.data.box_dataset import BoxDataset, Example
 from kzoo.recipes.data.mask_dataset import MaskDataset
 from kzoo.recipes.detect import build as build_detector

@@ -14,7 +14,9 @@ from kzoo.detection.boxes import decode, encode, iou
 from kzoo.detection.detections import Detections
 from kzoo.preprocessing import stretch
 from kzoo.recipes.cli import main, parse
-from kzoo.recipes.configs import DetectConfig, PlanConfig, SegmentConfig
+from kzoo.recipes.configs.detect import DetectConfig
+from kzoo.recipes.configs.plan import PlanConfig
+from kzoo.recipes.configs.segment import SegmentConfig
 from kzoo.recipes.data.augment import Augment, warp
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.box_dataset import Example, read_boxes

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kzoo.files import write_json
 from kzoo.recipes import pipeline
-from kzoo.recipes.configs import RunConfig
+from kzoo.recipes.configs.run import RunConfig
 from kzoo.recipes.data.augment import Epoch
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.finished_runs import compare_run

@@ -11,7 +11,7 @@ from keras import layers
 import kzoo
 from kzoo.files import save_model
 from kzoo.recipes.classify import TASK, Stages, of_any_size
-from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kzoo.recipes import over_seeds
-from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.data.augment import Batches
 from kzoo.recipes.evaluation.results import RunResults
 from kzoo.recipes.training.stage import Stage

@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.recipes.configs import (
-    ClassifyConfig,
-    DetectConfig,
-    MultilabelConfig,
-    SegmentConfig,
-)
+from kzoo.recipes.configs.detect import DetectConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig, MultilabelConfig
+from kzoo.recipes.configs.segment import SegmentConfig
 from kzoo.recipes.data.box_dataset import BoxDataset, read_boxes
 from kzoo.recipes.data.class_dataset import Dataset, has_class_folders, read_dataset
 from kzoo.recipes.data.duplicates import near_duplicates

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 import kzoo
-from kzoo.recipes.configs import PlanConfig as Ask
+from kzoo.recipes.configs.plan import PlanConfig as Ask
 from kzoo.recipes.data.images import Source
 from kzoo.recipes.programs.planned_tasks import PLANNED, read_images
 from kzoo.recipes.task import get_task

@@ -12,7 +12,10 @@ import numpy as np
 import kzoo
 from kzoo.recipes.classify import MARGIN as CLASSIFY_MARGIN
 from kzoo.recipes.classify import TASK, Stages, of_any_size
-from kzoo.recipes.configs import ClassifyConfig, DetectConfig, PlanConfig, SegmentConfig
+from kzoo.recipes.configs.detect import DetectConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
+from kzoo.recipes.configs.plan import PlanConfig
+from kzoo.recipes.configs.segment import SegmentConfig
 from kzoo.recipes.data.augment import Augment, Batches, Epoch
 from kzoo.recipes.data.box_batches import BoxAugment, BoxBatches
 from kzoo.recipes.data.images import Images, Source

@@ -97,7 +97,7 @@ def report(data: Path, count: int, size: int) -> Callable[[], Any]:
     import kzoo
     from kzoo.files import save_model, write_json
     from kzoo.recipes.classify import TASK
-    from kzoo.recipes.configs import ClassifyConfig
+    from kzoo.recipes.configs.image_labels import ClassifyConfig
     from kzoo.recipes.data.class_dataset import Split, read_dataset
     from kzoo.recipes.evaluation.evaluate import evaluate
     from kzoo.recipes.evaluation.report import write_report

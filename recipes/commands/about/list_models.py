@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from kzoo.recipes.configs import SIZE
+from kzoo.recipes.configs.run import SIZE
 from kzoo.recipes.inputs import size_given
 from kzoo.recipes.models import STORED, ModelSize, built_sizes, stored_sizes
 from kzoo.recipes.options import Command, JsonOptions, option

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from kzoo.recipes.configs import BOX_FORMATS, SIZE
+from kzoo.recipes.configs.detect import BOX_FORMATS
+from kzoo.recipes.configs.run import SIZE
 from kzoo.recipes.inputs import require_data, size_given
 from kzoo.recipes.options import Command, JsonOptions, option
 

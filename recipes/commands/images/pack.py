@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from kzoo.recipes.configs import BOX_FORMATS
+from kzoo.recipes.configs.detect import BOX_FORMATS
 from kzoo.recipes.inputs import existing
 from kzoo.recipes.options import Command, Options, option
 

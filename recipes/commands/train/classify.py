@@ -1,7 +1,7 @@
 """`kzoo classify`: from a folder of images to a verified int8 file."""
 
 from kzoo.recipes.commands.train.repeated import training_command
-from kzoo.recipes.configs import ClassifyConfig
+from kzoo.recipes.configs.image_labels import ClassifyConfig
 
 COMMAND = training_command(
     ClassifyConfig,

@@ -1,7 +1,7 @@
 """`kzoo detect`: from a folder of images to a verified int8 file."""
 
 from kzoo.recipes.commands.train.repeated import training_command
-from kzoo.recipes.configs import DetectConfig
+from kzoo.recipes.configs.detect import DetectConfig
 
 COMMAND = training_command(
     DetectConfig,

@@ -1,7 +1,7 @@
 """`kzoo multilabel`: from images with several labels each to a verified int8 file."""
 
 from kzoo.recipes.commands.train.repeated import training_command
-from kzoo.recipes.configs import MultilabelConfig
+from kzoo.recipes.configs.image_labels import MultilabelConfig
 
 COMMAND = training_command(
     MultilabelConfig,

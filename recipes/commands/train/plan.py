@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kzoo.recipes.configs import PlanConfig
+from kzoo.recipes.configs.plan import PlanConfig
 from kzoo.recipes.inputs import require_data
 from kzoo.recipes.options import Command
 

@@ -1,7 +1,7 @@
 """`kzoo segment`: from a folder of images to a verified int8 file."""
 
 from kzoo.recipes.commands.train.repeated import training_command
-from kzoo.recipes.configs import SegmentConfig
+from kzoo.recipes.configs.segment import SegmentConfig
 
 COMMAND = training_command(
     SegmentConfig,

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from kzoo.recipes.configs import BOX_FORMATS
+from kzoo.recipes.configs.detect import BOX_FORMATS
 from kzoo.recipes.inputs import require_data, require_model, tiles_given
 from kzoo.recipes.options import Command, JsonOptions, option
 
