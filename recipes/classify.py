@@ -58,7 +58,7 @@ from kzoo.recipes.training.tfmot_engine import (
     prepared,
     train_by_tfmot,
 )
-from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
+from kzoo.recipes.training.transfer import FEATURES, cotuned, fine_rows, freeze_pretrained
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.sizes import Size, height_width, scaled, simplest, size_text
 from kzoo.tflite import Comparison, compare, convert
@@ -151,13 +151,8 @@ class Stages(TransferStages):
     def head(self, net: keras.Model, stage: Stage, fit: Any) -> tuple[keras.Model, list[Row]]:
         """Train the new layers on the outputs of the frozen rest, computed once."""
         new = net.loaded_weights.new
-        body, head = split_at(net, "head_wide" if "head_wide" in new else "head_dropout")
-        seen = {}
-        for name in ("train", "val"):
-            once = name == "train"  # not kept in memory: later stages use larger images
-            plain = self.batches(name, keep=not once, class_weight=self.balance() if once else None)
-            file = self.run.checkpoints / f"features-{name}.npy"
-            seen[name] = plain.replaced(features(body, plain, file))
+        body, head = split_at(net, "head_wide" if "head_wide" in new else FEATURES)
+        seen = {name: self.frozen(name, body) for name in ("train", "val")}
         seed = self.run.config.seed
         head, history = fit(
             head, stage, lambda epoch: seen["train"].shuffled(seed, epoch), seen["val"]
@@ -165,6 +160,24 @@ class Stages(TransferStages):
         for layer in head.layers:
             net.get_layer(layer.name).set_weights(layer.get_weights())
         return net, history
+
+    def frozen(self, name: str, body: keras.Model) -> Batches:
+        """Return a split as the outputs of the frozen network, computed once a run."""
+        once = name == "train"  # not kept in memory: later stages use larger images
+        plain = self.batches(name, keep=not once, class_weight=self.balance() if once else None)
+        return plain.replaced(features(body, plain, self.run.checkpoints / f"features-{name}.npy"))
+
+    def pretrained_classifier(self, net: keras.Model) -> keras.layers.Layer | None:
+        """Return the layer that gave ImageNet's classes; None if net or weights have none."""
+        config = self.run.config
+        if not (self.pretrained and config.cotuning) or config.teacher is not None:
+            return None
+        if not {FEATURES, "head_logits"} <= {layer.name for layer in net.layers}:
+            return None  # a registered model of the user
+        model = kzoo.get_model(config.model)(
+            config.alpha, input_shape=(*height_width(config.size), 3), weights=config.weights
+        )
+        return None if model.loaded_weights.new else model.get_layer("head_logits")
 
     def teacher(self) -> keras.Model | None:
         """Return the configured teacher model; None if there is none."""
@@ -187,6 +200,9 @@ class Stages(TransferStages):
                 f"The whole network trains on images of {size_text(size)} px, not of "
                 f"{config.train_scale:g} of that (train_scale): {self.why_full_size}"
             )
+        classifier = self.pretrained_classifier(net)
+        if classifier:
+            train = self.frozen("train", split_at(net, FEATURES)[0])
         if self.pretrained and config.normalize_kernels:
             normalize_kernels(net)
         learning = net
@@ -203,8 +219,12 @@ class Stages(TransferStages):
             learning = without_frozen_norms(learning)
         if teacher is not None:
             learning = kzoo.distill(learning, teacher, weight=WEIGHT)
+        elif classifier:
+            learning = cotuned(
+                learning, classifier, train.examples, train.targets, weight=config.cotuning
+            )
         learning, history = self.fit(learning, stage, fit, size=size, class_weight=self.balance())
-        take_weights(net, learning.student if teacher else learning)
+        take_weights(net, getattr(learning, "student", learning))
         return net, history
 
     @property

@@ -130,6 +130,9 @@ class Stages(ClassifierStages):
             **options,
         )
 
+    def pretrained_classifier(self, net: keras.Model) -> None:
+        """Return no pretrained classes: co-tuning needs images of one class each."""
+
     def balance(self) -> None:  # type: ignore[override]
         """Return no class weights, since the loss has weights of labels."""
 

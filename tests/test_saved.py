@@ -81,7 +81,7 @@ def test_a_killed_run_ends_as_it_would_have(name, killed, capsys, monkeypatch):
     monkeypatch.setattr("kzoo.recipes.data.augment.OPENCV", False)  # Pillow changed its images
     run = killed(name)
     # Options whose defaults were others:
-    since = {"normalize_kernels": False, "train_scale": 1.0, "qat": "always"}
+    since = {"normalize_kernels": False, "train_scale": 1.0, "qat": "always", "cotuning": 0.0}
     results = kzoo.recipes.classify("images", **SETTINGS, **since, out=str(run))
     assert "resuming at epoch" in capsys.readouterr().out
     found, expected = (

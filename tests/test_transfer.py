@@ -16,7 +16,7 @@ from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
 from kzoo.recipes.training.optimizer import Adam
-from kzoo.recipes.training.transfer import fine_rows, freeze_pretrained
+from kzoo.recipes.training.transfer import cotuned, fine_rows, freeze_pretrained
 from kzoo.weights.batch_norm import batch_norms
 from kzoo.weights.saved_model import load_model
 
@@ -72,7 +72,7 @@ def test_the_side_of_training_images(side, settings):
     ],
 )
 def test_a_train_scale_that_is_not_used_is_said(reason, settings, monkeypatch, capsys):
-    config = ClassifyConfig("photos", model="mobilenet_v3_small", **settings)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", cotuning=0, **settings)
     stages = Stages(Run(TASK, vars(config), None, Path("run"), config))
     net = small()
     monkeypatch.setattr(Stages, "fit", lambda self, net, stage, fit, **options: (net, []))
@@ -92,7 +92,7 @@ def test_the_whole_network_learns_on_smaller_images_than_it_is_validated_on():
     """It comes back with its own input size, what it learnt, and its function before that."""
     split = Split((Path("a.jpg"), Path("b.jpg"), Path("c.jpg")), np.array([0, 1, 2]))
     dataset = SimpleNamespace(labels=("x", "y", "z"), train=split, val=split)
-    config = ClassifyConfig("photos", model="mobilenet_v3_small", alpha=0.35, size=64)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", alpha=0.35, size=64, cotuning=0)
     stages = Stages(Run(TASK, vars(config), dataset, Path("run"), config))
     net, images = small(), np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
     before = net.predict_on_batch(images.astype("float32"))
@@ -153,7 +153,7 @@ def trained_size(net, teacher=None):
     """The size of the images on which the whole network trains, by its batches."""
     split = Split((Path("a.jpg"), Path("b.jpg"), Path("c.jpg")), np.array([0, 1, 2]))
     dataset = SimpleNamespace(labels=("x", "y", "z"), train=split, val=split)
-    config = ClassifyConfig("photos", model="mobilenet_v3_small", size=64)
+    config = ClassifyConfig("photos", model="mobilenet_v3_small", size=64, cotuning=0)
     seen = []
 
     def fit(model, stage, train, val):
@@ -246,3 +246,96 @@ def test_a_stage_begun_with_batch_norms_is_taken_over():
     take_weights(net, trained)
     for a, b in zip(net.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def learner():
+    """A net of 3 classes whose features (4,) are the means of 4 channels, and some images."""
+    x = image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="row0_conv")(x)
+    x = layers.Dropout(0.0, name="head_dropout")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Dense(3, name="head_logits")(x)
+    net = keras.Model(image, layers.Activation("softmax", name="predictions")(x))
+    rng = np.random.default_rng(0)
+    images, targets = rng.normal(size=(6, 8, 8, 3)).astype("float32"), np.array([0, 1, 2, 0, 0, 2])
+    features = keras.Model(image, net.get_layer("head_dropout").input).predict(images, verbose=0)
+    return net, images, targets, features
+
+
+def of_five_classes(kind):
+    """A pretrained classifier of 5 classes: dense, as V2's, or a 1x1 convolution, as V3's."""
+    rng = np.random.default_rng(1)
+    kernel, bias = rng.normal(size=(4, 5)).astype("float32"), rng.normal(size=5).astype("float32")
+    layer = layers.Dense(5) if kind == "dense" else layers.Conv2D(5, 1)
+    layer.build((None, 4) if kind == "dense" else (None, 1, 1, 4))
+    layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
+    return layer, kernel, bias
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_cotuning_adds_the_cross_entropy_of_the_pretrained_classes(kind):
+    """Equations 1 and 3 of Co-Tuning for Transfer Learning (NeurIPS 2020), in numpy."""
+    net, images, targets, features = learner()
+    classifier, kernel, bias = of_five_classes(kind)
+    model = cotuned(net, classifier, features, targets, weight=0.3)
+    logits = features @ kernel + bias
+    pretrained = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    relation = np.array([pretrained[targets == i].mean(axis=0) for i in range(3)])
+    own = np.eye(3)[targets]
+    own[0] = [0.6, 0.4, 0]  # as MixUp shares it
+    weights = np.array([1, 2, 1, 0.5, 1, 1], "float32")
+    found = net.predict(images, verbose=0)
+    each = -np.sum(own * np.log(found), axis=1)
+    further = -np.sum((own @ relation) * np.log(pretrained), axis=1)
+    wanted = np.mean((each + 0.3 * further) * weights)
+
+    model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy", metrics=["accuracy"])
+    logs = model.fit(images, own, sample_weight=weights, batch_size=6, verbose=0).history
+    np.testing.assert_allclose(logs["loss"], wanted, rtol=1e-5)
+    right = np.mean(found.argmax(axis=1) == own.argmax(axis=1))
+    assert logs["accuracy"] == [pytest.approx(right)]
+    loss, _ = model.evaluate(images, own, verbose=0)  # only of the labels
+    np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
+    np.testing.assert_allclose(model.predict(images, verbose=0), found, rtol=1e-6)
+
+
+@pytest.mark.backend
+def test_a_cotuned_model_goes_on_from_a_file(tmp_path):
+    net, images, targets, features = learner()
+    model = cotuned(net, of_five_classes("dense")[0], features, targets, weight=0.3)
+    model.compile(Adam(1e-2), "categorical_crossentropy")
+    own = np.eye(3)[targets]
+    model.fit(images, own, batch_size=3, shuffle=False, verbose=0)
+    save_model(model, tmp_path / "model.keras")
+    again = load_model(tmp_path / "model.keras", compile=True)
+    for one in (model, again):
+        one.fit(images, own, batch_size=3, shuffle=False, verbose=0)
+    np.testing.assert_allclose(
+        again.student.predict(images, verbose=0), net.predict(images, verbose=0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "classes", "settings"),
+    [
+        (True, 1000, {}),
+        (False, 7, {}),  # weights of other classes
+        (False, 1000, {"cotuning": 0.0}),
+        (False, 1000, {"teacher": "runs/teacher"}),
+    ],
+)
+def test_the_pretrained_classifier_is_that_of_the_weights(found, classes, settings, tmp_path):
+    size = {"alpha": 0.35, "input_shape": (32, 32, 3)}
+    source = kzoo.MobileNetV3Small(classes=classes, **size)
+    save_model(source, file := tmp_path / "model.keras")
+    config = ClassifyConfig(
+        "photos", model="mobilenet_v3_small", alpha=0.35, size=32, weights=str(file)
+    )
+    config = SimpleNamespace(**vars(config) | settings)
+    net = kzoo.MobileNetV3Small(classes=3, **size)
+    stages = Stages(Run(TASK, vars(config), None, Path("run"), config))
+    layer = stages.pretrained_classifier(net)
+    assert (layer is not None) == found
+    if layer:
+        np.testing.assert_array_equal(layer.kernel, source.get_layer("head_logits").kernel)
+    assert stages.pretrained_classifier(of_one_size(net, layers.Flatten())) is None

@@ -51,6 +51,7 @@ class ClassifyConfig(ImageLabelsConfig):
     """The options of a classification run; every field is a flag of `kzoo classify`."""
 
     task: ClassVar[str] = "classify"
+    least: ClassVar[dict[str, float]] = RunConfig.least | {"cotuning": 0}
 
     data: str = option(
         "folder with one folder per class, or with train/, val/, test/; a CSV; or packed data"
@@ -63,6 +64,10 @@ class ClassifyConfig(ImageLabelsConfig):
     teacher: str | None = option(
         "run folder or .keras file of a larger model of the same classes, used as teacher", None
     )
+    cotuning: float = option(
+        "weight of a second loss, which keeps what the pretrained network knows of its own "
+        "classes (ImageNet's); 0: off", 0.3, before=0.0,
+    )  # fmt: skip
     label_smoothing: float = option("share of each target that is spread over all classes", 0.1)
     temperature: bool = option(
         "divide the logits of model and file by a temperature fitted on the validation images, so "

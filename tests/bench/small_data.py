@@ -28,6 +28,7 @@ from kzoo.recipes.data.class_dataset import read_dataset
 from kzoo.recipes.data.images import Images
 from kzoo.recipes.evaluation.classification.temperature import at_temperature, fit_temperature
 from kzoo.recipes.training.stages import split_at
+from kzoo.recipes.training.transfer import FEATURES, cotuned
 from kzoo.weights.batch_norm import normalize_kernels
 
 SIZE, HEAD_BATCH = 224, 32
@@ -53,6 +54,7 @@ class Variant:
     epochs: float = 1.0  # times --epochs
     normalize: bool = False  # kernels, by `normalize_kernels`
     batch: int = 32
+    cotuning: float = 0.0  # weight of the loss of ImageNet's classes
 
 
 NORMALIZED = Variant(normalize=True, learning_rate=1e-3)
@@ -96,6 +98,7 @@ VARIANTS = {
     "smoothing 0": Variant(smoothing=0.0),
     "normalized, 4e-4": dataclasses.replace(NORMALIZED, learning_rate=4e-4),
     "normalized": NORMALIZED,
+    "normalized, co-tuned": dataclasses.replace(NORMALIZED, cotuning=0.3),
     "normalized, 2e-3": dataclasses.replace(NORMALIZED, learning_rate=2e-3),
     "normalized, norms free": dataclasses.replace(NORMALIZED, norms="free"),
     "normalized, batch 16": dataclasses.replace(NORMALIZED, batch=16),
@@ -147,7 +150,7 @@ class Means(keras.callbacks.Callback):
         self.means: dict[float, list[np.ndarray]] = {}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        now = [np.array(v) for v in self.model.weights]
+        now = [np.array(v) for v in getattr(self.model, "student", self.model).weights]
         self.steps += 1
         for m in self.momenta:
             kept = self.means.setdefault(m, [value.copy() for value in now])
@@ -204,8 +207,18 @@ class Trainer:
         net.set_weights(self.heads[seed])
         return net
 
+    def cotuned(self, net: keras.Model, seed: int, weight: float) -> keras.Model:
+        """Return the model that trains `net` with ImageNet's classes beside its own."""
+        sides = (self.size, self.size, 3)
+        source = kzoo.MobileNetV3Small(input_shape=sides, weights=self.file)
+        body = split_at(self.net(seed), FEATURES)[0]
+        examples = Batches(self.fit, self.fit_targets, classes=self.classes, batch_size=HEAD_BATCH)
+        features = body.predict(examples, verbose=0)
+        classifier = source.get_layer("head_logits")
+        return cotuned(net, classifier, features, self.fit_targets, weight=weight)
+
     def train_head(self, net: keras.Model, seed: int) -> None:
-        body, head = split_at(net, "head_dropout")
+        body, head = split_at(net, FEATURES)
         examples = Batches(self.fit, self.fit_targets, classes=self.classes, batch_size=HEAD_BATCH)
         rows = examples.replaced(body.predict(examples, verbose=0))
         compiled(head, Variant(learning_rate=HEAD_LEARNING_RATE), 30 * len(rows))
@@ -275,12 +288,13 @@ def trained(
         trainer.wide, trainer.fit_targets, classes=trainer.classes, batch_size=how.batch,
         augment=how.augment, size=side(trainer.size, how.size),
     )  # fmt: skip
-    compiled(net, how, epochs * len(batches))
+    learner = trainer.cotuned(net, seed, how.cotuning) if how.cotuning else net
+    compiled(learner, how, epochs * len(batches))
     means, best = Means(MEANS[1:]), (0.0, None)
     other = trainer.net(seed)
     images, targets = trainer.splits["validation"]
     for epoch in range(epochs):
-        net.fit(batches.shuffled(seed, epoch), shuffle=False, verbose=0, callbacks=[means])
+        learner.fit(batches.shuffled(seed, epoch), shuffle=False, verbose=0, callbacks=[means])
         other.set_weights(net.get_weights())
         scores = other.predict(images.astype("float32"), verbose=0, batch_size=64)
         right = float(np.mean(scores.argmax(1) == targets))

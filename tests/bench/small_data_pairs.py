@@ -29,8 +29,11 @@ EPOCHS, SIZE, SCALE = 12, 160, 0.8
 MEASURES = ("validation", "validation loss", "validation loss, calibrated")
 
 
-def prepared(trainer: Trainer, name: str, seed: int) -> tuple[keras.Model, Batches, int]:
-    """Return (the compiled network of a variant, its training images, the number of epochs)."""
+def prepared(
+    trainer: Trainer, name: str, seed: int
+) -> tuple[keras.Model, keras.Model, Batches, int]:
+    """Return (the network of a variant, the compiled model that trains it, its training images, the
+    number of epochs)."""
     how = VARIANTS[name]
     net = trainer.net(seed, SCALE, how.dropout)
     if how.normalize:
@@ -41,20 +44,21 @@ def prepared(trainer: Trainer, name: str, seed: int) -> tuple[keras.Model, Batch
         augment=how.augment, size=side(trainer.size, SCALE),
     )  # fmt: skip
     epochs = round(how.epochs * EPOCHS)
-    compiled(net, how, epochs * (len(trainer.fit) // how.batch))
-    return net, batches, epochs
+    learner = trainer.cotuned(net, seed, how.cotuning) if how.cotuning else net
+    compiled(learner, how, epochs * (len(trainer.fit) // how.batch))
+    return net, learner, batches, epochs
 
 
 def trained(
     trainer: Trainer, whole: keras.Model, name: str, seed: int
 ) -> dict[str, dict[str, float]]:
     """Train once; return what the last weights and their mean reach, in the net `whole`."""
-    net, batches, epochs = prepared(trainer, name, seed)
+    net, learner, batches, epochs = prepared(trainer, name, seed)
     mean, step = net.get_weights(), 0
     for epoch in range(epochs):
         shuffled = batches.shuffled(seed, epoch)
         for i in range(len(shuffled.order) // batches.batch_size):  # whole ones: one shape to trace
-            net.train_on_batch(*shuffled[i])
+            learner.train_on_batch(*shuffled[i])
             step += 1
             share = 1 - min(EMA, step / (EARLIEST - 1 + step))
             for kept, variable in zip(mean, net.weights, strict=True):

@@ -27,11 +27,11 @@ ACCURACY, LOSS = "validation", "validation loss, calibrated"
 
 def trained(trainer: Trainer, name: str, number: int) -> list[np.ndarray]:
     """Return the weights after training `number` of a variant."""
-    net, batches, epochs = prepared(trainer, name, 0)
+    net, learner, batches, epochs = prepared(trainer, name, 0)
     for epoch in range(epochs):
         shuffled = batches.shuffled(0, number * epochs + epoch)
         for i in range(len(shuffled.order) // batches.batch_size):  # whole ones: one shape to trace
-            net.train_on_batch(*shuffled[i])
+            learner.train_on_batch(*shuffled[i])
     return [np.array(weight) for weight in net.get_weights()]
 
 
