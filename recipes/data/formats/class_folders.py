@@ -84,6 +84,8 @@ def of_one_class(
 
 def has_class_folders(data: Path) -> bool:
     """Whether there are at least two folders that are classes, or folders of splits with such."""
+    if not data.is_dir():
+        return False
     data = unwrapped(data)
     splits = split_folders(data)
     if splits:
