@@ -110,6 +110,17 @@ def test_a_figure_that_a_seed_lacks_has_no_spread(tmp_path):
     assert [*over_seeds(recipe, "photos", out=str(tmp_path)).spreads] == ["val float map"]
 
 
+def test_event_files_of_each_seed_have_their_own_folder(tmp_path):
+    found = []
+
+    def recipe(data, *, tensorboard, **options):
+        found.append(tensorboard)
+        return drawn(data, **options)
+
+    over_seeds(recipe, "photos", seeds=2, out=str(tmp_path), epochs=2, tensorboard="tb")
+    assert found == ["tb/seed-0", "tb/seed-1"]
+
+
 def test_seeds_need_two_and_a_folder_of_their_own(tmp_path):
     with pytest.raises(ValueError, match="seeds must be at least 2"):
         over_seeds(drawn, "photos", seeds=1)

@@ -53,7 +53,8 @@ def over_seeds(
 ) -> SeedResults:
     """Run a recipe with several seeds, from `seed` on, in folders OUT/seed-S; write seeds.json.
 
-    recipe: `classify`, `detect` or `segment`; options: its options.
+    recipe: `classify`, `multilabel`, `detect` or `segment`; options: its options. Event files of
+        `tensorboard` are in DIR/seed-S.
 
     Interrupted, the same call resumes. If the data have no split, it changes with the seed. Raises
     ValueError for fewer than two seeds and if OUT has a single run.
@@ -70,8 +71,10 @@ def over_seeds(
     for seed in range(first, first + seeds):
         with progress.quiet(options.get("quiet", False)):
             progress.show(f"Seed {seed}, {len(runs) + 1} of {seeds}")
-        out = str(folder / f"seed-{seed}")
-        runs.append(recipe(data, **options | {"seed": seed, "out": out}))
+        own = {"seed": seed, "out": str(folder / f"seed-{seed}")}
+        if board := options.get("tensorboard"):
+            own["tensorboard"] = f"{board}/seed-{seed}"
+        runs.append(recipe(data, **options | own))
         keras.backend.clear_session()
     results = SeedResults(folder, tuple(runs), spreads(runs))
     if distribute.first():
