@@ -107,7 +107,7 @@ def test_masks_by_hand():
 def test_a_constant_predictor_shows():
     found = measure("scores", np.eye(3)[[1, 1, 1]], np.eye(3)[[1, 1, 1]], 0.0, "", None)
     assert found.agreement == 1
-    assert "classes seen: model 1, file 1" in str(found)
+    assert "different answers: model 1, file 1" in str(found)
 
 
 def test_logarithms_of_probabilities_are_the_logits():

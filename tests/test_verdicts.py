@@ -43,7 +43,7 @@ def test_a_regressor_has_no_classes_to_agree_on():
     found = Comparison(50, (near,))
     assert math.isnan(found.agreement)
     assert found.verdict.startswith("The outputs keep 46.")  # 10 log10((40^2 + 10^2) / .2^2)
-    assert "it is a good file" in found.verdict
+    assert "the file is as good as the model" in found.verdict
     assert "agreement" not in found.table
     assert Bounds().missed(found) == []
     assert Bounds().missed(Comparison(50, (far,))) == [
@@ -60,14 +60,14 @@ def timing(path: str, cpu_ms: float, ratio: float) -> Timing:
 @pytest.mark.parametrize(
     ("outputs", "words"),
     [
-        ([output()], "File and model agree on 97.0% of what they name: it is a good file. Next: "),
-        ([output(agreement=0.85)], "it is usable and loses something. Next: kzoo sensitivity"),
-        ([output(agreement=0.4)], "it is no good file. Next: kzoo sensitivity"),
+        ([output()], "agree on 97.0% of the answers: the file is as good as the model. Next: "),
+        ([output(agreement=0.85)], "it is usable, and some answers change. Next: kzoo sensitivity"),
+        ([output(agreement=0.4)], "the file is much worse than the model. Next: kzoo sensitivity"),
         ([output(accuracy=(0.895, 0.898))], "accuracy is 0.898 in the file, 0.895 in the model"),
         ([output(distinct=(1, 1), agreement=1.0)], "This says little: the model itself names one"),
         # Boxes have no classes to agree on: 18 dB lost no mAP.
         ([output("boxes", 0.2, 18.6), output("scores", 0.9, 34.3)], "keep 18.6 dB of signal to"),
-        ([output("boxes", 0.2, 3.0), output("scores")], "it is no good file"),
+        ([output("boxes", 0.2, 3.0), output("scores")], "the file is much worse than the model"),
     ],
 )
 def test_a_comparison_begins_with_how_good_the_file_is(outputs, words):

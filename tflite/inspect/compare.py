@@ -31,11 +31,11 @@ USABLE, GOOD, USABLE_DB, GOOD_DB = 0.8, 0.95, 6.0, 15.0
 # OFTEN means images unlike those of the calibration.
 FAR, OFTEN = 1.5, 0.05
 GRADES = (
-    "it is no good file. Next: kzoo sensitivity names the layers that lose most; more varied "
-    "calibration images or training it quantized (--qat always) help.",
-    "it is usable and loses something. Next: kzoo sensitivity names the layers that lose most; "
-    "training it quantized (--qat always) may win it back.",
-    "it is a good file. Next: kzoo benchmark, kzoo android.",
+    "the file is much worse than the model. Next: kzoo sensitivity names the layers that lose "
+    "most; more varied calibration images or training it quantized (--qat always) help.",
+    "it is usable, and some answers change. Next: kzoo sensitivity names the layers that lose "
+    "most; training it quantized (--qat always) may help, if it was only calibrated.",
+    "the file is as good as the model. Next: kzoo benchmark, kzoo android.",
 )
 ORDER = (
     "Signal to noise behind each layer of the file, the layers that add most noise first. kzoo\n"
@@ -77,7 +77,7 @@ class Output:
         if self.has_classes:
             lines = [
                 f"{self.name}: agreement {self.agreement:.4f}, {sqnr}",
-                "  classes seen: model {}, file {}".format(*self.distinct),
+                "  different answers: model {}, file {}".format(*self.distinct),
             ]
         if self.quantum:
             mean, largest = self.quanta
@@ -124,7 +124,7 @@ class Comparison:
             words, good = f"The outputs keep {self.sqnr_db:.1f} dB of signal to noise", GOOD_DB
             grade = sum(self.sqnr_db >= bound for bound in (USABLE_DB, good))
         else:
-            words = f"File and model agree on {self.agreement:.1%} of what they name"
+            words = f"File and model agree on {self.agreement:.1%} of the answers"
             grade = sum(self.agreement >= bound for bound in (USABLE, GOOD))
         if self.accuracy:
             words += ", and the accuracy is {1:.3f} in the file, {0:.3f} in the model".format(
