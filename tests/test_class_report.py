@@ -34,7 +34,7 @@ from kzoo.recipes.evaluation.classification.temperature import (
     fit_temperature,
 )
 from kzoo.recipes.evaluation.evaluate import SplitEvaluation
-from kzoo.recipes.evaluation.page import STYLE, plot, write_page
+from kzoo.recipes.evaluation.page import STYLE, plot, table, write_page
 from kzoo.recipes.evaluation.plots import draw_confusion, known_curves
 from kzoo.recipes.evaluation.provenance import command_of, versions
 from kzoo.recipes.programs.compare_runs import compare_runs
@@ -217,6 +217,15 @@ def test_pages_are_dark_where_wanted_and_print(tmp_path):
     assert "@media print" in page
     assert STYLE.count("{") == STYLE.count("}")
     assert "none" not in page.split("</style>")[1]
+
+
+def test_columns_of_numbers_are_right_aligned_and_texts_are_not():
+    page = table(
+        ("", "measured on", "accuracy"),
+        [("float", "test, 5 images", "31.7%"), ("int8", "test, 5 images", "-")],
+    )
+    assert "<th>measured on</th><th class=n>accuracy</th>" in page
+    assert "<td>int8</td><td>test, 5 images</td><td class=n>-</td>" in page
 
 
 def test_curves_of_earlier_runs_show_the_loss_they_have():

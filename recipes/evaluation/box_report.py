@@ -71,14 +71,14 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
     precisions = ("", "objects", "mAP float", "mAP int8", "mAP50 float", "mAP50 int8")
     return {
         "Precision and recall at IoU .5": plot(draw_precision(scores), "precision-recall curves"),
-        "By class": table(precisions, by_class(val)),
+        "By class": table([name.removeprefix("m") for name in precisions], by_class(val)),
         "By size": table(precisions[:4], by_size(val)),
-        f"Errors, from a score of {SHOWN:.0%} on": table(
+        f"Found and missed objects, scores of {SHOWN:.0%} or more": table(
             ("", "objects", *(f"{kind} {name}" for kind in FATES for name in errors)),
             fates(val, errors, labels),
         ),
         "The images with most errors of the int8 file": worst(val, errors[INT8], labels),
-        f"Truth, float and int8, from {SHOWN:.0%} on": triples(val, labels),
+        f"Truth, float and int8, scores of {SHOWN:.0%} or more": triples(val, labels),
         "The data": plot(draw_data(run.dataset), "objects by class, and their sizes"),
     }
 
@@ -185,7 +185,7 @@ def worst(split: SplitEvaluation, errors: Sequence[BoxErrors], labels: Sequence[
                 f"false, {len(own.confused)} taken for another class"
             )
             shown.append((drawn, example.path.name, caption))
-    return f'<p class="quiet">{chips}</p>{gallery(shown)}'
+    return f'<p class="quiet">{chips}</p>{gallery(shown, wide=True)}'
 
 
 def triples(split: SplitEvaluation, labels: Sequence[str]) -> str:
@@ -203,7 +203,7 @@ def triples(split: SplitEvaluation, labels: Sequence[str]) -> str:
         strip = np.concatenate([drawn[0], gap, drawn[1], gap, drawn[2]], axis=1)
         name = html.escape(example.path.name)
         rows.append(
-            f'<figure><img src="{jpeg(strip)}" alt="{name}" loading="lazy" '
+            f'<figure><img src="{jpeg(strip)}" alt="{name}" '
             f'style="max-width: {strip.shape[1]}px"><figcaption>{name}</figcaption></figure>'
         )
     return "".join(rows)

@@ -84,11 +84,11 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
     shown = {
         "By class": table(columns, by_class(run.dataset, val.scores)),
         "The worst images": strips(val, truth, worst, iou, labels),
-        "Images of all kinds": strips(val, truth, some, iou, labels),
+        "Random validation images": strips(val, truth, some, iou, labels),
     }
     if len(labels) <= MOST_CLASSES:
         confusion = draw_confusion(val.scores[INT8].confusion, labels, found="found", shares=True)
-        shown["Which classes are taken for which"] = plot(confusion, "confusion")
+        shown["Confusion matrix of the int8 file"] = plot(confusion, "confusion")
     return shown
 
 
@@ -132,7 +132,7 @@ def strips(
         strip = np.concatenate(shown, 1)
         rows.append(
             f'<figure><img style="max-width:{strip.shape[1]}px" src="{jpeg(strip)}" '
-            f'alt="{html.escape(path.name)}" loading="lazy"><figcaption>{caption}</figcaption>'
+            f'alt="{html.escape(path.name)}"><figcaption>{caption}</figcaption>'
             "</figure>"
         )
     return f'<p class="quiet">Image, truth, float, int8</p>{legend(labels)}{"".join(rows)}'

@@ -39,6 +39,13 @@ figcaption { font-size: 13px; line-height: 1.35; padding-top: 4px; overflow-wrap
 pre { background: var(--code); padding: 12px 16px; border-radius: 6px; overflow-x: auto }
 pre { font-size: 13px }
 li { overflow-wrap: anywhere }
+@media (max-width: 600px) {
+  main { padding: 16px 12px 32px } section { padding: 4px 14px 16px }
+  td, th { padding-right: 12px }
+  img.plot { max-width: 560px }
+  .gallery { grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); gap: 12px }
+  .gallery.wide { grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)) }
+}
 @media (prefers-color-scheme: dark) {
   :root { --text: #e4e8f0; --quiet: #9aa5b8; --page: #12151c; --box: #1b2029; --line: #303846 }
   :root { --code: #242b37; --wrong: #ff8a80; --right: #6fd6a0 }
@@ -75,15 +82,19 @@ def write_page(file: Path, title: str, subtitle: str, sections: Mapping[str, str
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return an HTML table: first column left-aligned, the others right-aligned."""
+    """Return an HTML table: columns of numbers right-aligned, the first and texts left-aligned."""
+    body = [[str(cell) for cell in row] for row in rows]
+    of_numbers = [
+        i > 0 and all(row[i][:1] in "-+.0123456789" for row in body) for i in range(len(head))
+    ]
 
-    def cells(tag: str, row: Sequence[Any]) -> str:
+    def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(
-            f"<{tag}{' class=n' if i else ''}>{html.escape(str(cell))}</{tag}>"
-            for i, cell in enumerate(row)
+            f"<{tag}{' class=n' if right else ''}>{html.escape(cell)}</{tag}>"
+            for cell, right in zip(row, of_numbers, strict=True)
         )
 
-    lines = [cells("th", head), *(cells("td", row) for row in rows)]
+    lines = [cells("th", head), *(cells("td", row) for row in body)]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
@@ -113,16 +124,17 @@ def preformatted(text: Any) -> str:
 
 
 def settings(config: Mapping[str, Any]) -> str:
-    return preformatted("\n".join(f"{key:16} {value}" for key, value in config.items()))
+    width = max(map(len, config), default=0)
+    return preformatted("\n".join(f"{key:{width}}  {value}" for key, value in config.items()))
 
 
 def gallery(figures: Iterable[tuple[np.ndarray, str, str]], *, wide: bool = False) -> str:
     """Return an HTML grid of (image (H, W, 3) uint8, name, caption as HTML).
 
-    wide: for images twice as wide as high.
+    wide: for images that need the room: pairs side by side, small writing.
     """
     inside = "".join(
-        f'<figure><img src="{jpeg(image)}" alt="{html.escape(name)}" loading="lazy">'
+        f'<figure><img src="{jpeg(image)}" alt="{html.escape(name)}">'
         f"<figcaption>{caption}</figcaption></figure>"
         for image, name, caption in figures
     )

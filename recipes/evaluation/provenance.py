@@ -42,7 +42,7 @@ class Provenance:
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, text) rows for the report page."""
         speed = "cannot be run here" if self.file_ms is None else (
-            f"{self.file_ms:.2f} ms an image, one thread, on this machine: compare ratios"
+            f"{self.file_ms:.2f} ms per image, one thread, on this machine; phones differ"
         )  # fmt: skip
         return [
             ("command", self.command),

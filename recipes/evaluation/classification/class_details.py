@@ -126,7 +126,7 @@ def draw_reliability(found: dict[str, Calibration]) -> Figure:
             one.confidence[used], one.accuracy[used], color="#2458d3",
             s=8 + 160 * one.images[used] / one.images.sum(),
         )  # fmt: skip
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="share right")
+        axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="score of the answer", ylabel="accuracy")
         axes.set_title(f"{name}: ECE {one.error:.3f}", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     return figure

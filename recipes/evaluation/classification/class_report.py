@@ -121,14 +121,14 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
             )
             for part in evaluation.splits
         },
-        "Confusion of the int8 model": plot(confusion, "confusion matrix"),
-        f"How sure, and how often right, {SPLIT_NAMES[last.name]} images": reliability(
+        "Confusion matrix of the int8 file, validation images": plot(confusion, "confusion matrix"),
+        f"Reliability diagram, {SPLIT_NAMES[last.name]} images": reliability(
             run, evaluation
         ),
         "Answers that int8 changed": changed_answers(evaluation.splits, labels),
-        "The surest mistakes of the int8 model": mistakes(run, evaluation, wrong),
+        "The surest mistakes of the int8 file, validation images": mistakes(run, evaluation, wrong),
         "Labels that may be wrong": odd_labels(evaluation.splits, labels),
-        "Images of all kinds": thumbnails(split, labels, int8, some_images(len(split))),
+        "Random validation images": thumbnails(split, labels, int8, some_images(len(split))),
     }  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def reliability(run: Run, evaluation: Evaluation) -> str:
     words = (
         "On the diagonal, 80 % of the answers with a score of 80 % are right. ECE, the expected "
         f"calibration error, is the mean gap, here over {len(part.examples)} images: a bin with "
-        "few images is not reliable."
+        "few images (a small dot) is not reliable."
     )
     return (
         plot(draw_reliability(found), "reliability diagrams")
@@ -215,7 +215,7 @@ def changed_answers(parts: Sequence[SplitEvaluation], labels: Sequence[str]) -> 
                 answers.append(f'<span class="{kind}">{name}</span>')
             path = part.examples.paths[i]
             caption = (
-                f"{' &rarr; '.join(answers)}; it is {html.escape(labels[true])}"
+                f"{' &rarr; '.join(answers)}; labelled {html.escape(labels[true])}"
                 f"<br>{html.escape(path.name)} ({SPLIT_NAMES[part.name]})"
             )
             shown.append((path, caption))
@@ -266,7 +266,7 @@ def thumbnails(
         answer = f"{html.escape(labels[guess])} {scores[i][guess]:.0%}"
         caption = f'<span class="{"right" if guess == true else "wrong"}">{answer}</span>'
         if guess != true:
-            caption += f", but it is {html.escape(labels[true])}"
+            caption += f", labelled {html.escape(labels[true])}"
         path = split.paths[i]
         caption += f"<br>{html.escape(path.name)}"
         image = read_image(path, THUMBNAIL)

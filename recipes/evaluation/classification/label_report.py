@@ -27,7 +27,7 @@ from kzoo.recipes.evaluation.classification.label_metrics import (
     share,
 )
 from kzoo.recipes.evaluation.evaluate import Evaluation
-from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, plot, table
+from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import plain_text
 from kzoo.recipes.evaluation.results import RunResults, SummaryFigures
 from kzoo.recipes.prediction import (
@@ -43,6 +43,11 @@ from kzoo.recipes.training.run_folder import labels_of
 from kzoo.tflite.metadata.reading import read_metadata
 
 MOST_CURVES = 12  # largest number of labels with a precision-recall curve
+DOTS = "The red dot is the label's threshold."
+COLOURS = (
+    "Green: a label that the file gives and the image has. Red: one that the image does not have. "
+    "Red with 'not': one that the image has and the file does not give."
+)
 
 
 def thresholds_of(file: Path, labels: int) -> np.ndarray:
@@ -135,7 +140,7 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
     far = np.abs(int8.probabilities - int8.thresholds).max(axis=1)  # to order equal counts
     worst = [i for i in np.lexsort((-far, -errors)) if errors[i]][:GALLERY]
     shown = {
-        f"By label, {name}": table(
+        f"By label, {name} images": table(
             ("", "images", "threshold", *(
                 f"{column} {kind}" for kind in (FLOAT, INT8)
                 for column in ("precision", "recall", "F1", "AP")
@@ -145,9 +150,12 @@ def sections(run: Run, evaluation: Evaluation) -> dict[str, str]:
         for name, part in (("validation", val), ("test", evaluation.test)) if part
     }  # fmt: skip
     return shown | {
-        "Precision and recall": plot(draw_precision(val, labels), "precision over recall"),
-        "The worst answers of the int8 file": thumbnails(split, labels, int8, worst),
-        "Images of all kinds": thumbnails(split, labels, int8, some_images(len(split))),
+        "Precision and recall of the int8 file, validation images": (
+            plot(draw_precision(val, labels), "precision over recall") + paragraph(DOTS)
+        ),
+        "The worst answers of the int8 file, validation images": paragraph(COLOURS)
+        + thumbnails(split, labels, int8, worst),
+        "Random validation images": thumbnails(split, labels, int8, some_images(len(split))),
     }
 
 
