@@ -28,7 +28,7 @@ from kzoo.recipes.inspection.inspection import summary
 from kzoo.recipes.options import configured
 from kzoo.recipes.task import Run, Task
 from kzoo.recipes.training.checkpoints import Row
-from kzoo.recipes.training.display import StageDisplay, stage_displays
+from kzoo.recipes.training.display import StageDisplay, fallen_behind, stage_displays
 from kzoo.recipes.training.int8 import divergence, fit_int8, for_calibration
 from kzoo.recipes.training.memory import release_freed_memory, require_memory
 from kzoo.recipes.training.run_folder import open_run, working_on
@@ -119,20 +119,22 @@ def train_float(
     this: Run, model: keras.Model, stages: Sequence[Planned], callbacks: Any
 ) -> tuple[keras.Model, list[Row]]:
     """Train the float model and write model.keras; return (model in float32, history)."""
-    history = []
+    trained = []
     for one, path, display in stages:
         trainer = partial(fit, folder=this.checkpoints, display=display, callbacks=callbacks)
         model, rows = finished_stage(
             path, partial(one.train, model, one.stage, trainer), display=display
         )
-        history += rows
+        trained.append((one.stage, rows))
         release_freed_memory()  # of the model before: nothing refers to it now
+    if remark := fallen_behind(trained):
+        progress.show(remark)
     keras.config.set_dtype_policy("float32")  # quantization and the file need float32
     model = this.task.float_copy(this, model)
     unfreeze(model)  # for further training by the user
     if distribute.first():
         save_model(model, this.model)
-    return model, history
+    return model, [row for _, rows in trained for row in rows]
 
 
 def quantize(

@@ -1,8 +1,10 @@
 """The lines that a person sees of a run's stages, by hand."""
 
+import dataclasses
+
 import pytest
 
-from kzoo.recipes.training.display import duration, metric_name, stage_displays
+from kzoo.recipes.training.display import duration, fallen_behind, metric_name, stage_displays
 from kzoo.recipes.training.stage import Stage
 
 HEAD = Stage("head", 2, 1e-3, metric="val_map", title="the new head", cost=0.5)
@@ -53,6 +55,19 @@ def test_resuming_and_patience(displays, capsys):
         "Stage 2 of 4: the whole network: no better epoch in 10, so the stage ends",
         "Stage 3 of 4: qat, before it: mAP 0.250 on the validation images",
     ]
+
+
+def test_a_whole_network_that_is_worse_than_its_head_is_told():
+    behind = fallen_behind([(HEAD, rows(0.3, 0.45)), (WHOLE, rows(0.2, 0.31))])
+    assert behind.startswith(
+        "The stage of the whole network ends with mAP 0.310 on the validation images, that of the "
+        "new head with 0.450. Train longer"
+    )
+    assert fallen_behind([(HEAD, rows(0.3)), (WHOLE, rows(0.3))]) is None
+    assert fallen_behind([(WHOLE, rows(0.3))]) is None
+    assert fallen_behind([]) is None
+    by_loss = dataclasses.replace(WHOLE, metric="val_loss")
+    assert fallen_behind([(HEAD, rows(0.3)), (by_loss, rows(0.1))]) is None
 
 
 @pytest.mark.parametrize(

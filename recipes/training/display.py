@@ -107,6 +107,24 @@ class StageDisplay:
         self.show(f": no better epoch in {self.stage.patience}, so the stage ends")
 
 
+def fallen_behind(trained: Sequence[tuple[Stage, list[Row]]]) -> str | None:
+    """Return a remark if the last stage's best epoch is worse than that of an earlier one.
+
+    trained: stages with their histories. None if it is not worse, or if their metrics differ.
+    """
+    best = [(stage, rows[best_epoch(rows, stage)]) for stage, rows in trained if rows]
+    for stage, row in best[:-1]:
+        last, found = best[-1]
+        key = last.metric
+        if stage.metric == key != "val_loss" and found[key] < row[key]:
+            return (
+                f"The stage of {last.title} ends with {metric_name(key)} {found[key]:.3f} {WHERE}, "
+                f"that of {stage.title} with {row[key]:.3f}. Train longer (--epochs) or at a lower "
+                "--learning-rate, in another --out"
+            )
+    return None
+
+
 def stage_displays(stages: Sequence[Stage], *, last: str) -> tuple[list[StageDisplay], str]:
     """Return (displays of a run's stages, the heading of the last step: "Stage 4 of 4: LAST")."""
     count = len(stages) + 1
