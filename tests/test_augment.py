@@ -176,7 +176,8 @@ def test_erasing_fills_one_rectangle_of_the_share_of_images():
 
 @pytest.mark.parametrize("labels", [
     ("0", "1", "2"), ("a", "b", "space"), ("zero", "one"), ("left turn", "right turn", "stop"),
-    ("arrow_left", "arrow-right"), ("LEFT", "Right"),
+    ("arrow_left", "arrow-right"), ("LEFT", "Right"), ("turnLeft", "turnRight"),
+    ("LeftHand", "RightHand", "Foot"),
 ])  # fmt: skip
 def test_letters_numbers_and_sides_are_not_mirrored(labels, capsys):
     assert why_not_mirrored(labels)
