@@ -19,6 +19,10 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def is_flag(value: Any) -> TypeGuard[bool]:
+    return type(value).__name__ in ("bool", "bool_")  # numpy's too
+
+
 def require(argument: str, value: Any, holds: bool, wanted: str) -> None:
     if not holds:
         raise ValueError(f"{argument} must be {wanted}. Received: {argument}={value!r}")

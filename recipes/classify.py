@@ -47,7 +47,12 @@ from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norm
 from kzoo.recipes.training.int8 import for_calibration
 from kzoo.recipes.training.stage import Stage
 from kzoo.recipes.training.stages import TrainingStage, TransferStages, balanced, features, split_at
-from kzoo.recipes.training.teacher import WEIGHT, load_teacher
+from kzoo.recipes.training.teacher import (
+    WEIGHT,
+    images_trained_on,
+    load_teacher,
+    teacher_words,
+)
 from kzoo.recipes.training.tfmot_engine import (
     HISTORY,
     JOB,
@@ -184,7 +189,12 @@ class Stages(TransferStages):
         config = self.run.config
         if config.teacher is None:
             return None
-        return load_teacher(config.teacher, self.run.dataset.labels, config.size)
+        teacher = load_teacher(config.teacher, self.run.dataset.labels, config.size)
+        val = self.run.dataset.val
+        found = teacher.predict(self.batches("val"), verbose=0)
+        seen = images_trained_on(config.teacher, config.data, val.paths)
+        progress.show(teacher_words(config.teacher, found, val.targets, seen))
+        return teacher
 
     def whole(
         self, net: keras.Model, stage: Stage, fit: Any, *, teacher: keras.Model | None = None

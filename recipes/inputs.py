@@ -182,8 +182,16 @@ def require_tfmot() -> None:
         )
 
 
-def require_tensorboard() -> None:
-    """Raise ValueError if tensorboard is not installed, which TensorFlow's summaries need."""
+def require_tensorboard(folder: str) -> None:
+    """Raise ValueError if event files cannot be written to `folder`, or without tensorboard."""
+    path = Path(folder)
+    above = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not folder or not above.is_dir() or not os.access(above, os.W_OK):
+        what = f"{above} is a file" if not above.is_dir() else f"{above} cannot be written to"
+        raise ValueError(
+            f"tensorboard must be a folder to write to. Received: {str(folder)!r}"
+            f"{f', and {what}' if folder else ''}"
+        )
     if importlib.util.find_spec("tensorboard") is None:
         raise ValueError(
             "tensorboard=... needs TensorBoard: pip install 'kzoo[tensorboard]'. history.json in "

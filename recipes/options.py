@@ -5,12 +5,14 @@ import dataclasses
 import difflib
 import inspect
 import math
+import os
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from kzoo.arguments import check_call
+from kzoo.arguments import check_call, is_flag, is_number, is_whole
 
 T = TypeVar("T")
 
@@ -49,6 +51,7 @@ class Options:
     """Base class of the options of a command; fields are created by `option`."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_choices(self)
 
 
@@ -73,13 +76,48 @@ class Command:
     example: str = ""  # a command line
 
 
+KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
+    bool: (is_flag, "True or False"),
+    int: (is_whole, "a whole number"),
+    float: (is_number, "a number"),
+    str: (lambda value: isinstance(value, str | os.PathLike), "a text"),
+}
+
+
+def check_types(options: Any) -> None:
+    """Raise ValueError for a field whose value, such as None or "no", is not of its type.
+
+    Fields of several types are left to their own checks.
+    """
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        value, hint = getattr(options, field.name), hints[field.name]
+        if value is field.default or field.metadata.get("choices") is not None:
+            continue
+        optional = isinstance(hint, types.UnionType) and types.NoneType in typing.get_args(hint)
+        one_type = len([x for x in typing.get_args(hint) if x is not types.NoneType]) < 2
+        if (value is None and optional) or (isinstance(hint, types.UnionType) and not one_type):
+            continue
+        kind, several = value_type(hint)
+        holds, wanted = KINDS[kind]
+        if several:
+            fits = isinstance(value, tuple | list) and all(map(holds, value))
+            wanted = f"a list or tuple, each of it {wanted}"
+        else:
+            fits = holds(value)
+        if not fits:
+            none = value is None and re.search(r"\bnone\b", field.metadata.get("help", ""))
+            wanted += " ('none' for none)" if none else ""
+            raise ValueError(f"{field.name} must be {wanted}. Received: {value!r}")
+
+
 def check_choices(options: Any) -> None:
     """Raise ValueError for a field that is not one of its choices; it names the nearest one."""
     for field in dataclasses.fields(options):
         choices = field.metadata.get("choices")
         allowed = choices() if callable(choices) else choices
         value = getattr(options, field.name)
-        if allowed is None or value is None:
+        if allowed is None or (value is None and field.default is None):
             continue
         for one in value if isinstance(value, tuple) else (value,):
             if type(one).__name__ == field.metadata.get("instead"):

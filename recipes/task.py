@@ -20,7 +20,7 @@ Figures = dict[str, Any]  # the part of a score that results.json has
 FLOAT, INT8 = "float", "int8"  # names of a run's two models in results.json and reports
 
 
-def nothing(*_: Any) -> dict[str, Any]:
+def nothing(*_: Any) -> dict[Any, Any]:
     """Return an empty dict, the default of optional parts of a task."""
     return {}
 
@@ -60,8 +60,8 @@ class Report:
     agreement: Callable[[Any], str] = no_words
     sections: Callable[["Run", Any], Mapping[str, str]] = nothing  # {heading: HTML}
     files: Callable[["Run", Any], Any] = nothing  # writes further files beside report.html
-    image_scores: Callable[[Path, str], Mapping[str, Mapping[str, float]]] = nothing
-    # ^ (run folder, split) -> {image: {model: score of its prediction}}
+    image_scores: Callable[[Path, str], Mapping[tuple[str, str], Mapping[str, float]]] = nothing
+    # ^ (run folder, split) -> {(image, its label): {model: score of its prediction}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Task:
     """
 
     name: str
-    Config: type  # options of a run: a dataclass that extends kzoo.recipes.configs.RunConfig
+    Config: type  # options of a run: a dataclass that extends RunConfig of kzoo.recipes.configs
     read: Callable[..., Any]  # (data, **settings named in `read_settings`) -> a dataset
     read_settings: tuple[str, ...] = ("val_fraction", "seed", "damaged", "test")
     read_test: Callable[..., Any] | None = None  # None: `kzoo evaluate` does not support the task

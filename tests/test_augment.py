@@ -176,7 +176,8 @@ def test_erasing_fills_one_rectangle_of_the_share_of_images():
 
 @pytest.mark.parametrize("labels", [
     ("0", "1", "2"), ("a", "b", "space"), ("zero", "one"), ("left turn", "right turn", "stop"),
-    ("arrow_left", "arrow-right"), ("LEFT", "Right"),
+    ("arrow_left", "arrow-right"), ("LEFT", "Right"), ("turnLeft", "turnRight"),
+    ("LeftHand", "RightHand", "Foot"),
 ])  # fmt: skip
 def test_letters_numbers_and_sides_are_not_mirrored(labels, capsys):
     assert why_not_mirrored(labels)
@@ -192,6 +193,47 @@ def test_letters_numbers_and_sides_are_not_mirrored(labels, capsys):
 def test_other_classes_are(labels):
     assert why_not_mirrored(labels) is None
     assert pipeline.with_mirroring(ClassifyConfig("photos"), labels).flip is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (Augment, {"zoom": 2}, r"zoom must be a number in \[0, 1\]. Received: zoom=2"),
+        (Augment, {"zoom": 1}, "zoom must be below 1, at which nothing of an image is shown"),
+        (Augment, {"shrink": -1}, "shrink must be a finite number, 0 or more"),
+        (Augment, {"stretch": np.inf}, "stretch must be a finite number, 0 or more"),
+        (Augment, {"turn": "10"}, r"turn must be a number in \[0, 180\]"),
+        (Augment, {"colour": np.nan}, r"colour must be a number in \[0, 1\]"),
+        (Augment, {"erase": -0.1}, r"erase must be a number in \[0, 1\]"),
+        (Augment, {"filters": 1.5}, "filters must be a whole number, 0 or more"),
+        (Augment, {"flip": "no"}, "flip must be True or False. Received: flip='no'"),
+        (Augment, {"mixing": "strong"}, "mixing must be a Mixing, or None"),
+        (Mixing, {"mixup": np.nan}, "mixup must be a finite number, 0 or more"),
+        (Mixing, {"cutmix": -1}, "cutmix must be a finite number, 0 or more"),
+        (Mixing, {"share": 2}, r"share must be a number in \[0, 1\]"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_when_they_are_given(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"flip": "no"}, "flip must be True or False. Received: 'no'"),
+        ({"temperature": "no"}, "temperature must be True or False"),
+        ({"epochs": 1.5}, "epochs must be a whole number. Received: 1.5"),
+        ({"epochs": None}, "epochs must be a whole number. Received: None"),
+        ({"label_smoothing": "0.1"}, "label_smoothing must be a number"),
+        ({"weights": None}, r"weights must be a text \('none' for none\). Received: None"),
+        ({"keep_float": "row1_out"}, "keep_float must be a list or tuple, each of it a text"),
+        ({"augment": None}, "augment must be one of none, light, strong. Received: None"),
+    ],
+)
+def test_options_of_another_type_are_refused_before_a_run(values, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifyConfig("photos", **values)
 
 
 def test_augment_is_a_name_or_an_augment():

@@ -310,6 +310,38 @@ def test_a_small_difference_may_be_chance_and_others_have_no_error(tmp_path):
     assert "without a standard error" in compare_runs(one, two).verdict
 
 
+def test_runs_of_other_classes_labels_or_photos_are_not_paired(tmp_path):
+    """Each once passed as a difference on the same images."""
+    one = finished(tmp_path / "a", "1101", labels=["cat", "dog"])
+    two = finished(tmp_path / "b", "1111", labels=["cat", "dog", "hen"])
+    found = compare_runs(one, two)
+    assert not found.paired
+    assert "other classes (only the second has hen)" in found.verdict
+    assert found.as_json()["verdict"] == found.verdict
+
+    three = finished(tmp_path / "c", "1111", labels=["dog", "cat"])
+    assert compare_runs(one, three).paired[0].images == 4
+    table = (three / "predictions.csv").read_text()
+    (three / "predictions.csv").write_text(table.replace("0.jpg,cat", "0.jpg,dog"))
+    assert compare_runs(one, three).paired[0].images == 3  # one photo has another label now
+
+    for name, count in (("photos", 1), ("others", 2)):
+        for i in range(3):
+            file = tmp_path / name / "cat" / f"{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"x" * (count if i else 1))
+    runs = []
+    for name in ("photos", "others"):
+        runs.append(finished(tmp_path / f"of {name}", "111", data=str(tmp_path / name)))
+        table = (runs[-1] / "predictions.csv").read_text()
+        (runs[-1] / "predictions.csv").write_text(
+            table.replace(str(runs[-1]), str(tmp_path / name))
+        )
+    assert "without a standard error" in compare_runs(*runs).verdict  # one photo alone is the same
+    (tmp_path / "others").rename(tmp_path / "moved")
+    assert compare_runs(*runs).paired[0].images == 3
+
+
 def test_what_cannot_be_compared(tmp_path, capsys):
     one = finished(tmp_path / "a", "11")
     other = finished(tmp_path / "b", "11", task="detect")

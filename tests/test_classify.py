@@ -16,7 +16,7 @@ import pytest
 from kzoo.recipes.classify import Config
 from kzoo.recipes.cli import main
 from kzoo.recipes.programs import demo
-from kzoo.recipes.training.teacher import load_teacher
+from kzoo.recipes.training.teacher import images_trained_on, load_teacher, teacher_words
 from kzoo.tflite import Runner, audit
 
 QUICK = ["--model", "mobilenet_v3_small", "--alpha", "0.35", "--size", "48", "--weights", "none"]
@@ -63,6 +63,56 @@ def test_a_teacher_of_other_classes_or_sizes_is_refused(tmp_path):
         load_teacher(str(file), ["a", "b"], 32)
     with pytest.raises(ValueError, match=r"There is no runs/none\. Name a run folder or a \.keras"):
         Config("photos", teacher="runs/none")
+
+
+def saved_teacher(file, *, inputs=(32, 32, 3), scale=1 / 127.5, activation="softmax"):
+    image = keras.Input(inputs)
+    x = keras.layers.Rescaling(scale, -1.0)(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(image, keras.layers.Dense(2, activation)(x)).save(file)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": None}, "gives no probabilities of one class each.*Add a softmax to logits"),
+        ({"activation": "sigmoid"}, "a model of several labels per image is no teacher"),
+        ({"scale": 2.0}, r"takes pixels in another range.*begins with Rescaling\(2\)"),
+        ({"inputs": (32, 32, 1)}, r"takes inputs of shape \(32, 32, 1\), and not RGB images"),
+        ({"inputs": (None, 64, 3)}, "takes images of 64xNone px, this run of 32 px"),
+    ],
+)
+def test_a_teacher_that_says_other_things_is_refused(options, message, tmp_path):
+    """Logits and sigmoids were compared with the student's softmax, in silence."""
+    with pytest.raises(ValueError, match=message):
+        load_teacher(saved_teacher(tmp_path / "large.keras", **options), ["a", "b"], 32)
+
+
+def test_a_teacher_of_any_size_and_a_run_of_another_task(tmp_path):
+    file = saved_teacher(tmp_path / "model.keras", inputs=(None, None, 3))
+    assert load_teacher(file, ["a", "b"], 32).output_shape == (None, 2)
+    for name in ("config.json", "model.tflite"):
+        (tmp_path / name).write_text('{"task": "multilabel", "labels": ["a", "b"]}')
+    with pytest.raises(
+        ValueError, match=r"is a run of `kzoo multilabel`\. Name one of `kzoo class"
+    ):
+        load_teacher(str(tmp_path), ["a", "b"], 32)
+
+
+def test_how_good_a_teacher_is_and_what_it_has_seen_is_told(tmp_path):
+    targets, right = np.array([0, 1, 1, 0]), np.eye(2)[[0, 1, 1, 1]]
+    words = teacher_words("big", right, targets, 0)
+    assert words == "The teacher big is right on 75.0% of the 4 validation images"
+    assert "no better than one class for all" in teacher_words("big", 1 - right, targets, 0)
+    assert "may have been trained on 2 of them" in teacher_words("big", right, targets, 2)
+    (tmp_path / "config.json").write_text(json.dumps({"data": str(tmp_path / "photos")}))
+    val = [tmp_path / "photos" / f"{i}.jpg" for i in range(3)]
+    (tmp_path / "predictions.csv").write_text(f"file,label\n{val[0]},a\n")
+    assert images_trained_on(str(tmp_path), str(tmp_path / "photos"), val) == 2
+    assert images_trained_on(str(tmp_path / "model.keras"), str(tmp_path / "photos"), val) == 2
+    assert images_trained_on(str(tmp_path), str(tmp_path / "others"), val) == 0
+    assert images_trained_on(str(tmp_path / "none.keras"), "photos", []) == 0
 
 
 def command(*arguments, **options):

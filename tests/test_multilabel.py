@@ -90,6 +90,16 @@ def test_every_layout_is_the_same_data(kind, tmp_path):
         ("file,red,round\na.png,1,0\nb.png,2,1\nc.png,0,0\n", r"line 3: the column 'red' .*'2'"),
         ("file,labels,split\na.png,red;blue,later\n", "split must be train, val or test"),
         ("file,labels\n,red;blue\n", "line 2: a row needs a file"),
+        ("file,labels\na.png,red;nan\nb.png,blue\n", r"1 rows have the label 'nan' \(lines 2\)"),
+        ("file,labels\na.png,\"['red', 'NaN']\"\nb.png,blue\n", "rows have the label 'NaN'"),
+        ("file,red\na.png,1\nb.png,0\n", "one column of 0 and 1, 'red'.*kzoo classify"),
+        ("file,red,red\na.png,1,0\nb.png,0,1\n", "several columns called 'red'"),
+        ("file,red,rare\na.png,1,\nb.png,0,\nc.png,0,1\n", "'rare' holds 0 and 1.*Write 0"),
+        ("file,red,blue\na.png,x,\nb.png,,x\n", "and the column 'red' holds 'x'"),
+        (
+            "file,labels,dim,night\na.png,red;blue,0,1\nb.png,red,1,0\n",
+            r"labels in the column 'labels' and in columns of 0 and 1 \(dim, night\)",
+        ),
     ],
 )
 def test_broken_tables_are_told_with_the_place(table, words, tmp_path):
@@ -119,6 +129,31 @@ def test_what_is_left_out_is_told(tmp_path):
         read_label_sets_test(tmp_path / "test.csv", ("huge",))
     with pytest.raises(ValueError, match="There is no"):
         read_label_sets(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("file,labels\na.png,red|blue\nb.png,red;blue\nc.png,red;blue\n", "such as 'red|blue' are"),
+        (
+            "file,label\na.png,red/blue\nb.png,red\nc.png,blue\nd.png,red\n",
+            "such as 'red/blue' are",
+        ),
+        ("file,labels\na.png,\"['red'\"\nb.png,red;blue\nc.png,red;blue\n", "a piece of a list"),
+        ("file,red,blue\na.png,1,0\nb.png,0,1\na.png,0,1\n", "again with other labels"),
+        ("file,labels\na.png,red;blue\nb.png,red\nb.png,blue\n", "again with other labels"),
+        ("file,red,blue,is_valid\na.png,1,0,0\nb.png,0,1,1\nc.png,1,1,0\n", "For a split, say"),
+        ("file,red,blue,\na.png,1,0,0\nb.png,0,1,1\nc.png,1,1,0\n", "column 4 has no name"),
+        ("file,red,blue\na.png,1,0\nb.png,1,1\nc.png,1,1\n", "'red' is on all training images"),
+        ("file,labels\na.png,red;blue\nb.png,\u200bred;blue\nc.png,red;\u200bred\n", "spelt alike"),
+    ],
+)
+def test_what_may_be_read_wrongly_is_told(table, words, tmp_path):
+    noise(tmp_path)
+    (tmp_path / "list.csv").write_text(table, encoding="utf-8")
+    found = read_label_sets(tmp_path / "list.csv")
+    assert words in "\n".join(map(str, found.issues))
+    assert "is_valid" not in found.labels
 
 
 def test_every_label_is_drawn_for_validation():

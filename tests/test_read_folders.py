@@ -110,6 +110,23 @@ def test_labels_of_labelme_that_are_no_classes(tmp_path):
     assert "__ignore__" not in read_boxes(tmp_path).labels
 
 
+def test_class_folders_of_odd_names_are_read_or_told(tmp_path):
+    """__other__ was left out in silence, and so was a hidden folder of images."""
+    names = ("cat", "__other__", "a, b", "caf\u00e9", "1", "cat ")
+    for name in (*names, ".net", ".cache", "__pycache__", "__MACOSX"):
+        for i in range(3):
+            image(tmp_path / name / f"{i}.jpg")
+    (tmp_path / ".cache" / "0.jpg").unlink()
+    (tmp_path / ".cache" / "1.jpg").unlink()
+    (tmp_path / ".cache" / "2.jpg").rename(tmp_path / ".cache" / "2.bin")
+    dataset = read_dataset(tmp_path)
+    assert dataset.labels == tuple(sorted(names))
+    told = reasons(dataset)
+    assert "holds images, and is a hidden folder: left out" in told
+    assert "classes 'cat' and 'cat ' are spelt alike" in told
+    assert {issue.path.name for issue in dataset.issues if "hidden" in issue.reason} == {".net"}
+
+
 def test_ids_that_count_objects_are_told(tmp_path):
     masks = [np.zeros((48, 64), "uint8") for _ in range(6)]
     for i, mask in enumerate(masks):

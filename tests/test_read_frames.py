@@ -112,7 +112,24 @@ def test_pixels_tell_of_exif_where_no_size_does(stored, tmp_path):
     assert "nothing tells" not in reasons(dataset)
 
 
-def test_corners_in_place_of_sides_are_told(tmp_path):
+@pytest.mark.parametrize("form", ["coco", "csv"])
+def test_corners_in_place_of_sides_are_refused(form, tmp_path):
+    boxes = [(30, 10, 30 + 60, 10 + 40), (5, 5, 65, 50), (40, 20, 100, 60), (1, 1, 9, 9)]
+    data = coco(tmp_path, (64, 48), boxes, segmentation=[])
+    if form == "csv":
+        content = json.loads((tmp_path / "all.json").read_text())
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        rows = [
+            f'{names[note["image_id"]]},cat,"{note["bbox"]}"' for note in content["annotations"]
+        ]
+        (tmp_path / "all.json").unlink()
+        text(tmp_path / "all.csv", "\n".join(["file,label,bbox", *rows]))
+        data = tmp_path
+    with pytest.raises(ValueError, match=r"3 of 4 boxes reach outside.*as two corners all are ins"):
+        read_boxes(data)
+
+
+def test_many_boxes_outside_are_told(tmp_path):
     boxes = [(30, 10, 30 + 60, 10 + 40), (5, 5, 70, 60), (40, 20, 100, 60), (1, 1, 9, 9)]
     dataset = read_boxes(coco(tmp_path, (64, 48), boxes))
     assert "3 of 4 boxes reach outside their images. Check what their" in reasons(dataset)

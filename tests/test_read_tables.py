@@ -92,10 +92,32 @@ def test_a_column_that_holds_splits_whatever_its_name(task, folder):
 
 def test_columns_that_may_be_labels_or_splits_are_told(folder):
     found = read_dataset(table(folder, "file,label,is_test,", ["a,0,1", "b,0,2", "b,1,3"]))
-    assert [i.reason for i in found.issues] == ["columns that are not used: is_test"]
+    assert [i.reason for i in found.issues] == [
+        "columns that are not used: is_test. For a split, say train, val or test in a column "
+        "called split, not is_test"
+    ]
     head = "file,label,xmin,ymin,xmax,ymax,is_train,score,species"
     found = read_boxes(table(folder, head, ["a,1,1,20,20,0,.5,x"]))
-    assert [i.reason for i in found.issues] == ["columns that are not used: is_train, species"]
+    assert [i.reason for i in found.issues] == [
+        "columns that are not used: is_train, species. For a split, say train, val or test in a "
+        "column called split, not is_train"
+    ]
+
+
+def test_columns_of_0_and_1_that_are_no_classes(folder):
+    """is_valid was a class: its images were of two, and left out."""
+    rows = ["1,0,0,1", "0,1,1,0", "1,0,1,0", "0,1,0,0"]
+    found = read_dataset(table(folder, "file,cat,dog,is_valid,", rows))
+    assert (found.labels, len(found.train) + len(found.val)) == (("cat", "dog"), 12)
+    assert "not is_valid" in found.issues[0].reason
+    with pytest.raises(ValueError, match="several columns called 'cat'"):
+        read_dataset(table(folder, "file,cat,cat,dog", ["1,0,0", "0,1,0", "0,0,1", "1,0,0"]))
+
+
+def test_classes_made_of_others_are_told(folder):
+    """Of images of several labels each combination was a class."""
+    found = read_dataset(table(folder, "file,label", ["cat", "dog", "cat;dog", "cat;dog"]))
+    assert "'cat;dog' is read as one class. For several in an image" in str(found.issues)
 
 
 def test_numbers_that_tables_make_of_each_other(folder):

@@ -62,6 +62,22 @@ def test_what_is_no_callback_is_refused():
         checked_callbacks(["csv"])
     with pytest.raises(ValueError, match="Received: 3"):
         checked_callbacks(lambda stage: [3])("head")
+    alone = keras.callbacks.EarlyStopping("val_map")
+    with pytest.raises(ValueError, match=r"must be a list of .*Received: <.*EarlyStopping"):
+        checked_callbacks(alone)
+    with pytest.raises(ValueError, match=r"must be a list of .*Received: <.*EarlyStopping"):
+        checked_callbacks(keras.callbacks.EarlyStopping)("head")
+    with pytest.raises(ValueError, match="Received: 3"):
+        checked_callbacks(3)
+
+
+def test_callbacks_may_be_none_and_an_iterator_is_kept():
+    """An iterator was used up by the check, and no stage had its callbacks."""
+    assert not checked_callbacks(lambda stage: None)("head")
+    assert not checked_callbacks(None)("head")
+    given = [keras.callbacks.TerminateOnNaN()]
+    of_stage = checked_callbacks(iter(given))
+    assert [*of_stage("head")] == [*of_stage("whole")] == given
 
 
 def test_tensorboard_reads_the_figures_of_each_stage(tmp_path):
@@ -81,6 +97,30 @@ def test_tensorboard_that_is_missing_is_told_at_once(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'kzoo\[tensorboard\]'"):
         ClassifyConfig("photos", tensorboard="board")
+
+
+def test_a_place_that_takes_no_event_files_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "board"):
+        with pytest.raises(ValueError, match=r"tensorboard must be a folder.*file is a file"):
+            ClassifyConfig("photos", tensorboard=str(folder))
+    with pytest.raises(ValueError, match=r"must be a folder to write to\. Received: ''"):
+        ClassifyConfig("photos", tensorboard="")
+    assert ClassifyConfig("photos", tensorboard=str(tmp_path / "new" / "board")).tensorboard
+    assert not (tmp_path / "new").exists()
+
+
+def test_event_files_of_each_seed_have_a_folder_of_their_own(tmp_path):
+    """In one, the curves of a stage would be those of all seeds."""
+    seen = []
+
+    def recipe(data, *, seed, out, tensorboard):
+        seen.append(tensorboard)
+        return drawn(data, seed=seed, out=out, epochs=1)
+
+    over_seeds(recipe, "photos", seeds=2, out=str(tmp_path), tensorboard="board")
+    assert seen == [str(Path("board") / "seed-0"), str(Path("board") / "seed-1")]
 
 
 def drawn(data, *, seed, out, epochs):
@@ -110,20 +150,11 @@ def test_a_figure_that_a_seed_lacks_has_no_spread(tmp_path):
     assert [*over_seeds(recipe, "photos", out=str(tmp_path)).spreads] == ["val float map"]
 
 
-def test_event_files_of_each_seed_have_their_own_folder(tmp_path):
-    found = []
-
-    def recipe(data, *, tensorboard, **options):
-        found.append(tensorboard)
-        return drawn(data, **options)
-
-    over_seeds(recipe, "photos", seeds=2, out=str(tmp_path), epochs=2, tensorboard="tb")
-    assert found == ["tb/seed-0", "tb/seed-1"]
-
-
 def test_seeds_need_two_and_a_folder_of_their_own(tmp_path):
-    with pytest.raises(ValueError, match="seeds must be at least 2"):
+    with pytest.raises(ValueError, match="seeds must be a whole number, at least 2"):
         over_seeds(drawn, "photos", seeds=1)
+    with pytest.raises(ValueError, match=r"seeds must be a whole number.*'3'"):
+        over_seeds(drawn, "photos", seeds="3")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a run of one seed"):
         over_seeds(drawn, "photos", out=str(tmp_path))

@@ -98,7 +98,7 @@ class RunConfig(Options):
                 f"{self.batch_size} and accumulate={self.accumulate}"
             )
         if self.tensorboard is not None:
-            require_tensorboard()
+            require_tensorboard(self.tensorboard)
         if self.distribute is not None or self.rank is not None:
             from kzoo.recipes import distributed  # imports Keras, whose backend it asks for
 

@@ -6,6 +6,7 @@ goes on exactly where it was.
 
 import copy
 import dataclasses
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ import keras
 import numpy as np
 from PIL import Image
 
+from kzoo.arguments import is_flag, is_whole, require
 from kzoo.recipes.data.augmentation.filters import erase, filtered
-from kzoo.recipes.data.augmentation.mixing import Mixing
+from kzoo.recipes.data.augmentation.mixing import Mixing, require_share
 from kzoo.recipes.data.augmentation.opencv import OPENCV, cv2
 from kzoo.sizes import Size, height_width
 
@@ -39,6 +41,19 @@ class Augment:
     filters: int = 0  # how many of `filters.FILTERS`, each drawn anew
     erase: float = 0.0  # share of images in which a rectangle is noise
     mixing: Mixing | None = None  # of an image with the next one of its batch, by `Batches`
+
+    def __post_init__(self) -> None:
+        for name in ("shrink", "stretch"):
+            require_share(name, getattr(self, name), math.inf)
+        for name in ("zoom", "colour", "erase"):
+            require_share(name, getattr(self, name), 1)
+        require("zoom", self.zoom, self.zoom < 1, "below 1, at which nothing of an image is shown")
+        require_share("turn", self.turn, 180)
+        whole = is_whole(self.filters) and self.filters >= 0
+        require("filters", self.filters, whole, "a whole number, 0 or more")
+        require("flip", self.flip, is_flag(self.flip), "True or False")
+        known = self.mixing is None or isinstance(self.mixing, Mixing)
+        require("mixing", self.mixing, known, "a Mixing, or None for none")
 
     def __call__(
         self, image: np.ndarray, size: Size, rng: np.random.Generator, *,

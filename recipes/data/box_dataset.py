@@ -248,23 +248,36 @@ def settled_all(
 def tell_outside(
     found: Sequence[Matched], frames: Sequence[Frame | None], issues: list[Issue]
 ) -> None:
-    """Add an issue where so many boxes reach outside that their numbers may be others."""
-    boxes = [
-        (np.array(item.extent), frame.size)
+    """Add an issue where so many boxes reach outside that their numbers may be others.
+
+    Raises ValueError where they are read as a corner, width and height, and fit as two corners.
+    """
+    pairs = [
+        (item, np.array(item.extent) / [*frame.size, *frame.size])
         for record, frame in zip(found, frames, strict=True) if frame
         for item in record.record.objects if item.extent and len(item.extent) == 4
     ]  # fmt: skip
-    outside = sum(
-        bool((box / [*size, *size] < -OUTSIDE).any() or (box / [*size, *size] > 1 + OUTSIDE).any())
-        for box, size in boxes
-    )
-    if outside >= max(3, MANY * len(boxes)):
-        source = found[0].record.source
-        reason = (
-            f"{outside} of {len(boxes)} boxes reach outside their images. Check what their four "
-            "numbers are: two corners, a corner with width and height, or a centre with these"
+    outside = sum(not is_inside(box) for _, box in pairs)
+    if outside < max(3, MANY * len(pairs)):
+        return
+    source, count = found[0].record.source, f"{outside} of {len(pairs)} boxes"
+    corners = [np.r_[box[:2], box[2:] - box[:2]] for item, box in pairs if item.of_sides]
+    if sum(is_inside(box) and (box[2:] > box[:2]).all() for box in corners) == len(pairs):
+        raise ValueError(
+            f"{source}: read as a corner, width and height, {count} reach outside their images; "
+            "as two corners all are inside. Give two corners in columns called xmin, ymin, xmax "
+            "and ymax; or correct the numbers."
         )
-        issues.append(Issue(source, reason))
+    reason = (
+        f"{count} reach outside their images. Check what their four "
+        "numbers are: two corners, a corner with width and height, or a centre with these"
+    )
+    issues.append(Issue(source, reason))
+
+
+def is_inside(box: np.ndarray) -> bool:
+    """Return whether a box (4,), in shares of its image, is inside but for rounding."""
+    return bool((box >= -OUTSIDE).all() and (box <= 1 + OUTSIDE).all())
 
 
 # Where EXIF orientations put a point of the stored image, as shares (y, x) of its sides.

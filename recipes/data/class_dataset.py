@@ -11,6 +11,7 @@ import numpy as np
 from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats.class_folders import Labelled, has_class_folders, read_folder
+from kzoo.recipes.data.formats.label_cells import of_labels
 from kzoo.recipes.data.formats.tables import class_rows, has_classes
 from kzoo.recipes.data.image_index import Asked, ImageIndex
 from kzoo.recipes.data.images import Source, look_at_all
@@ -120,6 +121,9 @@ def read_dataset(
     rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]
     same_bytes([(row.path, row.split, row.label) for row in rows], issues)
     tell_alike(known, data, issues)
+    if joined := [label for label in known if of_labels(label, known)]:
+        reason = f"{joined[0]!r} is read as one class. For several in an image take kzoo multilabel"
+        issues.append(Issue(data, reason))
     index = {label: i for i, label in enumerate(known)}
 
     def select(split: str) -> Split:

@@ -6,20 +6,29 @@ table or its folder.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kzoo.recipes.data.class_dataset import Dataset, Split, usable, with_test
 from kzoo.recipes.data.duplicates import same_bytes
+from kzoo.recipes.data.formats.label_cells import (
+    LIST,
+    NO,
+    YES,
+    separator_of,
+    tell_joined,
+    words_in,
+)
 from kzoo.recipes.data.formats.tables import (
     COLUMNS,
-    SEVERAL,
+    SPLIT_FLAG,
     given_split,
     kind_of,
     of_images,
+    require_one_name,
     tables_of_labels,
     tell_unused,
 )
@@ -42,11 +51,6 @@ LABEL_SETS = (
     "labels", "tags", "classes", "attributes", "categories", "label_names", "class_names", "tag",
     "attribute", *COLUMNS["label"],
 )  # fmt: skip
-SEPARATORS = (";", "|", ",")  # between the labels of a cell: the first that the column has
-# ['red', 'round'] of Python, {"choices":["red","round"]} of Label Studio
-LIST = re.compile(rf"(?:{SEVERAL}\s*)?\[(.*)\]\}}?", re.DOTALL)
-QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
-YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "-1", "false", "no")  # CelebA says 1 and -1
 WANTED = (
     "the columns file,labels (several labels in a cell: red;round), or file and one column of 0 "
     "and 1 for each label, and optionally split"
@@ -111,6 +115,10 @@ def read_label_sets(
             f"CSV with {WANTED}."
         )
     tell_alike(labels, data, issues)
+    for label in labels:
+        if all(label in row.labels for row in rows if row.split == "train"):
+            reason = f"label {label!r} is on all training images: nothing tells when it is absent"
+            issues.append(Issue(data, reason))
     same_bytes([(row.path, row.split, row.labels) for row in rows], issues)
     train, val, own_test = (split_of_rows(rows, {name}, labels) for name in NAMES)
     if not len(val):
@@ -211,6 +219,7 @@ class Row:
     image: str
     labels: tuple[str, ...]
     split: str | None
+    whole: bool  # whether the table says all labels of an image in one row
 
 
 def tagged(data: Path, issues: list[Issue]) -> tuple[tuple[str, ...], list[Tagged]]:
@@ -223,14 +232,20 @@ def tagged(data: Path, issues: list[Issue]) -> tuple[tuple[str, ...], list[Tagge
         [Asked(row.source, row.image, split=row.split) for row in rows], issues
     )
     found: dict[Path, Tagged] = {}
+    unlike: list[Path] = []
     for row, path in zip(rows, paths, strict=True):
         if path is None:
             continue
+        if row.whole and path in found and found[path].labels != {*row.labels}:
+            unlike.append(path)
         other = found.get(path, Tagged(path, frozenset(), row.split))
         split = max(row.split, other.split, key=GUARD.__getitem__)
         if other.split != row.split:
             issues.append(Issue(path, f"is given as of two splits: kept for {split}"))
         found[path] = Tagged(path, other.labels | {*row.labels}, split)
+    if unlike:
+        reason = f"is there again with other labels: it has all of them ({len(unlike)} in all)"
+        issues.append(Issue(unlike[0], reason))
     issues += tree.unread()
     return labels, list(found.values())
 
@@ -248,14 +263,16 @@ def table_rows(tree: Tree, issues: list[Issue]) -> tuple[tuple[str, ...], list[R
         if places is None and tree.only:
             raise ValueError(
                 f"{table.file}: the first line must name {WANTED}. It says: "
-                f"{','.join(table.columns)[:80]!r}"
+                f"{','.join(table.columns)[:80]!r}{held(table, named)}"
             )
         if places is None:
             issues.append(Issue(table.file, "has no columns of files and labels: left out"))
             continue
         if places.of_sets is not None:
             advice = "leave the cell empty for an image without labels"
-            check_labels(table, places.of_sets, issues, advice)
+            mark = separator_of([row[places.of_sets] for _, row in table.rows])
+            check_labels(table, places.of_sets, issues, advice, partial(words_in, separator=mark))
+            tell_joined(table, places.of_sets, issues)
         by_name = source_split(tree, table.file, many=True)
         own = [
             dataclasses.replace(r, split=r.split or by_name) for r in rows_of(table, named, places)
@@ -265,7 +282,10 @@ def table_rows(tree: Tree, issues: list[Issue]) -> tuple[tuple[str, ...], list[R
             columns_first |= dict.fromkeys(table.columns[i] for i in places.of_labels)
         words |= {label for row in own for label in row.labels}
         tell_unused(table, places.used(named), issues)
-        tell_joined(table, places.of_sets, issues)
+        for i in other_columns(table, named, places.file):
+            if not table.columns[i] and of_yes_and_no(table, i):
+                reason = f"column {i + 1} has no name in the first line: left out"
+                issues.append(Issue(table.file, reason))
     return (*columns_first, *sorted(words - {*columns_first})), rows
 
 
@@ -292,21 +312,64 @@ def columns_of_labels(table: Table, named: Mapping[str, int]) -> Places | None:
         file = files[0] if len(files) == 1 else None
     if file is None or kind_of(named):
         return None
-    others = [i for i in range(len(table.columns)) if i not in (file, named.get("split"))]
-    cells = {i: [row[i].lower() for _, row in table.rows] for i in others}
-    hot = [i for i in others if 2 * sum(cell in YES + NO for cell in cells[i]) > len(table.rows)]
-    if len(hot) > 1:
-        return Places(file, None, tuple(hot))
+    others = [i for i in other_columns(table, named, file) if table.columns[i]]
+    hot = [i for i in others if of_yes_and_no(table, i)]
     names = {table.columns[i].lower(): i for i in others}
     known = [names[name] for name in LABEL_SETS if name in names]
+    if len(hot) > 1:
+        check_hot(table, hot, [i for i in known if i not in hot])
+        return Places(file, None, tuple(hot))
     place = known[0] if known else others[0] if len(others) == 1 else None
+    if place in hot and not known:
+        raise ValueError(
+            f"{table.file} has one column of 0 and 1, {table.columns[others[0]]!r}. A multi-label "
+            "model needs at least two labels; kzoo classify takes this as two classes."
+        )
     return None if place is None else Places(file, place)
+
+
+def other_columns(table: Table, named: Mapping[str, int], file: int | None) -> list[int]:
+    """Return the columns that may be of labels: not those of files and splits."""
+    taken = (file, named.get("split"))
+    return [i for i, name in enumerate(table.columns) if i not in taken and not SPLIT_FLAG(name)]
+
+
+def of_yes_and_no(table: Table, column: int) -> bool:
+    """Return whether most of what stands in a column is 0 and 1, in words or numbers."""
+    cells = [row[column].lower() for _, row in table.rows if row[column]]
+    return 2 * sum(cell in YES + NO for cell in cells) > len(cells)  # no blank column
+
+
+def check_hot(table: Table, hot: Sequence[int], sets: Sequence[int]) -> None:
+    """Raise ValueError where columns of 0 and 1 have one name, or a column of sets has others."""
+    names = [table.columns[i] for i in hot]
+    require_one_name(names, table.file)
+    for column in sets:
+        name = table.columns[column]
+        cells = [row[column] for _, row in table.rows]
+        words = {word for cell in cells for word in words_in(cell, separator_of(cells))}
+        if name.lower() not in COLUMNS["label"] and not words <= {*names}:
+            raise ValueError(
+                f"{table.file} has labels in the column {name!r} and in columns of 0 and 1 "
+                f"({', '.join(names[:3])}). Remove what is no label."
+            )
+
+
+def held(table: Table, named: Mapping[str, int]) -> str:
+    """Return what the first column that is neither of 0 and 1 holds, for the end of a message."""
+    for i in other_columns(table, named, named.get("file")) if "file" in named else ():
+        for _, row in table.rows:
+            if row[i] and row[i].lower() not in YES + NO:
+                return f", and the column {table.columns[i]!r} holds {row[i][:40]!r}"
+    return ""
 
 
 def rows_of(table: Table, named: Mapping[str, int], places: Places) -> list[Row]:
     """Return the rows of a table. Raises ValueError for a broken line."""
     column = places.of_sets
-    separator = None if column is None else separator_of([row[column] for _, row in table.rows])
+    cells_of_sets = [] if column is None else [row[column] for _, row in table.rows]
+    separator = separator_of(cells_of_sets)
+    whole = column is None or bool(separator) or any(map(LIST.fullmatch, cells_of_sets))
     rows = []
     for number, cells in table.even().rows:
         where = f"{table.file}, line {number}"
@@ -318,38 +381,9 @@ def rows_of(table: Table, named: Mapping[str, int], places: Places) -> list[Row]
             ]
         else:
             words = words_in(cells[column], separator)
-        labels = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
-        rows.append(Row(table.file, cells[places.file], labels, given_split(cells, named, where)))
+        split = given_split(cells, named, where)
+        rows.append(Row(table.file, cells[places.file], tuple(words), split, whole))
     return rows
-
-
-def separator_of(cells: Sequence[str]) -> str | None:
-    """Return what stands between the labels of a cell; None where no cell has two."""
-    plain = [cell for cell in cells if not LIST.fullmatch(cell)]
-    return next((mark for mark in SEPARATORS if any(mark in cell for cell in plain)), None)
-
-
-def words_in(cell: str, separator: str | None) -> list[str]:
-    """Return the labels of a cell: of red;round, and of a list as Python writes it."""
-    if inner := LIST.fullmatch(cell):
-        quoted = [a or b for a, b in QUOTED.findall(inner[1])]
-        return quoted or inner[1].split(",")
-    return cell.split(separator) if separator else [cell]
-
-
-def tell_joined(table: Table, column: int | None, issues: list[Issue]) -> None:
-    """Add an issue where cells of several words combine fewer words than there are cells."""
-    cells = {row[column] for _, row in table.rows if column is not None}
-    words = {word for cell in cells for word in cell.split()}
-    joined = sorted(cell for cell in cells if " " in cell)
-    if not joined or LIST.fullmatch(joined[0]):
-        return
-    if len(words) < len(cells) and not separator_of(list(cells)):
-        reason = (
-            f"cells such as {joined[0]!r} are read as one label each. If they are several, put "
-            "a semicolon between them"
-        )
-        issues.append(Issue(table.file, reason))
 
 
 def is_yes(cell: str, table: Table, column: int, where: str) -> bool:
@@ -357,6 +391,7 @@ def is_yes(cell: str, table: Table, column: int, where: str) -> bool:
     if cell.lower() not in YES + NO:
         raise ValueError(
             f"{where}: the column {table.columns[column]!r} holds 0 and 1. It says: {cell!r}"
+            f"{'' if cell else '. Write 0 for an image without the label'}"
         )
     return cell.lower() in YES
 

@@ -56,10 +56,10 @@ def meant(label: str, known: Collection[str]) -> str:
 
 
 def tell_alike(labels: Iterable[str], data: Path, issues: list[Issue]) -> None:
-    """Add an issue for every two classes that differ as `meant` says, or in - and _."""
+    """Add an issue for every two classes that differ as `meant` says, or in blanks, - and _."""
     first: dict[str, str] = {}
     for label in labels:
-        key = plain_number(re.sub(r"[\s_-]+", " ", folded(label)))
+        key = plain_number(re.sub(r"[\s_\u200b-\u200d\u2060\ufeff-]+", " ", folded(label)).strip())
         if (other := first.setdefault(key, label)) != label:
             reason = f"classes {other!r} and {label!r} are spelt alike: are they one?"
             issues.append(Issue(data, reason))

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,10 +201,16 @@ class Table:
         return self
 
 
-def check_labels(table: Table, column: int, issues: list[Issue], advice: str) -> None:
+def check_labels(
+    table: Table, column: int, issues: list[Issue], advice: str,
+    labels_in: Callable[[str], Sequence[str]] = lambda cell: [cell],
+) -> None:  # fmt: skip
     """Raise ValueError for labels that are a missing value in words; tell of what may be one."""
     for words in (MISSING, MAYBE_MISSING):
-        rows = [(line, row[column]) for line, row in table.rows if row[column].lower() in words]
+        rows = [
+            (line, label) for line, row in table.rows
+            for label in labels_in(row[column]) if label.lower() in words
+        ]  # fmt: skip
         if not rows:
             continue
         lines = ", ".join(str(line) for line, _ in rows[:3]) + (", ..." if rows[3:] else "")

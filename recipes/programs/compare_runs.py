@@ -71,18 +71,24 @@ class RunComparison:
     settings: Mapping[str, tuple[Any, Any]]  # those that differ
     figures: Sequence[Figure]
     paired: Sequence[Paired]
+    other_classes: str = ""  # how the classes of the runs differ; "" if they do not
 
     @property
     def verdict(self) -> str:
         """A sentence that says which run is better, on test images if there are any."""
+        if self.other_classes:
+            return (
+                f"The runs have other classes ({self.other_classes}): their figures stand side by "
+                "side and do not say which model is better."
+            )
         for split in (TEST, VAL):
             found = [one for one in self.paired if (one.split, one.model) == (split, INT8)]
             if found:
                 chosen = " Validation images chose the best epochs." if split == VAL else ""
                 return f"{found[0]}.{chosen}"
         return (
-            "The runs were not scored on the same images, or their task keeps no answers by "
-            "image: the figures stand side by side, without a standard error."
+            "The runs were not scored on the same images with the same labels, or their task keeps "
+            "no answers by image: the figures stand side by side, without a standard error."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -138,9 +144,24 @@ def compare_runs(first: str | Path, second: str | Path) -> RunComparison:
         if key not in NOT_COMPARED and configs[0].get(key) != configs[1].get(key)
     }
     kept = [json.loads((x / "results.json").read_text(encoding="utf-8")) for x in (one, two)]
-    return RunComparison(
-        one, two, task, settings, tuple(figures(*kept)), tuple(pairs(one, two, task))
-    )
+    classes = classes_apart(*(config.get("labels") or () for config in configs))
+    paired = () if classes else tuple(pairs(one, two, task))
+    return RunComparison(one, two, task, settings, tuple(figures(*kept)), paired, classes)
+
+
+def classes_apart(first: Sequence[str], second: Sequence[str]) -> str:
+    """Return which classes only one of two runs has, as text; "" if none or not known."""
+    if not first or not second:  # runs of before config.json had them
+        return ""
+    apart = {
+        "only the first": [label for label in first if label not in set(second)],
+        "only the second": [label for label in second if label not in set(first)],
+    }
+    words = [
+        f"{who} has {', '.join(names[:3])}{', ...' if names[3:] else ''}"
+        for who, names in apart.items() if names
+    ]  # fmt: skip
+    return "; ".join(words)
 
 
 def figures(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Figure]:
@@ -165,13 +186,29 @@ def flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, floa
 
 
 def pairs(first: Path, second: Path, task: str) -> Iterator[Paired]:
-    """Yield the differences on the images that both runs were scored on."""
+    """Yield the differences on the images that both runs were scored on, with one label."""
     of_image = get_task(task).report.image_scores
+    roots = data_root(first), data_root(second)
     for split in (VAL, TEST):
         one, two = of_image(first, split), of_image(second, split)
-        same = sorted(one.keys() & two.keys())
+        same = [key for key in sorted(one.keys() & two.keys()) if same_file(key[0], *roots)]
         for model in (FLOAT, INT8) if len(same) > 1 else ():
-            apart = [two[name][model] - one[name][model] for name in same]
+            apart = [two[key][model] - one[key][model] for key in same]
             mean = sum(apart) / len(apart)
             spread = math.sqrt(sum((x - mean) ** 2 for x in apart) / (len(apart) - 1))
             yield Paired(split, model, len(apart), mean, spread / math.sqrt(len(apart)))
+
+
+def data_root(folder: Path) -> Path:
+    """Return the folder that the names of a run's images are relative to."""
+    data = Path(read_config(folder).get("data", ""))
+    return data.parent if data.suffix.lower() in (".csv", ".tsv") else data
+
+
+def same_file(name: str, first: Path, second: Path) -> bool:
+    """Return whether images of one name may be the same: False for files of different lengths.
+
+    Data may have been moved or deleted since: then the names decide.
+    """
+    files = first / name, second / name
+    return not all(map(Path.is_file, files)) or files[0].stat().st_size == files[1].stat().st_size

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kzoo.arguments import is_whole
 from kzoo.files import write_json
 from kzoo.recipes import distributed as distribute
 from kzoo.recipes import progress
@@ -59,8 +60,8 @@ def over_seeds(
     Interrupted, the same call resumes. If the data have no split, it changes with the seed. Raises
     ValueError for fewer than two seeds and if OUT has a single run.
     """
-    if seeds < 2:
-        raise ValueError(f"seeds must be at least 2. Received: {seeds}")
+    if not is_whole(seeds) or seeds < 2:
+        raise ValueError(f"seeds must be a whole number, at least 2. Received: {seeds!r}")
     folder, first = run_folder(data, options.get("out")), options.get("seed", 0)
     if (folder / "config.json").exists():
         raise ValueError(
@@ -72,8 +73,8 @@ def over_seeds(
         with progress.quiet(options.get("quiet", False)):
             progress.show(f"Seed {seed}, {len(runs) + 1} of {seeds}")
         own = {"seed": seed, "out": str(folder / f"seed-{seed}")}
-        if board := options.get("tensorboard"):
-            own["tensorboard"] = f"{board}/seed-{seed}"
+        if options.get("tensorboard"):  # in one folder, a stage's curves would be those of all
+            own["tensorboard"] = str(Path(options["tensorboard"]) / f"seed-{seed}")
         runs.append(recipe(data, **options | own))
         keras.backend.clear_session()
     results = SeedResults(folder, tuple(runs), spreads(runs))

@@ -4,7 +4,7 @@ A stage calls fit for each epoch, so that it can resume anywhere. A callback see
 begins and ends once, and the logs of an epoch include all figures, such as "val_map".
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,24 +16,25 @@ Callbacks = CallbackList | Callable[[str], CallbackList]  # a list, or a functio
 
 
 def checked_callbacks(callbacks: Callbacks) -> Callable[[str], CallbackList]:
-    """Return the callbacks of a stage as a function of its name.
+    """Return the callbacks of a stage as a function of its name; None stands for none.
 
     Raises ValueError for objects that are not Keras callbacks.
     """
 
-    def of_stage(stage: str) -> CallbackList:
-        given = callbacks(stage) if callable(callbacks) else callbacks
-        for one in given:
-            if not isinstance(one, keras.callbacks.Callback):
-                raise ValueError(
-                    "callbacks must be keras.callbacks.Callback objects, or a function of the "
-                    f"stage's name that returns them. Received: {one!r}"
-                )
-        return given
+    def checked(given: Any) -> CallbackList:
+        found = () if given is None else tuple(given) if isinstance(given, Iterable) else (given,)
+        wrong = [one for one in found if not isinstance(one, keras.callbacks.Callback)]
+        if wrong or isinstance(given, keras.callbacks.Callback):
+            raise ValueError(
+                "callbacks must be a list of keras.callbacks.Callback objects, or a function of "
+                f"the stage's name that returns one. Received: {(wrong or [given])[0]!r}"
+            )
+        return found
 
-    if not callable(callbacks):
-        of_stage("")  # check now, not after the first stage
-    return of_stage
+    if callable(callbacks):
+        return lambda stage: checked(callbacks(stage))
+    found = checked(callbacks)  # now, not after the first stage, and once: of an iterator too
+    return lambda stage: found
 
 
 def no_callbacks(stage: str) -> CallbackList:

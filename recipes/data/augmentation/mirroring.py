@@ -13,7 +13,7 @@ def why_not_mirrored(labels: Sequence[str]) -> str | None:
     Mirrored letters and digits are others or none: so where half of the names are a letter or a
     number. And where two names differ in left and right alone, each would be shown as the other.
     """
-    words = {label: re.findall(r"[^\W\d_]+|\d+", label.lower()) for label in labels}
+    words = {label: words_of(label) for label in labels}
     signs = [label for label, found in words.items() if is_sign(found)]
     if 2 * len(signs) >= len(labels) > 0:
         return f"classes are letters or numbers ({', '.join(signs[:3])} ...)"
@@ -23,6 +23,12 @@ def why_not_mirrored(labels: Sequence[str]) -> str | None:
         if other not in (None, label):
             return f"{label} would become {other}"
     return None
+
+
+def words_of(label: str) -> list[str]:
+    """Return the words and numbers of a name in lower case: of turnLeft_2 turn, left and 2."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
+    return re.findall(r"[^\W\d_]+|\d+", spaced.lower())
 
 
 def is_sign(words: Sequence[str]) -> bool:

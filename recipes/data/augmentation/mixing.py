@@ -1,9 +1,20 @@
 """MixUp and CutMix: training images made of two, whose targets are shared between both classes."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from kzoo.arguments import is_number, require
+
+
+def require_share(name: str, value: Any, most: float) -> None:
+    """Raise ValueError unless the value is a finite number in [0, most]."""
+    holds = is_number(value) and 0 <= value <= most and value < math.inf
+    wanted = "a finite number, 0 or more" if most == math.inf else f"a number in [0, {most:g}]"
+    require(name, value, holds, wanted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +31,11 @@ class Mixing:
     mixup: float = 0.0
     cutmix: float = 0.0
     share: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_share("mixup", self.mixup, math.inf)
+        require_share("cutmix", self.cutmix, math.inf)
+        require_share("share", self.share, 1)
 
     def __call__(
         self, images: np.ndarray, last: np.ndarray, rngs: Sequence[np.random.Generator]

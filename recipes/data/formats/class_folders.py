@@ -42,6 +42,9 @@ def read_folder(data: Path, issues: list[Issue], *, train: bool = True) -> Itera
         place = whole if split is None else within_split(whole)
         folders = subfolders(place)
         others = [p for p in sorted(place.iterdir()) if p not in folders and p.name[0] != "."]
+        for hidden in sorted(place.glob(".*/")):
+            if any(map(is_candidate, hidden.glob("*"))):
+                issues.append(Issue(hidden, "holds images, and is a hidden folder: left out"))
         issues += [Issue(path, reason) for path in others if (reason := why_unread(path))]
         strays = [path for path in others if is_candidate(path)]
         if strays:
@@ -104,11 +107,11 @@ def is_nameless_image(path: Path) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders within, without hidden ones and those of runs."""
+    """Return the folders within, without hidden ones and those of runs and caches."""
     return sorted(
         path for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith((".", "__"))
-        and path.name not in PASSED_OVER and not is_run(path)
+        if path.is_dir() and not path.name.startswith(".")
+        and path.name not in (*PASSED_OVER, "__pycache__") and not is_run(path)
     )  # fmt: skip
 
 

@@ -246,12 +246,14 @@ def object_of(item: dict[str, Any], label: str, *, corners: bool) -> Object:
     if len(box) == 4:
         x, y, right, bottom = box if corners else (*box[:2], box[0] + box[2], box[1] + box[3])
         extent = (y, x, bottom, right)
+    outlines = tuple(outlines_of(item.get("segmentation")))
     return Object(
         label,
         extent,
-        tuple(outlines_of(item.get("segmentation"))),
+        outlines,
         crowd=str(item.get("iscrowd") or 0).strip().lower() not in ("0", "0.0", "false"),
         name=f"annotation {item.get('id', 'without an id')}",
+        of_sides=not corners and not outlines,  # which tell what the numbers are
     )
 
 

@@ -21,6 +21,7 @@ class Object:
     crowd: bool = False  # several things under one mark: not trained on, and void in a mask
     difficult: bool = False  # VOC's: trained on, and neither a hit nor a miss when measured
     name: str = ""  # that messages call it by
+    of_sides: bool = False  # the box is read as a corner, width and height
 
     @property
     def extent(self) -> Box | None:

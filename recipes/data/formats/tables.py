@@ -5,6 +5,7 @@ width and height, in px or, where none of them is beyond 1, in shares of the ima
 """
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -46,6 +47,7 @@ SIDES = ("file", "label", "y", "x", "h", "w")
 LISTED = ("file", "label", "box")
 SEVERAL = '{"choices":'  # begins a cell of several labels of Label Studio's
 NO_OBJECT = "name its class, or leave label and box empty where there is no object"
+SPLIT_FLAG = re.compile(r"is[_ ]?(train|val|valid|validation|test)(ing)?", re.I).fullmatch
 SUFFIXES_OF_TABLES = (".csv", ".tsv")
 
 
@@ -110,7 +112,10 @@ def tell_unused(table: Table, used: Iterable[int | None], issues: list[Issue]) -
     places = set(used)
     unused = [name for i, name in enumerate(table.columns) if i not in places and name]
     if unused:
-        issues.append(Issue(table.file, f"columns that are not used: {', '.join(unused)}"))
+        flag = next(filter(SPLIT_FLAG, unused), None)
+        advice = f". For a split, say train, val or test in a column called split, not {flag}"
+        reason = f"columns that are not used: {', '.join(unused)}{advice if flag else ''}"
+        issues.append(Issue(table.file, reason))
 
 
 def kind_of(columns: Mapping[str, int]) -> tuple[str, ...] | None:
@@ -185,7 +190,7 @@ def line_of(values: dict[str, str], kind: tuple[str, ...], where: str) -> Line:
     box = box_of(values, kind, where)
     if box:
         crowd = values.get("crowd", "").lower() in ("1", "true")
-        item = Object(values["label"], box, crowd=crowd)
+        item = Object(values["label"], box, crowd=crowd, of_sides=kind != NEEDED)
     given = [values.get(key, "") for key in ("height", "width")]
     if all(given):
         if not (sides := decimals(given)):
@@ -333,8 +338,9 @@ def one_hot(table: Table, columns: dict[str, int]) -> list[int]:
     if "file" not in columns or not table.rows:
         return []
     others = [
-        i for i in range(len(table.columns)) if i not in (columns["file"], columns.get("split"))
-    ]
+        i for i, name in enumerate(table.columns)
+        if name and i not in (columns["file"], columns.get("split")) and not SPLIT_FLAG(name)
+    ]  # fmt: skip
     cells = {row[i] for _, row in table.rows for i in others}
     return others if len(others) > 1 and cells <= {"0", "1", "0.0", "1.0"} else []
 
@@ -343,6 +349,8 @@ def hot_rows(
     table: Table, columns: dict[str, int], hot: list[int], issues: list[Issue]
 ) -> Iterator[Row]:
     counts: Counter[int] = Counter()
+    require_one_name([table.columns[i] for i in hot], table.file)
+    tell_unused(table, (columns["file"], columns.get("split"), *hot), issues)
     by_name = split_of(table.file.stem) or split_of(table.file.parent.name)
     for number, cells in table.even().rows:
         own = [table.columns[i] for i in hot if float(cells[i])]
@@ -352,3 +360,9 @@ def hot_rows(
             yield Row(table.file, cells[columns["file"]], own[0], split)
     if left := counts.total():
         issues.append(Issue(table.file, f"{left} images of no class or of several: left out"))
+
+
+def require_one_name(names: Sequence[str], file: Path) -> None:
+    """Raise ValueError where columns of 0 and 1 have one name."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{file} has several columns called {twice!r}: rename or drop one.")

@@ -309,17 +309,18 @@ def write_predictions(
     write_csv(file, [head, *rows])
 
 
-def right_answers(folder: Path, split: str) -> dict[str, dict[str, float]]:
-    """Return {image: {model: 1 if its prediction is right, else 0}} from predictions.csv."""
+def right_answers(folder: Path, split: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Return {(image, label): {model: 1 if its prediction is right, else 0}} of predictions.csv."""
     file = folder / PREDICTIONS[split]
     if not file.is_file():
         return {}
-    with file.open(encoding="utf-8", newline="") as rows:
-        found = {
-            row["file"]: {kind: float(row[kind] == row["label"]) for kind in (FLOAT, INT8)}
-            for row in csv.DictReader(rows)
-        }
-    return {name: found[path] for path, name in image_names(folder, found).items()}
+    with file.open(encoding="utf-8", newline="") as table:
+        rows = {row["file"]: row for row in csv.DictReader(table)}
+    scores: dict[tuple[str, str], dict[str, float]] = {}
+    for path, name in image_names(folder, rows).items():
+        row, label = rows[path], rows[path]["label"]
+        scores[name, label] = {kind: float(row[kind] == label) for kind in (FLOAT, INT8)}
+    return scores
 
 
 def image_names(folder: Path, paths: Iterable[str]) -> dict[str, str]:

@@ -240,20 +240,23 @@ def write_predictions(file: Path, val: Any, labels: Sequence[str]) -> None:
     write_csv(file, [["file", "label", "true", *columns], *rows])
 
 
-def right_decisions(folder: Path, split: str) -> dict[str, dict[str, float]]:
-    """Return {image: {model: share of correct decisions}} from predictions.csv."""
+def right_decisions(folder: Path, split: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Return {(image, its labels): {model: share of correct decisions}} from predictions.csv."""
     file = folder / PREDICTIONS[split]
-    found: dict[str, dict[str, list[float]]] = {}
-    if file.is_file():
-        with file.open(encoding="utf-8", newline="") as rows:
-            for row in csv.DictReader(rows):
-                own = found.setdefault(row["file"], {FLOAT: [], INT8: []})
-                for kind in (FLOAT, INT8):
-                    own[kind].append(float(row[kind] == row["true"]))
-    return {
-        name: {kind: sum(right) / len(right) for kind, right in found[path].items()}
-        for path, name in image_names(folder, found).items()
-    }
+    if not file.is_file():
+        return {}
+    found: dict[str, list[dict[str, str]]] = {}
+    with file.open(encoding="utf-8", newline="") as table:
+        for row in csv.DictReader(table):
+            found.setdefault(row["file"], []).append(row)
+    scores: dict[tuple[str, str], dict[str, float]] = {}
+    for path, name in image_names(folder, found).items():
+        own = found[path]
+        labels = ", ".join(sorted(row["label"] for row in own if row["true"] == "1"))
+        scores[name, labels] = {
+            kind: sum(row[kind] == row["true"] for row in own) / len(own) for kind in (FLOAT, INT8)
+        }
+    return scores
 
 
 REPORT = Report(
