@@ -22,7 +22,7 @@ from kzoo.recipes import cli
 from kzoo.recipes.cli import COMMANDS, main, parse
 from kzoo.recipes.commands.files import benchmark, convert
 from kzoo.recipes.commands.images import pack
-from kzoo.recipes.configs.image_labels import detect, segment
+from kzoo.recipes.configs import detect, segment
 from kzoo.recipes.data.box_batches import SCALE_JITTER
 from kzoo.recipes.data.formats import FORMATS
 from kzoo.recipes.models import stored_sizes
