@@ -16,6 +16,7 @@ from typing import Any
 
 CLASSES = {
     "Adam": "kzoo.recipes.training.optimizer",
+    "CoTuned": "kzoo.recipes.training.transfer",
     "Backbone": "kzoo.interop.backbone",
     "Detector": "kzoo.detection.detector",
     "Distilled": "kzoo.quantization.distill",

@@ -269,7 +269,7 @@ class Stages(TransferStages):
         """Return the augmented training images; `options` as in `Batches`."""
         config = self.run.config
         augment = AUGMENTS.get(config.augment, config.augment)
-        augment = dataclasses.replace(augment, flip=augment.flip and config.flip)
+        augment = dataclasses.replace(augment, flip=bool(augment.flip and config.flip))
         return self.batches("train", augment=augment, **{"size": config.size} | options)
 
     def batches(self, name: str, *, keep: bool = True, **options: Any) -> Batches:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kzoo.recipes import configs, pipeline
+from kzoo.recipes import pipeline
+from kzoo.recipes.configs import image_labels
 from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.data import augment as augment_module
 from kzoo.recipes.data.augment import AUGMENTS, Augment, Batches, warp
@@ -35,7 +36,7 @@ def same(one, other):
 def test_none_shows_the_image_itself():
     seen = STILL(IMAGES[0], 40, np.random.default_rng(0))
     np.testing.assert_allclose(seen, IMAGES[0], atol=1)
-    assert tuple(AUGMENTS) == configs.AUGMENTS
+    assert tuple(AUGMENTS) == image_labels.AUGMENTS
 
 
 def test_opencv_and_pillow_show_the_same(monkeypatch):
