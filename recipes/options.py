@@ -46,6 +46,12 @@ def option(
     )
 
 
+def with_default(options: type, name: str, default: Any) -> Any:
+    """Return the field of an options class with another default, for a subclass."""
+    (field,) = (field for field in dataclasses.fields(options) if field.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata, kw_only=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Base class of the options of a command; fields are created by `option`."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from kzoo.recipes.configs.run import RunConfig
 from kzoo.recipes.inputs import require_model, require_tfmot
-from kzoo.recipes.options import below_one, option
+from kzoo.recipes.options import below_one, option, with_default
 
 # Names of what is defined in files that import Keras; tests/test_cli.py holds them together.
 AUGMENTS = ("none", "light", "strong")
@@ -18,7 +18,6 @@ class ImageLabelsConfig(RunConfig):
     """The options that `kzoo classify` and `kzoo multilabel` share."""
 
     head_epochs: int = option("epochs of the new head on frozen, cached features", 30)
-    epochs: int = option("epochs of the whole network", 16)
     batch_size: int = option("images per step", 32)
     normalize_kernels: bool = option(
         "bring pretrained kernels to one scale, so that one learning rate fits all of them; "
@@ -56,6 +55,7 @@ class ClassifyConfig(ImageLabelsConfig):
     data: str = option(
         "folder with one folder per class, or with train/, val/, test/; a CSV; or packed data"
     )
+    epochs: int = option("epochs of the whole network", 16)
     qat_engine: str = option(
         "library that quantizes: kzoo, or tfmot (pip install 'kzoo[tfmot]')",
         "kzoo",
@@ -102,3 +102,8 @@ class MultilabelConfig(ImageLabelsConfig):
         choices=LABEL_LOSSES,
     )  # fmt: skip
     balance: bool = option("give the images of rare labels more weight", True)
+    # Those of kzoo classify lose .9 points of mAP here (tests/bench/multilabel_clothing.py).
+    epochs: int = option("epochs of the whole network", 12)
+    learning_rate: float = option("highest learning rate of the whole network", 4e-4)
+    normalize_kernels: bool = with_default(ImageLabelsConfig, "normalize_kernels", False)
+    train_scale: float = with_default(ImageLabelsConfig, "train_scale", 1.0)
