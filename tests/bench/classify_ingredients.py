@@ -8,7 +8,8 @@ PHOTOS has train/ and val/ with a folder per class; val/ is the test set, which 
 size. Each ingredient is added to it alone; "together" are the recipe's defaults, and the last rows
 add to those. int8 is calibration alone. Every run is a process of its own, in the folder
 RUNS/INGREDIENT-SEED; finished ones are not repeated. Writes classify_ingredients_MODEL.csv, whose
-rows with the run "mean" have the distance from "plain" with its standard error over the seeds.
+rows with the run "mean" have the distance from the first ingredient, with its standard error over
+the seeds.
 """
 
 import argparse
@@ -66,15 +67,15 @@ def trained(words: list[str], folder: Path) -> dict[str, Any]:
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the mean over the runs of each ingredient, and its distance from plain's."""
+    """Return the mean over the runs of each ingredient, and its distance from the first's."""
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for row in rows:
         runs.setdefault(row["ingredient"], {})[row["run"]] = row
-    plain, out = next(iter(runs.values())), []
+    first, out = next(iter(runs.values())), []
     for name, own in runs.items():
         row = {"ingredient": name, "run": "mean"}
         for measure in MEASURES:
-            apart = np.array([own[seed][measure] - plain[seed][measure] for seed in own])
+            apart = np.array([own[seed][measure] - first[seed][measure] for seed in own])
             error = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.nan
             mean = np.mean([one[measure] for one in own.values()])
             row[measure] = f"{mean:.3f} ({apart.mean():+.3f} ± {error:.3f})"
