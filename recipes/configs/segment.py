@@ -30,7 +30,7 @@ class SegmentConfig(RunConfig):
     weights: str = option(
         "imagenet, voc, none, or a weights file (also of a segmenter)", "imagenet"
     )
-    void: str | None = option(
+    void: str | int | None = option(
         "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
     cross_entropy: float = option("weight of cross-entropy in the loss", 1.0)

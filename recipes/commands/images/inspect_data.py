@@ -21,7 +21,7 @@ class InspectOptions(JsonOptions):
         f"{', '.join(BOX_FORMATS)} (default: detected)", None, choices=BOX_FORMATS
     )
     size: int | tuple[int, int] | None = option(f"{SIZE} (default: the task's own)", None)
-    void: str | None = option(
+    void: str | int | None = option(
         "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
     val_fraction: float = option("share of images for validation if the data has no split", 0.2)

@@ -25,7 +25,7 @@ class PackOptions(Options):
         f"annotation format: {', '.join(BOX_FORMATS)} (default: detected)", None,
         choices=BOX_FORMATS,
     )  # fmt: skip
-    void: str | None = option(
+    void: str | int | None = option(
         "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
     shard_mb: float = option("megabytes per file", SHARD_MB)

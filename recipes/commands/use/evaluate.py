@@ -19,7 +19,7 @@ class EvaluateOptions(JsonOptions):
         None,
         choices=BOX_FORMATS,
     )
-    void: str | None = option(
+    void: str | int | None = option(
         "what masks ignore: a value, or class names separated by commas (default: 255)", None,
     )  # fmt: skip
     tiles: str | None = option(
