@@ -150,7 +150,9 @@ class Stages(TransferStages):
     def train(self) -> MaskBatches:
         """The training images, augmented."""
         config = self.run.config
-        augment = Augment(zoom=config.zoom, shrink=config.shrink, stretch=STRETCH, flip=config.flip)
+        augment = Augment(
+            zoom=config.zoom, shrink=config.shrink, stretch=STRETCH, flip=bool(config.flip)
+        )
         return self.batches(self.run.dataset.train, augment=augment, margin=MARGIN)
 
     @cached_property
