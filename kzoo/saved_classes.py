@@ -16,8 +16,8 @@ from typing import Any
 
 CLASSES = {
     "Adam": "kzoo.recipes.training.optimizer",
-    "CoTuned": "kzoo.recipes.training.transfer",
     "Backbone": "kzoo.interop.backbone",
+    "CoTuned": "kzoo.recipes.training.transfer",
     "Detector": "kzoo.detection.detector",
     "Distilled": "kzoo.quantization.distill",
     "FakeQuant": "kzoo.quantization.layers",

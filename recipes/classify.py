@@ -134,7 +134,7 @@ class Stages(TransferStages):
         )
         return [
             TrainingStage(head, self.head),
-            TrainingStage(whole, functools.partial(self.whole, teacher=self.teacher())),
+            TrainingStage(whole, functools.partial(self.taught, self.teacher())),
             TrainingStage(qat, self.fit, quantized=True),
         ]
 
@@ -184,17 +184,36 @@ class Stages(TransferStages):
         )
         return None if model.loaded_weights.new else model.get_layer("head_logits")
 
+    def with_pretrained_classes(self, net: keras.Model, learning: keras.Model) -> keras.Model:
+        """Return a model that co-tunes `learning`, or itself if there are no pretrained classes.
+
+        net: the model whose copy `learning` is, of the same function, at the run's size.
+        """
+        classifier = self.pretrained_classifier(net)
+        if classifier is None:
+            return learning
+        body = keras.Model(net.input, net.get_layer(FEATURES).input)
+        train = self.frozen("train", body)
+        weight = self.run.config.cotuning
+        return cotuned(learning, classifier, train.examples, train.targets, weight=weight)
+
     def teacher(self) -> keras.Model | None:
         """Return the configured teacher model; None if there is none."""
         config = self.run.config
         if config.teacher is None:
             return None
-        teacher = load_teacher(config.teacher, self.run.dataset.labels, config.size)
-        val = self.run.dataset.val
-        found = teacher.predict(self.batches("val"), verbose=0)
-        seen = images_trained_on(config.teacher, config.data, val.paths)
-        progress.show(teacher_words(config.teacher, found, val.targets, seen))
-        return teacher
+        return load_teacher(config.teacher, self.run.dataset.labels, config.size)
+
+    def taught(
+        self, teacher: keras.Model | None, net: keras.Model, stage: Stage, fit: Any
+    ) -> tuple[keras.Model, list[Row]]:
+        """Train the whole network; show first how good its teacher is, if there is one."""
+        if teacher is not None:
+            config, val = self.run.config, self.run.dataset.val
+            found = teacher.predict(self.batches("val"), verbose=0)
+            seen = images_trained_on(config.teacher, config.data, val.paths)
+            progress.show(teacher_words(config.teacher, found, val.targets, seen))
+        return self.whole(net, stage, fit, teacher=teacher)
 
     def whole(
         self, net: keras.Model, stage: Stage, fit: Any, *, teacher: keras.Model | None = None
@@ -210,9 +229,6 @@ class Stages(TransferStages):
                 f"The whole network trains on images of {size_text(size)} px, not of "
                 f"{config.train_scale:g} of that (train_scale): {self.why_full_size}"
             )
-        classifier = self.pretrained_classifier(net)
-        if classifier:
-            train = self.frozen("train", split_at(net, FEATURES)[0])
         if self.pretrained and config.normalize_kernels:
             normalize_kernels(net)
         learning = net
@@ -229,10 +245,8 @@ class Stages(TransferStages):
             learning = without_frozen_norms(learning)
         if teacher is not None:
             learning = kzoo.distill(learning, teacher, weight=WEIGHT)
-        elif classifier:
-            learning = cotuned(
-                learning, classifier, train.examples, train.targets, weight=config.cotuning
-            )
+        else:
+            learning = self.with_pretrained_classes(net, learning)
         learning, history = self.fit(learning, stage, fit, size=size, class_weight=self.balance())
         take_weights(net, getattr(learning, "student", learning))
         return net, history

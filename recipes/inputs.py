@@ -110,6 +110,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def data_root(folder: str | Path) -> Path:
+    """Return the folder that the names of a run's images are relative to."""
+    data = Path(read_config(folder).get("data", ""))
+    return data.parent if data.suffix.lower() in (".csv", ".tsv") else data
+
+
 def require_same_task(first: str | Path, second: str | Path) -> None:
     """Raise ValueError if two runs are of different tasks."""
     tasks = [read_config(folder).get("task") for folder in (first, second)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, TEST, VAL
-from kzoo.recipes.inputs import read_config, require_ended, require_same_task
+from kzoo.recipes.inputs import data_root, read_config, require_ended, require_same_task
 from kzoo.recipes.task import FLOAT, INT8, get_task
 
 NOT_COMPARED = ("labels", "images", "out", "damaged", "task")  # settings
@@ -197,12 +197,6 @@ def pairs(first: Path, second: Path, task: str) -> Iterator[Paired]:
             mean = sum(apart) / len(apart)
             spread = math.sqrt(sum((x - mean) ** 2 for x in apart) / (len(apart) - 1))
             yield Paired(split, model, len(apart), mean, spread / math.sqrt(len(apart)))
-
-
-def data_root(folder: Path) -> Path:
-    """Return the folder that the names of a run's images are relative to."""
-    data = Path(read_config(folder).get("data", ""))
-    return data.parent if data.suffix.lower() in (".csv", ".tsv") else data
 
 
 def same_file(name: str, first: Path, second: Path) -> bool:

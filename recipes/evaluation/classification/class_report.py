@@ -27,7 +27,7 @@ from kzoo.recipes.evaluation.evaluate import SPLIT_NAMES, Evaluation, SplitEvalu
 from kzoo.recipes.evaluation.page import THUMBNAIL, gallery, number, paragraph, plot, table
 from kzoo.recipes.evaluation.plots import draw_confusion, plain_text
 from kzoo.recipes.evaluation.results import RunResults, SummaryFigures
-from kzoo.recipes.inputs import read_config
+from kzoo.recipes.inputs import data_root
 from kzoo.recipes.task import FLOAT, INT8, Report, Run
 from kzoo.tflite.inspect.verify import LEAST_AGREEMENT
 
@@ -329,8 +329,7 @@ def image_names(folder: Path, paths: Iterable[str]) -> dict[str, str]:
     For images elsewhere, the last two parts of the path. Images whose names are not unique are
     left out.
     """
-    data = Path(read_config(folder)["data"])
-    root = data.parent if data.suffix.lower() in (".csv", ".tsv") else data
+    root = data_root(folder)
     names = {path: "/".join(parts_from(root, Path(path))) for path in paths}
     counts = Counter(names.values())
     return {path: name for path, name in names.items() if counts[name] == 1}
