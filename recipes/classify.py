@@ -63,7 +63,13 @@ from kzoo.recipes.training.tfmot_engine import (
     prepared,
     train_by_tfmot,
 )
-from kzoo.recipes.training.transfer import FEATURES, cotuned, fine_rows, freeze_pretrained
+from kzoo.recipes.training.transfer import (
+    FEATURES,
+    cotuned,
+    fine_rows,
+    freeze_pretrained,
+    of_any_size,
+)
 from kzoo.recipes.training.user_callbacks import Callbacks
 from kzoo.sizes import Size, height_width, scaled, simplest, size_text
 from kzoo.tflite import Comparison, compare, convert
@@ -300,23 +306,6 @@ class Stages(TransferStages):
             batch_size=config.step,
             **options,
         )
-
-
-def of_any_size(net: keras.Model, size: Size) -> keras.Model | None:
-    """Return a copy of the model that takes images of any size; None if it cannot take `size`.
-
-    V4's hybrids, with attention on maps of fixed size, cannot. Training uses smaller images than
-    validation because objects look larger in crops than in whole images
-    (https://arxiv.org/abs/1906.06423).
-    """
-    image = keras.Input((None, None, 3), name="image")
-    try:
-        any_size = keras.models.clone_model(net, input_tensors=image)
-        any_size.compute_output_shape((1, *height_width(size), 3))
-    except ValueError:
-        return None
-    any_size.set_weights(net.get_weights())
-    return any_size
 
 
 def image_quality(model: keras.Model, outputs: np.ndarray, val: Batches, i: int) -> np.ndarray:

@@ -10,13 +10,13 @@ from keras import layers
 
 import kzoo
 from kzoo.files import save_model
-from kzoo.recipes.classify import TASK, Stages, of_any_size
+from kzoo.recipes.classify import TASK, Stages
 from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.data.class_dataset import Split
 from kzoo.recipes.task import Run
 from kzoo.recipes.training.frozen_norms import take_weights, without_frozen_norms
 from kzoo.recipes.training.optimizer import Adam
-from kzoo.recipes.training.transfer import cotuned, fine_rows, freeze_pretrained
+from kzoo.recipes.training.transfer import cotuned, fine_rows, freeze_pretrained, of_any_size
 from kzoo.weights.batch_norm import batch_norms
 from kzoo.weights.saved_model import load_model
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import kzoo
 from kzoo.recipes.classify import MARGIN as CLASSIFY_MARGIN
-from kzoo.recipes.classify import TASK, Stages, of_any_size
+from kzoo.recipes.classify import TASK, Stages
 from kzoo.recipes.configs.detect import DetectConfig
 from kzoo.recipes.configs.image_labels import ClassifyConfig
 from kzoo.recipes.configs.plan import PlanConfig
@@ -25,6 +25,7 @@ from kzoo.recipes.detect import loaded
 from kzoo.recipes.segment import MARGIN as SEGMENT_MARGIN
 from kzoo.recipes.segment import build
 from kzoo.recipes.task import Run
+from kzoo.recipes.training.transfer import of_any_size
 from kzoo.sizes import Size, height_width, scaled
 
 Targets = Any  # as `keras.Model.train_on_batch` takes them

@@ -1,4 +1,4 @@
-"""Transfer learning from a pretrained classifier: freezing, and its classes as further targets."""
+"""Transfer learning from a pretrained classifier: freezing, other sizes, its classes as targets."""
 
 import re
 from collections.abc import Collection
@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from kzoo.sizes import Size, height_width
 
 ROW = re.compile(r"(row\d+)_")
 FEATURES = "head_dropout"  # the layer whose input the pretrained classifier reads
@@ -31,6 +33,23 @@ def freeze_pretrained(model: keras.Model, rows: Collection[str]) -> None:
         found = ROW.match(layer.name)
         norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = not norm and not (found and found[1] in rows)
+
+
+def of_any_size(net: keras.Model, size: Size) -> keras.Model | None:
+    """Return a copy of the model that takes images of any size; None if it cannot take `size`.
+
+    V4's hybrids, with attention on maps of fixed size, cannot. Training uses smaller images than
+    validation because objects look larger in crops than in whole images
+    (https://arxiv.org/abs/1906.06423).
+    """
+    image = keras.Input((None, None, 3), name="image")
+    try:
+        any_size = keras.models.clone_model(net, input_tensors=image)
+        any_size.compute_output_shape((1, *height_width(size), 3))
+    except ValueError:
+        return None
+    any_size.set_weights(net.get_weights())
+    return any_size
 
 
 @keras.saving.register_keras_serializable(package="kzoo")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import record
+from record import difference, record
 
 PLAIN = {
     "augment": "none", "label-smoothing": "0", "learning-rate": "4e-4", "train-scale": "1",
@@ -75,10 +75,9 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, own in runs.items():
         row = {"ingredient": name, "run": "mean"}
         for measure in MEASURES:
-            apart = np.array([own[seed][measure] - first[seed][measure] for seed in own])
-            error = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.nan
+            apart = [own[seed][measure] - first[seed][measure] for seed in own]
             mean = np.mean([one[measure] for one in own.values()])
-            row[measure] = f"{mean:.3f} ({apart.mean():+.3f} ± {error:.3f})"
+            row[measure] = f"{mean:.3f} ({difference(apart, digits=3)})"
         row[TIME] = float(np.mean([one[TIME] for one in own.values()]))
         out.append(row)
     return out

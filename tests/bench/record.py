@@ -1,8 +1,10 @@
 """Writes what a bench measured to tests/bench/results/NAME.csv, with what repeats it."""
 
 import csv
+import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,12 @@ def commit() -> str:
         )
     )
     return f"{name}-dirty" if name and changed else name or "unknown"
+
+
+def difference(values: Sequence[float], digits: int = 4) -> str:
+    """Return the mean of paired differences with its standard error: "+0.0100 ± 0.0025"."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):+.{digits}f} ± {error:.{digits}f}"
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Path:

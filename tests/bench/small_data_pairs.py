@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from record import record
+from record import difference, record
 from small_data import FOLDS, VARIANTS, Trainer, compiled, side
 
 from kzoo.recipes.data.augment import Batches
@@ -84,8 +84,7 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for measure in MEASURES:
             row[measure] = float(np.mean([own[fold][measure] for fold in shared]))
             apart = [own[fold][measure] - first[fold][measure] for fold in shared]
-            error = np.std(apart, ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.nan
-            row[f"{measure}, less first"] = f"{np.mean(apart):+.4f} ± {error:.4f}"
+            row[f"{measure}, less first"] = difference(apart)
         out.append(row | {"cpu_minutes": float(np.mean([r["cpu_minutes"] for r in own.values()]))})
     return out
 

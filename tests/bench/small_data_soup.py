@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from record import record
+from record import difference, record
 from small_data import FOLDS, Trainer
 from small_data_pairs import SIZE, prepared
 
@@ -59,11 +59,9 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             alone, averaged = (
                 np.array([row[key] for row in own]) for key in (what, f"{what}, of the mean")
             )
-            gain = averaged - alone
-            error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
             mean |= {
                 what: float(alone.mean()),
-                f"{what}, of the mean": f"{averaged.mean():.4f} ({gain.mean():+.4f} ± {error:.4f})",
+                f"{what}, of the mean": f"{averaged.mean():.4f} ({difference(averaged - alone)})",
             }
         mean["cpu_minutes"] = float(np.mean([row["cpu_minutes"] for row in own]))
         found.append(mean)
