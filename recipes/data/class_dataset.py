@@ -11,7 +11,7 @@ import numpy as np
 from kzoo.old_names import renamed_attribute
 from kzoo.recipes.data.duplicates import same_bytes
 from kzoo.recipes.data.formats.class_folders import Labelled, has_class_folders, read_folder
-from kzoo.recipes.data.formats.label_cells import of_labels
+from kzoo.recipes.data.formats.label_tables import of_labels
 from kzoo.recipes.data.formats.tables import class_rows, has_classes
 from kzoo.recipes.data.image_index import Asked, ImageIndex
 from kzoo.recipes.data.images import Source, look_at_all

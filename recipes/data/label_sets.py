@@ -6,7 +6,7 @@ table or its folder.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,21 +14,18 @@ import numpy as np
 
 from kzoo.recipes.data.class_dataset import Dataset, Split, usable, with_test
 from kzoo.recipes.data.duplicates import same_bytes
-from kzoo.recipes.data.formats.label_cells import (
-    LIST,
-    NO,
-    YES,
+from kzoo.recipes.data.formats.label_tables import (
+    Row,
+    columns_of_labels,
+    held,
+    of_yes_and_no,
+    other_columns,
+    rows_of,
     separator_of,
     tell_joined,
     words_in,
 )
 from kzoo.recipes.data.formats.tables import (
-    COLUMNS,
-    SPLIT_FLAG,
-    given_split,
-    kind_of,
-    of_images,
-    require_one_name,
     tables_of_labels,
     tell_unused,
 )
@@ -44,13 +41,9 @@ from kzoo.recipes.data.splits import (
     versions,
     with_val_to_draw,
 )
-from kzoo.recipes.data.text import Issue, Table, and_issues, check_labels
+from kzoo.recipes.data.text import Issue, and_issues, check_labels
 from kzoo.recipes.inputs import existing
 
-LABEL_SETS = (
-    "labels", "tags", "classes", "attributes", "categories", "label_names", "class_names", "tag",
-    "attribute", *COLUMNS["label"],
-)  # fmt: skip
 WANTED = (
     "the columns file,labels (several labels in a cell: red;round), or file and one column of 0 "
     "and 1 for each label, and optionally split"
@@ -211,17 +204,6 @@ def drawn_by_label(rows: Sequence[Tagged], val_fraction: float, seed: int) -> li
 # Tables
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line of a table of label sets."""
-
-    source: Path
-    image: str
-    labels: tuple[str, ...]
-    split: str | None
-    whole: bool  # whether the table says all labels of an image in one row
-
-
 def tagged(data: Path, issues: list[Issue]) -> tuple[tuple[str, ...], list[Tagged]]:
     """Return (labels, images) of the tables of a file or folder."""
     tree = look_through(data)
@@ -287,113 +269,6 @@ def table_rows(tree: Tree, issues: list[Issue]) -> tuple[tuple[str, ...], list[R
                 reason = f"column {i + 1} has no name in the first line: left out"
                 issues.append(Issue(table.file, reason))
     return (*columns_first, *sorted(words - {*columns_first})), rows
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Numbers of columns: of files, and of label sets or of 0 and 1 for each label."""
-
-    file: int
-    of_sets: int | None
-    of_labels: tuple[int, ...] = ()
-
-    def used(self, named: Mapping[str, int]) -> set[int | None]:
-        return {self.file, self.of_sets, named.get("split"), *self.of_labels}
-
-
-def columns_of_labels(table: Table, named: Mapping[str, int]) -> Places | None:
-    """Return where a table has its labels; None where it is no table of labels.
-
-    Two columns that mostly hold 0 and 1, or more of them, are labels' own columns.
-    """
-    file = named.get("file")
-    if file is None:
-        files = [i for i in range(len(table.columns)) if of_images(table, i)]
-        file = files[0] if len(files) == 1 else None
-    if file is None or kind_of(named):
-        return None
-    others = [i for i in other_columns(table, named, file) if table.columns[i]]
-    hot = [i for i in others if of_yes_and_no(table, i)]
-    names = {table.columns[i].lower(): i for i in others}
-    known = [names[name] for name in LABEL_SETS if name in names]
-    if len(hot) > 1:
-        check_hot(table, hot, [i for i in known if i not in hot])
-        return Places(file, None, tuple(hot))
-    place = known[0] if known else others[0] if len(others) == 1 else None
-    if place in hot and not known:
-        raise ValueError(
-            f"{table.file} has one column of 0 and 1, {table.columns[others[0]]!r}. A multi-label "
-            "model needs at least two labels; kzoo classify takes this as two classes."
-        )
-    return None if place is None else Places(file, place)
-
-
-def other_columns(table: Table, named: Mapping[str, int], file: int | None) -> list[int]:
-    """Return the columns that may be of labels: not those of files and splits."""
-    taken = (file, named.get("split"))
-    return [i for i, name in enumerate(table.columns) if i not in taken and not SPLIT_FLAG(name)]
-
-
-def of_yes_and_no(table: Table, column: int) -> bool:
-    """Return whether most of what stands in a column is 0 and 1, in words or numbers."""
-    cells = [row[column].lower() for _, row in table.rows if row[column]]
-    return 2 * sum(cell in YES + NO for cell in cells) > len(cells)  # no blank column
-
-
-def check_hot(table: Table, hot: Sequence[int], sets: Sequence[int]) -> None:
-    """Raise ValueError where columns of 0 and 1 have one name, or a column of sets has others."""
-    names = [table.columns[i] for i in hot]
-    require_one_name(names, table.file)
-    for column in sets:
-        name = table.columns[column]
-        cells = [row[column] for _, row in table.rows]
-        words = {word for cell in cells for word in words_in(cell, separator_of(cells))}
-        if name.lower() not in COLUMNS["label"] and not words <= {*names}:
-            raise ValueError(
-                f"{table.file} has labels in the column {name!r} and in columns of 0 and 1 "
-                f"({', '.join(names[:3])}). Remove what is no label."
-            )
-
-
-def held(table: Table, named: Mapping[str, int]) -> str:
-    """Return what the first column that is neither of 0 and 1 holds, for the end of a message."""
-    for i in other_columns(table, named, named.get("file")) if "file" in named else ():
-        for _, row in table.rows:
-            if row[i] and row[i].lower() not in YES + NO:
-                return f", and the column {table.columns[i]!r} holds {row[i][:40]!r}"
-    return ""
-
-
-def rows_of(table: Table, named: Mapping[str, int], places: Places) -> list[Row]:
-    """Return the rows of a table. Raises ValueError for a broken line."""
-    column = places.of_sets
-    cells_of_sets = [] if column is None else [row[column] for _, row in table.rows]
-    separator = separator_of(cells_of_sets)
-    whole = column is None or bool(separator) or any(map(LIST.fullmatch, cells_of_sets))
-    rows = []
-    for number, cells in table.even().rows:
-        where = f"{table.file}, line {number}"
-        if not cells[places.file]:
-            raise ValueError(f"{where}: a row needs a file.")
-        if column is None:
-            words = [
-                table.columns[i] for i in places.of_labels if is_yes(cells[i], table, i, where)
-            ]
-        else:
-            words = words_in(cells[column], separator)
-        split = given_split(cells, named, where)
-        rows.append(Row(table.file, cells[places.file], tuple(words), split, whole))
-    return rows
-
-
-def is_yes(cell: str, table: Table, column: int, where: str) -> bool:
-    """Return what a cell of a label's own column says."""
-    if cell.lower() not in YES + NO:
-        raise ValueError(
-            f"{where}: the column {table.columns[column]!r} holds 0 and 1. It says: {cell!r}"
-            f"{'' if cell else '. Write 0 for an image without the label'}"
-        )
-    return cell.lower() in YES
 
 
 def has_label_sets(tree: Tree) -> bool:
